@@ -1,0 +1,1 @@
+"""The bundled MNIST network and the script that trained it."""

@@ -1,0 +1,30 @@
+"""Strict numerics for every test: no silent promotion of dtypes or ranks; warnings are errors."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real models, MNIST and photographs that JAXVIZ_DATA names."""
+    folder = os.environ.get("JAXVIZ_DATA")
+    if not folder:
+        pytest.skip("JAXVIZ_DATA does not name the folder of test data")
+    return Path(folder).resolve()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A fresh generator with a fixed seed."""
+    return np.random.default_rng(0)
