@@ -144,7 +144,7 @@ class Planner:
         site, result = self.site(eqn), self.shape(eqn.results[0])
         access, reaches, reason = self.decide(eqn, site)
         for array in eqn.results:
-            self.mark(array, reaches)
+            self.mark(array, reaches if access else (None,) * len(self.shape(array)))
         window = self.spans(self.reaches[eqn.results[0]], result)
         sizes = {a: span.size for a, span in enumerate(window) if span is not None}
         reads = tuple(map(self.read, eqn.operands, _asks(site, access, window)))
