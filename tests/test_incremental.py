@@ -230,6 +230,7 @@ def test_windowed_operations_equal_dense_to_rounding(rng):
     assert dense_names(plan) == []
 
 
+IMAGE = jax.ShapeDtypeStruct((12, 15, 3), jnp.float32)
 BLUR = jnp.asarray([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).reshape(3, 3, 1, 1)
 
 
@@ -274,9 +275,8 @@ INLINED = {
 }
 
 
-@pytest.mark.parametrize("name", INLINED)
-def test_calls_are_inlined(rng, name):
-    plan = check(lambda x: blur(INLINED[name](soften(x))), rng)
+def test_calls_are_inlined(rng):
+    plan = check(lambda x: {name: blur(f(soften(x))) for name, f in INLINED.items()}, rng)
     assert dense_names(plan) == []
 
 
@@ -329,16 +329,19 @@ HALF = {
 }
 
 
-@pytest.mark.parametrize("name", HALF)
-def test_an_axis_read_as_a_whole_leaves_the_other_windowed(rng, name):
-    plan = check(lambda x: HALF[name](soften(x)), rng)
+def test_an_axis_read_as_a_whole_leaves_the_other_windowed(rng):
+    plan = check(lambda x: {name: f(soften(x)) for name, f in HALF.items()}, rng)
     assert dense_names(plan) == []
-    assert plan.flops_window < plan.flops_dense
+
+
+def test_everything_else_equals_dense(rng):
+    check(lambda x: {name: f(soften(x)) for name, f in DENSE.items()}, rng)
 
 
 @pytest.mark.parametrize("name", DENSE)
-def test_everything_else_goes_dense_and_stays_right(rng, name):
-    plan = check(lambda x: DENSE[name](soften(x)), rng)
+def test_everything_else_goes_dense(name):
+    plan = make_plan(lambda x: DENSE[name](soften(x)), IMAGE, (3, 4), dense_above=1.0)
+    assert windowed_names(plan)[:2] == ["broadcast_in_dim", "conv_general_dilated"]
     assert dense_names(plan) != []
 
 
@@ -353,3 +356,44 @@ def test_an_invented_primitive_goes_dense(rng):
     plan = check(lambda x: blur(triple_p.bind(soften(x))), rng)
     assert dense_names(plan)[0] == "triple"
     assert plan.body.steps[-1].reason
+
+
+@pytest.mark.parametrize(
+    "shape, patch",
+    [((9, 14, 3), (1, 1)), ((14, 9, 1), (2, 7)), ((8, 10, 3), (8, 10)), ((8, 10, 2), (11, 3))],
+)
+def test_any_patch_equals_dense(rng, shape, patch):
+    check(lambda x: blur(lax.reduce_window(soften(x), -jnp.inf, lax.max, **POOL_OPTIONS), 2), rng, shape, patch)
+
+
+@pytest.mark.parametrize("step", [(2, 2), (3, 5), (8, 4)])
+def test_starts_on_a_grid_equal_dense_with_smaller_windows(rng, step):
+    def f(x):
+        return blur(blur(blur(soften(x), 2), 2), 2)
+
+    shape = (40, 44, 3)
+    plan = check(f, rng, shape, step=step)
+    free = make_plan(f, jnp.zeros(shape), (3, 4), dense_above=1.0)
+    assert plan.flops_window <= free.flops_window
+    assert step != (8, 4) or plan.flops_window < 0.9 * free.flops_window
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_low_precision_equals_dense(rng, dtype):
+    def f(x):
+        return lax.reduce_window(soften(x), dtype(-jnp.inf), lax.max, **POOL_OPTIONS)
+
+    check(f, rng, dtype=dtype)
+
+
+def test_double_precision_equals_dense(rng):
+    with jax.enable_x64():
+        check(soften, rng, dtype=jnp.float64)
+
+
+def test_bytes_equal_dense(rng):
+    check(lambda x: blur(x.astype(jnp.float32) / 4), rng, dtype=jnp.uint8)
+
+
+def test_complex_numbers_equal_dense(rng):
+    check(lambda x: jnp.abs(lax.complex(soften(x), x)), rng, tolerance=1e-4)

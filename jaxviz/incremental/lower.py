@@ -82,7 +82,7 @@ def depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
     taps = _Taps.of(params, image, kernel)
     lines = [taps.row(taps.image, i) for i in range(kernel.shape[0])]
     terms = (
-        taps.column(line, j) * kernel[i, j, 0]
+        taps.column(line, j) * kernel[i, j][None, None]
         for i, line in enumerate(lines)
         for j in range(kernel.shape[1])
     )
