@@ -8,6 +8,7 @@ fills, so what an update does is exactly what the plan has checked for every pos
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -89,6 +90,16 @@ class Read(NamedTuple):
         """The shape of the region."""
         return tuple(cut.keep for cut in self.cuts)
 
+    @property
+    def moved(self) -> int:
+        """How many elements are cut from a saved array and pasted over."""
+        cuts = any(cut.start != 0 for cut in self.cuts)
+        return (
+            prod(cut.size for cut in self.cuts)
+            if self.slot is not None and (self.windowed or cuts)
+            else 0
+        )
+
 
 class Ask(NamedTuple):
     """A region wanted of an array: its spans, None for a whole axis, and what lies beyond."""
@@ -106,11 +117,13 @@ def plan_read(
     slots: dict[Saved, int],
     uniform: frozenset[int] = frozenset(),
 ) -> Read:
-    """Plan how to read `ask` of an array of this shape that has `window` (None: it does not change)."""
+    """Plan how to read `ask` of an array that has `window` (None: it does not change)."""
     if isinstance(operand, Constant):
         return Read(operand, None, False, ())
     held: Spans = window if window is not None else (None,) * len(shape)
-    axes = [_Axis.of(*args, window is not None) for args in zip(shape, held, ask.spans, strict=True)]
+    axes = [
+        _Axis.of(*args, window is not None) for args in zip(shape, held, ask.spans, strict=True)
+    ]
     if window is not None and all(axis.inside for axis in axes):
         cuts = tuple(axis.cut_window(table) for axis in axes)
         return Read(operand, None, True, cuts)
@@ -126,7 +139,7 @@ def plan_read(
 
 
 class _Axis(NamedTuple):
-    """A region [first, first+size) of one axis and the window [held, held+length) to paste in it."""
+    """A region [first, first+size) of one axis; the window [held, held+length) to paste in it."""
 
     axis: int
     first: np.ndarray
@@ -200,8 +213,10 @@ def read(plan: Read, window: jax.Array | None, saved: Mapping | Sequence, cursor
     sizes = [cut.size for cut in plan.cuts]
     source = window if plan.slot is None else saved[plan.slot]
     starts = [cut.start for cut in plan.cuts]
-    region = source if _whole(starts, sizes, source) else lax.dynamic_slice(
-        source, cursor.at(starts), sizes
+    region = (
+        source
+        if _whole(starts, sizes, source)
+        else lax.dynamic_slice(source, cursor.at(starts), sizes)
     )
     if plan.slot is not None and plan.windowed:
         paste = cursor.at([cut.paste for cut in plan.cuts])
