@@ -4,28 +4,31 @@ The names of a scorer's layers:
 
 - a model with an `activations` method (`load_keras`): its `layer_names`;
 - an NNX module: the attribute path of each submodule, `"block.conv"`, `"layers.0"`;
-- a Linen module, as `Partial(module.apply, variables)` or `(module, variables)`: the path of each submodule;
+- a Linen module, as `Partial(module.apply, variables)` or `(module, variables)`: the path of each
+  submodule;
 - anything else: the names given inside it with `tag`. Tags also work inside modules.
 
-A submodule or tag that runs more than once adds `"#2"`, `"#3"`, … A layer is addressed by name, by its index
-in this order, or by None for the scorer's own output. Images are (batch, height, width, channel), and so are the
-outputs of convolutions.
+A submodule or tag that runs more than once adds `"#2"`, `"#3"`, … A layer is addressed by name, by
+its index in this order, or by None for the scorer's own output. Images are (batch, height, width,
+channel), and so are the outputs of convolutions.
 """
 
 import contextlib
 import difflib
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
 from jaxviz.replay import equations, replay
+from jaxviz.scorer import Call, split
 
 Layer = str | int | None
 _patching = threading.Lock()
@@ -68,7 +71,8 @@ def activations(
         {layer name: array with leading axis N}, in the order of evaluation or as asked.
 
     Raises:
-        ValueError: the images have no batch axis, or a layer is unknown; the message names the nearest.
+        ValueError: the images have no batch axis, or a layer is unknown; the message names the
+            nearest.
 
     Example:
         >>> import jax.numpy as jnp, jaxviz.activations as ja
@@ -81,12 +85,13 @@ def activations(
             "`images` must have shape (batch, height, width, channel): got "
             f"{np.shape(images)}; add the batch axis with images[None]."
         )
+    images = jnp.asarray(images)
     names = layer_names(model, images)
     if layers is not None:
         asked = [layers] if isinstance(layers, str | int) else layers
-        names = [resolve(layer, names) for layer in asked]
-    frozen = freeze(model)
-    found = _compiled_capture(frozen.static, frozen.arrays, jax.numpy.asarray(images), tuple(names))
+        names = [_name(model, layer, names) for layer in asked]
+    parts = split(as_scorer(model))
+    found = _compiled_capture(parts.call, parts.arrays, images, tuple(names))
     return {name: found[name] for name in names}
 
 
@@ -138,7 +143,7 @@ def capture(f: Any, images: jax.Array, layers: Sequence[Layer]) -> dict[Layer, j
     if not inner:
         return {None: f(images)} if layers else {}
     names = layer_names(f, images)
-    asked = {layer: resolve(layer, names) for layer in inner}
+    asked = {layer: _name(f, layer, names) for layer in inner}
     if hasattr(f, "activations"):
         values = f.activations(images, list(dict.fromkeys(asked.values())))
         output = f(images) if None in layers else None
@@ -159,37 +164,21 @@ def as_scorer(model: Any) -> Callable[[jax.Array], jax.Array]:
     return model
 
 
-class Frozen(NamedTuple):
-    """A scorer cut in two: what `jit` compiles for, and the arrays it gets as arguments."""
-
-    static: Hashable
-    arrays: list[jax.Array]
-
-
-def freeze(f: Any) -> Frozen:
-    """Cut a scorer in two; `thaw` puts it together again."""
-    f = as_scorer(f)
-    is_nnx = isinstance(f, nnx.Module)
-    tree = nnx.split(f) if is_nnx else f
-    leaves, structure = jax.tree.flatten(tree)
-    is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
-    rest = tuple(leaf for leaf, array in zip(leaves, is_array, strict=True) if not array)
-    arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
-    return Frozen((is_nnx, structure, is_array, rest), arrays)
-
-
-def thaw(static: Any, arrays: Sequence[jax.Array]) -> Any:
-    """The scorer that `freeze` cut, on other arrays if need be."""
-    is_nnx, structure, is_array, rest = static
-    arrays_left, rest_left = iter(arrays), iter(rest)
-    leaves = [next(arrays_left) if array else next(rest_left) for array in is_array]
-    tree = jax.tree.unflatten(structure, leaves)
-    return nnx.merge(*tree) if is_nnx else tree
+def thaw(call: Call, arrays: Sequence[jax.Array]) -> Any:
+    """The scorer that `split` took apart, on these arrays: with its methods, not only its call."""
+    rest = iter(arrays)
+    pairs = zip(call.leaves, call.is_array, strict=True)
+    return jax.tree.unflatten(call.treedef, [next(rest) if array else x for x, array in pairs])
 
 
 @partial(jax.jit, static_argnums=(0, 3))
 def _compiled_capture(static: Any, arrays: Any, images: jax.Array, layers: tuple[str, ...]):
     return capture(thaw(static, arrays), images, layers)
+
+
+def _name(f: Any, layer: Layer, names: Sequence[str]) -> str:
+    """A layer's name; one that an adapter model knows besides its `layer_names` passes as it is."""
+    return layer if isinstance(layer, str) and hasattr(f, "activations") else resolve(layer, names)
 
 
 def _run_tagged(f: Any, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
@@ -229,7 +218,7 @@ def _tag_linen(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) ->
 
 @contextlib.contextmanager
 def _tagged_nnx(f: Any) -> Iterator[None]:
-    """Python finds `__call__` on the class, so the classes of the submodules are changed while f is traced."""
+    """Python finds `__call__` on the class, so the classes are changed while f is traced."""
     if not isinstance(f, nnx.Module):
         yield
         return

@@ -1,8 +1,9 @@
 """One step of gradient ascent on a batch of images, pure and compiled.
 
-A batch is M objectives by S seeds. All M images of a seed start alike and see the same random transformations, and
-nothing couples one image with another but a `diversity` among the seeds of an objective, so an image comes out
-the same in any batch. `Program` is all that is compiled for, `Data` and `State` are arrays.
+A batch is M objectives by S seeds. All M images of a seed start alike and see the same random
+transformations, and nothing couples one image with another but a `diversity` among the seeds of an
+objective, so an image comes out the same in any batch. `Program` is all that is compiled for,
+`Data` and `State` are arrays.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -67,7 +68,7 @@ class State(NamedTuple):
 
 
 def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
-    """Objectives of one structure side by side: ((structure, numbers in the list), …) and their stacked arrays."""
+    """Objectives of one structure side by side: ((structure, numbers), …), and stacked arrays."""
     flat = [jax.tree.flatten(objective) for objective in objectives]
     members: dict[Any, list[int]] = {}
     for number, (leaves, structure) in enumerate(flat):
@@ -82,7 +83,7 @@ def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
 
 @partial(jax.jit, static_argnums=(0, 2))
 def start(program: Program, data: Data, objectives: int, images: jax.Array | None) -> State:
-    """The state before the first step; `images` (S, H, W, C) in the value range, or None for a random start."""
+    """The state before the first step, from images (S, H, W, C), or from noise where None."""
     shape, (init, _, encode) = program.image_shape, program.parametrization
     if images is None:
         parameters = jax.vmap(lambda key: init(key, shape))(data.keys)
@@ -184,7 +185,7 @@ def objective_values(
 
 
 def network(program: Program, data: Data, images: jax.Array) -> list[jax.Array]:
-    """The outputs of the layers that the objectives read, for images (N, H, W, C) in the value range."""
+    """What the objectives read, for images (N, H, W, C) in the value range."""
     seen = images if program.preprocess is None else program.preprocess(images)
     found = capture(thaw(program.scorer, data.scorer), seen, program.layers)
     return [found[layer] for layer in program.layers]

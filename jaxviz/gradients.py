@@ -1,9 +1,10 @@
 """Derivatives with respect to an image: other rules for ReLU, and faster ones that change nothing.
 
-Each entry is a set of rules for `replay`. `relu_rules` change what passes backwards through ReLU: guided and
-rectified backpropagation, and the redirection that wakes a dead start. `quick_rules` compute the very same derivative
-by a shorter way: on a CPU the gradient of a max pool and of a convolution over few input channels cost more than all the
-rest of a small network. ReLU is recognised as `jax.nn.relu`, `relu6`, or a maximum with the number 0.
+Each entry is a set of rules for `replay`. `relu_rules` change what passes backwards through ReLU:
+guided and rectified backpropagation, and the redirection that wakes a dead start. `quick_rules`
+compute the very same derivative by a shorter way: on a CPU the gradient of a max pool and of a
+convolution over few input channels cost more than all the rest of a small network. ReLU is
+recognised as `jax.nn.relu`, `relu6`, or a maximum with the number 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,8 @@ def relu_rules(backprop: str) -> Mapping[str, Rule]:
     - "plain": g where x > 0 (no rule at all);
     - "guided": g where x > 0 and g > 0 (Springenberg et al. 2015, arXiv:1412.6806);
     - "rectified": g where g > 0 (Zeiler, Fergus 2014, arXiv:1311.2901);
-    - "redirected": plain, but where that is nothing at all for an image: g, except where x < 0 and g < 0.
+    - "redirected": plain, but where that is nothing at all for an image: g, except where x < 0 and
+      g < 0.
 
     Raises:
         ValueError: another name.
@@ -58,7 +60,7 @@ def _max_rule(backprop: str, equation: Any, inputs: Sequence[jax.Array]) -> list
 
 
 def _open_relu(rules: Mapping[str, Rule], equation: Any, inputs: Sequence[Any]) -> Any:
-    """`jax.nn.relu` and `relu6` carry a derivative of their own; look inside them, and only them."""
+    """`jax.nn.relu` and `relu6` carry their own derivative; look inside them, only them."""
     inner = equation.params["call_jaxpr"]
     names = [inside.primitive.name for inside in equations(inner.jaxpr)]
     if names not in (["max"], ["max", "min"]):
@@ -182,7 +184,7 @@ def _thin_forward(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array
 
 
 def _thin_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> Any:
-    """∂x = Σ over taps of (g · kernel[tap]ᵀ) put back where the tap read: one matrix product, then shifts."""
+    """∂x = Σ over taps of g · kernel[tap]ᵀ, put back where the tap read: a product, then shifts."""
     x, kernel = kept
     taps = jnp.einsum("nhwk,ijck->ijnhwc", g, kernel, precision=precision)
     strides, padding, dilation = geometry

@@ -1,8 +1,9 @@
 """Images that maximise an objective: activation maximisation and feature visualisation.
 
-`maximize` runs gradient ascent on a batch, one image for each objective and seed. Images are (batch, height,
-width, channel) in the units of `value_range`, float32. The step is compiled once. On accelerators the steps run in
-one compiled loop; on a CPU they are driven from here, because XLA runs the body of a loop on one core there.
+`maximize` runs gradient ascent on a batch, one image for each objective and seed. Images are
+(batch, height, width, channel) in the units of `value_range`, float32. The step is compiled once.
+On accelerators the steps run in one compiled loop; on a CPU they are driven from here, because XLA
+runs the body of a loop on one core there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,14 @@ import optax
 
 from jaxviz import ascent
 from jaxviz import transforms as tf
-from jaxviz.activations import freeze
+from jaxviz.activations import as_scorer
 from jaxviz.gradients import relu_rules
 from jaxviz.objectives import Objective, check
 from jaxviz.parametrize import Parametrization, pixels
+from jaxviz.progress import Advance, Progress, track
 from jaxviz.regularize import Penalty, Tidy, penalty, total_variation
 from jaxviz.replay import dependent
+from jaxviz.scorer import split
 
 REDIRECTED_STEPS = 16
 _LOOK_EVERY = 25
@@ -33,12 +36,14 @@ class Maximized(NamedTuple):
     """What `maximize` found; N = objectives × seeds, the seeds of an objective side by side.
 
     Args:
-        images: (N, H, W, C), the last images, or the best ones where the run was cut short by a NaN.
-        history: {term: (steps, N)}: "objective", each penalty with its weight, and "total", their difference,
-            all before each step.
+        images: (N, H, W, C), the last images, or the best ones where the run was cut short by a
+            NaN.
+        history: {term: (steps, N)}: "objective", each penalty with its weight, and "total", their
+            difference, all before each step.
         best: (N, H, W, C), for each image the one with the highest total on the way.
         snapshots: {step: (N, H, W, C)}, the images after so many steps.
-        transparency: (N, H, W) in [0, 1], where the objective looked: the mean |gradient|, by its maximum.
+        transparency: (N, H, W) in [0, 1], where the objective looked: the mean |gradient|, by its
+            maximum.
         stopped: why it ended early, or None.
     """
 
@@ -94,7 +99,7 @@ def maximize(
     patience: int | None = None,
     tolerance: float = 1e-3,
     callback: Callable[[int, jax.Array, dict[str, jax.Array]], Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = False,
     loop: str = "auto",
 ) -> Maximized:
     """Images that maximise an objective, by gradient ascent on a batch.
@@ -103,61 +108,69 @@ def maximize(
     mean over views of objective_n(f(preprocess(transforms(image)))) − Σ penalties(image).
 
     Args:
-        f: a scorer: an adapter model, an NNX module, (Linen module, variables), any function of images.
+        f: a scorer: an adapter model, an NNX module, (Linen module, variables), any function of
+            images.
         objective: one objective, or a list of them for one batch: see `jaxviz.objectives`.
-        key: a random key. All images of one seed start alike; the same key gives the same images bit for bit.
+        key: a random key. All images of one seed start alike; the same key gives the same images
+            bit for bit.
         image_shape: (H, W, C); None for the model's `input_shape`.
         steps: number of steps, ≥ 1.
-        seeds: images for each objective, from different random starts; None for 1, or one a start image.
+        seeds: images for each objective, from different random starts; None for 1, or one a start
+            image.
         start: (S, H, W, C) or (H, W, C) in the value range, images to start from; None for noise.
         optimizer: any optax transformation without a line search; None for Adam.
         parametrization: what the optimiser moves; None for pixels. See `jaxviz.parametrize`.
-        bounds: how images stay in the value range: "sigmoid", "project" (clip after each step), or None (not at all).
-        transforms: applied in order before f, at random; None for a jitter of 1/14 of the image's size.
+        bounds: how images stay in the value range: "sigmoid", "project" (clip after each step), or
+            None (not at all).
+        transforms: applied in order before f, at random; None for a jitter of 1/14 of the image's
+            size.
         views: random transformations averaged in each step, ≥ 1.
-        regularizers: penalties and tidying steps; None for total variation. See `jaxviz.regularize`.
+        regularizers: penalties and tidying steps; None for total variation. See
+            `jaxviz.regularize`.
         value_range: (lowest, highest) pixel value.
         preprocess: from images in the value range to f's input, such as another order of channels.
         backprop: what ReLU passes backwards: "plain", "guided" or "rectified".
         grad_modifier: from the gradient (H, W, C) of an image to the one to follow.
-        redirect_steps: as long as the gradient of an image is zero everywhere (dead ReLUs) within the first so
-            many steps, let it through the ReLUs that block it; 0 never does.
+        redirect_steps: as long as the gradient of an image is zero everywhere (dead ReLUs) within
+            the first so many steps, let it through the ReLUs that block it; 0 never does.
         dtype: of the images given to f.
         batch_size: objectives at a time; None for all.
         snapshot_every: keep the images every so many steps.
         patience: stop when no image's best total grew by `tolerance` of its size for so many steps.
         tolerance: see `patience`.
-        callback: called as callback(step, images, terms) after each step; a true answer stops the run.
-        progress: called as progress(steps done, steps in all).
-        loop: "scan" (one compiled loop), "host" (one call a step), or "auto" for what is faster here.
+        callback: called as callback(step, images, terms) after each step; a true answer stops the
+            run.
+        progress: True for a bar, or a function called as progress(steps done, steps in all).
+        loop: "scan" (one compiled loop), "host" (one call a step), or "auto" for what is faster
+            here.
 
     Returns:
         `Maximized`, with N = objectives × seeds images.
 
     Raises:
-        ValueError: an option is out of range, a layer or channel unknown, or the objective does not depend on
-            the image.
-        NotFiniteError: a term became NaN or infinite; names step and term, and holds the best images so far.
+        ValueError: an option is out of range, a layer or channel unknown, or the objective does not
+            depend on the image.
+        NotFiniteError: a term became NaN or infinite; names step and term, and holds the best
+            images so far.
 
     Example:
         >>> import jax, jaxviz.maximize as jm, jaxviz.objectives as jo
         >>> f = lambda images: images.mean((1, 2))
-        >>> result = jm.maximize(f, jo.unit(0), image_shape=(8, 8, 1), key=jax.random.key(0), steps=9)
-        >>> result.images.shape, result.history["objective"].shape
-        ((1, 8, 8, 1), (9, 1))
+        >>> result = jm.maximize(f, jo.unit(0), image_shape=(8, 8, 1), key=jax.random.key(0),
+        steps=9) >>> result.images.shape, result.history["objective"].shape ((1, 8, 8, 1), (9, 1))
 
     Source:
-        Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009; Olah, Mordvintsev, Schubert,
-        "Feature Visualization", Distill 2017, doi:10.23915/distill.00007.
+        Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009; Olah,
+        Mordvintsev, Schubert, "Feature Visualization", Distill 2017, doi:10.23915/distill.00007.
     """
     objectives = [objective] if isinstance(objective, Objective) else list(objective)
     shape = _image_shape(f, image_shape)
     images = None if start is None else _start_images(start, shape, seeds)
     seeds = len(images) if images is not None else 1 if seeds is None else seeds
-    frozen = freeze(f)
+    parts = split(as_scorer(f))
     tidy_up = _default_regularizers() if regularizers is None else tuple(regularizers)
     program = ascent.Program(
-        scorer=frozen.static,
+        scorer=parts.call,
         groups=(),
         layers=tuple(dict.fromkeys(layer for o in objectives for layer in o.layers)),
         image_shape=shape,
@@ -177,19 +190,19 @@ def maximize(
     _check_options(program, value_range, objectives, images, options)
     low, high = (jnp.asarray(bound, jnp.float32) for bound in value_range)
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.arange(seeds))
-    data = ascent.Data(frozen.arrays, (), low, high, keys)
+    data = ascent.Data(parts.arrays, (), low, high, keys)
     _check_objectives(program, data, objectives)
     results: list[Maximized] = []
     chunks = list(_chunks(objectives, batch_size))
-    for number, (members, kept) in enumerate(chunks):
-        groups, arrays = ascent.group(members)
-        chunk = program._replace(groups=groups), data._replace(objectives=arrays)
-        report = _reporter(progress, number * steps, len(chunks) * steps)
-        try:
-            results.append(_run(*chunk, images, options, report, len(members), kept * seeds))
-        except NotFiniteError as error:
-            error.result = _joined([*results, error.result])
-            raise
+    with track(progress, len(chunks) * steps, "steps") as report:
+        for members, kept in chunks:
+            groups, arrays = ascent.group(members)
+            chunk = program._replace(groups=groups), data._replace(objectives=arrays)
+            try:
+                results.append(_run(*chunk, images, options, report, len(members), kept * seeds))
+            except NotFiniteError as error:
+                error.result = _joined([*results, error.result])
+                raise
     return _joined(results)
 
 
@@ -198,7 +211,7 @@ def _run(
     data: ascent.Data,
     start: jax.Array | None,
     options: _Options,
-    report: Callable[[int], None],
+    report: Advance,
     objectives: int,
     kept: int,
 ) -> Maximized:
@@ -214,7 +227,7 @@ def _run(
         state, terms = _advance(program, redirect, length, data, state)
         pending.append(terms)
         done += length
-        report(done)
+        report(length)
         if options.snapshot_every and done % options.snapshot_every == 0:
             snapshots[done] = _flat(ascent.decode(program, data, state.parameters))[:kept]
         if options.callback is not None:
@@ -239,7 +252,7 @@ def _advance(
 
 
 def _segment(done: int, options: _Options) -> int:
-    """How many steps to take at once: one from the host, many in a compiled loop, up to the next halt."""
+    """How many steps to take at once: one from the host, or many in a compiled loop."""
     scan = options.loop == "scan" or (options.loop == "auto" and jax.default_backend() != "cpu")
     if not scan or options.callback is not None or done < options.redirect:
         return 1
@@ -347,7 +360,7 @@ def _joined(results: Sequence[Maximized]) -> Maximized:
 def _chunks(
     objectives: list[Objective], batch_size: int | None
 ) -> Iterator[tuple[list[Objective], int]]:
-    """Batches of objectives with the number to keep; the last is filled up, so that all compile alike."""
+    """Batches of objectives, and how many to keep; the last is filled up, to compile alike."""
     size = batch_size or len(objectives)
     for first in range(0, len(objectives), size):
         members = objectives[first : first + size]
@@ -356,12 +369,6 @@ def _chunks(
 
 def _flat(batch: jax.Array) -> jax.Array:
     return batch.reshape(-1, *batch.shape[2:])
-
-
-def _reporter(
-    progress: Callable[[int, int], None] | None, before: int, total: int
-) -> Callable[[int], None]:
-    return lambda done: None if progress is None else progress(before + done, total)
 
 
 @cache

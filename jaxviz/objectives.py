@@ -1,9 +1,10 @@
 """Objectives: what an image is to maximise, as values that compose with + - * and numbers.
 
-An objective maps named activations {layer: (S, …)} of S images to S numbers, one an image. Layers are named as in
-`activations`: a name, an index, or None for the scorer's own output. Objectives are pytrees: what differs
-between `unit(3)` and `unit(4)` is an array, so both run in one compiled program, and a list of them is one batch.
-`-channel("conv1", 3)` minimises; `unit(1) - 0.5 * unit(7)` means what it says.
+An objective maps named activations {layer: (S, …)} of S images to S numbers, one an image. Layers
+are named as in `activations`: a name, an index, or None for the scorer's own output. Objectives are
+pytrees: what differs between `unit(3)` and `unit(4)` is an array, so both run in one compiled
+program, and a list of them is one batch. `-channel("conv1", 3)` minimises; `unit(1) - 0.5 *
+unit(7)` means what it says.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +35,8 @@ class Objective:
         evaluate: from {layer: (S, …)} and the values to (S,) numbers.
         layers: the layers it reads.
         values: arrays, numbers or objectives; these may differ without compiling again.
-        check: `check(shapes, layers, *values)` raises ValueError where a layer's shape (without the batch axis)
-            does not suit the values.
+        check: `check(shapes, layers, *values)` raises ValueError where a layer's shape (without the
+            batch axis) does not suit the values.
 
     Example:
         >>> import jaxviz.objectives as jo
@@ -81,8 +82,8 @@ def unit(index: int, *, layer: Layer = None) -> Objective:
 
     Args:
         index: which unit, 0 ≤ index < K.
-        layer: a layer with output (N, K); None for the scores. A softmax there starves the gradient: give
-            `maximize` the network's `logits`.
+        layer: a layer with output (N, K); None for the scores. A softmax there starves the
+            gradient: give `maximize` the network's `logits`.
 
     Returns:
         An objective.
@@ -127,8 +128,8 @@ def neuron(layer: Layer, index: int, *, position: tuple[int, int] | None = None)
     Example:
         >>> import jax.numpy as jnp, jaxviz.objectives as jo
         >>> acts = {"conv": jnp.arange(9.0).reshape(1, 3, 3, 1)}
-        >>> jo.neuron("conv", 0)(acts).tolist(), jo.neuron("conv", 0, position=(0, 2))(acts).tolist()
-        ([4.0], [2.0])
+        >>> jo.neuron("conv", 0)(acts).tolist(), jo.neuron("conv", 0, position=(0,
+        2))(acts).tolist() ([4.0], [2.0])
     """
     values = (_index(index),) + _position(position)
     return Objective(_neuron, (layer,), values, _fits_neuron)
@@ -177,9 +178,9 @@ def direction(layer: Layer, vector: Any, *, position: tuple[int, int] | None = N
 
 
 def interpolate(layer: Layer, first: int, second: int) -> Objective:
-    """From one channel to another over the S images of one objective: (1 − t)·channel(first) + t·channel(second).
+    """From one channel to another over the S images of one objective.
 
-    Image s has t = s / (S − 1); ask `maximize` for S with `seeds`.
+    (1 − t)·channel(first) + t·channel(second); image s has t = s / (S − 1); ask `maximize` for S with `seeds`.
 
     Args:
         layer: a layer with output (N, h, w, C) or (N, C).
@@ -200,10 +201,11 @@ def interpolate(layer: Layer, first: int, second: int) -> Objective:
 
 
 def diversity(layer: Layer) -> Objective:
-    """How different the S images of one objective are: minus the mean cosine of their Gram matrices.
+    """How different the S images are: minus the mean cosine of their Gram matrices.
 
-    With G the Gram matrix of an image's channels (Σ over positions of aᵢaⱼ): −mean over s' ≠ s of cos(G_s, G_s').
-    Add a multiple of it to another objective and ask `maximize` for several `seeds`.
+    With G the Gram matrix of an image's channels (Σ over positions of aᵢaⱼ): −mean over s' ≠ s of
+    cos(G_s, G_s'). Add a multiple of it to another objective and ask `maximize` for several
+    `seeds`.
 
     Args:
         layer: a layer with output (N, h, w, C) or (N, C).
@@ -217,7 +219,8 @@ def diversity(layer: Layer) -> Objective:
         [0.0, 0.0]
 
     Source:
-        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017, doi:10.23915/distill.00007.
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,
+        doi:10.23915/distill.00007.
     """
     return Objective(_diversity, (layer,), (), _fits_channel)
 
@@ -242,7 +245,7 @@ def objective(function: Callable[[Activations], jax.Array], layers: Sequence[Lay
 
 
 def check(objective: Objective, shapes: Shapes) -> None:
-    """Raise ValueError where an objective does not fit the layers' shapes (without the batch axis)."""
+    """Raise ValueError where an objective does not fit the layers' shapes, without the batch."""
     if objective.check is not None:
         objective.check(shapes, objective.layers, *objective.values)
     for value in objective.values:

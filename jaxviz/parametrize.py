@@ -1,9 +1,10 @@
 """Parametrisations: what the optimiser moves instead of pixels, as (init, decode) pairs.
 
-`init(key, image_shape)` draws parameters, any pytree of float32 arrays; `decode(parameters, image_shape)` makes of
-them a free image (height, width, channel) of real numbers about 0, which `maximize` maps to the value range, 0 to
-its middle. The optional third part, `encode(image, image_shape)`, finds parameters of a free image; a start image,
-projection to the bounds and blur steps need it. Write your own pair with `Parametrization(init, decode)`.
+`init(key, image_shape)` draws parameters, any pytree of float32 arrays; `decode(parameters,
+image_shape)` makes of them a free image (height, width, channel) of real numbers about 0, which
+`maximize` maps to the value range, 0 to its middle. The optional third part, `encode(image,
+image_shape)`, finds parameters of a free image; a start image, projection to the bounds and blur
+steps need it. Write your own pair with `Parametrization(init, decode)`.
 """
 
 from collections.abc import Callable
@@ -28,9 +29,8 @@ class Parametrization(NamedTuple):
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jaxviz.parametrize import Parametrization
-        >>> grey = Parametrization(lambda key, shape: jnp.zeros(shape[:2]), lambda p, shape: p[..., None])
-        >>> grey.decode(grey.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1)).shape
-        (4, 4, 1)
+        >>> grey = Parametrization(lambda key, shape: jnp.zeros(shape[:2]), lambda p, shape: p[...,
+        None]) >>> grey.decode(grey.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1)).shape (4, 4, 1)
     """
 
     init: Callable[[jax.Array, Shape], Any]
@@ -79,7 +79,8 @@ def fourier(*, sd: float = 0.01, decay: float = 1.0) -> Parametrization:
         (2, 4, 4, 3)
 
     Source:
-        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017, doi:10.23915/distill.00007.
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,
+        doi:10.23915/distill.00007.
     """
 
     def init(key: jax.Array, shape: Shape) -> jax.Array:
@@ -140,8 +141,8 @@ def maco(magnitude: Any = None, *, decay: float = 1.0) -> Parametrization:
     free image = irfft2(magnitude · exp(i·phase)).
 
     Args:
-        magnitude: (H, W // 2 + 1, C), such as `magnitude_spectrum` of photographs; None for a power law,
-            frequency^−decay, scaled to a free image of unit variance.
+        magnitude: (H, W // 2 + 1, C), such as `magnitude_spectrum` of photographs; None for a power
+            law, frequency^−decay, scaled to a free image of unit variance.
         decay: the power of the power law.
 
     Returns:
@@ -162,7 +163,8 @@ def maco(magnitude: Any = None, *, decay: float = 1.0) -> Parametrization:
 def magnitude_spectrum(images: jax.Array) -> jax.Array:
     """The mean magnitude spectrum of images in [0, 1] about their middle, for `maco`.
 
-    mean over images of |rfft2(x − 1/2)|; use it with `bounds="project"`, whose free image is x − 1/2.
+    mean over images of |rfft2(x − 1/2)|; use it with `bounds="project"`, whose free image is x −
+    1/2.
 
     Args:
         images: (N, H, W, C) in [0, 1].
@@ -182,8 +184,8 @@ def magnitude_spectrum(images: jax.Array) -> jax.Array:
 def decorrelated(parametrization: Parametrization) -> Parametrization:
     """Another parametrisation in colours that natural images leave uncorrelated.
 
-    free image = image · (M / max column norm of M)ᵀ, M the square root of natural colours' covariance.
-    For images of one channel it is the identity.
+    free image = image · (M / max column norm of M)ᵀ, M the square root of natural colours'
+    covariance. For images of one channel it is the identity.
 
     Args:
         parametrization: of images with 1 or 3 channels (red, green, blue).
@@ -201,7 +203,8 @@ def decorrelated(parametrization: Parametrization) -> Parametrization:
         (4, 4, 3)
 
     Source:
-        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017, doi:10.23915/distill.00007.
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,
+        doi:10.23915/distill.00007.
     """
     base = parametrization
 

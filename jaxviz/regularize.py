@@ -1,7 +1,8 @@
 """Penalties on an image, and steps that tidy it, for the optimisation in `maximize`.
 
-A penalty is a number computed from one image (height, width, channel) that `maximize` subtracts from the
-objective; images are in the units of `value_range`. Every derivative is finite, on flat and on zero images too.
+A penalty is a number computed from one image (height, width, channel) that `maximize` subtracts
+from the objective; images are in the units of `value_range`. Every derivative is finite, on flat
+and on zero images too.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,9 @@ Schedule = Callable[[jax.Array], jax.Array]
 def total_variation(image: jax.Array, *, beta: float = 2.0) -> jax.Array:
     """How much neighbouring pixels differ.
 
-    Σ [(x[h+1,w] − x[h,w])² + (x[h,w+1] − x[h,w])²]^(β/2) / N over the (H−1)×(W−1) anchors and all channels,
-    N = H·W·C. β = 1 is the L1 form (of gradient lengths), β = 2 the L2 form. Where a patch is flat the
-    derivative is 0.
+    Σ [(x[h+1,w] − x[h,w])² + (x[h,w+1] − x[h,w])²]^(β/2) / N over the (H−1)×(W−1) anchors and all
+    channels, N = H·W·C. β = 1 is the L1 form (of gradient lengths), β = 2 the L2 form. Where a
+    patch is flat the derivative is 0.
 
     Args:
         image: (H, W, C).
@@ -33,7 +34,7 @@ def total_variation(image: jax.Array, *, beta: float = 2.0) -> jax.Array:
         >>> import numpy as np, jaxviz.regularize as jr
         >>> x = np.arange(18, dtype=np.float32).reshape(3, 3, 2) % 7
         >>> round(float(jr.total_variation(x)), 4)
-        15.7778
+        7.2778
 
     Source:
         Mahendran, Vedaldi, CVPR 2015, doi:10.1109/CVPR.2015.7299155.
@@ -111,7 +112,7 @@ def penalty(
 
 @dataclass(frozen=True)
 class Tidy:
-    """`function(image)` replaces the image after every `every`-th step; made by `blur_steps` or by hand."""
+    """`function(image)` replaces the image after every `every`-th step; see `blur_steps`."""
 
     function: Callable[[jax.Array], jax.Array]
     every: int
@@ -133,7 +134,8 @@ def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
         8
 
     Source:
-        Yosinski et al., "Understanding Neural Networks Through Deep Visualization", 2015, arXiv:1506.06579.
+        Yosinski et al., "Understanding Neural Networks Through Deep Visualization", 2015,
+        arXiv:1506.06579.
     """
     if every < 1:
         raise ValueError(f"`every` must be at least 1 step: got {every}.")

@@ -1,9 +1,10 @@
 """Run a JAX function again, equation by equation, with some of its primitives replaced.
 
-`replay(function, *args, rules=...)` traces the function to a jaxpr and evaluates it. A rule is called with the
-equation and its input values and answers with the list of outputs, or None to leave the equation alone. Calls
-(`jit`, rematerialisation) are inlined, so a rule sees every equation but those inside loops, conditionals and
-functions with a derivative of their own. Nothing else changes: without rules the result is the function's.
+`replay(function, *args, rules=...)` traces the function to a jaxpr and evaluates it. A rule is
+called with the equation and its input values and answers with the list of outputs, or None to leave
+the equation alone. Calls (`jit`, rematerialisation) are inlined, so a rule sees every equation but
+those inside loops, conditionals and functions with a derivative of their own. Nothing else changes:
+without rules the result is the function's.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,9 +1,10 @@
 """Random transformations of the images before the network sees them; they make the result robust.
 
-A transform is a function (key, images) -> images of (batch, height, width, channel): all images of a call share one
-draw, the same key gives the same images bit for bit, and the derivative is exact. Your own function with
-this signature serves as well. A transform may change the size; `maximize` resizes what it shows the network. The
-factories return the same function for the same options, so that a compiled program is found again.
+A transform is a function (key, images) -> images of (batch, height, width, channel): all images of
+a call share one draw, the same key gives the same images bit for bit, and the derivative is exact.
+Your own function with this signature serves as well. A transform may change the size; `maximize`
+resizes what it shows the network. The factories return the same function for the same options, so
+that a compiled program is found again.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ Transform = Callable[[jax.Array, jax.Array], jax.Array]
 
 @cache
 def jitter(pixels: int) -> Transform:
-    """Roll the images by up to `pixels` in both directions; what leaves one side enters at the other.
+    """Roll the images by up to `pixels` both ways; what leaves one side enters at the other.
 
     Args:
         pixels: the largest shift, ≥ 0; the shifts are uniform in −pixels … pixels.
@@ -248,7 +249,7 @@ def _compose(transforms: tuple[Transform, ...]) -> Transform:
 
 
 def _rolled(images: jax.Array, shifts: jax.Array, most: int) -> jax.Array:
-    """A slice of the wrapped images: its derivative is one update, where a roll's would be a scatter."""
+    """A slice of the wrapped images: its derivative is one update, a roll's is a scatter."""
     batch, rows, cols, channels = images.shape
     down, right = min(most, rows), min(most, cols)
     wrap = ((0, 0), (down, down), (right, right), (0, 0))
