@@ -156,8 +156,10 @@ def maximize(
     Example:
         >>> import jax, jaxviz.maximize as jm, jaxviz.objectives as jo
         >>> f = lambda images: images.mean((1, 2))
-        >>> result = jm.maximize(f, jo.unit(0), image_shape=(8, 8, 1), key=jax.random.key(0),
-        steps=9) >>> result.images.shape, result.history["objective"].shape ((1, 8, 8, 1), (9, 1))
+        >>> options = {"image_shape": (8, 8, 1), "key": jax.random.key(0)}
+        >>> result = jm.maximize(f, [jo.unit(0), -jo.unit(0)], steps=9, **options)
+        >>> result.images.shape, result.history["objective"].shape
+        ((2, 8, 8, 1), (9, 2))
 
     Source:
         Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009; Olah,

@@ -128,8 +128,10 @@ def neuron(layer: Layer, index: int, *, position: tuple[int, int] | None = None)
     Example:
         >>> import jax.numpy as jnp, jaxviz.objectives as jo
         >>> acts = {"conv": jnp.arange(9.0).reshape(1, 3, 3, 1)}
-        >>> jo.neuron("conv", 0)(acts).tolist(), jo.neuron("conv", 0, position=(0,
-        2))(acts).tolist() ([4.0], [2.0])
+        >>> jo.neuron("conv", 0)(acts).tolist()
+        [4.0]
+        >>> jo.neuron("conv", 0, position=(0, 2))(acts).tolist()
+        [2.0]
     """
     values = (_index(index),) + _position(position)
     return Objective(_neuron, (layer,), values, _fits_neuron)
@@ -180,7 +182,7 @@ def direction(layer: Layer, vector: Any, *, position: tuple[int, int] | None = N
 def interpolate(layer: Layer, first: int, second: int) -> Objective:
     """From one channel to another over the S images of one objective.
 
-    (1 − t)·channel(first) + t·channel(second); image s has t = s / (S − 1); ask `maximize` for S with `seeds`.
+    (1 − t)·channel(first) + t·channel(second); image s has t = s / (S − 1), S the `seeds` of `maximize`.
 
     Args:
         layer: a layer with output (N, h, w, C) or (N, C).
@@ -215,8 +217,8 @@ def diversity(layer: Layer) -> Objective:
 
     Example:
         >>> import jax.numpy as jnp, jaxviz.objectives as jo
-        >>> [round(d, 5) for d in jo.diversity("fc")({"fc": jnp.eye(2)}).tolist()]
-        [0.0, 0.0]
+        >>> [round(d, 5) for d in jo.diversity("fc")({"fc": jnp.ones((2, 3))}).tolist()]
+        [-1.0, -1.0]
 
     Source:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,

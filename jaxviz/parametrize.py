@@ -29,8 +29,10 @@ class Parametrization(NamedTuple):
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jaxviz.parametrize import Parametrization
-        >>> grey = Parametrization(lambda key, shape: jnp.zeros(shape[:2]), lambda p, shape: p[...,
-        None]) >>> grey.decode(grey.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1)).shape (4, 4, 1)
+        >>> draw = lambda key, shape: jax.random.normal(key, shape[:2])
+        >>> grey = Parametrization(draw, lambda drawn, shape: drawn[..., None])
+        >>> grey.decode(grey.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1)).shape
+        (4, 4, 1)
     """
 
     init: Callable[[jax.Array, Shape], Any]
@@ -253,7 +255,7 @@ def _power_law_maco(decay: float) -> Parametrization:
         height, width, channels = shape
         frequency = frequencies(height, width)
         law = np.where(frequency > 0, np.maximum(frequency, 1e-6) ** -decay, 0.0)
-        # Parseval: the variance is Σ magnitude² / (HW)², entries off the first column counting twice.
+        # Parseval: variance = Σ magnitude² / (HW)², entries off the first column counting twice.
         power = np.square(law).sum() * 2 - np.square(law[:, 0]).sum()
         law = law * (height * width / np.sqrt(power))
         return jnp.asarray(np.repeat(law[..., None], channels, -1).astype(np.float32))
