@@ -104,8 +104,12 @@ def _add_occlude(commands) -> None:
     parser.add_argument("--limit", type=_positive, metavar="N", help="read the first N images only")
     parser.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
     where = parser.add_argument_group("the patch (in pixels of the model's input)")
-    where.add_argument("--patch", type=_sizes, metavar="H[,W]", help="default: a quarter of it")
-    where.add_argument("--stride", type=_sizes, metavar="H[,W]", help="default: a quarter patch")
+    where.add_argument(
+        "--patch", type=_sizes, metavar="H[,W]", help="default: a quarter of the input"
+    )
+    where.add_argument(
+        "--stride", type=_sizes, metavar="H[,W]", help="default: a quarter of the patch"
+    )
     where.add_argument("--margin", type=_sizes, default=(0,), metavar="H[,W]", help="default: 0")
     where.add_argument("--border", choices=["clip", "valid", "shift"], default="clip")
     where.add_argument(
@@ -134,10 +138,12 @@ def _add_occlude(commands) -> None:
 
 def _add_maximize(commands) -> None:
     text = "find the images that the units of a layer respond to most"
-    example = "jaxviz maximize bundled --layer preds --units 0,1,2,3,4,5,6,7,8,9"
+    example = "jaxviz maximize bundled --units 0,3,8 --steps 200"
     parser = _command(commands, "maximize", text, example)
     parser.add_argument("model", metavar="MODEL", help=MODEL)
-    parser.add_argument("--layer", default=None, help="its name; default: the output, no softmax")
+    parser.add_argument(
+        "--layer", default=None, help="its name; default: the output without softmax"
+    )
     parser.add_argument("--units", type=_integers, metavar="I,J,…", help="default: the first ten")
     parser.add_argument("--steps", type=_positive, metavar="N", help="default: the API's")
     parser.add_argument(
@@ -169,15 +175,33 @@ CLASSES = "names of the classes: one a line, or JSON (a list, or {index: name or
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "preprocessing: ((x or 1 − x) · scale − mean) / std",
-        "x is in [0, 1], 1 white, stretched to the model's size, and made grey or repeated to fit"
-        " its channels. The default, x itself, suits networks trained on values divided by 255.",
+        "x is in [0, 1], 1 white, stretched to the model's size, and made grey or repeated to\n"
+        "  fit its channels. The default, x itself, suits networks trained on bytes / 255.",
     )
     group.add_argument("--size", type=_sizes, metavar="H[,W]", help="if the model takes any size")
-    group.add_argument("--scale", type=float, default=1.0, metavar="S", help="255 for bytes")
+    group.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="what white is to the model: 1 (default), 255",
+    )
     group.add_argument("--invert", action="store_true", help="1 − x: ink on paper, as in MNIST")
     group.add_argument("--bgr", action="store_true", help="blue first, before mean and std")
-    group.add_argument("--mean", type=_numbers, default=(0.0,), metavar="M", help="0, or B,G,R")
-    group.add_argument("--std", type=_numbers, default=(1.0,), metavar="D", help="1, or B,G,R")
+    group.add_argument(
+        "--mean",
+        type=_numbers,
+        default=(0.0,),
+        metavar="M",
+        help="one number, or one per channel; default: 0",
+    )
+    group.add_argument(
+        "--std",
+        type=_numbers,
+        default=(1.0,),
+        metavar="D",
+        help="one number, or one per channel; default: 1",
+    )
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -93,8 +93,8 @@ def read_pictures(
         >>> import numpy as np, tempfile, pathlib
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "grey.npy"
         >>> np.save(file, np.full((8, 8), 51, np.uint8))
-        >>> read_pictures([file], (4, 4, 3)).values[0, 0, 0].round(2).tolist()
-        [0.2, 0.2, 0.2]
+        >>> read_pictures([file], (4, 4, 3)).values.shape
+        (1, 4, 4, 3)
     """
     if shape[-1] not in (1, 3):
         raise ValueError(f"the model must take 1 or 3 channels to be shown images: got {shape}.")
@@ -159,8 +159,9 @@ def _read_image(path: Path) -> np.ndarray:
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        with open(path, "rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except Exception as error:  # NumPy raises half a dozen types on damaged files
         raise ValueError(f"{path} cannot be read as a NumPy file: {error}.") from error
     images = _pick(arrays, ("images", "x_test", "x"))

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-WAIT = 1.0  # seconds of silence before a stage is announced
+WAIT, TICK = 1.0, 1.0  # seconds of silence before a stage is announced, and between updates
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         The folder to write to.
 
     Raises:
-        ValueError: if `folder` cannot be written to.
+        ValueError: if `folder` cannot be written to, or holds a folder of a file's name.
 
     Example:
         >>> import pathlib, tempfile
@@ -56,6 +56,9 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     try:
         yield part
+        for file in part.iterdir():
+            if (target / file.name).is_dir():
+                raise ValueError(f"{target / file.name} is a folder, not a file; move it away.")
         for file in sorted(part.iterdir()):
             os.replace(file, target / file.name)
     except BaseException:
@@ -105,8 +108,8 @@ def stage(text: str) -> Iterator[Callable[[int, int], None]]:
             return
         with console.status(text) as status:
             seconds = WAIT
-            while not ended.wait(1.0):
-                seconds += 1
+            while not ended.wait(TICK):
+                seconds += TICK
                 status.update(f"{text} … {seconds:.0f} s{share}")
 
     thread = threading.Thread(target=announce, daemon=True)
@@ -136,8 +139,7 @@ def say(*what: Any) -> None:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return escape(text)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def write_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
