@@ -6,7 +6,9 @@ can go wrong with the input is told in one sentence on stderr, and the exit stat
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from jaxviz._version import __version__
 
 MODEL = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
 IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those of scikit-learn'
+SCORES = ["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
+REDUCES = ["mean", "sum", "cell", "bilinear"]
+CLASSES = "names of the classes: one a line, or JSON (a list, or {index: name or [id, name]})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        # The commands import JAX and matplotlib; --help and --version need neither.
-        command = getattr(import_module(args.module), args.function)
-        return command(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, args.name)
+            # The commands import JAX and matplotlib, which --help and --version need not.
+            command = getattr(import_module(args.module), args.function)
+            return command(args) or 0
     except (ValueError, TypeError, OSError, ModuleNotFoundError, ArithmeticError) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
         print(f"jaxviz {args.name}: {sentence}", file=sys.stderr)
@@ -45,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"jaxviz {args.name}: interrupted; nothing was written.", file=sys.stderr)
         return 130
+
+
+def _show_warning(name: str, message: Warning | str, *_: object) -> None:
+    print(f"jaxviz {name}: note: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,8 +138,8 @@ def _add_occlude(commands) -> None:
         metavar="CLASS",
         help="a number, a name of --classes, predicted (default), or true (the file's labels)",
     )
-    how.add_argument("--score", choices=["drop", "raw", "relative", "log_odds"], default="drop")
-    how.add_argument("--reduce", choices=["mean", "sum", "cell", "bilinear"], default="mean")
+    how.add_argument("--score", choices=SCORES, default="drop")
+    how.add_argument("--reduce", choices=REDUCES, default="mean")
     how.add_argument("--robust", type=float, metavar="PERCENT", help="limits at this percentile")
     how.add_argument("--top", type=_positive, default=3, metavar="K", help="classes in the summary")
     run = parser.add_argument_group("the run")
@@ -167,9 +178,6 @@ def _add_activations(commands) -> None:
     _add_preprocessing(parser)
     parser.add_argument("--layers", type=_words, metavar="A,B,…", help="default: all with maps")
     parser.add_argument("--max-maps", type=_positive, default=64, metavar="N", help="default: 64")
-
-
-CLASSES = "names of the classes: one a line, or JSON (a list, or {index: name or [id, name]})"
 
 
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:

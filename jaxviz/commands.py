@@ -18,7 +18,7 @@ import numpy as np
 from jaxviz import fills, plot
 from jaxviz.activations import activations as layer_outputs
 from jaxviz.images import Pictures, Preprocessing, read_pictures
-from jaxviz.keras import inspect_keras, load_keras, logits
+from jaxviz.keras import load_keras, logits
 from jaxviz.maximize import maximize as maximize_objectives
 from jaxviz.objectives import channel
 from jaxviz.occlusion import occlude as occlude_images
@@ -45,13 +45,15 @@ def load_model(name: str) -> Any:
 
 def inspect(args: argparse.Namespace) -> int:
     """Print what a Keras file holds; 1 if it cannot be loaded."""
+    from jaxviz.keras import inspect_keras
+
     report = inspect_keras(model_path(args.model))
     say(str(report))
     return 0 if report.loadable else 1
 
 
 def occlude(args: argparse.Namespace) -> None:
-    """Write occlusion.png, overlay.png and scores.npz for some images."""
+    """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images."""
     model = load_model(args.model)
     pictures, images = _read(args, model, args.images, args.limit)
     names = read_class_names(args.classes)
@@ -87,18 +89,16 @@ def occlude(args: argparse.Namespace) -> None:
             "reduce": args.reduce,
         }
         arrays = {
-            "scores": occ.scores,
-            "base": occ.base,
             "heatmaps": maps,
             "class_maps": classes,
-            "starts": occ.grid.starts,
             "names": pictures.names,
             "settings": json.dumps(settings),
         }
-        write_arrays(folder / "scores.npz", arrays)
+        occ.save(folder / "scores.npz")
+        write_arrays(folder / "maps.npz", arrays)
         _draw_occlusion(folder, args, pictures, np.asarray(occ.base), maps, classes, names)
     _print_occlusion(args, pictures, np.asarray(occ.base), np.asarray(classes), names)
-    files_written = "occlusion.png, overlay.png, scores.npz"
+    files_written = "occlusion.png, overlay.png, maps.npz, scores.npz"
     rows, cols = occ.grid.shape
     say(
         f"{rows} × {cols} positions, patch {_text(patch)}, stride {_text(stride)}, input "
@@ -116,9 +116,9 @@ def _draw_occlusion(
     names: Sequence[str] | None,
 ) -> None:
     some = slice(0, DRAWN)
-    what = {"raw": "score", "drop": "drop in score", "relative": "relative drop"}
-    label = f"{what.get(args.score, 'drop in log-odds')} of the {args.target} class"
-    scale: dict[str, Any] = {"signed": None if args.score == "raw" else True, "label": label}
+    what = args.score.replace("_", " ").replace("raw", "score").replace("log odds", "log-odds")
+    signed = True if args.score.endswith("drop") else None
+    scale: dict[str, Any] = {"signed": signed, "label": f"{what}, {args.target} class"}
     scale["robust"] = args.robust
     predicted = base[some].argmax(-1)
     labels = None if pictures.labels is None else pictures.labels[some]

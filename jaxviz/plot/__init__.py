@@ -10,6 +10,8 @@ drawn grey; infinity is an error. pyplot is never touched, so no state leaks and
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +23,9 @@ from jaxviz.plot._layers import layer_block
 from jaxviz.plot._page import BOLD, MARGIN, Band, Page, compose, panel_size, wrap, write_heading
 from jaxviz.plot._scale import blend, colour_bar, common_scale
 
-__all__ = ["activations", "gallery", "heatmap", "occlusion", "overlay"]
+__all__ = ["activations", "gallery", "heatmap", "occlusion", "occlusion_png", "overlay"]
+
+SHOWN = 16  # maps in the picture that a notebook shows of a result
 
 
 def heatmap(
@@ -214,6 +218,32 @@ def occlusion(
         bands.append(class_band(as_integers(classes, "class_maps"), class_names, edges))
     lines = class_lines(true, predicted, class_names, len(maps))
     return compose(bands, maps.shape, lines, title, columns)
+
+
+def occlusion_png(result: Any) -> bytes | None:
+    """Draw what a notebook shows of an `Occlusion`: the heatmaps of the clean images' classes.
+
+    Args:
+        result: an `Occlusion`; the first 16 images of it are drawn.
+
+    Returns:
+        A PNG, or None where the scores have no class by default (dense outputs).
+
+    Example:
+        >>> import numpy as np, jaxviz.plot
+        >>> from jaxviz.occlusion import occlude
+        >>> occ = occlude(lambda x: x.mean((1, 2)), np.ones((4, 4, 1), np.float32), patch=2)
+        >>> jaxviz.plot.occlusion_png(occ)[1:4]
+        b'PNG'
+    """
+    try:
+        maps = result.heatmap()
+    except ValueError:
+        return None
+    maps = maps if maps.ndim == 2 else maps[:SHOWN]
+    buffer = BytesIO()
+    heatmap(maps, signed=True, label="drop in score").savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def activations(
