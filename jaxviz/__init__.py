@@ -1,3 +1,47 @@
-"""See what a convolutional network looks at: occlusion maps and class images, compiled by JAX."""
+"""See what a convolutional network looks at: occlusion maps and class images, compiled by JAX.
 
+Functions of arrays are imported at once; what needs matplotlib, h5py or files, on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxviz import fills as fills
+from jaxviz import presets as presets
 from jaxviz._version import __version__ as __version__
+from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
+from jaxviz.result import Occlusion
+
+if TYPE_CHECKING:
+    from jaxviz import datasets as datasets
+    from jaxviz import plot as plot
+    from jaxviz.storage import load_occlusion
+
+_LAZY = {
+    "datasets": "jaxviz.datasets",
+    "load_occlusion": "jaxviz.storage",
+    "plot": "jaxviz.plot",
+}
+
+__all__ = [
+    "Occlusion",
+    "datasets",
+    "fills",
+    "load_occlusion",
+    "occlude",
+    "occlude_segments",
+    "occlusion_scores",
+    "plot",
+    "presets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'jaxviz' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    return module if module.__name__ == f"jaxviz.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,363 @@
+"""Occlusion: how the scores change when part of an image is hidden, for every position at once.
+
+`occlusion_scores` is the kernel: pure, no jit inside, composable with `jit`, `vmap` and `grad`.
+`occlude` and `occlude_segments` are drivers around one compiled program: they check their input,
+keep memory bounded, spread over devices and report progress. Images are (height, width, channel),
+floats on the scorer's own scale; integers are converted to float32, without scaling.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxviz.blocks import execute
+from jaxviz.fills import FillLike, check_fill, make_fill, outside_range
+from jaxviz.geometry import Border, Grid, Pair, make_grid
+from jaxviz.occluders import LabelOccluder, PatchOccluder
+from jaxviz.programs import Engine, Task
+from jaxviz.progress import Progress
+from jaxviz.result import Occlusion
+from jaxviz.scorer import Scorer, SplitScorer, check_output, split
+from jaxviz.segments import make_segments
+
+Method = Literal["auto", "dense", "incremental"]
+Region = tuple[int, int, int, int] | np.ndarray
+
+
+def occlusion_scores(
+    f: Scorer,
+    image: jax.Array,
+    *,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    margin: int | Pair = 0,
+    fill: FillLike = 0.0,
+    border: Border = "clip",
+    method: Method = "auto",
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Score an image with a patch pasted over it, at every position of a grid.
+
+    scores[i, j] = f(image with the patch at (i·stride − margin, j·stride − margin)).
+
+    Args:
+      f: scorer, images (N, H, W, C) -> scores (N, K).
+      image: (H, W, C), float.
+      patch: height and width of the patch in pixels; an int means a square.
+      stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
+      margin: by how many pixels the first patch starts before the image.
+      fill: what the patch is made of, see `jaxviz.fills.make_fill`.
+      border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
+      method: "dense" runs the whole network at every position.
+      batch_size: positions evaluated at a time; None: all in one batch.
+
+    Returns:
+      (rows, cols, K), the raw scores of all classes.
+
+    Raises:
+      ValueError: the image, the grid, the fill or the scorer's output breaks its rule.
+
+    Example:
+      >>> image = jnp.ones((4, 4, 1))
+      >>> scores = occlusion_scores(lambda x: x.sum((1, 2)), image, patch=2)
+      >>> scores[..., 0].tolist()
+      [[12.0, 12.0], [12.0, 12.0]]
+
+    Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
+    doi:10.1007/978-3-319-10590-1_53.
+    """
+    image = jnp.asarray(image)
+    _check_rank(image, 3)
+    image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
+    grid = make_grid(image.shape[:2], patch=patch, stride=stride, margin=margin, border=border)
+    filled = make_fill(fill)
+    check_fill(filled, image[None])
+    occluder = PatchOccluder(filled, grid.patch)
+    canvas = occluder.prepare(image)
+
+    def score(starts: jax.Array) -> jax.Array:
+        scores = f(jax.vmap(lambda start: occluder.hide(canvas, start))(starts))
+        check_output(scores, len(starts))
+        return scores
+
+    starts = jnp.asarray(grid.starts.reshape(-1, 2))
+    count = grid.size if batch_size is None else min(batch_size, grid.size)
+    chunks = -(-grid.size // count)
+    padded = jnp.resize(starts, (chunks, count, 2))
+    scores = jax.lax.map(score, padded) if chunks > 1 else score(padded[0])[None]
+    return scores.reshape(-1, *scores.shape[2:])[: grid.size].reshape(
+        *grid.shape, *scores.shape[2:]
+    )
+
+
+def occlude(
+    f: Scorer,
+    images: jax.Array | np.ndarray,
+    *,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    margin: int | Pair = 0,
+    fill: FillLike = 0.0,
+    border: Border = "clip",
+    region: Region | None = None,
+    channels: Sequence[int] | None = None,
+    complement: bool = False,
+    method: Method = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    memory: int | None = None,
+    dtype: Any = None,
+    mesh: Mesh | None = None,
+    progress: Progress = False,
+) -> Occlusion:
+    """Hide every position of one or many images in turn, and keep the scores of all classes.
+
+    scores[n, i, j] = f(image n with the patch at (i·stride − margin, j·stride − margin)).
+
+    Args:
+      f: scorer, images (N, H, W, C) -> scores (N, K); a Flax, Keras or Equinox model or a function.
+        Its arrays are arguments of the compiled program, see `jaxviz.scorer.split`.
+      images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale.
+      patch: height and width of the patch in pixels; an int means a square.
+      stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
+      margin: by how many pixels the first patch starts before the image.
+      fill: what the patch is made of: a number, one per channel, an image, "mean", "patch_mean", a
+        function (pixels under the patch, start) -> patch, or one of `jaxviz.fills`.
+      border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
+      region: only positions whose cell meets it are scored: a box (top, left, bottom, right), in
+        pixels, or a mask, bool (H, W).
+      channels: which channels the patch covers; None: all.
+      complement: keep the patch and hide everything else.
+      method: "dense" runs the whole network at every position.
+      batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
+        run on a CPU, by trial.
+      memory: bytes that "auto" may use on a device; None: a quarter of what is free.
+      dtype: of the forward pass, such as "bfloat16"; None: that of the images. Scores and heatmaps
+        are float32 at least.
+      mesh: devices to spread over: its axis "images" over images, all others over positions. The
+        result is the same, bit for bit, for any number of devices.
+      progress: True for a bar, or a function (windows done, windows in all).
+
+    Returns:
+      The scores and what can be made of them. After Ctrl-C, what was finished, with a warning.
+
+    Raises:
+      ValueError: an argument breaks its rule, an image holds NaN or infinity, or the scorer mixes
+        the images of a batch.
+      TypeError: an argument is of the wrong kind.
+      MemoryError: not even one image fits.
+
+    Example:
+      >>> images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+      >>> occ = occlude(lambda x: x.mean((1, 2)), images, patch=4)
+      >>> occ.scores.shape, occ.heatmap().shape
+      ((2, 7, 7, 1), (2, 28, 28))
+
+    Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
+    doi:10.1007/978-3-319-10590-1_53.
+    """
+    batch, single = _check_images(images)
+    grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
+    filled = _check_fill(fill, batch, complement)
+    occluder = PatchOccluder(filled, grid.patch, _check_channels(channels, batch), complement)
+    wanted = _positions_in(region, grid)
+    task = _make_task(f, batch, occluder, grid.starts[wanted], _engine(method), dtype, mesh, memory)
+    config = {"fill": filled.name, "channels": channels, "complement": complement, "region": region}
+    return _run(task, grid, wanted, single, batch_size, progress, config)
+
+
+def occlude_segments(
+    f: Scorer,
+    images: jax.Array | np.ndarray,
+    labels: np.ndarray,
+    *,
+    groups: Sequence[int | Sequence[int]] | None = None,
+    fill: FillLike = 0.0,
+    complement: bool = False,
+    batch_size: int | Literal["auto"] = "auto",
+    memory: int | None = None,
+    dtype: Any = None,
+    mesh: Mesh | None = None,
+    progress: Progress = False,
+) -> Occlusion:
+    """Hide the pixels of one label after another, such as superpixels, or of groups of labels.
+
+    scores[n, g] = f(image n with the pixels of group g replaced by the fill).
+
+    Args:
+      f: scorer, see `occlude`.
+      images: (N, H, W, C), or (H, W, C) for a single image.
+      labels: integers (H, W), the label of every pixel, for all images.
+      groups: what each position hides: a label, or a list of labels at once; None: each label.
+      fill: see `occlude`; a function is given the whole image.
+      complement: keep the group and hide everything else.
+      batch_size: see `occlude`.
+      memory: see `occlude`.
+      dtype: see `occlude`.
+      mesh: see `occlude`.
+      progress: see `occlude`.
+
+    Returns:
+      The scores, (N, groups, K) or (groups, K), and what can be made of them.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+
+    Example:
+      >>> left_right = np.repeat([[0, 1]], 4, axis=0)
+      >>> occ = occlude_segments(lambda x: x.sum((1, 2)), np.ones((4, 2, 1)), left_right)
+      >>> occ.scores[..., 0].tolist()
+      [4.0, 4.0]
+    """
+    batch, single = _check_images(images)
+    segments = make_segments(labels, groups)
+    if segments.image_shape != batch.shape[1:3]:
+        raise ValueError(
+            f"`labels` must have the image's size {batch.shape[1:3]}: got {segments.image_shape}."
+        )
+    filled = _check_fill(fill, batch, complement)
+    table, indices = jnp.asarray(segments.table), jnp.asarray(segments.indices)
+    occluder = LabelOccluder(filled, indices, table, complement)
+    positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
+    task = _make_task(f, batch, occluder, positions, DENSE, dtype, mesh, memory)
+    config = {"fill": filled.name, "complement": complement}
+    return _run(task, segments, np.ones(segments.shape, bool), single, batch_size, progress, config)
+
+
+def _prepare_dense(call: Any, arrays: Any, occluder: Any, image: jax.Array) -> Any:
+    return image, occluder.prepare(image)
+
+
+def _evaluate_dense(call, arrays, occluder, states, positions, clean):
+    def hide(state, position, is_clean):
+        image, canvas = state
+        return jnp.where(is_clean, image, occluder.hide(canvas, position))
+
+    rows = jax.vmap(jax.vmap(hide, (None, 0, 0)), (0, None, None))(states, positions, clean)
+    scores = call(arrays, rows.reshape(-1, *rows.shape[2:]))
+    return scores.reshape(*rows.shape[:2], *scores.shape[1:])
+
+
+DENSE = Engine(_prepare_dense, _evaluate_dense)
+
+
+def _engine(method: Method) -> Engine:
+    if method not in ("auto", "dense"):
+        raise ValueError(f'`method` must be "auto" or "dense": got {method!r}.')
+    return DENSE
+
+
+def _make_task(f, images, occluder, positions, engine, dtype, mesh, memory) -> Task:
+    scorer: SplitScorer = split(f)
+    if dtype is not None:
+        kind = jnp.dtype(dtype)
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(f"`dtype` must be a floating dtype: got {kind}.")
+        is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
+        pairs = zip(scorer.arrays, is_float, strict=True)
+        scorer = scorer._replace(arrays=[a.astype(kind) if real else a for a, real in pairs])
+        images = images.astype(kind)
+    return Task(scorer, engine, occluder, images, positions, mesh, memory)
+
+
+def _run(task, grid, wanted, single, batch_size, progress, config) -> Occlusion:
+    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(
+            f'`batch_size` must be "auto" or a whole number from 1: got {batch_size!r}.'
+        )
+    values, partial = execute(task, batch_size=batch_size, progress=progress)
+    count, score_shape = len(task.images), values.shape[2:]
+    scores = np.full((count, *wanted.shape, *score_shape), np.nan, values.dtype)
+    scores[:, wanted] = values[:, 1:]
+    if partial:
+        done = int(np.sum(~np.isnan(values.reshape(count, task.rows, -1)).all(-1)))
+        message = f"interrupted: {done} of {count * task.rows} windows are scored; the rest is NaN."
+        warnings.warn(message, stacklevel=3)
+    base = values[:, 0]
+    record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
+    pairs = tuple((key, str(value)) for key, value in record.items() if value not in (None, False))
+    if single:
+        scores, base = scores[0], base[0]
+    return Occlusion(scores, base, grid, single, partial, pairs)
+
+
+def _check_rank(images: jax.Array | np.ndarray, *ranks: int) -> None:
+    if images.ndim not in ranks:
+        hint = "; add a channel axis: images[..., None]" if images.ndim == 2 else ""
+        wanted = "(H, W, C)" if ranks == (3,) else "(N, H, W, C) or (H, W, C)"
+        raise ValueError(f"`images` must be {wanted}: got an array of shape {images.shape}{hint}.")
+
+
+def _check_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return the images as floats (N, H, W, C), and whether it was a single one."""
+    array = np.asarray(images)
+    _check_rank(array, 3, 4)
+    if array.size == 0:
+        raise ValueError(f"`images` must hold at least one pixel: got shape {array.shape}.")
+    if array.dtype.kind in "biu":
+        array = array.astype(np.float32)
+    elif not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"`images` must be numbers: got {array.dtype}.")
+    if array.dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
+        array = array.astype(np.float32)
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"`images` must be finite: got {array[where]} at index {where}.")
+    return (array[None], True) if array.ndim == 3 else (array, False)
+
+
+def _check_fill(fill: FillLike, images: np.ndarray, complement: bool):
+    filled = make_fill(fill)
+    check_fill(filled, images)
+    if complement and not filled.whole:
+        raise ValueError(
+            f'`complement` needs a fill for the whole image: "{filled.name}" makes single patches.'
+        )
+    outside = outside_range(filled, images)
+    if outside is not None:
+        warnings.warn(
+            f"`fill` leaves the range of the images: {outside[0]:g} to {outside[1]:g}, against"
+            f" {images.min():g} to {images.max():g}; is it on their scale?",
+            stacklevel=3,
+        )
+    return filled
+
+
+def _check_channels(channels: Sequence[int] | None, images: np.ndarray) -> tuple[int, ...] | None:
+    if channels is None:
+        return None
+    picked, count = tuple(int(c) for c in channels), images.shape[-1]
+    if not picked or min(picked) < 0 or max(picked) >= count:
+        raise ValueError(
+            f"`channels` must name some of the channels 0 to {count - 1}: got {picked}."
+        )
+    return picked
+
+
+def _positions_in(region: Region | None, grid: Grid) -> np.ndarray:
+    """Return which positions to score, bool (rows, cols)."""
+    if region is None:
+        return np.ones(grid.shape, bool)
+    mask = np.zeros(grid.image_shape, bool)
+    if isinstance(region, tuple):
+        top, left, bottom, right = region
+        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+    elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:
+        mask = np.asarray(region)
+    else:
+        raise ValueError(
+            "`region` must be a box (top, left, bottom, right) or a bool mask of the image's shape"
+            f" {grid.image_shape}: got {type(region).__name__} of shape {np.shape(region)}."
+        )
+    inside = np.zeros(grid.shape, bool)
+    for i, j in np.ndindex(grid.shape):
+        r0, c0, r1, c1 = grid.cells[i, j]
+        inside[i, j] = mask[r0:r1, c0:c1].any()
+    if not inside.any():
+        raise ValueError("`region` must meet the image: no position lies in it.")
+    return inside

@@ -1,0 +1,280 @@
+"""Compile an engine for one block shape, and choose the shape: by memory, and on a CPU by trial.
+
+A block is `images` × `positions` occluded images, the batch that one device evaluates at once.
+Programs are kept, and found again by structure: a second run of the same shapes compiles nothing,
+however many images it has and whatever the values of the weights.
+"""
+
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxviz.memory import memory_budget, program_bytes
+from jaxviz.scorer import SplitScorer
+
+ACCELERATOR_BATCH = 256
+CPU_BATCH = 64
+# XLA's convolutions on a CPU run fastest at some small batch; a long run tries these.
+TRIED_CPU_BATCHES = (8, 16, 32)
+ROWS_WORTH_TRYING = 24 * max(TRIED_CPU_BATCHES)
+KEPT_PROGRAMS = 64
+
+
+class Engine(NamedTuple):
+    """How positions are scored. Both functions are traceable, and equal only if they do the same.
+
+    Attributes:
+      prepare: (call, arrays, occluder, image (H, W, C)) -> state, once per image.
+      evaluate: (call, arrays, occluder, states with a leading axis of images, positions (B, d),
+        clean, bool (B,)) -> scores (images, B, ..., K).
+    """
+
+    prepare: Callable[..., Any]
+    evaluate: Callable[..., jax.Array]
+
+
+class Block(NamedTuple):
+    """How many images a block holds, and how many positions of each."""
+
+    images: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is scored, and how.
+
+    Attributes:
+      scorer: the scorer, taken apart.
+      engine: how positions are scored.
+      occluder: how one position changes an image; a pytree.
+      images: float (N, H, W, C), at least one.
+      positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
+        position p.
+      mesh: devices to spread blocks over; None: the default device.
+      budget: bytes that a block may take on a device; None: a share of what is free.
+    """
+
+    scorer: SplitScorer
+    engine: Engine
+    occluder: Any
+    images: np.ndarray
+    positions: np.ndarray
+    mesh: Mesh | None = None
+    budget: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of one image: the clean one and its positions."""
+        return len(self.positions) + 1
+
+    @property
+    def arguments(self) -> tuple[Any, Any]:
+        """The arrays that every call of a program gets."""
+        return self.scorer.arrays, self.occluder
+
+    @property
+    def device(self) -> jax.Device:
+        """One of the devices that run it."""
+        return self.mesh.devices.flat[0] if self.mesh is not None else jax.devices()[0]
+
+    def images_from(self, first: int, block: Block) -> np.ndarray:
+        """Return the images of the round from `first` on, the last one repeated to fill it."""
+        rows = np.arange(first, first + block.images * self._across("images"))
+        return self.images[np.minimum(rows, len(self.images) - 1)]
+
+    def positions_from(self, row: int, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of the round from `row` on, and which are clean images."""
+        rows = np.arange(row, row + block.positions * self._across("positions"))
+        clean = (rows == 0) | (rows >= self.rows)
+        return self.positions[np.where(clean, 0, rows - 1)], clean
+
+    def spec(self, *axes: str) -> PartitionSpec:
+        """Return how an array with these leading axes lies over the mesh."""
+        return PartitionSpec(*(self._mesh_axes(axis) or None for axis in axes))
+
+    def _across(self, axis: str) -> int:
+        return prod(self.mesh.shape[name] for name in self._mesh_axes(axis)) if self.mesh else 1
+
+    def _mesh_axes(self, axis: str) -> tuple[str, ...]:
+        # A mesh axis called "images" spreads images; all others spread positions.
+        names = self.mesh.axis_names if self.mesh else ()
+        return tuple(name for name in names if (name == "images") == (axis == "images"))
+
+
+@dataclass(frozen=True)
+class Program:
+    """An engine, compiled for one block shape.
+
+    Attributes:
+      prepare: (arrays, occluder, images) -> states.
+      evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
+      block: the shape.
+      bytes: what one call adds to the memory of a device.
+      score_shape: (..., K).
+    """
+
+    prepare: Callable[..., Any]
+    evaluate: Callable[..., jax.Array]
+    block: Block
+    bytes: int
+    score_shape: tuple[int, ...]
+
+
+_programs: OrderedDict[Hashable, Program] = OrderedDict()
+_fastest: dict[Hashable, Block] = {}
+
+
+def choose(task: Task, batch_size: int | str = "auto") -> Program:
+    """Return the compiled program for a task.
+
+    Args:
+      task: what to score.
+      batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
+        most 256 on an accelerator and 64 on a CPU; there, a long run tries 8, 16 and 32 once and
+        keeps the fastest.
+
+    Returns:
+      The program.
+
+    Raises:
+      ValueError: the scorer's scores have the wrong shape or depend on the other images.
+      MemoryError: a budget was set and not even a batch of one stays within it.
+    """
+    if batch_size != "auto":
+        return compile_block(task, _cut(task, int(batch_size)))
+    on_cpu = task.device.platform == "cpu"
+    if not on_cpu:
+        return _fit(task, ACCELERATOR_BATCH)
+    if task.rows * len(task.images) < ROWS_WORTH_TRYING:
+        return _fit(task, CPU_BATCH)
+    key = _key(task)
+    if key not in _fastest:
+        programs = {p.block: p for p in (_fit(task, batch) for batch in TRIED_CPU_BATCHES)}
+        _fastest[key] = min(programs, key=lambda block: _seconds_per_row(task, programs[block]))
+    return compile_block(task, _fastest[key])
+
+
+def halve(task: Task, program: Program) -> Program:
+    """Return the program with blocks of half the size, and say so; for when memory ran out.
+
+    Raises:
+      MemoryError: a block of one image is the smallest there is.
+    """
+    size = prod(program.block)
+    if size == 1:
+        raise MemoryError("not even one image at a time fits into memory; make the images smaller.")
+    warnings.warn(f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2)
+    smaller = compile_block(task, _cut(task, size // 2))
+    if task.device.platform == "cpu":
+        _fastest[_key(task)] = smaller.block
+    return smaller
+
+
+def compile_block(task: Task, block: Block) -> Program:
+    """Return the program for one block shape, compiled unless it is known; checks the scorer."""
+    key = (_key(task), block)
+    if key not in _programs:
+        program = _build(task, block)
+        _check_rows(task, program)
+        _programs[key] = program
+        if len(_programs) > KEPT_PROGRAMS:
+            _programs.popitem(last=False)
+    _programs.move_to_end(key)
+    return _programs[key]
+
+
+def _key(task: Task) -> Hashable:
+    leaves = jax.tree.leaves(task.arguments)
+    shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
+    image = (task.images.shape[1:], str(task.images.dtype), task.positions.shape[1:])
+    return (
+        task.scorer.call,
+        task.engine,
+        jax.tree.structure(task.arguments),
+        shapes,
+        image,
+        task.mesh,
+    )
+
+
+def _cut(task: Task, batch: int) -> Block:
+    """Cut an image's rows into equal parts of at most `batch`, or take several whole images."""
+    return Block(max(1, batch // task.rows), ceil(task.rows / ceil(task.rows / batch)))
+
+
+def _fit(task: Task, batch: int) -> Program:
+    budget = memory_budget(task.device) if task.budget is None else task.budget
+    program = compile_block(task, _cut(task, batch))
+    while program.bytes > budget and prod(program.block) > 1:
+        program = compile_block(task, _cut(task, prod(program.block) // 2))
+    if task.budget is not None and program.bytes > budget:
+        raise MemoryError(
+            f"`memory` must hold at least one image's forward pass: that takes {program.bytes:,}"
+            f" bytes, and {budget:,} were allowed."
+        )
+    return program
+
+
+def _build(task: Task, block: Block) -> Program:
+    call, engine = task.scorer.call, task.engine
+
+    def prepare(arrays: Any, occluder: Any, images: jax.Array) -> Any:
+        return jax.vmap(lambda image: engine.prepare(call, arrays, occluder, image))(images)
+
+    def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
+        scores = engine.evaluate(call, arrays, occluder, states, positions, clean)
+        return scores.astype(jnp.float32)
+
+    if task.mesh is not None:
+        everywhere, images, positions = task.spec(), task.spec("images"), task.spec("positions")
+        states = (everywhere, everywhere, images)
+        prepare = _over(task.mesh, prepare, states, images)
+        split = (*states, positions, positions)
+        evaluate = _over(task.mesh, evaluate, split, task.spec("images", "positions"))
+    with_images = (*task.arguments, task.images_from(0, block))
+    first = jax.jit(prepare).lower(*with_images).compile()
+    with_rows = (*task.arguments, first(*with_images), *task.positions_from(0, block))
+    second = jax.jit(evaluate).lower(*with_rows).compile()
+    score_shape = jax.eval_shape(evaluate, *with_rows).shape[2:]
+    return Program(first, second, block, program_bytes(second), score_shape)
+
+
+def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
+    return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+
+def _check_rows(task: Task, program: Program) -> None:
+    """Raise ValueError if the clean image's score depends on what else is in the batch."""
+    states = program.prepare(*task.arguments, task.images_from(0, program.block))
+    positions, clean = task.positions_from(0, program.block)
+    alone, among = (
+        np.asarray(program.evaluate(*task.arguments, states, positions, rows))[0, 0]
+        for rows in (np.ones_like(clean), clean)
+    )
+    if not np.allclose(alone, among, rtol=1e-2, atol=1e-3 * np.max(np.abs(alone)), equal_nan=True):
+        raise ValueError(
+            "`f` must score every image by itself, but the score of an image changed by"
+            f" {np.max(np.abs(alone - among)):.3g} when the other images of its batch changed; is a"
+            " batch normalisation or dropout in training mode, or a sum over the batch, in it?"
+        )
+
+
+def _seconds_per_row(task: Task, program: Program) -> float:
+    states = program.prepare(*task.arguments, task.images_from(0, program.block))
+    rows = task.positions_from(0, program.block)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        jax.block_until_ready(program.evaluate(*task.arguments, states, *rows))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / prod(program.block)
