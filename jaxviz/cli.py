@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, args.name)
-            # The commands import JAX and matplotlib, which --help and --version need not.
+            # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
             return command(args) or 0
     except (ValueError, TypeError, OSError, ModuleNotFoundError, ArithmeticError) as error:
@@ -141,6 +141,7 @@ def _add_occlude(commands) -> None:
     how.add_argument("--score", choices=SCORES, default="drop")
     how.add_argument("--reduce", choices=REDUCES, default="mean")
     how.add_argument("--robust", type=float, metavar="PERCENT", help="limits at this percentile")
+    how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
     how.add_argument("--top", type=_positive, default=3, metavar="K", help="classes in the summary")
     run = parser.add_argument_group("the run")
     run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")

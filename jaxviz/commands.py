@@ -118,7 +118,7 @@ def _draw_occlusion(
     some = slice(0, DRAWN)
     what = args.score.replace("_", " ").replace("raw", "score").replace("log odds", "log-odds")
     signed = True if args.score.endswith("drop") else None
-    scale: dict[str, Any] = {"signed": signed, "label": f"{what}, {args.target} class"}
+    scale: dict[str, Any] = {"signed": signed, "label": f"{what} of {_target_name(args.target)}"}
     scale["robust"] = args.robust
     predicted = base[some].argmax(-1)
     labels = None if pictures.labels is None else pictures.labels[some]
@@ -129,6 +129,7 @@ def _draw_occlusion(
         true=labels,
         predicted=predicted,
         class_names=names,
+        outline=args.outline,
         **scale,
     )
     figure.savefig(folder / "occlusion.png")
@@ -281,6 +282,10 @@ def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
             f"{text!r}."
         )
     return names.index(text)
+
+
+def _target_name(text: str) -> str:
+    return f"the {text} class" if text in ("predicted", "true") else f"class {text}"
 
 
 def _fill(fill: Any) -> Any:
