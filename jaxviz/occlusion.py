@@ -17,10 +17,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz.blocks import execute
+from jaxviz.engines import Dense, choose_engines
 from jaxviz.fills import FillLike, check_fill, make_fill, outside_range
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import LabelOccluder, PatchOccluder
-from jaxviz.engines import Dense, choose_engines
 from jaxviz.programs import Task
 from jaxviz.progress import Progress
 from jaxviz.result import Occlusion
@@ -134,9 +134,9 @@ def occlude(
         pixels, or a mask, bool (H, W).
       channels: which channels the patch covers; None: all.
       complement: keep the patch and hide everything else.
-      method: "dense" runs the whole network at every position; "incremental" runs it once per image,
-        and then again only on what each patch changes, with the same result up to the order of
-        sums; "auto" takes what needs less work and, in a long run, what turns out faster.
+      method: "dense" runs the whole network at every position; "incremental" runs it once per
+        image, and then again only on what each patch changes, with the same result up to the order
+        of sums; "auto" takes what needs less work and, in a long run, what turns out faster.
       batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
         run on a CPU, by trial.
       memory: bytes that "auto" may use on a device; None: a quarter of what is free.
@@ -170,7 +170,7 @@ def occlude(
     occluder = PatchOccluder(filled, grid.patch, _check_channels(channels, batch), complement)
     wanted = _positions_in(region, grid)
     task = _make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
-    task = replace(task, engines=choose_engines(task, grid, method))
+    task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
     config = {"fill": filled.name, "channels": channels, "complement": complement, "region": region}
     return _run(task, grid, wanted, single, batch_size, progress, config)
 

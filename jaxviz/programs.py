@@ -189,7 +189,7 @@ def _key(task: Task) -> Hashable:
     image = (task.images.shape[1:], str(task.images.dtype), task.positions.shape[1:])
     return (
         task.scorer.call,
-        task.engine,
+        task.engines,
         jax.tree.structure(task.arguments),
         shapes,
         image,
