@@ -75,7 +75,7 @@ def test_occlude_writes_what_the_api_computes(tmp_path, capsys, model):
     out = tmp_path / "out"
     command = f"occlude bundled digits --limit 2 --patch 8 --stride 4 --target true --out {out}"
     status, printed, _ = run(command, capsys)
-    assert status == 0 and "7 × 7 positions" in printed
+    assert status == 0 and "6 × 6 positions" in printed
     assert names_in(out) == ["maps.npz", "occlusion.png", "overlay.png", "scores.npz"]
     images, labels = load_digits("test")
     occ = occlude(model, images[:2], patch=8, stride=4)
@@ -91,8 +91,8 @@ def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
     classes = tmp_path / "names.json"
     classes.write_text(json.dumps({str(i): [f"n{i}", f"digit_{i}"] for i in range(10)}))
     command = (
-        f"occlude bundled {photo} --invert --mean 0.25 --std 2 --patch 9,7 --stride 5,6 --margin 2,3"
-        f" --border clip --fill -0.1 --method dense --batch-size 3 --target 'digit 4'"
+        f"occlude bundled {photo} --invert --mean 0.25 --std 2 --patch 9,7 --stride 5,6"
+        f" --margin 2,3 --border clip --fill -0.1 --method dense --batch-size 3 --target 'digit 4'"
         f" --score log_odds_drop --reduce sum --robust 99 --outline --top 2 --classes {classes}"
         f" --out {tmp_path / 'out'}"
     )
