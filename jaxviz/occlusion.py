@@ -9,20 +9,22 @@ floats on the scorer's own scale; integers are converted to float32, without sca
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.blocks import execute
+from jaxviz.blocks import Scores, execute
 from jaxviz.engines import Dense, choose_engines
 from jaxviz.fills import FillLike, check_fill, make_fill, outside_range
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import LabelOccluder, PatchOccluder
 from jaxviz.programs import Task
 from jaxviz.progress import Progress
+from jaxviz.refine import Refinement, check_refinement, coarse_to_fine
 from jaxviz.result import Occlusion
 from jaxviz.scorer import Scorer, SplitScorer, check_output, split
 from jaxviz.segments import make_segments
@@ -109,6 +111,7 @@ def occlude(
     region: Region | None = None,
     channels: Sequence[int] | None = None,
     complement: bool = False,
+    refine: tuple[int, float] | None = None,
     method: Method = "auto",
     batch_size: int | Literal["auto"] = "auto",
     memory: int | None = None,
@@ -134,6 +137,9 @@ def occlude(
         pixels, or a mask, bool (H, W).
       channels: which channels the patch covers; None: all.
       complement: keep the patch and hide everything else.
+      refine: an approximation: (factor, share) scores every factor-th row and column of positions,
+        then the share of all positions around which these scores vary most, and interpolates the
+        others; the result's `exact` tells which are which.
       method: "dense" runs the whole network at every position; "incremental" runs it once per
         image, and then again only on what each patch changes, with the same result up to the order
         of sums; "auto" takes what needs less work and, in a long run, what turns out faster.
@@ -171,8 +177,15 @@ def occlude(
     wanted = _positions_in(region, grid)
     task = _make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
     task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
-    config = {"fill": filled.name, "channels": channels, "complement": complement, "region": region}
-    return _run(task, grid, wanted, single, batch_size, progress, config)
+    config = {"fill": str(filled), "channels": channels, "complement": complement, "region": region}
+    if refine is None:
+        found = _score_all(task, wanted, batch_size, progress)
+    elif region is None:
+        config["refine"] = check_refinement(refine)
+        found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
+    else:
+        raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
+    return _result(task, grid, found, single, config)
 
 
 def occlude_segments(
@@ -229,8 +242,8 @@ def occlude_segments(
     occluder = LabelOccluder(filled, indices, table, complement)
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
     task = _make_task(f, batch, occluder, positions, dtype, mesh, memory)
-    config = {"fill": filled.name, "complement": complement}
-    return _run(task, segments, np.ones(segments.shape, bool), single, batch_size, progress, config)
+    found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
+    return _result(task, segments, found, single, {"fill": str(filled), "complement": complement})
 
 
 def _make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
@@ -246,25 +259,62 @@ def _make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
     return Task(scorer, (Dense(),), occluder, images, positions, mesh, memory)
 
 
-def _run(task, grid, wanted, single, batch_size, progress, config) -> Occlusion:
+class _Found(NamedTuple):
+    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), whether the run was interrupted, and
+    which positions are exact (None: all)."""
+
+    scores: np.ndarray
+    base: np.ndarray
+    partial: bool
+    exact: np.ndarray | None = None
+
+
+def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> _Found:
+    values, interrupted = execute(task, batch_size=_check_batch(batch_size), progress=progress)
+    scores = np.full((len(values), *wanted.shape, *values.shape[2:]), np.nan, values.dtype)
+    scores[:, wanted] = values[:, 1:]
+    return _Found(scores, values[:, 0], interrupted)
+
+
+def _score_refined(
+    task: Task, grid: Grid, refinement: Refinement, batch_size: Any, progress: Progress
+) -> _Found:
+    runs: list[Scores] = []
+
+    def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        some = replace(task, images=image[None], positions=grid.starts[*positions.T])
+        runs.append(execute(some, batch_size=_check_batch(batch_size), progress=progress))
+        return runs[-1].values[0, 1:]
+
+    scores, base, exact = [], [], []
+    for image in task.images:
+        found, known = coarse_to_fine(partial(score, image), grid.shape, refinement)
+        scores.append(found)
+        exact.append(known)
+        base.append(runs[-1].values[0, 0])
+    interrupted = any(run.partial for run in runs)
+    return _Found(np.stack(scores), np.stack(base), interrupted, np.stack(exact))
+
+
+def _check_batch(batch_size: Any) -> Any:
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(
             f'`batch_size` must be "auto" or a whole number from 1: got {batch_size!r}.'
         )
-    values, partial = execute(task, batch_size=batch_size, progress=progress)
-    count, score_shape = len(task.images), values.shape[2:]
-    scores = np.full((count, *wanted.shape, *score_shape), np.nan, values.dtype)
-    scores[:, wanted] = values[:, 1:]
-    if partial:
-        done = int(np.sum(~np.isnan(values.reshape(count, task.rows, -1)).all(-1)))
-        message = f"interrupted: {done} of {count * task.rows} windows are scored; the rest is NaN."
-        warnings.warn(message, stacklevel=3)
-    base = values[:, 0]
+    return batch_size
+
+
+def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) -> Occlusion:
+    if found.partial:
+        known = ~np.isnan(found.scores.reshape(*found.scores.shape[: 1 + len(grid.shape)], -1))
+        message = f"interrupted: {known.all(-1).sum()} of {known[..., 0].size} positions are scored"
+        warnings.warn(f"{message}; the rest is NaN.", stacklevel=3)
     record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
     pairs = tuple((key, str(value)) for key, value in record.items() if value not in (None, False))
+    scores, base, exact = found.scores, found.base, found.exact
     if single:
-        scores, base = scores[0], base[0]
-    return Occlusion(scores, base, grid, single, partial, pairs)
+        scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
+    return Occlusion(scores, base, grid, single, found.partial, pairs, exact)
 
 
 def _check_rank(images: jax.Array | np.ndarray, *ranks: int) -> None:

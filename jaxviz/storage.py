@@ -41,6 +41,8 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     arrays = {"scores": occlusion.scores, "base": occlusion.base, "record": json.dumps(record)}
     if isinstance(grid, Segments):
         arrays["labels"] = grid.labels
+    if occlusion.exact is not None:
+        arrays["exact"] = occlusion.exact
     file = Path(path)
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
         try:
@@ -83,6 +85,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
                 bool(record["single"]),
                 bool(record["partial"]),
                 tuple((str(key), str(value)) for key, value in record["config"]),
+                arrays["exact"] if "exact" in arrays else None,
             )
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
