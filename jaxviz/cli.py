@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
             warnings.showwarning = partial(_show_warning, args.name)
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)

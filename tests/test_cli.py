@@ -114,7 +114,7 @@ def test_fills_have_names(tmp_path, capsys, fill):
 
 
 def test_maximize_writes_images_in_the_range(tmp_path, capsys):
-    command = f"maximize bundled --units 3,8 --steps 5 --range=-1,1 --out {tmp_path}"
+    command = f"maximize bundled --units 3,8 --steps 40 --range=-1,1 --out {tmp_path}"
     status, printed, _ = run(command, capsys)
     assert status == 0 and "wrote maximize.png" in printed
     assert names_in(tmp_path) == ["images.npz", "maximize.png"]
