@@ -161,12 +161,17 @@ def monai(
       The preset.
 
     Raises:
-      ValueError: `overlap` is out of range.
+      ValueError: `overlap` is out of range, or `mode` is unknown.
 
     Source: https://docs.monai.io/en/stable/visualize.html
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"`overlap` must be in [0, 1): got {overlap}.")
+    means = {"mean_patch": fills.patch_mean, "mean_img": fills.image_mean}
+    if isinstance(mode, str) and mode not in ("gaussian", *means):
+        raise ValueError(
+            f'`mode` must be a number, "mean_patch", "mean_img" or "gaussian": got {mode!r}.'
+        )
     shape = geometry.pair(window, "window", least=1)
     stride = tuple(
         w if w == d else max(1, int(w * (1 - overlap)))
@@ -179,7 +184,6 @@ def monai(
         how["weights"] = np.maximum(fills.gaussian_mask(shape, sigma=sigma), 1e-3)
         where["fill"] = fills.soft(0.0, _fading(shape))
     elif isinstance(mode, str):
-        means = {"mean_patch": fills.patch_mean, "mean_img": fills.image_mean}
         where["fill"] = means[mode](per_channel=False)
     else:
         where["fill"] = mode
