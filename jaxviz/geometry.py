@@ -248,13 +248,7 @@ def pair(value: int | Pair, name: str, *, least: int) -> Pair:
     """Return `value` as a (row, col) pair of ints of at least `least`; `name` is for the error."""
     both = (value, value) if isinstance(value, int | np.integer) else value
     is_pair = isinstance(both, tuple | list) and len(both) == 2
-<<<<<<< HEAD
-    if not is_pair or not all(
-        isinstance(v, int | np.integer) and type(v) is not bool for v in both
-    ):
-=======
     if not is_pair or any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in both):
->>>>>>> tests
         raise TypeError(
             f"`{name}` must be a whole number or a (row, col) pair of them: got {value!r}."
         )

@@ -17,13 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-<<<<<<< HEAD
 from jaxviz.blocks import Scores, execute
-from jaxviz.engines import Dense, choose_engines
-=======
-from jaxviz.blocks import execute
 from jaxviz.engines import Dense, choose_engines, make_engine
->>>>>>> tests
 from jaxviz.fills import FillLike, check_fill, make_fill, outside_range
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import LabelOccluder, PatchOccluder
@@ -178,6 +173,8 @@ def occlude(
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
     """
+    if batch_size != "auto":
+        _check_batch_size(batch_size, '"auto"')
     batch, single = _check_images(images)
     grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
     filled = _check_fill(fill, batch, complement)
@@ -185,25 +182,20 @@ def occlude(
     wanted = _positions_in(region, grid)
     task = _make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
     task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
-<<<<<<< HEAD
-    config = {"fill": str(filled), "channels": channels, "complement": complement, "region": region}
-    if refine is None:
-        found = _score_all(task, wanted, batch_size, progress)
-    elif region is None:
-        config["refine"] = check_refinement(refine)
-        found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
-    else:
-        raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
-    return _result(task, grid, found, single, config)
-=======
     config = {
         "fill": filled,
         "channels": occluder.channels,
         "complement": complement or None,
         "region": region if region is None or isinstance(region, tuple) else "a mask",
+        "refine": refine,
     }
-    return _run(task, grid, wanted, single, batch_size, progress, config)
->>>>>>> tests
+    if refine is None:
+        found = _score_all(task, wanted, batch_size, progress)
+    elif region is None:
+        found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
+    else:
+        raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
+    return _result(task, grid, found, single, config)
 
 
 def occlude_segments(
@@ -249,6 +241,8 @@ def occlude_segments(
       >>> occ.scores[..., 0].tolist()
       [4.0, 4.0]
     """
+    if batch_size != "auto":
+        _check_batch_size(batch_size, '"auto"')
     batch, single = _check_images(images)
     segments = make_segments(labels, groups)
     if segments.image_shape != batch.shape[1:3]:
@@ -260,13 +254,9 @@ def occlude_segments(
     occluder = LabelOccluder(filled, indices, table, complement)
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
     task = _make_task(f, batch, occluder, positions, dtype, mesh, memory)
-<<<<<<< HEAD
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
-    return _result(task, segments, found, single, {"fill": str(filled), "complement": complement})
-=======
     config = {"fill": filled, "complement": complement or None}
-    return _run(task, segments, np.ones(segments.shape, bool), single, batch_size, progress, config)
->>>>>>> tests
+    return _result(task, segments, found, single, config)
 
 
 def _make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
@@ -282,22 +272,22 @@ def _make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
     return Task(scorer, (Dense(),), occluder, images, positions, mesh, memory)
 
 
-<<<<<<< HEAD
 class _Found(NamedTuple):
-    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), whether the run was interrupted, and
-    which positions are exact (None: all)."""
+    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), the runs that gave them, and which
+    positions are exact (None: all)."""
 
     scores: np.ndarray
     base: np.ndarray
-    partial: bool
+    runs: list[Scores]
     exact: np.ndarray | None = None
 
 
 def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> _Found:
-    values, interrupted = execute(task, batch_size=_check_batch(batch_size), progress=progress)
+    run = execute(task, batch_size=batch_size, progress=progress)
+    values = run.values
     scores = np.full((len(values), *wanted.shape, *values.shape[2:]), np.nan, values.dtype)
     scores[:, wanted] = values[:, 1:]
-    return _Found(scores, values[:, 0], interrupted)
+    return _Found(scores, values[:, 0], [run])
 
 
 def _score_refined(
@@ -307,7 +297,7 @@ def _score_refined(
 
     def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
         some = replace(task, images=image[None], positions=grid.starts[*positions.T])
-        runs.append(execute(some, batch_size=_check_batch(batch_size), progress=progress))
+        runs.append(execute(some, batch_size=batch_size, progress=progress))
         return runs[-1].values[0, 1:]
 
     scores, base, exact = [], [], []
@@ -316,47 +306,25 @@ def _score_refined(
         scores.append(found)
         exact.append(known)
         base.append(runs[-1].values[0, 0])
-    interrupted = any(run.partial for run in runs)
-    return _Found(np.stack(scores), np.stack(base), interrupted, np.stack(exact))
-
-
-def _check_batch(batch_size: Any) -> Any:
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(
-            f'`batch_size` must be "auto" or a whole number from 1: got {batch_size!r}.'
-        )
-    return batch_size
+    return _Found(np.stack(scores), np.stack(base), runs, np.stack(exact))
 
 
 def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) -> Occlusion:
-    if found.partial:
-        known = ~np.isnan(found.scores.reshape(*found.scores.shape[: 1 + len(grid.shape)], -1))
-        message = f"interrupted: {known.all(-1).sum()} of {known[..., 0].size} positions are scored"
-        warnings.warn(f"{message}; the rest is NaN.", stacklevel=3)
-    record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
-    pairs = tuple((key, str(value)) for key, value in record.items() if value not in (None, False))
-    scores, base, exact = found.scores, found.base, found.exact
-=======
-def _run(task, grid, wanted, single, batch_size, progress, config) -> Occlusion:
-    if batch_size != "auto":
-        _check_batch_size(batch_size, '"auto"')
-    values, partial = execute(task, batch_size=batch_size, progress=progress)
-    count, score_shape = len(task.images), values.shape[2:]
-    scores = np.full((count, *wanted.shape, *score_shape), np.nan, values.dtype)
-    scores[:, wanted] = values[:, 1:]
-    if partial:
-        done = int(np.sum(~np.isnan(values.reshape(count, task.rows, -1)).all(-1)))
-        message = f"interrupted: {done} of {count * task.rows} windows are scored; the rest is NaN."
+    interrupted = any(run.partial for run in found.runs)
+    unknown = [np.isnan(run.values.reshape(*run.values.shape[:2], -1)) for run in found.runs]
+    if interrupted:
+        done = sum(int(np.sum(~nan.all(-1))) for nan in unknown)
+        count = sum(nan[..., 0].size for nan in unknown)
+        message = f"interrupted: {done} of {count} windows are scored; the rest is NaN."
         warnings.warn(message, stacklevel=3)
-    elif np.isnan(values).any():
+    elif any(nan.any() for nan in unknown):
         warnings.warn("`f` gave NaN for some windows: maps leave them out.", stacklevel=3)
-    base = values[:, 0]
     record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
     pairs = tuple((key, str(value)) for key, value in record.items() if value is not None)
->>>>>>> tests
+    scores, base, exact = found.scores, found.base, found.exact
     if single:
         scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
-    return Occlusion(scores, base, grid, single, found.partial, pairs, exact)
+    return Occlusion(scores, base, grid, single, interrupted, pairs, exact)
 
 
 def _check_batch_size(batch_size: int, default: str) -> None:

@@ -170,8 +170,7 @@ def monai(
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"`overlap` must be in [0, 1): got {overlap}.")
-    means = {"mean_patch": fills.patch_mean, "mean_img": fills.image_mean}
-    if isinstance(mode, str) and mode not in ("gaussian", *means):
+    if isinstance(mode, str) and mode not in ("gaussian", "mean_patch", "mean_img"):
         raise ValueError(
             f'`mode` must be a number, "mean_patch", "mean_img" or "gaussian": got {mode!r}.'
         )
@@ -186,15 +185,10 @@ def monai(
         sigma = (shape[0] / 8, shape[1] / 8)
         how["weights"] = np.maximum(fills.gaussian_mask(shape, sigma=sigma), 1e-3)
         where["fill"] = fills.soft(0.0, _fading(shape))
-<<<<<<< HEAD
     elif mode == "mean_patch":
         where["fill"] = fills.function(_times_mean)
     elif mode == "mean_img":
         where["fill"] = fills.image_mean(per_channel=False)
-=======
-    elif isinstance(mode, str):
-        where["fill"] = means[mode](per_channel=False)
->>>>>>> tests
     else:
         where["fill"] = mode
     return Preset(where, how)
