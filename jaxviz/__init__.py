@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 from jaxviz import fills as fills
 from jaxviz import presets as presets
 from jaxviz._version import __version__ as __version__
+from jaxviz.incremental import incremental as incremental
 from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
 from jaxviz.result import Occlusion
 
 if TYPE_CHECKING:
     from jaxviz import datasets as datasets
     from jaxviz import plot as plot
+    from jaxviz.keras import load_keras, logits
     from jaxviz.storage import load_occlusion
 
 _LAZY = {
     "datasets": "jaxviz.datasets",
+    "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.storage",
+    "logits": "jaxviz.keras",
     "plot": "jaxviz.plot",
 }
 
@@ -27,7 +31,10 @@ __all__ = [
     "Occlusion",
     "datasets",
     "fills",
+    "incremental",
+    "load_keras",
     "load_occlusion",
+    "logits",
     "occlude",
     "occlude_segments",
     "occlusion_scores",

@@ -73,10 +73,14 @@ class PatchOccluder:
 
     def hide(self, canvas: Canvas, position: jax.Array) -> jax.Array:
         """Return the image (H, W, C) with the patch pasted at `position`, a start (2,)."""
-        rows, cols = self.shape
         at = (*(position + jnp.asarray(self.shape)), 0)
         pasted = jax.lax.dynamic_update_slice(canvas.under, self.patch(canvas, position), at)
-        return pasted[rows:-rows, cols:-cols]
+        return self.crop(pasted)
+
+    def crop(self, padded: jax.Array) -> jax.Array:
+        """Return the image (H, W, C) in the middle of an array with a patch's width around."""
+        rows, cols = self.shape
+        return padded[rows:-rows, cols:-cols]
 
     def _inside(self, canvas: Canvas, start: jax.Array) -> jax.Array:
         rows, cols = (

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxviz.engines import Engine
 from jaxviz.memory import memory_budget, program_bytes
 from jaxviz.scorer import SplitScorer
 
@@ -27,19 +28,6 @@ CPU_BATCH = 64
 TRIED_CPU_BATCHES = (8, 16, 32)
 ROWS_WORTH_TRYING = 24 * max(TRIED_CPU_BATCHES)
 KEPT_PROGRAMS = 64
-
-
-class Engine(NamedTuple):
-    """How positions are scored. Both functions are traceable, and equal only if they do the same.
-
-    Attributes:
-      prepare: (call, arrays, occluder, image (H, W, C)) -> state, once per image.
-      evaluate: (call, arrays, occluder, states with a leading axis of images, positions (B, d),
-        clean, bool (B,)) -> scores (images, B, ..., K).
-    """
-
-    prepare: Callable[..., Any]
-    evaluate: Callable[..., jax.Array]
 
 
 class Block(NamedTuple):
@@ -55,7 +43,7 @@ class Task:
 
     Attributes:
       scorer: the scorer, taken apart.
-      engine: how positions are scored.
+      engines: ways to score positions, all with the same result, the preferred one first.
       occluder: how one position changes an image; a pytree.
       images: float (N, H, W, C), at least one.
       positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
@@ -65,7 +53,7 @@ class Task:
     """
 
     scorer: SplitScorer
-    engine: Engine
+    engines: tuple[Engine, ...]
     occluder: Any
     images: np.ndarray
     positions: np.ndarray
@@ -118,20 +106,22 @@ class Program:
     Attributes:
       prepare: (arrays, occluder, images) -> states.
       evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
-      block: the shape.
+      engine: which one.
+      block: which shape.
       bytes: what one call adds to the memory of a device.
       score_shape: (..., K).
     """
 
     prepare: Callable[..., Any]
     evaluate: Callable[..., jax.Array]
+    engine: Engine
     block: Block
     bytes: int
     score_shape: tuple[int, ...]
 
 
 _programs: OrderedDict[Hashable, Program] = OrderedDict()
-_fastest: dict[Hashable, Block] = {}
+_fastest: dict[Hashable, tuple[Engine, Block]] = {}
 
 
 def choose(task: Task, batch_size: int | str = "auto") -> Program:
@@ -140,8 +130,8 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     Args:
       task: what to score.
       batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-        most 256 on an accelerator and 64 on a CPU; there, a long run tries 8, 16 and 32 once and
-        keeps the fastest.
+        most 256 on an accelerator and 64 on a CPU. A long run tries all engines once, on a CPU with
+        8, 16 and 32 images, and keeps the fastest.
 
     Returns:
       The program.
@@ -150,18 +140,19 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
       ValueError: the scorer's scores have the wrong shape or depend on the other images.
       MemoryError: a budget was set and not even a batch of one stays within it.
     """
+    preferred = task.engines[0]
     if batch_size != "auto":
-        return compile_block(task, _cut(task, int(batch_size)))
+        return compile_block(task, preferred, _cut(task, int(batch_size)))
     on_cpu = task.device.platform == "cpu"
-    if not on_cpu:
-        return _fit(task, ACCELERATOR_BATCH)
     if task.rows * len(task.images) < ROWS_WORTH_TRYING:
-        return _fit(task, CPU_BATCH)
+        return _fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
     key = _key(task)
     if key not in _fastest:
-        programs = {p.block: p for p in (_fit(task, batch) for batch in TRIED_CPU_BATCHES)}
-        _fastest[key] = min(programs, key=lambda block: _seconds_per_row(task, programs[block]))
-    return compile_block(task, _fastest[key])
+        batches = TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,)
+        tried = (_fit(task, engine, batch) for engine in task.engines for batch in batches)
+        programs = {(program.engine, program.block): program for program in tried}
+        _fastest[key] = min(programs, key=lambda found: _seconds_per_row(task, programs[found]))
+    return compile_block(task, *_fastest[key])
 
 
 def halve(task: Task, program: Program) -> Program:
@@ -174,17 +165,16 @@ def halve(task: Task, program: Program) -> Program:
     if size == 1:
         raise MemoryError("not even one image at a time fits into memory; make the images smaller.")
     warnings.warn(f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2)
-    smaller = compile_block(task, _cut(task, size // 2))
-    if task.device.platform == "cpu":
-        _fastest[_key(task)] = smaller.block
+    smaller = compile_block(task, program.engine, _cut(task, size // 2))
+    _fastest[_key(task)] = (smaller.engine, smaller.block)
     return smaller
 
 
-def compile_block(task: Task, block: Block) -> Program:
+def compile_block(task: Task, engine: Engine, block: Block) -> Program:
     """Return the program for one block shape, compiled unless it is known; checks the scorer."""
-    key = (_key(task), block)
+    key = (_key(task), engine, block)
     if key not in _programs:
-        program = _build(task, block)
+        program = _build(task, engine, block)
         _check_rows(task, program)
         _programs[key] = program
         if len(_programs) > KEPT_PROGRAMS:
@@ -199,7 +189,7 @@ def _key(task: Task) -> Hashable:
     image = (task.images.shape[1:], str(task.images.dtype), task.positions.shape[1:])
     return (
         task.scorer.call,
-        task.engine,
+        task.engines,
         jax.tree.structure(task.arguments),
         shapes,
         image,
@@ -212,11 +202,11 @@ def _cut(task: Task, batch: int) -> Block:
     return Block(max(1, batch // task.rows), ceil(task.rows / ceil(task.rows / batch)))
 
 
-def _fit(task: Task, batch: int) -> Program:
+def _fit(task: Task, engine: Engine, batch: int) -> Program:
     budget = memory_budget(task.device) if task.budget is None else task.budget
-    program = compile_block(task, _cut(task, batch))
+    program = compile_block(task, engine, _cut(task, batch))
     while program.bytes > budget and prod(program.block) > 1:
-        program = compile_block(task, _cut(task, prod(program.block) // 2))
+        program = compile_block(task, engine, _cut(task, prod(program.block) // 2))
     if task.budget is not None and program.bytes > budget:
         raise MemoryError(
             f"`memory` must hold at least one image's forward pass: that takes {program.bytes:,}"
@@ -225,8 +215,8 @@ def _fit(task: Task, batch: int) -> Program:
     return program
 
 
-def _build(task: Task, block: Block) -> Program:
-    call, engine = task.scorer.call, task.engine
+def _build(task: Task, engine: Engine, block: Block) -> Program:
+    call = task.scorer.call
 
     def prepare(arrays: Any, occluder: Any, images: jax.Array) -> Any:
         return jax.vmap(lambda image: engine.prepare(call, arrays, occluder, image))(images)
@@ -246,7 +236,7 @@ def _build(task: Task, block: Block) -> Program:
     with_rows = (*task.arguments, first(*with_images), *task.positions_from(0, block))
     second = jax.jit(evaluate).lower(*with_rows).compile()
     score_shape = jax.eval_shape(evaluate, *with_rows).shape[2:]
-    return Program(first, second, block, program_bytes(second), score_shape)
+    return Program(first, second, engine, block, program_bytes(second), score_shape)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:

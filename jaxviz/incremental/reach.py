@@ -1,0 +1,111 @@
+"""Which outputs a patch can change: receptive-field algebra on integers, one axis at a time.
+
+Every array that depends on the image has, on each axis, either a `Reach` or None. A reach of
+(stride S, left L, right R) says that index o depends on the image pixels o*S - L ... o*S + R of
+one image axis; None says that it may depend on all of them. A `Stencil` is what an operation
+does to an axis: output o reads inputs o*stride - low ... o*stride - low + extent - 1. A `Span`
+is the window that follows: its size is one static integer, its first index is known for every
+position that the patch may take. Integers and NumPy only.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Stencil(NamedTuple):
+    """Output o reads inputs o*stride - low ... o*stride - low + extent - 1."""
+
+    extent: int = 1
+    stride: int = 1
+    low: int = 0
+
+
+POINT = Stencil()
+
+
+class Reach(NamedTuple):
+    """Index o depends on the pixels o*stride - left ... o*stride + right of image axis `axis`."""
+
+    axis: int
+    stride: int = 1
+    left: int = 0
+    right: int = 0
+
+    def through(self, stencil: Stencil) -> "Reach":
+        """Compose with an operation: the reach of its output."""
+        left = self.left + stencil.low * self.stride
+        right = self.right + (stencil.extent - 1 - stencil.low) * self.stride
+        return Reach(self.axis, self.stride * stencil.stride, left, right)
+
+    def join(self, other: "Reach | None") -> "Reach | None":
+        """Return the reach of an output that reads both at one index; None if they do not align."""
+        if other is None or (self.axis, self.stride) != (other.axis, other.stride):
+            return None
+        left, right = max(self.left, other.left), max(self.right, other.right)
+        return self._replace(left=left, right=right)
+
+
+class Span(NamedTuple):
+    """A window on one axis: for position i of image axis `axis`, first[i] ... first[i]+size-1."""
+
+    axis: int
+    first: np.ndarray
+    size: int
+
+    def inputs(self, stencil: Stencil) -> "Span":
+        """Return the span of inputs that these outputs read; it may leave the array."""
+        first = self.first * stencil.stride - stencil.low
+        return Span(self.axis, first, (self.size - 1) * stencil.stride + stencil.extent)
+
+
+class Positions(NamedTuple):
+    """The starts a patch may take along one image axis: arithmetic, and off the image at both ends.
+
+    Starts that are known to lie on a grid have fewer residues modulo a layer's stride, and the
+    fewer residues, the smaller the window that holds the changes for all of them.
+    """
+
+    starts: np.ndarray
+    patch: int
+
+    @classmethod
+    def on_grid(cls, dim: int, patch: int, step: int, offset: int) -> "Positions":
+        """Every start congruent to `offset` modulo `step`, from before the image to behind it."""
+        first = offset + step * ((-patch - offset) // step)
+        last = offset - step * ((offset - dim) // step)
+        return cls(np.arange(first, last + 1, step), patch)
+
+    @property
+    def step(self) -> int:
+        """The distance between neighbouring starts."""
+        return int(self.starts[1] - self.starts[0])
+
+    def place(self, start: Any) -> Any:
+        """Return the index of a start, an array of the caller's library; far off, of the last one."""
+        return ((start - int(self.starts[0])) // self.step).clip(0, len(self.starts) - 1)
+
+    def knows(self, start: Any) -> Any:
+        """Say whether a start lies on the grid."""
+        return (start - int(self.starts[0])) % self.step == 0
+
+    def window(self, reach: Reach, dim: int) -> Span:
+        """Return the span, inside an axis of length `dim`, that holds every index the patch changes.
+
+        Index o changes only if o*S + R >= start and o*S - L <= start + patch - 1. The size is that of
+        the largest changed interval over all starts; near a border the window is moved inside.
+        """
+        first = -((reach.right - self.starts) // reach.stride)
+        last = (self.starts + self.patch - 1 + reach.left) // reach.stride
+        inside = np.minimum(last, dim - 1) - np.maximum(first, 0) + 1
+        size = max(1, int(inside.max()))
+        return Span(reach.axis, np.clip(first, 0, dim - size), size)
+
+
+def join_all(reaches: Sequence[Reach | None]) -> Reach | None:
+    """Join several reaches; None as soon as one is None or they do not align."""
+    joined, *rest = reaches
+    for reach in rest:
+        joined = joined.join(reach) if joined is not None else None
+    return joined

@@ -1,0 +1,359 @@
+"""What each operation reads: one table, from which windows, reads and FLOPs all follow.
+
+A rule says, for every operand and each of its axes, which axis of the result follows it and
+through which `Stencil`; None marks an axis that any element of the result may read as a whole.
+All results of an operation have the same layout. The second entry of a rule adapts the
+parameters to a window. An operation without a rule, or whose rule returns None, reads everything:
+it is evaluated as it stands, on whole arrays.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxviz.incremental.program import Constant, Operand
+from jaxviz.incremental.reach import POINT, Stencil
+
+Params = dict[str, Any]
+
+
+class Follow(NamedTuple):
+    """This axis of an operand is read by axis `axis` of the result through `stencil`."""
+
+    axis: int
+    stencil: Stencil = POINT
+
+
+class Access(NamedTuple):
+    """Per operand, per axis: what follows it; and what an operand holds beyond its border."""
+
+    follows: tuple[tuple[Follow | None, ...], ...]
+    fill: Operand | None = None
+
+
+class Site(NamedTuple):
+    """An equation as rules see it: parameters, operands and the shapes around it."""
+
+    params: Params
+    operands: tuple[Operand, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    result: tuple[int, ...]
+    dtype: Any
+
+
+class Resize(NamedTuple):
+    """What a window changes: the size of each windowed axis of the result; the operands' shapes."""
+
+    sizes: dict[int, int]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def shape(self, full: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the result's shape with its windowed axes cut down."""
+        return tuple(self.sizes.get(axis, dim) for axis, dim in enumerate(full))
+
+
+class Rule(NamedTuple):
+    """How to read, and how to adapt the parameters to a window."""
+
+    access: Callable[[Site], Access | None]
+    adapt: Callable[[Site, Resize], Params] = lambda site, resize: site.params
+
+
+def _points(shape: tuple[int, ...], result: tuple[int, ...]) -> tuple[Follow | None, ...]:
+    """Axis follows axis; an axis of length 1 that is stretched is read as a whole."""
+    return tuple(Follow(a) if dim == result[a] else None for a, dim in enumerate(shape))
+
+
+def elementwise(site: Site) -> Access:
+    """Element reads element; scalars and axes of length 1 are stretched."""
+    return Access(tuple(_points(shape, site.result) for shape in site.shapes))
+
+
+def along(*names: str) -> Callable[[Site], Access]:
+    """Whole along the axes that a parameter names, element by element along all others; same rank."""
+
+    def access(site: Site) -> Access:
+        axes = _named_axes(site.params, names)
+        return Access(
+            tuple(
+                tuple(None if a in axes else Follow(a) for a in range(len(shape)))
+                for shape in site.shapes
+            )
+        )
+
+    return access
+
+
+def reduce(site: Site) -> Access:
+    """Whole along the reduced axes, which the result lacks."""
+    axes = _named_axes(site.params, ("axes", "dimensions"))
+    return Access(tuple(_without(len(shape), axes) for shape in site.shapes))
+
+
+def _without(rank: int, axes: set[int]) -> tuple[Follow | None, ...]:
+    kept = iter(range(rank))
+    return tuple(None if a in axes else Follow(next(kept)) for a in range(rank))
+
+
+def _named_axes(params: Params, names: tuple[str, ...]) -> set[int]:
+    found = next(params[name] for name in names if name in params)
+    return set(found) if np.ndim(found) else {int(found)}
+
+
+def convolution(site: Site) -> Access | None:
+    """The kernel's stencil on the spatial axes; whole over the channels; transposed axes whole."""
+    p, (image, kernel) = site.params, site.shapes
+    if p["batch_group_count"] != 1:
+        return None
+    lhs, rhs, out = p["dimension_numbers"]
+    follows: list[Follow | None] = [None] * len(image)
+    follows[lhs[0]] = Follow(out[0])
+    for i, (low, _) in enumerate(p["padding"]):
+        extent = (kernel[rhs[2 + i]] - 1) * p["rhs_dilation"][i] + 1
+        if p["lhs_dilation"][i] == 1:
+            stencil = Stencil(extent, p["window_strides"][i], low)
+            follows[lhs[2 + i]] = Follow(out[2 + i], stencil)
+    zero = Constant(site.dtype.type(0))
+    return Access((tuple(follows), (None,) * len(kernel)), zero)
+
+
+def adapt_convolution(site: Site, resize: Resize) -> Params:
+    """A window brings its padding with it."""
+    out = site.params["dimension_numbers"][2]
+    padding = [
+        (0, 0) if out[2 + i] in resize.sizes else tuple(pad)
+        for i, pad in enumerate(site.params["padding"])
+    ]
+    return {**site.params, "padding": tuple(padding)}
+
+
+def pooling(fill: Callable[[Site], Operand | None]) -> Callable[[Site], Access | None]:
+    """A window reduction, whose border holds the reduction's neutral element."""
+
+    def access(site: Site) -> Access | None:
+        p = site.params
+        extents = zip(p["window_dimensions"], p["window_dilation"], strict=True)
+        stencils = [
+            Stencil((size - 1) * dilation + 1, stride, low)
+            for (size, dilation), stride, (low, _) in zip(
+                extents, p["window_strides"], p["padding"], strict=True
+            )
+        ]
+        follows = tuple(
+            Follow(a, stencil) if p["base_dilation"][a] == 1 else None
+            for a, stencil in enumerate(stencils)
+        )
+        border = fill(site)
+        scalars = ((),) * (len(site.shapes) - 1)
+        return Access((follows, *scalars), border) if border is not None else None
+
+    return access
+
+
+def adapt_pooling(site: Site, resize: Resize) -> Params:
+    """A window brings its padding with it."""
+    padding = [
+        (0, 0) if axis in resize.sizes else tuple(pad)
+        for axis, pad in enumerate(site.params["padding"])
+    ]
+    return {**site.params, "padding": tuple(padding)}
+
+
+def _least(site: Site) -> Operand:
+    if jnp.issubdtype(site.dtype, jnp.integer):
+        return Constant(np.asarray(jnp.iinfo(site.dtype).min, site.dtype)[()])
+    return Constant(np.asarray(-np.inf if site.dtype != bool else False, site.dtype)[()])
+
+
+def _greatest(site: Site) -> Operand:
+    if jnp.issubdtype(site.dtype, jnp.integer):
+        return Constant(np.asarray(jnp.iinfo(site.dtype).max, site.dtype)[()])
+    return Constant(np.asarray(np.inf if site.dtype != bool else True, site.dtype)[()])
+
+
+def _zero(site: Site) -> Operand:
+    return Constant(site.dtype.type(0))
+
+
+def _initial(site: Site) -> Operand | None:
+    return site.operands[1] if len(site.operands) == 2 else None
+
+
+def pad(site: Site) -> Access:
+    """Output o reads input o - low; padding between elements makes an axis whole."""
+    config = site.params["padding_config"]
+    follows = tuple(
+        Follow(a, Stencil(low=low)) if inner == 0 else None for a, (low, _, inner) in enumerate(config)
+    )
+    return Access((follows, ()), site.operands[1])
+
+
+def adapt_pad(site: Site, resize: Resize) -> Params:
+    """A window brings its padding with it."""
+    config = [
+        (0, 0, 0) if axis in resize.sizes else tuple(pad)
+        for axis, pad in enumerate(site.params["padding_config"])
+    ]
+    return {**site.params, "padding_config": tuple(config)}
+
+
+def strided_slice(site: Site) -> Access:
+    """Output o reads input start + o*stride."""
+    strides = site.params["strides"] or (1,) * len(site.result)
+    follows = [
+        Follow(a, Stencil(1, stride, -start))
+        for a, (start, stride) in enumerate(zip(site.params["start_indices"], strides, strict=True))
+    ]
+    return Access((tuple(follows),))
+
+
+def adapt_slice(site: Site, resize: Resize) -> Params:
+    """Every stride-th element of the region, from its first."""
+    p, whole = site.params, resize.shapes[0]
+    start = [0 if a in resize.sizes else x for a, x in enumerate(p["start_indices"])]
+    limit = [whole[a] if a in resize.sizes else x for a, x in enumerate(p["limit_indices"])]
+    return {**p, "start_indices": tuple(start), "limit_indices": tuple(limit)}
+
+
+def transpose(site: Site) -> Access:
+    """Axis follows axis, permuted."""
+    order = site.params["permutation"]
+    return Access((tuple(Follow(order.index(a)) for a in range(len(order))),))
+
+
+def reshape(site: Site) -> Access | None:
+    """An axis that keeps its length and its place among the others follows; merged ones are whole."""
+    if site.params.get("dimensions") is not None:
+        return None
+    shape, result = site.shapes[0], site.result
+    before = {_weight(result, j): j for j, dim in enumerate(result) if dim > 1}
+    follows = tuple(
+        Follow(j)
+        if dim > 1 and (j := before.get(_weight(shape, a))) is not None and result[j] == dim
+        else None
+        for a, dim in enumerate(shape)
+    )
+    return Access((follows,))
+
+
+def _weight(shape: tuple[int, ...], axis: int) -> int:
+    """How many elements of the flat array one step along this axis passes."""
+    return prod(shape[axis + 1 :])
+
+
+def adapt_shape(name: str) -> Callable[[Site, Resize], Params]:
+    """The parameter that holds the result's shape."""
+    return lambda site, resize: {**site.params, name: resize.shape(site.result)}
+
+
+def squeeze(site: Site) -> Access:
+    """Unit axes disappear, the others follow."""
+    rank = len(site.shapes[0])
+    gone = {a % rank for a in site.params["dimensions"]}
+    return Access((_without(rank, gone),))
+
+
+def broadcast(site: Site) -> Access:
+    """Axes go where they are sent; stretched ones are whole."""
+    sent = zip(site.params["broadcast_dimensions"], site.shapes[0], strict=True)
+    return Access((tuple(Follow(to) if site.result[to] == dim else None for to, dim in sent),))
+
+
+def dot_general(site: Site) -> Access:
+    """Whole along the contracted axes; the result holds batch axes, left free, right free axes."""
+    contracted, batch = site.params["dimension_numbers"]
+    count, follows = len(batch[0]), []
+    for side, shape in enumerate(site.shapes):
+        line: list[Follow | None] = [None] * len(shape)
+        for out, axis in enumerate(batch[side]):
+            line[axis] = Follow(out)
+        for axis in range(len(shape)):
+            if axis not in batch[side] and axis not in contracted[side]:
+                line[axis] = Follow(count)
+                count += 1
+        follows.append(tuple(line))
+    return Access(tuple(follows))
+
+
+def dynamic_slice(site: Site) -> Access:
+    """An axis taken whole follows; one that is cut at an index is read as a whole."""
+    cut = zip(site.shapes[0], site.params["slice_sizes"], strict=True)
+    follows = tuple(Follow(a) if dim == size else None for a, (dim, size) in enumerate(cut))
+    return Access((follows, *((),) * (len(site.shapes) - 1)))
+
+
+def gather(site: Site) -> Access:
+    """Axes taken whole follow their place among the offset axes; indices are read as a whole."""
+    numbers, sizes = site.params["dimension_numbers"], site.params["slice_sizes"]
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    places = iter(numbers.offset_dims)
+    follows = []
+    for axis, dim in enumerate(site.shapes[0]):
+        place = next(places) if axis not in gone else None
+        free = place is not None and sizes[axis] == dim and axis not in numbers.start_index_map
+        follows.append(Follow(place) if free else None)
+    return Access((tuple(follows), (None,) * len(site.shapes[1])))
+
+
+def adapt_taken(site: Site, resize: Resize) -> Params:
+    """Axes taken whole are as long as the region."""
+    sizes = [
+        new if size == old else size
+        for size, old, new in zip(
+            site.params["slice_sizes"], site.shapes[0], resize.shapes[0], strict=True
+        )
+    ]
+    return {**site.params, "slice_sizes": tuple(sizes)}
+
+
+def concatenate(site: Site) -> Access:
+    """Element by element, whole along the axis of concatenation."""
+    along_axis = site.params["dimension"]
+    axes = [None if a == along_axis else Follow(a) for a in range(len(site.result))]
+    return Access((tuple(axes),) * len(site.shapes))
+
+
+ELEMENTWISE = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp
+    clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc
+    exp exp2 expm1 floor ge ge_to gt gt_to igamma igamma_grad_a igammac imag integer_pow is_finite le
+    le_to lgamma log log1p logistic lt lt_to max min mul name ne neg nextafter not or polygamma
+    population_count pow real reduce_precision regularized_incomplete_beta rem round rsqrt select_n
+    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub
+    tan tanh xor zeta
+""".split()
+REDUCTIONS = """
+    reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin
+""".split()
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(ELEMENTWISE, Rule(elementwise)),
+    **dict.fromkeys(REDUCTIONS, Rule(reduce)),
+    "conv_general_dilated": Rule(convolution, adapt_convolution),
+    "reduce_window_max": Rule(pooling(_least), adapt_pooling),
+    "reduce_window_min": Rule(pooling(_greatest), adapt_pooling),
+    "reduce_window_sum": Rule(pooling(_zero), adapt_pooling),
+    "reduce_window": Rule(pooling(_initial), adapt_pooling),
+    "pad": Rule(pad, adapt_pad),
+    "slice": Rule(strided_slice, adapt_slice),
+    "transpose": Rule(transpose),
+    "reshape": Rule(reshape, adapt_shape("new_sizes")),
+    "squeeze": Rule(squeeze),
+    "expand_dims": Rule(broadcast, adapt_shape("shape")),
+    "broadcast_in_dim": Rule(broadcast, adapt_shape("shape")),
+    "concatenate": Rule(concatenate),
+    "dot_general": Rule(dot_general),
+    "dynamic_slice": Rule(dynamic_slice, adapt_taken),
+    "gather": Rule(gather, adapt_taken),
+    "rev": Rule(along("dimensions")),
+    "split": Rule(along("axis")),
+    "sort": Rule(along("dimension")),
+    "cumsum": Rule(along("axis")),
+    "cumprod": Rule(along("axis")),
+    "cummax": Rule(along("axis")),
+    "cummin": Rule(along("axis")),
+    "cumlogsumexp": Rule(along("axis")),
+}

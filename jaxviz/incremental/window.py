@@ -1,0 +1,225 @@
+"""Base and change: the one read that every operation uses, planned on integers, then carried out.
+
+An array that the patch changes is held as its window alone; what lies around it is the array of
+the unmodified image, its base. Reading a region means: cut the region from the padded base, paste
+the window over it, trim. A region inside the window needs no base; an array that does not change
+has no window. Every index that varies with the position is looked up in one table that the plan
+fills, so what an update does is exactly what the plan has checked for every position.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxviz.incremental.program import Constant, Operand
+from jaxviz.incremental.reach import Span
+
+Spans = tuple[Span | None, ...]
+
+
+class Offset(NamedTuple):
+    """An index that depends on the position: column `column` in the table of image axis `axis`."""
+
+    axis: int
+    column: int
+
+
+Index = int | Offset
+
+
+class Table:
+    """Columns of indices, one row for every start that the patch may take, for both image axes."""
+
+    def __init__(self) -> None:
+        self.columns: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+
+    def index(self, axis: int, values: np.ndarray) -> Index:
+        """Return the values as an index: a plain integer where they are all equal."""
+        if (values == values[0]).all():
+            return int(values[0])
+        columns = self.columns[axis]
+        for column, known in enumerate(columns):
+            if np.array_equal(known, values):
+                return Offset(axis, column)
+        columns.append(values)
+        return Offset(axis, len(columns) - 1)
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return both tables, (starts, columns) of int32."""
+        first, second = (
+            np.stack(columns, 1).astype(np.int32) if columns else np.zeros((1, 0), np.int32)
+            for columns in self.columns
+        )
+        return first, second
+
+
+class Saved(NamedTuple):
+    """What `base` keeps for updates: an array, padded with `fill`, unit where it is uniform."""
+
+    source: int
+    padding: tuple[tuple[int, int], ...]
+    fill: Operand | None
+    uniform: tuple[int, ...]
+
+
+class Cut(NamedTuple):
+    """One axis of a read: cut `size` from `start`, paste at `paste`, keep `keep` from `trim`."""
+
+    start: Index
+    size: int
+    paste: Index
+    trim: int
+    keep: int
+
+
+class Read(NamedTuple):
+    """How an operand's region is obtained from its window, from a saved array, or from both."""
+
+    operand: Operand
+    slot: int | None
+    windowed: bool
+    cuts: tuple[Cut, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the region."""
+        return tuple(cut.keep for cut in self.cuts)
+
+
+class Ask(NamedTuple):
+    """A region wanted of an array: its spans, None for a whole axis, and what lies beyond."""
+
+    spans: Spans
+    fill: Operand | None = None
+
+
+def plan_read(
+    operand: Operand,
+    shape: tuple[int, ...],
+    window: Spans | None,
+    ask: Ask,
+    table: Table,
+    slots: dict[Saved, int],
+    uniform: frozenset[int] = frozenset(),
+) -> Read:
+    """Plan how to read `ask` of an array of this shape that has `window` (None: it does not change)."""
+    if isinstance(operand, Constant):
+        return Read(operand, None, False, ())
+    held: Spans = window if window is not None else (None,) * len(shape)
+    axes = [_Axis.of(*args, window is not None) for args in zip(shape, held, ask.spans, strict=True)]
+    if window is not None and all(axis.inside for axis in axes):
+        cuts = tuple(axis.cut_window(table) for axis in axes)
+        return Read(operand, None, True, cuts)
+    whole = tuple(a for a in sorted(uniform) if axes[a].fits(shape[a]))
+    padding = tuple((0, 0) if a in whole else axis.padding(shape[a]) for a, axis in enumerate(axes))
+    fill = ask.fill if any(map(any, padding)) else None
+    slot = slots.setdefault(Saved(operand, padding, fill, whole), len(slots))
+    cuts = tuple(
+        Cut(0, 1, 0, 0, axis.size) if a in whole else axis.cut(padding[a][0], table)
+        for a, axis in enumerate(axes)
+    )
+    return Read(operand, slot, window is not None, cuts)
+
+
+class _Axis(NamedTuple):
+    """A region [first, first+size) of one axis and the window [held, held+length) to paste in it."""
+
+    axis: int
+    first: np.ndarray
+    size: int
+    held: np.ndarray
+    length: int
+    before: int
+    behind: int
+
+    @classmethod
+    def of(cls, dim: int, held: Span | None, ask: Span | None, changes: bool) -> "_Axis":
+        """Measure how far the window ever sticks out of the region, on either side."""
+        axis = next((span.axis for span in (ask, held) if span is not None), 0)
+        first, size = (ask.first, ask.size) if ask is not None else (np.zeros(1, int), dim)
+        start, length = (held.first, held.size) if held is not None else (np.zeros(1, int), dim)
+        before = behind = 0
+        if changes:
+            before = max(0, int((first - start).max()))
+            behind = max(0, int((start + length - first - size).max()))
+        return cls(axis, first, size, start, length, before, behind)
+
+    @property
+    def inside(self) -> bool:
+        """Whether the region never leaves the window."""
+        ends = self.held + self.length - self.first - self.size
+        return bool((self.first >= self.held).all() and (ends >= 0).all())
+
+    def fits(self, dim: int) -> bool:
+        """Whether the region never leaves the array."""
+        return bool((self.first >= 0).all() and (self.first + self.size <= dim).all())
+
+    def padding(self, dim: int) -> tuple[int, int]:
+        """Return how far region and window together ever leave the array, on either side."""
+        first = self.first - self.before
+        last = first + self.before + self.size + self.behind
+        return max(0, -int(first.min())), max(0, int(last.max()) - dim)
+
+    def cut_window(self, table: Table) -> Cut:
+        start = table.index(self.axis, np.broadcast_to(self.first - self.held, self._shape))
+        return Cut(start, self.size, 0, 0, self.size)
+
+    def cut(self, low: int, table: Table) -> Cut:
+        first = np.broadcast_to(self.first - self.before, self._shape)
+        start = table.index(self.axis, first + low)
+        paste = table.index(self.axis, self.held - first)
+        size = self.before + self.size + self.behind
+        return Cut(start, size, paste, self.before, self.size)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return np.broadcast_shapes(self.first.shape, self.held.shape)
+
+
+class Cursor:
+    """Looks indices up for one position of the patch."""
+
+    def __init__(self, rows: tuple[np.ndarray, np.ndarray], place: Sequence[jax.Array]) -> None:
+        self.rows = [jnp.asarray(table)[i] for table, i in zip(rows, place, strict=True)]
+
+    def at(self, indices: Sequence[Index]) -> list[Any]:
+        """Return the indices as JAX wants them: all int32."""
+        return [
+            self.rows[i.axis][i.column] if isinstance(i, Offset) else np.int32(i) for i in indices
+        ]
+
+
+def read(plan: Read, window: jax.Array | None, saved: Mapping | Sequence, cursor: Cursor) -> Any:
+    """Carry out a read: cut the base, paste the window, trim."""
+    if isinstance(plan.operand, Constant):
+        return plan.operand.value
+    sizes = [cut.size for cut in plan.cuts]
+    source = window if plan.slot is None else saved[plan.slot]
+    starts = [cut.start for cut in plan.cuts]
+    region = source if _whole(starts, sizes, source) else lax.dynamic_slice(
+        source, cursor.at(starts), sizes
+    )
+    if plan.slot is not None and plan.windowed:
+        paste = cursor.at([cut.paste for cut in plan.cuts])
+        region = lax.dynamic_update_slice(region, window, paste)
+    return _trim(region, plan.cuts)
+
+
+def _whole(starts: list[Index], sizes: list[int], source: Any) -> bool:
+    return all(start == 0 for start in starts) and tuple(sizes) == source.shape
+
+
+def _trim(region: jax.Array, cuts: tuple[Cut, ...]) -> jax.Array:
+    """Keep the asked part of the cut; stretch the axes along which the array is uniform."""
+    if any(cut.size > cut.keep for cut in cuts):
+        first = [min(cut.trim, cut.size - 1) for cut in cuts]
+        last = [min(cut.trim + cut.keep, cut.size) for cut in cuts]
+        region = lax.slice(region, first, last)
+    shape = tuple(cut.keep for cut in cuts)
+    if region.shape != shape:
+        region = lax.broadcast_in_dim(region, shape, range(len(shape)))
+    return region
