@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import jaxviz
+
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 
@@ -94,8 +96,8 @@ def _cpu_name() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Return the versions of Python, jax and the named packages, as they are installed."""
-    known = {"python": platform.python_version()}
+    """Return the versions of Python, jaxviz, jax and the named packages."""
+    known = {"python": platform.python_version(), "jaxviz": jaxviz.__version__}
     for package in ("jax", "jaxlib", *packages):
         known[package] = metadata.version(package)
     return known
