@@ -28,7 +28,7 @@ class Fill:
       background: image (H, W, C) -> image (H, W, C).
       blend: (under (h, w, C), background there (h, w, C), which of it lies on the image, bool
         (h, w, 1), start (2,)) -> patch (h, w, C).
-      name: for the record of a run.
+      name: what kind of fill it is.
     """
 
     background: Partial
@@ -39,6 +39,11 @@ class Fill:
     def whole(self) -> bool:
         """Whether the background alone is the fill, so that all of an image can be filled."""
         return self.background.func is not _identity
+
+    def __str__(self) -> str:
+        if self.background.func is not _constant or self.background.args[0].ndim > 1:
+            return self.name
+        return f"{self.name} {np.asarray(self.background.args[0]).tolist()}"
 
 
 FillLike = Fill | float | Sequence[float] | jax.Array | np.ndarray | str | PatchFn
@@ -61,9 +66,7 @@ def constant(value: float | Sequence[float] | ArrayLike) -> Fill:
       >>> constant(0.5).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
       [0.5]
     """
-    values = jnp.asarray(value, jnp.float32)
-    name = f"constant {np.asarray(value).tolist()}"
-    return Fill(Partial(_constant, values), Partial(_other), name)
+    return Fill(Partial(_constant, jnp.asarray(value, float)), Partial(_other), "constant")
 
 
 def _constant(values, image):
@@ -79,8 +82,7 @@ def baseline(image: ArrayLike) -> Fill:
     Returns:
       The fill.
     """
-    values = jnp.asarray(image, jnp.float32)
-    return Fill(Partial(_constant, values), Partial(_other), "another image")
+    return Fill(Partial(_constant, jnp.asarray(image, float)), Partial(_other), "another image")
 
 
 def image_mean(*, per_channel: bool = True) -> Fill:
@@ -157,12 +159,13 @@ def noise(key: jax.Array, *, mean: float | None = None, std: float | None = None
     Returns:
       The fill.
     """
-    return Fill(Partial(_noise, key, mean, std), Partial(_other), "noise")
+    level, scale = (None if x is None else jnp.asarray(x, float) for x in (mean, std))
+    return Fill(Partial(_noise, key, level, scale), Partial(_other), "noise")
 
 
 def _noise(key, mean, std, image):
-    mean = jnp.mean(image, (0, 1)) if mean is None else jnp.asarray(mean, image.dtype)
-    std = jnp.std(image, (0, 1)) if std is None else jnp.asarray(std, image.dtype)
+    mean = jnp.mean(image, (0, 1)) if mean is None else mean.astype(image.dtype)
+    std = jnp.std(image, (0, 1)) if std is None else std.astype(image.dtype)
     return _per_channel(mean, image) + _per_channel(std, image) * jax.random.normal(
         key, image.shape, image.dtype
     )
@@ -284,7 +287,9 @@ def make_fill(fill: FillLike) -> Fill:
     if callable(fill):
         return function(fill)
     try:
-        values = np.asarray(fill, np.float32)
+        if fill is None:  # NumPy makes NaN of it
+            raise TypeError
+        values = fill if isinstance(fill, jax.core.Tracer) else np.asarray(fill, np.float64)
     except (TypeError, ValueError) as error:
         message = "`fill` must be a number, an array, a word, a function or a Fill: got a "
         raise TypeError(message + f"{type(fill).__name__}.") from error
@@ -293,7 +298,7 @@ def make_fill(fill: FillLike) -> Fill:
             "`fill` must be a number, one number per channel or an image (height, width, channel):"
             f" got an array of shape {values.shape}."
         )
-    if not np.all(np.isfinite(values)):
+    if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
         raise ValueError("`fill` must be finite: got NaN or infinity.")
     return baseline(values) if values.ndim == 3 else constant(values)
 

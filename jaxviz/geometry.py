@@ -2,13 +2,15 @@
 
 Integers and index arithmetic in NumPy: no model, no jit. Sizes and offsets are `(row, col)` pairs
 of pixels. A position's *start* is the top-left corner of its patch and may lie off the image; the
-patch is then clipped. Its *cell* is the stride-sized tile that it stands for: `margin` after the
-start, or in the middle of the patch without one; the first and the last cell reach as far as their
-patches. Everything is separable: rows and columns never mix.
+patch is then clipped. Its *cell* is what it stands for: with a margin the stride-sized tile that
+begins `margin` after the start, and without one the pixels that are nearest to the middle of its
+patch, the outermost ones up to the patch's end. Everything is separable: rows and columns never
+mix.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from math import ceil
 from typing import Literal
 
@@ -26,7 +28,8 @@ class Grid:
     Along an axis of size D, with patch w, stride s and margin m, position j starts at j·s − m:
 
     - border "clip": until a patch reaches the far edge, j < ceil((D − w) / s) + 1, the last one cut
-      off there; with a margin, one position per cell, j < ceil(D / s);
+      off there (left out if it lies off the image, which takes s > w); with a margin, one position
+      per cell, j < ceil(D / s);
     - border "valid": whole patches only, j < floor((D − w) / s) + 1;
     - border "shift": as many as "clip", the last one moved inside the image.
 
@@ -102,7 +105,8 @@ class Grid:
         image, half-pixel centres, clamped at the edge.
 
         Args:
-          values: (..., rows, cols). NaN marks a position without a value: sums leave it out.
+          values: (..., rows, cols). A position whose value is NaN or infinite is left out, and the
+            others count as if it were not there.
           reduce: "mean", "sum", "cell" or "bilinear".
           weights: for mean and sum, how much each pixel of a patch counts, (patch rows, patch
             cols). None: all 1.
@@ -116,19 +120,14 @@ class Grid:
         values = np.asarray(values, np.float64)
         if reduce == "cell":
             return self._spread_cells(values)
-        if reduce == "bilinear":
-            rows, cols = (
-                _bilinear(*sizes) for sizes in zip(self.shape, self.image_shape, strict=True)
-            )
-            return rows @ values @ cols.T
-        if reduce not in ("mean", "sum"):
+        if reduce not in ("mean", "sum", "bilinear"):
             raise ValueError(
                 f'`reduce` must be "mean", "sum", "cell" or "bilinear": got {reduce!r}.'
             )
         known = np.isfinite(values)
-        total = self._add_up(np.where(known, values, 0), weights)
-        weight = self._add_up(known.astype(np.float64), weights)
-        divisor = weight if reduce == "mean" else np.ones_like(weight)
+        add_up = self._interpolate if reduce == "bilinear" else partial(self._add_up, weights)
+        total, weight = add_up(np.where(known, values, 0)), add_up(known.astype(np.float64))
+        divisor = np.ones_like(weight) if reduce == "sum" else weight
         return np.divide(total, divisor, out=np.full_like(total, np.nan), where=weight > 0)
 
     def __str__(self) -> str:
@@ -143,22 +142,28 @@ class Grid:
         stride, margin = self.stride[axis], self.margin[axis]
         if margin:
             return tuple(range(-margin, ceil(size / stride) * stride - margin, stride))
-        count = (
-            (size - patch) // stride + 1
-            if self.border == "valid"
-            else ceil((size - patch) / stride) + 1
-        )
-        last = size - patch if self.border == "shift" else size
-        return tuple(min(j * stride, last) for j in range(count))
+        last = size - patch
+        if self.border == "valid":
+            return tuple(range(0, last + 1, stride))
+        starts = [j * stride for j in range(ceil(last / stride) + 1)]
+        if self.border == "shift":
+            return tuple(min(start, last) for start in starts)
+        return tuple(start for start in starts if start < size)
 
     def _cell_edges(self, axis: int) -> list[int]:
-        """Position j owns the pixels from edge j to j + 1: cells meet, and end with patches."""
+        """Position j owns the pixels from edge j to j + 1."""
         starts = self.row_starts if axis == 0 else self.col_starts
-        inset = self.margin[axis] or (self.patch[axis] - self.stride[axis]) // 2
-        first, last = max(starts[0], 0), min(starts[-1] + self.patch[axis], self.image_shape[axis])
-        return [first, *(start + inset for start in starts[1:]), last]
+        size, patch, margin = self.image_shape[axis], self.patch[axis], self.margin[axis]
+        if margin:
+            return [*(start + margin for start in starts), size]
+        between = [(a + b + patch) // 2 for a, b in pairwise(starts)]
+        return [0, *between, min(starts[-1] + patch, size)]
 
-    def _add_up(self, values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    def _interpolate(self, values: np.ndarray) -> np.ndarray:
+        rows, cols = (_bilinear(*n) for n in zip(self.shape, self.image_shape, strict=True))
+        return rows @ values @ cols.T
+
+    def _add_up(self, weights: np.ndarray | None, values: np.ndarray) -> np.ndarray:
         """Σ over positions of value · weight, at every pixel that the position's patch covers."""
         if weights is None:
             return self._covers(0).T @ values @ self._covers(1)
@@ -242,11 +247,8 @@ def make_grid(
 def pair(value: int | Pair, name: str, *, least: int) -> Pair:
     """Return `value` as a (row, col) pair of ints of at least `least`; `name` is for the error."""
     both = (value, value) if isinstance(value, int | np.integer) else value
-    if not isinstance(both, tuple | list) or len(both) != 2:
-        raise TypeError(
-            f"`{name}` must be a whole number or a (row, col) pair of them: got {value!r}."
-        )
-    if not all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in both):
+    is_pair = isinstance(both, tuple | list) and len(both) == 2
+    if not is_pair or any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in both):
         raise TypeError(
             f"`{name}` must be a whole number or a (row, col) pair of them: got {value!r}."
         )

@@ -10,6 +10,8 @@ which the named library makes, for float images (H, W, C):
 from math import erf, sqrt
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxviz import fills, geometry
@@ -154,19 +156,24 @@ def monai(
       image_shape: (height, width) of the images, in pixels: a window as large as the image has one
         position only, whatever the overlap.
       overlap: share of a window that the next one covers again, in [0, 1).
-      mode: what a window is filled with: a number, the mean of the window or of the image (over all
-        channels), or the fading.
+      mode: what a window becomes: a number, "mean_img" the mean of the image over all channels,
+        "mean_patch" its own pixels times their mean (MONAI 1.6 multiplies where its documentation
+        says that it replaces), or "gaussian" the fading.
 
     Returns:
       The preset.
 
     Raises:
-      ValueError: `overlap` is out of range.
+      ValueError: `overlap` is out of range, or `mode` is unknown.
 
     Source: https://docs.monai.io/en/stable/visualize.html
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"`overlap` must be in [0, 1): got {overlap}.")
+    if isinstance(mode, str) and mode not in ("gaussian", "mean_patch", "mean_img"):
+        raise ValueError(
+            f'`mode` must be a number, "mean_patch", "mean_img" or "gaussian": got {mode!r}.'
+        )
     shape = geometry.pair(window, "window", least=1)
     stride = tuple(
         w if w == d else max(1, int(w * (1 - overlap)))
@@ -178,12 +185,17 @@ def monai(
         sigma = (shape[0] / 8, shape[1] / 8)
         how["weights"] = np.maximum(fills.gaussian_mask(shape, sigma=sigma), 1e-3)
         where["fill"] = fills.soft(0.0, _fading(shape))
-    elif isinstance(mode, str):
-        means = {"mean_patch": fills.patch_mean, "mean_img": fills.image_mean}
-        where["fill"] = means[mode](per_channel=False)
+    elif mode == "mean_patch":
+        where["fill"] = fills.function(_times_mean)
+    elif mode == "mean_img":
+        where["fill"] = fills.image_mean(per_channel=False)
     else:
         where["fill"] = mode
     return Preset(where, how)
+
+
+def _times_mean(under: jax.Array, start: jax.Array) -> jax.Array:
+    return under * jnp.mean(under)
 
 
 def _fading(shape: Pair) -> np.ndarray:

@@ -47,7 +47,7 @@ def coarse_to_fine(
       refinement: how much of it is scored.
 
     Returns:
-      scores (rows, cols, ..., K), exact or interpolated linearly between coarse positions; and which
+      scores (rows, cols, ..., K), exact or interpolated linearly between coarse ones; and which of
       are exact, bool (rows, cols).
     """
     rows, cols = (_every(refinement.factor, count) for count in shape)

@@ -131,7 +131,10 @@ class Planner:
 
     def paste(self) -> Read:
         """Plan to read the image's window, with the patch, which may overhang, pasted over it."""
-        image, held = self.program.image, [Span(a, at.starts, at.patch) for a, at in enumerate(self.positions)]
+        image, held = (
+            self.program.image,
+            [Span(a, at.starts, at.patch) for a, at in enumerate(self.positions)],
+        )
         shape = self.shape(image)
         ask = Ask(self.spans(self.reaches[image], shape))
         return plan_read(image, shape, (*held, None), ask, self.table, self.slots)
@@ -176,7 +179,9 @@ class Planner:
         reaches = tuple(self.result_reach(eqn, access, a) for a in range(len(site.result)))
         spans = self.spans(reaches, site.result)
         share = prod(
-            span.size / dim for span, dim in zip(spans, site.result, strict=True) if span is not None
+            span.size / dim
+            for span, dim in zip(spans, site.result, strict=True)
+            if span is not None
         )
         if share == 1:
             return None, whole, "needs all of a changed operand"
