@@ -117,7 +117,7 @@ def draw_activations(
 ) -> None:
     """Write activations.png: what the filters of the first layers see in one digit."""
     run = timed("activations", seconds, lambda: activations(model, image[None], LAYERS))
-    figure = plot.activations({"image": image} | run, title="What each filter sees")
+    figure = plot.activations(run, image=image, title="What each filter sees")
     figure.savefig(folder / "activations.png")
 
 
