@@ -206,7 +206,9 @@ def activations(args: argparse.Namespace) -> None:
         chosen = args.layers or [name for name in maps if maps[name].ndim == 4]
         title = f"What each filter sees: {pictures.names[0]}"
         shown = {name: maps[name] for name in chosen}
-        figure = plot.activations(shown or maps, max_maps=args.max_maps, title=title)
+        figure = plot.activations(
+            shown or maps, image=pictures.values[0], max_maps=args.max_maps, title=title
+        )
         figure.savefig(folder / "activations.png")
         write_arrays(folder / "activations.npz", maps)
     rows = [
