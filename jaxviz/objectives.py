@@ -182,7 +182,8 @@ def direction(layer: Layer, vector: Any, *, position: tuple[int, int] | None = N
 def interpolate(layer: Layer, first: int, second: int) -> Objective:
     """From one channel to another over the S images of one objective.
 
-    (1 − t)·channel(first) + t·channel(second); image s has t = s / (S − 1), S the `seeds` of `maximize`.
+    (1 − t)·channel(first) + t·channel(second) with t = s / (S − 1) for image s; S is the `seeds` of
+    `maximize`.
 
     Args:
         layer: a layer with output (N, h, w, C) or (N, C).

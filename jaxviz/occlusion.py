@@ -9,20 +9,22 @@ floats on the scorer's own scale; integers are converted to float32, without sca
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.blocks import execute
+from jaxviz.blocks import Scores, execute
 from jaxviz.engines import Dense, choose_engines, make_engine
 from jaxviz.fills import FillLike, check_fill, make_fill, outside_range
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import LabelOccluder, PatchOccluder
 from jaxviz.programs import Task
 from jaxviz.progress import Progress
+from jaxviz.refine import Refinement, check_refinement, coarse_to_fine
 from jaxviz.result import Occlusion
 from jaxviz.scorer import Scorer, SplitScorer, split
 from jaxviz.segments import make_segments
@@ -112,6 +114,7 @@ def occlude(
     region: Region | None = None,
     channels: Sequence[int] | None = None,
     complement: bool = False,
+    refine: tuple[int, float] | None = None,
     method: Method = "auto",
     batch_size: int | Literal["auto"] = "auto",
     memory: int | None = None,
@@ -137,6 +140,9 @@ def occlude(
         pixels, or a mask, bool (H, W).
       channels: which channels the patch covers; None: all.
       complement: keep the patch and hide everything else.
+      refine: an approximation: (factor, share) scores every factor-th row and column of positions,
+        then the share of all positions around which these scores vary most, and interpolates the
+        others; the result's `exact` tells which are which.
       method: "dense" runs the whole network at every position; "incremental" runs it once per
         image, and then again only on what each patch changes, with the same result up to the order
         of sums; "auto" takes what needs less work and, in a long run, what turns out faster.
@@ -167,6 +173,8 @@ def occlude(
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
     """
+    if batch_size != "auto":
+        _check_batch_size(batch_size, '"auto"')
     batch, single = _check_images(images)
     grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
     filled = _check_fill(fill, batch, complement)
@@ -179,8 +187,15 @@ def occlude(
         "channels": occluder.channels,
         "complement": complement or None,
         "region": region if region is None or isinstance(region, tuple) else "a mask",
+        "refine": refine,
     }
-    return _run(task, grid, wanted, single, batch_size, progress, config)
+    if refine is None:
+        found = _score_all(task, wanted, batch_size, progress)
+    elif region is None:
+        found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
+    else:
+        raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
+    return _result(task, grid, found, single, config)
 
 
 def occlude_segments(
@@ -226,6 +241,8 @@ def occlude_segments(
       >>> occ.scores[..., 0].tolist()
       [4.0, 4.0]
     """
+    if batch_size != "auto":
+        _check_batch_size(batch_size, '"auto"')
     batch, single = _check_images(images)
     segments = make_segments(labels, groups)
     if segments.image_shape != batch.shape[1:3]:
@@ -237,8 +254,9 @@ def occlude_segments(
     occluder = LabelOccluder(filled, indices, table, complement)
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
     task = _make_task(f, batch, occluder, positions, dtype, mesh, memory)
+    found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
     config = {"fill": filled, "complement": complement or None}
-    return _run(task, segments, np.ones(segments.shape, bool), single, batch_size, progress, config)
+    return _result(task, segments, found, single, config)
 
 
 def _make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
@@ -254,25 +272,59 @@ def _make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
     return Task(scorer, (Dense(),), occluder, images, positions, mesh, memory)
 
 
-def _run(task, grid, wanted, single, batch_size, progress, config) -> Occlusion:
-    if batch_size != "auto":
-        _check_batch_size(batch_size, '"auto"')
-    values, partial = execute(task, batch_size=batch_size, progress=progress)
-    count, score_shape = len(task.images), values.shape[2:]
-    scores = np.full((count, *wanted.shape, *score_shape), np.nan, values.dtype)
+class _Found(NamedTuple):
+    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), the runs that gave them, and which
+    positions are exact (None: all)."""
+
+    scores: np.ndarray
+    base: np.ndarray
+    runs: list[Scores]
+    exact: np.ndarray | None = None
+
+
+def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> _Found:
+    run = execute(task, batch_size=batch_size, progress=progress)
+    values = run.values
+    scores = np.full((len(values), *wanted.shape, *values.shape[2:]), np.nan, values.dtype)
     scores[:, wanted] = values[:, 1:]
-    if partial:
-        done = int(np.sum(~np.isnan(values.reshape(count, task.rows, -1)).all(-1)))
-        message = f"interrupted: {done} of {count * task.rows} windows are scored; the rest is NaN."
+    return _Found(scores, values[:, 0], [run])
+
+
+def _score_refined(
+    task: Task, grid: Grid, refinement: Refinement, batch_size: Any, progress: Progress
+) -> _Found:
+    runs: list[Scores] = []
+
+    def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        some = replace(task, images=image[None], positions=grid.starts[*positions.T])
+        runs.append(execute(some, batch_size=batch_size, progress=progress))
+        return runs[-1].values[0, 1:]
+
+    scores, base, exact = [], [], []
+    for image in task.images:
+        found, known = coarse_to_fine(partial(score, image), grid.shape, refinement)
+        scores.append(found)
+        exact.append(known)
+        base.append(runs[-1].values[0, 0])
+    return _Found(np.stack(scores), np.stack(base), runs, np.stack(exact))
+
+
+def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) -> Occlusion:
+    interrupted = any(run.partial for run in found.runs)
+    unknown = [np.isnan(run.values.reshape(*run.values.shape[:2], -1)) for run in found.runs]
+    if interrupted:
+        done = sum(int(np.sum(~nan.all(-1))) for nan in unknown)
+        count = sum(nan[..., 0].size for nan in unknown)
+        message = f"interrupted: {done} of {count} windows are scored; the rest is NaN."
         warnings.warn(message, stacklevel=3)
-    elif np.isnan(values).any():
+    elif any(nan.any() for nan in unknown):
         warnings.warn("`f` gave NaN for some windows: maps leave them out.", stacklevel=3)
-    base = values[:, 0]
     record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
     pairs = tuple((key, str(value)) for key, value in record.items() if value is not None)
+    scores, base, exact = found.scores, found.base, found.exact
     if single:
-        scores, base = scores[0], base[0]
-    return Occlusion(scores, base, grid, single, partial, pairs)
+        scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
+    return Occlusion(scores, base, grid, single, interrupted, pairs, exact)
 
 
 def _check_batch_size(batch_size: int, default: str) -> None:

@@ -10,6 +10,8 @@ which the named library makes, for float images (H, W, C):
 from math import erf, sqrt
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxviz import fills, geometry
@@ -154,8 +156,9 @@ def monai(
       image_shape: (height, width) of the images, in pixels: a window as large as the image has one
         position only, whatever the overlap.
       overlap: share of a window that the next one covers again, in [0, 1).
-      mode: what a window is filled with: a number, the mean of the window or of the image (over all
-        channels), or the fading.
+      mode: what a window becomes: a number, "mean_img" the mean of the image over all channels,
+        "mean_patch" its own pixels times their mean (MONAI 1.6 multiplies where its documentation
+        says that it replaces), or "gaussian" the fading.
 
     Returns:
       The preset.
@@ -167,8 +170,7 @@ def monai(
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"`overlap` must be in [0, 1): got {overlap}.")
-    means = {"mean_patch": fills.patch_mean, "mean_img": fills.image_mean}
-    if isinstance(mode, str) and mode not in ("gaussian", *means):
+    if isinstance(mode, str) and mode not in ("gaussian", "mean_patch", "mean_img"):
         raise ValueError(
             f'`mode` must be a number, "mean_patch", "mean_img" or "gaussian": got {mode!r}.'
         )
@@ -183,11 +185,17 @@ def monai(
         sigma = (shape[0] / 8, shape[1] / 8)
         how["weights"] = np.maximum(fills.gaussian_mask(shape, sigma=sigma), 1e-3)
         where["fill"] = fills.soft(0.0, _fading(shape))
-    elif isinstance(mode, str):
-        where["fill"] = means[mode](per_channel=False)
+    elif mode == "mean_patch":
+        where["fill"] = fills.function(_times_mean)
+    elif mode == "mean_img":
+        where["fill"] = fills.image_mean(per_channel=False)
     else:
         where["fill"] = mode
     return Preset(where, how)
+
+
+def _times_mean(under: jax.Array, start: jax.Array) -> jax.Array:
+    return under * jnp.mean(under)
 
 
 def _fading(shape: Pair) -> np.ndarray:

@@ -56,9 +56,17 @@ def _called(equation: Any) -> tuple[Any, Sequence[Any]] | None:
 
 
 def evaluate(
-    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], rules: Mapping[str, Rule]
+    jaxpr: Any,
+    consts: Sequence[Any],
+    args: Sequence[Any],
+    rules: Mapping[str, Rule],
+    *,
+    shifts: Mapping[Any, jax.Array] | None = None,
 ) -> list[Any]:
-    """The outputs of a jaxpr on values for its constants and arguments, with the rules applied."""
+    """The outputs of a jaxpr on values for its constants and arguments, with the rules applied.
+
+    `shifts` maps variables of the jaxpr itself to arrays that are added to them.
+    """
     values = dict(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
 
@@ -69,6 +77,9 @@ def evaluate(
         inputs = [read(atom) for atom in equation.invars]
         outputs = _apply(equation, inputs, rules)
         values.update(zip(equation.outvars, outputs, strict=True))
+        for var in equation.outvars if shifts else ():
+            if var in shifts:
+                values[var] = values[var] + shifts[var]
     return [read(atom) for atom in jaxpr.outvars]
 
 

@@ -28,6 +28,8 @@ class Occlusion:
       single: whether the run was given one image (H, W, C), not a batch.
       partial: whether Ctrl-C ended the run before its end.
       config: how the run was made, as (name, value) pairs of strings.
+      exact: bool (N, rows, cols), which scores are exact and not interpolated, of an approximate
+        run; None: all of them.
 
     Example:
       >>> import jaxviz as jv
@@ -44,6 +46,7 @@ class Occlusion:
     single: bool = field(default=False, metadata=static)
     partial: bool = field(default=False, metadata=static)
     config: tuple[tuple[str, str], ...] = field(default=(), metadata=static)
+    exact: np.ndarray | None = None
 
     def heatmap(
         self,
@@ -138,9 +141,13 @@ class Occlusion:
             str(self.grid),
             f"{classes} class{'es' * (classes != 1)}",
         ]
-        return f"Occlusion({', '.join(parts)}{', interrupted' * self.partial})"
+        if self.exact is not None:
+            parts.append(f"approximate: {np.mean(self.exact):.0%} exact")
+        if self.partial:
+            parts.append("interrupted")
+        return f"Occlusion({', '.join(parts)})"
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
         # A notebook's hook: the only way from here to matplotlib, taken when a notebook asks.
         from jaxviz.plot import occlusion_png
 

@@ -40,6 +40,8 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     arrays = {"scores": occlusion.scores, "base": occlusion.base, "record": json.dumps(record)}
     if isinstance(grid, Segments):
         arrays["labels"] = grid.labels
+    if occlusion.exact is not None:
+        arrays["exact"] = occlusion.exact
     file = Path(path)
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
@@ -84,6 +86,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
                 bool(record["single"]),
                 bool(record["partial"]),
                 tuple((str(key), str(value)) for key, value in record["config"]),
+                arrays["exact"] if "exact" in arrays else None,
             )
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
