@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
             warnings.showwarning = partial(_show_warning, args.name)
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
@@ -130,6 +131,12 @@ def _add_occlude(commands) -> None:
         metavar="VALUE",
         help="in the model's units: a number, one per channel (0.1,0.2,0.3), mean, patch_mean or"
         " blur:SIGMA; default: 0",
+    )
+    where.add_argument(
+        "--preset",
+        metavar="NAME:SIZE",
+        help="another library's convention, for patch, fill, score and reduce: seed:4, captum:15,8,"
+        " xplique:3,3, pair_saliency:15, tf_explain:7, monai:16",
     )
     how = parser.add_argument_group("the map")
     how.add_argument(

@@ -8,7 +8,7 @@ import jax
 SHARE = 0.25  # of the memory that is free when the program is compiled
 
 
-def memory_budget(device: jax.Device | None = None) -> int:
+def memory_budget(device: Any = None) -> int:
     """Return the bytes that a run may take by default: a quarter of what is free.
 
     Args:
@@ -19,7 +19,7 @@ def memory_budget(device: jax.Device | None = None) -> int:
       The budget in bytes.
     """
     device = jax.devices()[0] if device is None else device
-    stats = device.memory_stats() or {}
+    stats: dict[str, int] = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
     return int(SHARE * _free_memory())

@@ -61,7 +61,7 @@ class PatchOccluder:
 
     def patch(self, canvas: Canvas, start: jax.Array) -> jax.Array:
         """Return the patch (rows, cols, C) that goes to `start`."""
-        at = (*(start + jnp.asarray(self.shape)), 0)
+        at = (*(start + jnp.asarray(self.shape, start.dtype)), 0)
         size = (*self.shape, canvas.under.shape[-1])
         under = jax.lax.dynamic_slice(canvas.under, at, size)
         over = jax.lax.dynamic_slice(canvas.over, at, size)
@@ -73,7 +73,7 @@ class PatchOccluder:
 
     def hide(self, canvas: Canvas, position: jax.Array) -> jax.Array:
         """Return the image (H, W, C) with the patch pasted at `position`, a start (2,)."""
-        at = (*(position + jnp.asarray(self.shape)), 0)
+        at = (*(position + jnp.asarray(self.shape, position.dtype)), 0)
         pasted = jax.lax.dynamic_update_slice(canvas.under, self.patch(canvas, position), at)
         return self.crop(pasted)
 

@@ -28,6 +28,8 @@ class Occlusion:
       single: whether the run was given one image (H, W, C), not a batch.
       partial: whether Ctrl-C ended the run before its end.
       config: how the run was made, as (name, value) pairs of strings.
+      exact: bool (N, rows, cols), which scores are exact and not interpolated, of an approximate
+        run; None: all of them.
 
     Example:
       >>> import jaxviz as jv
@@ -44,6 +46,7 @@ class Occlusion:
     single: bool = field(default=False, metadata=static)
     partial: bool = field(default=False, metadata=static)
     config: tuple[tuple[str, str], ...] = field(default=(), metadata=static)
+    exact: np.ndarray | None = None
 
     def heatmap(
         self,
@@ -68,14 +71,15 @@ class Occlusion:
           uncovered: the value of pixels that no patch covers.
 
         Returns:
-          float32 (N, H, W); (H, W) for a single image.
+          (N, H, W), in the dtype of the scores; (H, W) for a single image.
 
         Raises:
           ValueError: the target is out of range, or an option is unknown.
         """
         picked, clean = select(self._batch(self.scores), self._batch(self.base), target)
         spread = self.grid.spread(compare(picked, clean, score), reduce, weights=weights)
-        filled = np.where(np.isnan(spread), uncovered, spread).astype(np.float32)
+        with np.errstate(over="ignore"):  # a relative drop may exceed float32
+            filled = np.where(np.isnan(spread), uncovered, spread).astype(self.scores.dtype)
         return filled[0] if self.single else filled
 
     def class_map(self) -> np.ndarray:
@@ -137,9 +141,13 @@ class Occlusion:
             str(self.grid),
             f"{classes} class{'es' * (classes != 1)}",
         ]
-        return f"Occlusion({', '.join(parts)}{', interrupted' * self.partial})"
+        if self.exact is not None:
+            parts.append(f"approximate: {np.mean(self.exact):.0%} exact")
+        if self.partial:
+            parts.append("interrupted")
+        return f"Occlusion({', '.join(parts)})"
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
         # A notebook's hook: the only way from here to matplotlib, taken when a notebook asks.
         from jaxviz.plot import occlusion_png
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -41,14 +40,18 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     arrays = {"scores": occlusion.scores, "base": occlusion.base, "record": json.dumps(record)}
     if isinstance(grid, Segments):
         arrays["labels"] = grid.labels
+    if occlusion.exact is not None:
+        arrays["exact"] = occlusion.exact
     file = Path(path)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-        try:
-            np.savez_compressed(part, allow_pickle=False, **arrays)
-            part.close()
-            os.replace(part.name, file)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        os.replace(part, file)
+    except OSError as error:
+        raise OSError(f"`path` must be writable: {file} is not ({error.strerror}).") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_occlusion(path: str | Path) -> Occlusion:
@@ -83,6 +86,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
                 bool(record["single"]),
                 bool(record["partial"]),
                 tuple((str(key), str(value)) for key, value in record["config"]),
+                arrays["exact"] if "exact" in arrays else None,
             )
     except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(

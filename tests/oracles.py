@@ -46,10 +46,7 @@ def slow_scores(f, image, patch, stride, fill=0.0, border="clip", margin=(0, 0))
         for axis in (0, 1)
     )
     return np.array(
-        [
-            [scored(f, slow_paste(image, (row, col), patch, value)) for col in cols]
-            for row in rows
-        ]
+        [[scored(f, slow_paste(image, (row, col), patch, value)) for col in cols] for row in rows]
     )
 
 
