@@ -4,6 +4,7 @@ Building happens in NumPy; `concrete` moves the arrays to the device at the end.
 alone (`inspect_keras`) goes the same way and stops before.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from jaxviz.keras.config import Layer, Model
+from jaxviz.keras.config import Layer, Model, refs
 from jaxviz.keras.converter import Converter
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.fields import Fields
 from jaxviz.keras.layers import TABLE
-from jaxviz.keras.model import Graph, KerasModel, attribute_names
+from jaxviz.keras.model import MAX_ELEMENTS, Graph, KerasModel, attribute_names
 from jaxviz.keras.weights import Slot
 
 # Two sizes stand for an axis of any size; where results differ, the output's size is open too.

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
 from jaxviz.keras.archive import Archive, archive_from_config, read_archive
 from jaxviz.keras.build import build_model, concrete, find_slots, with_shapes
 from jaxviz.keras.config import parse_model
