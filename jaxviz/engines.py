@@ -25,8 +25,11 @@ Arrays = list[jax.Array]
 class Engine(Protocol):
     """What scores positions."""
 
-    def prepare(self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array) -> Any:
-        """Return what `evaluate` needs of one image (H, W, C)."""
+    def prepare(self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array) -> tuple:
+        """Return what `evaluate` needs of one image (H, W, C).
+
+        The last part is the canvas, on which nothing depends but the occluded images.
+        """
         ...
 
     def evaluate(

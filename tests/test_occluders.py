@@ -25,7 +25,7 @@ def hidden(occluder, position):
 @st.composite
 def patches(draw):
     """A patch shape and a start whose patch touches the image."""
-    shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 8)))
+    shape = draw(st.sampled_from([(1, 1), (2, 3), (6, 8)]))
     start = tuple(
         draw(st.integers(1 - w, d - 1)) for w, d in zip(shape, IMAGE.shape[:2], strict=True)
     )

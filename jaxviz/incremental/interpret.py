@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxviz.incremental import _jax
+from jaxviz.incremental import lower
 from jaxviz.incremental.cost import flops
 from jaxviz.incremental.program import (
     Equation,
@@ -328,7 +328,7 @@ def _update(body: Body, base: Base, patch: jax.Array, start: jax.Array) -> Any:
     known = {body.program.image: read(body.paste, patch, base.saved, cursor)}
     for step in body.steps:
         args = [fetch(plan) for plan in step.reads]
-        results = _jax.bind(step.equation.primitive, step.params, args)
+        results = lower.bind(step.equation.primitive, step.params, args)
         known.update(zip(step.equation.results, results, strict=True))
     scores = [_on_grid(body, start, fetch(plan)) for plan in body.outputs]
     return body.tree.unflatten(scores)
