@@ -144,7 +144,7 @@ def _add_patch_options(parser: argparse.ArgumentParser) -> None:
         "--preset",
         metavar="NAME:SIZE",
         help="another library's convention, for patch, fill, score and reduce: seed:4, captum:15,8,"
-        " xplique:3,3, pair_saliency:15, tf_explain:7, monai:16",
+        " xplique:3,3, pair:15, tf_explain:7, monai:16",
     )
 
 
