@@ -85,9 +85,9 @@ def main() -> None:
     """Measure both networks."""
     settings = common.options(__doc__)
     rng = np.random.default_rng(0)
-    digits = rng.random((2 if settings.quick else 8, 28, 28, 1), np.float32)
+    digits = rng.random((2 if settings.quick else 4, 28, 28, 1), np.float32)
     photos = rng.random((1, 64, 64, 3), np.float32)
-    repeats = 3 if settings.quick else 15
+    repeats = 3 if settings.quick else 11
     rows = [
         measure(
             "MNIST CNN",

@@ -131,7 +131,7 @@ def _parse_layer(entry: Mapping[str, Any]) -> Layer:
     class_name, config = entry["class_name"], entry.get("config")
     if not isinstance(class_name, str):
         raise KerasFileError("A layer of the model has no class name.")
-    if class_name in MODELS and _origin(entry) == "keras":
+    if class_name in MODELS and _origin(entry) != "own":
         model = _parse(entry, None)
         named = isinstance(config, Mapping) and "name" in config
         return Layer(_name(config["name"] if named else entry.get("name")), class_name, {}, model)
@@ -160,7 +160,19 @@ def _origin(entry: Mapping[str, Any]) -> str:
             return "operation"
         family = module.split(".")[0]
         return "keras" if family in ("keras", "tensorflow", "tf_keras") else "own"
-    return "keras" if registered is None else "own"
+    if registered is not None:
+        return "own"
+    return "operation" if _is_bare(entry) else "keras"
+
+
+def _is_bare(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is an operation in an HDF5 file of Keras 3, which leaves the module out.
+
+    The layers of that time all have a `trainable` field; operations have none.
+    """
+    config, inbound = entry.get("config"), entry.get("inbound_nodes")
+    of_keras_3 = isinstance(inbound, list) and inbound and isinstance(inbound[0], Mapping)
+    return bool(of_keras_3 and isinstance(config, Mapping) and "trainable" not in config)
 
 
 def _operation(name: str, class_name: str, config: Mapping[str, Any]) -> Layer:
