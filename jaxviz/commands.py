@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from jaxviz.occlusion import occlude as occlude_images
 from jaxviz.output import output_folder, say, stage, table, write_arrays
 
 DRAWN = 16  # images in one picture
-PRESETS = ("seed", "captum", "xplique", "pair_saliency", "tf_explain", "monai")
+PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
 
 
 def bundled_model() -> Path:
@@ -87,18 +88,29 @@ def occlude(args: argparse.Namespace) -> None:
 def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:
     """What the options say, or the convention that --preset names."""
     if args.preset is not None:
-        name, _, numbers = args.preset.partition(":")
-        if name not in PRESETS or not all(part.isdigit() for part in numbers.split(",")):
-            raise ValueError(
-                f"`--preset` must be NAME:SIZE or NAME:SIZE,STRIDE with NAME one of "
-                f"{', '.join(PRESETS)}: got {args.preset!r}."
-            )
-        return getattr(presets, name)(*map(int, numbers.split(",")))
+        return _named_preset(args.preset, size)
     patch = args.patch or (max(1, round(min(size) / 4)),)
     stride = args.stride or (max(1, min(patch) // 4),)
     where = {"patch": _pair(patch), "stride": _pair(stride), "margin": _pair(args.margin)}
     where |= {"fill": _fill(args.fill), "border": args.border}
     return presets.Preset(where, {"score": args.score, "reduce": args.reduce})
+
+
+def _named_preset(text: str, size: tuple[int, int]) -> presets.Preset:
+    name, _, numbers = text.partition(":")
+    try:
+        if name not in PRESETS:
+            raise ValueError
+        extra = {"image_shape": size} if name == "monai" else {}
+        sizes = [int(part) for part in numbers.split(",")]
+        make = getattr(presets, name)
+        signature(make).bind(*sizes, **extra)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`--preset` must be NAME:SIZE, or NAME:SIZE,STRIDE for captum and xplique; the names "
+            f"are {', '.join(PRESETS)}: got {text!r}."
+        ) from None
+    return make(*sizes, **extra)
 
 
 def _draw_occlusion(
@@ -206,7 +218,9 @@ def activations(args: argparse.Namespace) -> None:
         chosen = args.layers or [name for name in maps if maps[name].ndim == 4]
         title = f"What each filter sees: {pictures.names[0]}"
         shown = {name: maps[name] for name in chosen}
-        figure = plot.activations(shown or maps, max_maps=args.max_maps, title=title)
+        figure = plot.activations(
+            shown or maps, image=pictures.values[0], max_maps=args.max_maps, title=title
+        )
         figure.savefig(folder / "activations.png")
         write_arrays(folder / "activations.npz", maps)
     rows = [

@@ -9,14 +9,14 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, inf, prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxviz.engines import Engine
 from jaxviz.memory import memory_budget, program_bytes
@@ -75,10 +75,18 @@ class Task:
         """The arrays that every call of a program gets."""
         return self.scorer.arrays, self.occluder
 
+    def replicated(self) -> "Task":
+        """Return the task with its arrays on all devices of the mesh."""
+        if self.mesh is None:
+            return self
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        arrays, occluder = jax.device_put(self.arguments, everywhere)
+        return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
+
     @property
     def device(self) -> jax.Device:
         """One of the devices that run it."""
-        return self.mesh.devices.flat[0] if self.mesh is not None else jax.devices()[0]
+        return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
 
     def images_from(self, first: int, block: Block) -> np.ndarray:
         """Return the images of the round from `first` on, the last one repeated to fill it."""
@@ -194,13 +202,12 @@ def _chosen(task: Task, batch_size: int | str) -> Program:
         return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
     on_cpu = task.device.platform == "cpu"
     if task.engines in known.fastest:
-        return _fit(task, *known.fastest[task.engines])
+        engine, block = known.fastest[task.engines]
+        return fit(task, engine, prod(block))
     if task.total_rows < ROWS_WORTH_TRYING:
-        batch = CPU_BATCH if on_cpu else ACCELERATOR_BATCH
-        return _fit(task, preferred, _cut(task, batch))
+        return fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
     batches = TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,)
-    blocks = [_cut(task, batch) for batch in batches]
-    tried = [_fit(task, engine, block) for engine in task.engines for block in blocks]
+    tried = [fit(task, engine, batch) for engine in task.engines for batch in batches]
     program = min(tried, key=lambda program: _seconds_per_row(task, program))
     known.fastest[task.engines] = (program.engine, program.block)
     return program
@@ -236,9 +243,10 @@ def _cut(task: Task, batch: int) -> Block:
     return Block(max(1, batch // task.rows), ceil(task.rows / ceil(task.rows / batch)))
 
 
-def _fit(task: Task, engine: Engine, block: Block) -> Program:
+def fit(task: Task, engine: Engine, batch: int) -> Program:
+    """Return the program with the largest batch up to `batch` that stays within the budget."""
     budget = memory_budget(task.device) if task.budget is None else task.budget
-    program = _compile(task, engine, block)
+    program = _compile(task, engine, _cut(task, batch))
     while program.bytes > budget and prod(program.block) > 1:
         program = _compile(task, engine, _cut(task, prod(program.block) // 2))
     if task.budget is not None and program.bytes > budget:

@@ -8,7 +8,6 @@ from jaxviz.keras.archive import Archive, archive_from_config, parse_json, read_
 from jaxviz.keras.build import (
     Options,
     build_model,
-    check_sizes,
     concrete,
     find_slots,
     with_shapes,
@@ -78,9 +77,7 @@ def load_keras(
 
 def _finished(model: Model, slots: Sequence[Slot], era: Era, options: Options) -> KerasModel:
     arrays = {slot.path: to_modern(slot, era) for slot in slots}
-    built = with_shapes(build_model(model, arrays, options))
-    check_sizes(built)
-    return concrete(built)
+    return concrete(with_shapes(build_model(model, arrays, options)))
 
 
 def from_keras(

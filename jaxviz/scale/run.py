@@ -1,0 +1,232 @@
+"""What is run: images, task, grid and what is kept; and what makes it the same run again.
+
+The program, that is method, batch and chunk, is settled once, when a store is made. Nothing is
+timed for it unless asked, so that equal runs, wherever they are started, make equal stores.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from math import ceil, prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxviz.engines import choose_engines
+from jaxviz.fills import Fill
+from jaxviz.geometry import Grid
+from jaxviz.programs import Program, Task, choose, fit
+from jaxviz.scale.identity import Identity, fingerprint, versions
+from jaxviz.scale.sources import Images
+from jaxviz.scale.store import ArraySpec, array_specs, name_array
+
+BATCH, BATCH_ELSEWHERE = {"cpu": 16}, 256
+# A chunk is what may be lost and computed again: little of it in images, bytes and operations.
+CHUNK_IMAGES, CHUNK_BYTES, CHUNK_OPERATIONS, LEAST_CHUNKS = 64, 2**25, 4e12, 8
+
+
+class Kept(NamedTuple):
+    """Which classes are kept of the scores: those named, or the `top` of each image, or all."""
+
+    classes: tuple[int, ...] | None = None
+    top: int | None = None
+
+    def pick(self, base: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the kept scores (n, P, k), and which classes they are, (n, k), for the top ones."""
+        if self.classes is not None:
+            return scores[..., list(self.classes)], None
+        if self.top is None:
+            return scores, None
+        clean = np.nan_to_num(base, nan=-np.inf)
+        best = np.argsort(-clean, axis=-1, kind="stable")[:, : self.top].astype(np.int32)
+        return np.take_along_axis(scores, best[:, None], axis=-1), best
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless there are such classes."""
+        if self.classes is not None and self.top is not None:
+            raise ValueError("`classes` and `top` exclude each other: give one of them.")
+        named = self.classes
+        if named is not None and not (named and 0 <= min(named) and max(named) < classes):
+            raise ValueError(
+                f"`classes` must be classes from 0 to {classes - 1}: got {list(named)}."
+            )
+        if self.top is not None and not 1 <= self.top <= classes:
+            raise ValueError(f"`top` must be from 1 to {classes}, the classes: got {self.top}.")
+
+
+class Settled(NamedTuple):
+    """How it is computed: the compiled program, its batch, and images per chunk."""
+
+    program: Program
+    batch: int
+    chunk: int
+
+    @property
+    def method(self) -> str:
+        """ "dense" or "incremental"."""
+        return type(self.program.engine).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run over many images.
+
+    Attributes:
+      images: the images.
+      task: what to do with one of them.
+      grid: where the patches lie.
+      kept: which classes are kept.
+      stored: dtype of the scores in the store.
+      method: "auto", or what was asked for.
+      batch_size: "auto", "fastest", or what was asked for.
+      chunk: "auto", or what was asked for.
+    """
+
+    images: Images
+    task: Task
+    grid: Grid
+    kept: Kept
+    stored: str
+    method: str
+    batch_size: int | str
+    chunk: int | str
+
+    def settle(self, recorded: Identity | None) -> Settled:
+        """Return the program that a store records, or that a new store shall.
+
+        What was asked for goes before what is recorded: the difference is then an error.
+        """
+        known = recorded["program"] if recorded else {}
+        method = known["method"] if known and self.method == "auto" else self.method
+        batch = known["batch"] if known and isinstance(self.batch_size, str) else self.batch_size
+        chunk = known["chunk"] if known and self.chunk == "auto" else self.chunk
+        shape = (len(self.images), *self.task.images.shape[1:])
+        whole = replace(self.task, images=np.broadcast_to(self.task.images, shape))
+        platform = self.task.device.platform
+        engines = choose_engines(method, self.grid, whole, platform)
+        if batch == "fastest":
+            program = choose(replace(whole, engines=engines), "auto")
+        elif batch == "auto":
+            program = fit(self.task, engines[0], BATCH.get(platform, BATCH_ELSEWHERE))
+        else:
+            program = choose(replace(self.task, engines=engines), int(batch))
+        if len(program.score_shape) != 1:
+            raise ValueError(f"`f` must give scores (N, K): got {('N', *program.score_shape)}.")
+        self.kept.check(program.score_shape[0])
+        size = self._chunk_size(program) if chunk == "auto" else int(chunk)
+        return Settled(program, prod(program.block), size)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str]:
+        """Of the scorer, and of what hides part of an image."""
+        images = jax.ShapeDtypeStruct(self.task.images.shape, self.task.images.dtype)
+        image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+        inside = jax.ShapeDtypeStruct((*image.shape[:2], 1), bool)
+        start = jax.ShapeDtypeStruct((2,), np.int32)
+
+        def filled(fill: Fill, image: jax.Array, inside: jax.Array, start: jax.Array) -> Any:
+            return fill.blend(image, fill.background(image), inside, start)
+
+        scorer, occluder = self.task.scorer, self.task.occluder
+        return (
+            fingerprint(scorer.call, scorer.arrays, images),
+            fingerprint(filled, occluder.fill, image, inside, start),
+        )
+
+    def identity(self, settled: Settled) -> Identity:
+        """Return what makes it the same run again."""
+        model, fill = self.fingerprints
+        occluder = self.task.occluder
+        names = self.images.source.names
+        identity = {
+            "format": 1,
+            "model": {"name": self.task.scorer.name, "fingerprint": model},
+            "grid": asdict(self.grid),
+            "fill": {
+                "name": occluder.fill.name,
+                "values": [v.tolist() for v in jax.tree.leaves(occluder.fill) if v.size <= 4],
+                "fingerprint": fill,
+                "channels": occluder.channels,
+                "complement": occluder.complement,
+            },
+            "source": {
+                "images": len(self.images),
+                "shape": self.images.template.shape,
+                "units": self.images.source.units,
+                "names": sha256("\n".join(names).encode()).hexdigest() if names else None,
+                "samples": self.images.digests(),
+            },
+            "forward": {
+                "dtype": str(self.task.images.dtype),
+                "precision": str(jax.config.jax_default_matmul_precision),  # pyright: ignore
+                "platform": self.task.device.platform,
+            },
+            "scores": {"dtype": self.stored, **self.kept._asdict()},
+            "program": {
+                "method": settled.method,
+                "batch": settled.batch,
+                "chunk": settled.chunk,
+            },
+            "versions": versions(),
+        }
+        return json.loads(json.dumps(identity))
+
+    def arrays(self, settled: Settled) -> tuple[dict[str, ArraySpec], dict[str, np.ndarray]]:
+        """Return the arrays of a store, and the values of those that are known beforehand."""
+        (classes,) = settled.program.score_shape
+        known = {"row": np.array(self.grid.row_starts), "col": np.array(self.grid.col_starts)}
+        names = self.images.source.names
+        if names is not None:
+            known["name"] = name_array(names)
+        axes, kept = None, classes
+        if self.kept.classes is not None:
+            axes, kept = ("class",), len(self.kept.classes)
+            known["class"] = np.array(self.kept.classes)
+        elif self.kept.top is not None:
+            axes, kept = ("image", "rank"), self.kept.top
+        specs = array_specs(
+            len(self.images),
+            self.grid.shape,
+            classes,
+            kept,
+            chunk=settled.chunk,
+            dtype=self.stored,
+            name_bytes=known["name"].shape[1] if names is not None else 0,
+            class_axes=axes,
+        )
+        return specs, known
+
+    def stored_scores(self, scores: np.ndarray) -> np.ndarray:
+        """Return scores in the dtype that they are stored in.
+
+        Raises:
+          ValueError: float16 does not hold them.
+        """
+        if self.stored == "float32":
+            return scores
+        with np.errstate(over="ignore"):
+            small = scores.astype(self.stored)
+        if np.any(np.isinf(small) & np.isfinite(scores)):
+            largest = np.max(np.abs(scores[np.isfinite(scores)]))
+            raise ValueError(
+                f'`stored` must hold the scores: "{self.stored}" does not, they reach {largest:.3g};'
+                ' use "float32".'
+            )
+        return small
+
+    def _chunk_size(self, program: Program) -> int:
+        rows = self.task.rows
+        cost = program.evaluate.cost_analysis() or {}
+        operations = cost.get("flops", 0.0) / prod(program.block) * rows
+        size = rows * program.score_shape[0] * 4
+        most = min(
+            CHUNK_IMAGES,
+            CHUNK_BYTES // size,
+            int(CHUNK_OPERATIONS / max(operations, 1)),
+            ceil(len(self.images) / LEAST_CHUNKS),
+        )
+        # Whole blocks, so that every image lies the same way in its block.
+        step = program.block.images
+        return max(1, most // step) * step
