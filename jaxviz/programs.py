@@ -233,7 +233,7 @@ def _known(task: Task) -> _Known:
     key = (task.scorer.call, structure, shapes, image, task.mesh, settings)
     known = _known_tasks.setdefault(key, _Known())
     _known_tasks.move_to_end(key)
-    if len(_known_tasks) > KEPT_TASKS:
+    while len(_known_tasks) > KEPT_TASKS:
         _known_tasks.popitem(last=False)
     return known
 
