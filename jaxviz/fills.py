@@ -8,11 +8,12 @@ there. Both are `Partial`, so a fill is a pytree whose arrays can be traced. Ima
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
 
 __all__ = [
@@ -345,7 +346,8 @@ def make_fill(fill: FillLike) -> Fill:
     try:
         if fill is None:  # NumPy makes NaN of it
             raise TypeError
-        values = fill if isinstance(fill, jax.core.Tracer) else np.asarray(fill, np.float64)
+        traced = isinstance(fill, Tracer)
+        values: Any = fill if traced else np.asarray(fill, np.float64)
     except (TypeError, ValueError) as error:
         message = "`fill` must be a number, an array, a word, a function or a Fill: got a "
         raise TypeError(message + f"{type(fill).__name__}.") from error
@@ -354,7 +356,7 @@ def make_fill(fill: FillLike) -> Fill:
             "`fill` must be a number, one number per channel or an image (height, width, channel):"
             f" got an array of shape {values.shape}."
         )
-    if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
+    if not traced and not np.all(np.isfinite(values)):
         raise ValueError("`fill` must be finite: got NaN or infinity.")
     return baseline(values) if values.ndim == 3 else constant(values)
 

@@ -79,7 +79,8 @@ def occlusion_scores(
     image = jnp.asarray(image)
     _check_rank(image, "image", 3)
     image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
-    grid = make_grid(image.shape[:2], patch=patch, stride=stride, margin=margin, border=border)
+    size = image.shape[0], image.shape[1]
+    grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)
     filled = make_fill(fill)
     check_fill(filled, image[None])
     if batch_size is not None:

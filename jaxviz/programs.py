@@ -84,7 +84,7 @@ class Task:
         return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
 
     @property
-    def device(self) -> jax.Device:
+    def device(self) -> Any:
         """One of the devices that run it."""
         return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
 
@@ -173,7 +173,7 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     return program
 
 
-def halve(task: Task, engine: Engine, block: Block, error: jax.errors.JaxRuntimeError) -> Program:
+def halve(task: Task, engine: Engine, block: Block, error: Exception) -> Program:
     """Return the program with blocks of half the size, and say so, if memory ran out.
 
     Raises:
@@ -192,7 +192,7 @@ def halve(task: Task, engine: Engine, block: Block, error: jax.errors.JaxRuntime
     return smaller
 
 
-def _tells_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+def _tells_of_memory(error: Exception) -> bool:
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
