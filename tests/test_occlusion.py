@@ -455,3 +455,33 @@ def test_starts_of_the_oracle_are_those_of_the_contract():
     assert slow_starts(10, 4, 4, "valid") == [0, 4]
     assert slow_starts(10, 4, 4, "shift") == [0, 4, 6]
     assert slow_starts(10, 20, 4, margin=8) == [-8, -4, 0]
+
+
+def test_a_refined_run_is_exact_where_it_says_so():
+    images = integers((2, *SHAPE))
+    everything = occlude(F, images, patch=2, stride=1, fill=3.0)
+    some = occlude(F, images, patch=2, stride=1, fill=3.0, refine=(3, 0.2))
+    assert some.exact.shape == (2, *some.grid.shape) and 0 < some.exact.mean() < 0.7
+    np.testing.assert_array_equal(some.scores[some.exact], everything.scores[some.exact])
+    np.testing.assert_array_equal(some.base, everything.base)
+    assert np.isfinite(some.scores).all()
+    assert f"approximate: {some.exact.mean():.0%} exact" in repr(some)
+
+
+def test_an_interrupted_refinement_stops_at_once():
+    told = []
+
+    def stop(done, total):
+        told.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        occ = occlude(F, integers((2, *SHAPE)), patch=2, stride=1, refine=(3, 0.2), progress=stop)
+    assert len(told) == 1 and occ.partial
+    np.testing.assert_array_equal(occ.base[0], scored(F, integers((2, *SHAPE))[0]))
+    assert np.isnan(occ.base[1]).all() and np.isnan(occ.scores[1]).all()
+
+
+def test_a_refinement_and_a_region_exclude_each_other():
+    with pytest.raises(ValueError, match="`refine` chooses the positions by itself"):
+        occlude(F, IMAGE, patch=2, refine=(2, 0.5), region=BOX)
