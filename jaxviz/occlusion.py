@@ -345,7 +345,7 @@ def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def checked_fill(fill: FillLike, images: np.ndarray, complement: bool):
-    """Return the fill; ValueError unless it suits the images, a warning if it leaves their range."""
+    """Return the fill; ValueError unless it suits the images, a warning if out of their range."""
     filled = make_fill(fill)
     check_fill(filled, images)
     if complement and not filled.whole:

@@ -248,8 +248,8 @@ def _watched(chunks: Iterator[Chunk], run: Run, store: Store, on_error: str) -> 
         for image, error in zip(store.images_of(chunk.number), chunk.errors, strict=True):
             if error and on_error == "raise":
                 raise ValueError(
-                    f"`source`: {run.images.name(image)} is bad: {error} Repair it, or go on without"
-                    ' such images by on_error="skip".'
+                    f"`source`: {run.images.name(image)} is bad: {error.rstrip('.')}. Repair it, or"
+                    ' go on without such images by on_error="skip".'
                 )
         yield chunk
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -112,23 +112,34 @@ def score(
         if image + scores.shape[0] >= len(values) and row + scores.shape[1] >= task.rows:
             yield chunk, values
 
-    while (chunk := _next(chunks, waits)) is not None:
-        part = replace(task, images=chunk.images)
-        values = np.empty((len(chunk.images), task.rows, *program.score_shape), np.float32)
-        image = 0
-        while image < len(chunk.images):
-            states = program.prepare(*task.arguments, part.images_from(image, program.block))
-            row = across = 0
-            while row < task.rows:
-                rows = part.positions_from(row, program.block)
-                scores = program.evaluate(*task.arguments, states, *rows)
-                launched.append((chunk, values, image, row, scores))
-                across, row = scores.shape[0], row + scores.shape[1]
-                if len(launched) >= LAUNCHED_AT_ONCE:
-                    yield from collect()
-            image += across
+    try:
+        while (chunk := _next(chunks, waits)) is not None:
+            part = replace(task, images=chunk.images)
+            values = np.empty((len(chunk.images), task.rows, *program.score_shape), np.float32)
+            for image, states in _prepared(part, program):
+                row = 0
+                while row < task.rows:
+                    rows = part.positions_from(row, program.block)
+                    scores = program.evaluate(*task.arguments, states, *rows)
+                    launched.append((chunk, values, image, row, scores))
+                    row += scores.shape[1]
+                    if len(launched) >= LAUNCHED_AT_ONCE:
+                        yield from collect()
+    except Exception:
+        while launched:  # what was launched before a bad image is not lost
+            yield from collect()
+        raise
     while launched:
         yield from collect()
+
+
+def _prepared(task: Task, program: Program) -> Iterator[tuple[int, Any]]:
+    """Yield what is computed once for an image, with its number, for each round of images."""
+    image = 0
+    across = task.images_at_once(program.block)
+    while image < len(task.images):
+        yield image, program.prepare(*task.arguments, task.images_from(image, program.block))
+        image += across
 
 
 def _next(chunks: Iterator[Chunk], waits: Waits) -> Chunk | None:

@@ -34,7 +34,7 @@ class Kept(NamedTuple):
     top: int | None = None
 
     def pick(self, base: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the kept scores (n, P, k), and which classes they are, (n, k), for the top ones."""
+        """Return the kept scores (n, P, k) and, for the top ones, their classes (n, k)."""
         if self.classes is not None:
             return scores[..., list(self.classes)], None
         if self.top is None:
@@ -110,12 +110,18 @@ class Run:
             program = choose(replace(whole, engines=engines), "auto")
         elif batch == "auto":
             program = fit(self.task, engines[0], BATCH.get(platform, BATCH_ELSEWHERE))
+        elif isinstance(batch, int) and batch >= 1:
+            program = choose(replace(self.task, engines=engines), batch)
         else:
-            program = choose(replace(self.task, engines=engines), int(batch))
+            raise ValueError(
+                f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
+            )
         if len(program.score_shape) != 1:
             raise ValueError(f"`f` must give scores (N, K): got {('N', *program.score_shape)}.")
         self.kept.check(program.score_shape[0])
-        size = self._chunk_size(program) if chunk == "auto" else int(chunk)
+        if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
+            raise ValueError(f'`chunk` must be "auto" or a whole number from 1: got {chunk!r}.')
+        size = self._chunk_size(program) if chunk == "auto" else chunk
         return Settled(program, prod(program.block), size)
 
     @cached_property
@@ -211,7 +217,7 @@ class Run:
         if np.any(np.isinf(small) & np.isfinite(scores)):
             largest = np.max(np.abs(scores[np.isfinite(scores)]))
             raise ValueError(
-                f'`stored` must hold the scores: "{self.stored}" does not, they reach {largest:.3g};'
+                f'`stored` must hold the scores: "{self.stored}" does not hold {largest:.3g};'
                 ' use "float32".'
             )
         return small
