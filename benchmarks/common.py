@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import jaxviz
+
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 
@@ -69,6 +71,11 @@ def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str,
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
+def ratio(slow: Timing, fast: Timing) -> float:
+    """Return how many times longer `slow` takes: the median over runs that were taken in turn."""
+    return float(np.median(np.divide(slow.seconds, fast.seconds)))
+
+
 def machine() -> Row:
     """Describe the machine: no name of it, and no path."""
     import jax
@@ -94,8 +101,8 @@ def _cpu_name() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Return the versions of Python, jax and the named packages, as they are installed."""
-    known = {"python": platform.python_version()}
+    """Return the versions of Python, jaxviz, jax and the named packages."""
+    known = {"python": platform.python_version(), "jaxviz": jaxviz.__version__}
     for package in ("jax", "jaxlib", *packages):
         known[package] = metadata.version(package)
     return known

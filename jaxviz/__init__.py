@@ -1,15 +1,21 @@
 """See what a convolutional network looks at: occlusion maps and class images, compiled by JAX.
 
-Functions of arrays are imported at once; what needs matplotlib, h5py or files, on first use.
+Functions of arrays are imported at once; what reads files or draws pictures, on first use.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxviz import fills as fills
+from jaxviz import objectives as objectives
+from jaxviz import parametrize as parametrize
 from jaxviz import presets as presets
+from jaxviz import regularize as regularize
+from jaxviz import transforms as transforms
 from jaxviz._version import __version__ as __version__
-from jaxviz.incremental import incremental as incremental
+from jaxviz.activations import activations, tag
+from jaxviz.incremental import incremental
+from jaxviz.maximize import maximize
 from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
 from jaxviz.result import Occlusion
 
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
     from jaxviz import datasets as datasets
     from jaxviz import plot as plot
     from jaxviz.keras import load_keras, logits
+    from jaxviz.keras_vis import visualize_activation, visualize_cam, visualize_saliency
     from jaxviz.storage import load_occlusion
 
 _LAZY = {
@@ -25,21 +32,34 @@ _LAZY = {
     "load_occlusion": "jaxviz.storage",
     "logits": "jaxviz.keras",
     "plot": "jaxviz.plot",
+    "visualize_activation": "jaxviz.keras_vis",
+    "visualize_cam": "jaxviz.keras_vis",
+    "visualize_saliency": "jaxviz.keras_vis",
 }
 
 __all__ = [
     "Occlusion",
+    "activations",
     "datasets",
     "fills",
     "incremental",
     "load_keras",
     "load_occlusion",
     "logits",
+    "maximize",
+    "objectives",
     "occlude",
     "occlude_segments",
     "occlusion_scores",
+    "parametrize",
     "plot",
     "presets",
+    "regularize",
+    "tag",
+    "transforms",
+    "visualize_activation",
+    "visualize_cam",
+    "visualize_saliency",
 ]
 
 

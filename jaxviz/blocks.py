@@ -20,8 +20,8 @@ class Scores(NamedTuple):
     """What a run gave.
 
     Attributes:
-      values: float32 (N, 1 + P, ..., K): the clean image, then its positions; NaN where the run was
-        interrupted before.
+      values: (N, 1 + P, ..., K), float32 unless the scorer gives float64: the clean image, then its
+        positions; NaN where the run was interrupted before.
       partial: whether it was interrupted.
     """
 
@@ -46,8 +46,9 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
     """
     task = task.replicated()
     program = choose(task, batch_size)
-    values = np.full((len(task.images), task.rows, *program.score_shape), np.nan, np.float32)
-    with track(progress, len(task.images) * task.rows, "windows") as advance:
+    shape = (len(task.images), task.rows, *program.scores.shape[2:])
+    values = np.full(shape, np.nan, program.scores.dtype)
+    with track(progress, task.total_rows, "windows") as advance:
         queue = _Queue(task, program, values, advance)
         try:
             queue.drain()
@@ -71,12 +72,10 @@ class _Queue:
             try:
                 while self._more() and len(self.launched) < LAUNCHED_AT_ONCE:
                     self._launch()
-                self._store()
+                self.advance(self._store())
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
                 self._go_back()
-                self.program = halve(self.task, self.program)
+                self.program = halve(self.task, self.program, error)
 
     def store_launched(self) -> None:
         while self.launched:
@@ -97,12 +96,12 @@ class _Queue:
         if self.row >= self.task.rows:
             self.image, self.row, self.states = self.image + scores.shape[0], 0, None
 
-    def _store(self) -> None:
+    def _store(self) -> int:
         image, row, scores = self.launched[0]
         room = self.values[image : image + scores.shape[0], row : row + scores.shape[1]]
         room[:] = np.asarray(scores)[: room.shape[0], : room.shape[1]]
         self.launched.popleft()
-        self.advance(room.shape[0] * room.shape[1])
+        return room.shape[0] * room.shape[1]
 
     def _go_back(self) -> None:
         if self.launched:

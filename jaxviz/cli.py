@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
             warnings.showwarning = partial(_show_warning, args.name)
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
@@ -114,6 +115,14 @@ def _add_occlude(commands) -> None:
     _add_preprocessing(parser)
     parser.add_argument("--limit", type=_positive, metavar="N", help="read the first N images only")
     parser.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
+    _add_patch_options(parser)
+    _add_map_options(parser)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")
+    run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
+
+
+def _add_patch_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("the patch (in pixels of the model's input)")
     where.add_argument(
         "--patch", type=_sizes, metavar="H[,W]", help="default: a quarter of the input"
@@ -131,6 +140,15 @@ def _add_occlude(commands) -> None:
         help="in the model's units: a number, one per channel (0.1,0.2,0.3), mean, patch_mean or"
         " blur:SIGMA; default: 0",
     )
+    where.add_argument(
+        "--preset",
+        metavar="NAME:SIZE",
+        help="another library's convention, for patch, fill, score and reduce: seed:4, captum:15,8,"
+        " xplique:3,3, pair:15, tf_explain:7, monai:16",
+    )
+
+
+def _add_map_options(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("the map")
     how.add_argument(
         "--target",
@@ -143,9 +161,6 @@ def _add_occlude(commands) -> None:
     how.add_argument("--robust", type=float, metavar="PERCENT", help="limits at this percentile")
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
     how.add_argument("--top", type=_positive, default=3, metavar="K", help="classes in the summary")
-    run = parser.add_argument_group("the run")
-    run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")
-    run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
 
 
 def _add_maximize(commands) -> None:

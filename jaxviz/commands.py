@@ -9,13 +9,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxviz import fills, plot
+from jaxviz import fills, plot, presets
 from jaxviz.activations import activations as layer_outputs
 from jaxviz.images import Pictures, Preprocessing, read_pictures
 from jaxviz.keras import load_keras, logits
@@ -25,6 +26,7 @@ from jaxviz.occlusion import occlude as occlude_images
 from jaxviz.output import output_folder, say, stage, table, write_arrays
 
 DRAWN = 16  # images in one picture
+PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
 
 
 def bundled_model() -> Path:
@@ -58,52 +60,57 @@ def occlude(args: argparse.Namespace) -> None:
     pictures, images = _read(args, model, args.images, args.limit)
     names = read_class_names(args.classes)
     target = _target(args.target, pictures, names)
-    height, width = images.shape[1:3]
-    patch = args.patch or (max(1, round(min(height, width) / 4)),)
-    stride = args.stride or (max(1, min(patch) // 4),)
-    with output_folder(args.out) as folder, stage(f"occluding {len(images)} images") as told:
-        occ = occlude_images(
-            model,
-            images,
-            patch=_pair(patch),
-            stride=_pair(stride),
-            margin=_pair(args.margin),
-            fill=_fill(args.fill),
-            border=args.border,
-            method=args.method,
-            batch_size=args.batch_size or "auto",
-            progress=told,
-        )
-        maps = occ.heatmap(target=target, score=args.score, reduce=args.reduce)
-        classes = occ.class_map()
-        settings = {
-            "model": args.model,
-            "preprocessing": _preprocessing(args).describe(),
-            "patch": _pair(patch),
-            "stride": _pair(stride),
-            "margin": _pair(args.margin),
-            "fill": args.fill,
-            "border": args.border,
-            "target": args.target,
-            "score": args.score,
-            "reduce": args.reduce,
-        }
-        arrays = {
-            "heatmaps": maps,
-            "class_maps": classes,
-            "names": pictures.names,
-            "settings": json.dumps(settings),
-        }
+    preset = _preset(args, images.shape[1:3])
+    with output_folder(args.out) as folder:
+        with stage(f"occluding {len(images)} images") as told:
+            occ = occlude_images(
+                model,
+                images,
+                **preset.occlude,
+                method=args.method,
+                batch_size=args.batch_size or "auto",
+                progress=told,
+            )
+        maps, classes = occ.heatmap(target, **preset.heatmap), occ.class_map()
+        settings = {"model": args.model, "preprocessing": _preprocessing(args).describe()}
+        settings |= {"target": args.target} | dict(occ.config) | preset.occlude | preset.heatmap
+        arrays = {"heatmaps": maps, "class_maps": classes, "names": pictures.names}
+        arrays["settings"] = json.dumps(settings, default=str)
         occ.save(folder / "scores.npz")
         write_arrays(folder / "maps.npz", arrays)
-        _draw_occlusion(folder, args, pictures, np.asarray(occ.base), maps, classes, names)
-    _print_occlusion(args, pictures, np.asarray(occ.base), np.asarray(classes), names)
-    files_written = "occlusion.png, overlay.png, maps.npz, scores.npz"
-    rows, cols = occ.grid.shape
-    say(
-        f"{rows} × {cols} positions, patch {_text(patch)}, stride {_text(stride)}, input "
-        f"{settings['preprocessing']}\nwrote {files_written} to {args.out}"
-    )
+        score = preset.heatmap["score"]
+        _draw_occlusion(folder, args, pictures, occ.base, maps, classes, names, score)
+    _print_occlusion(args, pictures, occ.base, classes, names)
+    say(f"{occ.grid}; input {settings['preprocessing']}")
+    say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
+
+
+def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:
+    """What the options say, or the convention that --preset names."""
+    if args.preset is not None:
+        return _named_preset(args.preset, size)
+    patch = args.patch or (max(1, round(min(size) / 4)),)
+    stride = args.stride or (max(1, min(patch) // 4),)
+    where = {"patch": _pair(patch), "stride": _pair(stride), "margin": _pair(args.margin)}
+    where |= {"fill": _fill(args.fill), "border": args.border}
+    return presets.Preset(where, {"score": args.score, "reduce": args.reduce})
+
+
+def _named_preset(text: str, size: tuple[int, int]) -> presets.Preset:
+    name, _, numbers = text.partition(":")
+    try:
+        if name not in PRESETS:
+            raise ValueError
+        extra = {"image_shape": size} if name == "monai" else {}
+        sizes = [int(part) for part in numbers.split(",")]
+        make = getattr(presets, name)
+        signature(make).bind(*sizes, **extra)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`--preset` must be NAME:SIZE, or NAME:SIZE,STRIDE for captum and xplique; the names "
+            f"are {', '.join(PRESETS)}: got {text!r}."
+        ) from None
+    return make(*sizes, **extra)
 
 
 def _draw_occlusion(
@@ -114,10 +121,11 @@ def _draw_occlusion(
     maps: np.ndarray,
     classes: np.ndarray,
     names: Sequence[str] | None,
+    score: str,
 ) -> None:
     some = slice(0, DRAWN)
-    what = args.score.replace("_", " ").replace("raw", "score").replace("log odds", "log-odds")
-    signed = True if args.score.endswith("drop") else None
+    what = score.replace("_", " ").replace("raw", "score").replace("log odds", "log-odds")
+    signed = True if score.endswith("drop") else None
     scale: dict[str, Any] = {"signed": signed, "label": f"{what} of {_target_name(args.target)}"}
     scale["robust"] = args.robust
     predicted = base[some].argmax(-1)
@@ -210,7 +218,9 @@ def activations(args: argparse.Namespace) -> None:
         chosen = args.layers or [name for name in maps if maps[name].ndim == 4]
         title = f"What each filter sees: {pictures.names[0]}"
         shown = {name: maps[name] for name in chosen}
-        figure = plot.activations(shown or maps, max_maps=args.max_maps, title=title)
+        figure = plot.activations(
+            shown or maps, image=pictures.values[0], max_maps=args.max_maps, title=title
+        )
         figure.savefig(folder / "activations.png")
         write_arrays(folder / "activations.npz", maps)
     rows = [

@@ -93,10 +93,10 @@ def load_mnist(
     if not file.is_file():
         raise FileNotFoundError(f"`path` must name an .npz file: there is none at {file}.")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             images = np.concatenate([arrays[f"x_{part}"] for part in parts[split]])
             labels = np.concatenate([arrays[f"y_{part}"] for part in parts[split]])
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         message = f"`path` must hold x_train, y_train, x_test and y_test: {file} does not."
         raise ValueError(message) from error
     return images.astype(np.float32)[..., None] / 255, labels.astype(np.int64)

@@ -117,7 +117,7 @@ def draw_activations(
 ) -> None:
     """Write activations.png: what the filters of the first layers see in one digit."""
     run = timed("activations", seconds, lambda: activations(model, image[None], LAYERS))
-    figure = plot.activations({"image": image} | run, title="What each filter sees")
+    figure = plot.activations(run, image=image, title="What each filter sees")
     figure.savefig(folder / "activations.png")
 
 
@@ -141,23 +141,21 @@ def summarise(
     perceived: list[float],
 ) -> dict[str, Any]:
     """What summary.json holds, but for the accuracy and the times."""
-    classes = np.asarray(occ.class_map())
-    base = np.asarray(occ.base)
     digits = []
-    for i, label in enumerate(labels):
-        found, counts = np.unique(classes[i], return_counts=True)
+    class_counts: Any = occ.class_counts()
+    for label, base, counts in zip(labels, occ.base, class_counts, strict=True):
         digits.append(
             {
                 "true": int(label),
-                "predicted": int(base[i].argmax()),
-                "probability": round(float(base[i, label]), 4),
-                "class counts": {str(c): int(n) for c, n in zip(found, counts, strict=True)},
+                "predicted": int(base.argmax()),
+                "probability": round(float(base[label]), 4),
+                "class counts": {str(c): n for c, n in counts.items()},
             }
         )
     return {
         "data": args.data,
         "model": bundled_model().name,
-        "occlusion": OCCLUSION | {"positions": int(occ.grid.size)},
+        "occlusion": OCCLUSION | {"positions": int(np.prod(occ.grid.shape))},
         "digits": digits,
         "class images": {str(i): round(p, 4) for i, p in enumerate(perceived)},
         "versions": {

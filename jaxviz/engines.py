@@ -25,8 +25,11 @@ Arrays = list[jax.Array]
 class Engine(Protocol):
     """What scores positions."""
 
-    def prepare(self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array) -> Any:
-        """Return what `evaluate` needs of one image (H, W, C)."""
+    def prepare(self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array) -> tuple:
+        """Return what `evaluate` needs of one image (H, W, C).
+
+        The last part is the canvas, on which nothing depends but the occluded images.
+        """
         ...
 
     def evaluate(
@@ -136,6 +139,13 @@ class Incremental:
         return jax.vmap(some, (0, None, None))(states, positions, clean)
 
 
+def make_engine(method: str, grid: Grid) -> Engine:
+    """Return the engine of one method, "dense" or "incremental", for the starts of a grid."""
+    if method not in ("dense", "incremental"):
+        raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
+    return Dense() if method == "dense" else Incremental.on_grid(grid)
+
+
 # From this many operations saved on, compiling the larger incremental program pays.
 WORTH_COMPILING = {"cpu": 2e11}
 WORTH_COMPILING_ELSEWHERE = 2e14
@@ -157,13 +167,9 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
     Raises:
       ValueError: `method` is none of the three.
     """
-    incremental = Incremental.on_grid(grid)
-    if method == "dense":
-        return (Dense(),)
-    if method == "incremental":
-        return (incremental,)
     if method != "auto":
-        raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
+        return (make_engine(method, grid),)
+    incremental = Incremental.on_grid(grid)
     arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
     image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
     dense, window = _operations(incremental, task.scorer.call, arrays, image)

@@ -2,9 +2,10 @@
 
 Integers and index arithmetic in NumPy: no model, no jit. Sizes and offsets are `(row, col)` pairs
 of pixels. A position's *start* is the top-left corner of its patch and may lie off the image; the
-patch is then clipped. Its *cell* is what it stands for: with a margin the stride-sized tile `margin`
-after the start, and without one the pixels that are nearest to the middle of its patch; the first
-and the last cell reach as far as their patches. Everything is separable: rows and columns never mix.
+patch is then clipped. Its *cell* is what it stands for: with a margin the stride-sized tile that
+begins `margin` after the start, and without one the pixels that are nearest to the middle of its
+patch, the outermost ones up to the patch's end. Everything is separable: rows and columns never
+mix.
 """
 
 from dataclasses import dataclass
@@ -247,9 +248,7 @@ def pair(value: int | Pair, name: str, *, least: int) -> Pair:
     """Return `value` as a (row, col) pair of ints of at least `least`; `name` is for the error."""
     both = (value, value) if isinstance(value, int | np.integer) else value
     is_pair = isinstance(both, tuple | list) and len(both) == 2
-    if not is_pair or not all(
-        isinstance(v, int | np.integer) and type(v) is not bool for v in both
-    ):
+    if not is_pair or any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in both):
         raise TypeError(
             f"`{name}` must be a whole number or a (row, col) pair of them: got {value!r}."
         )

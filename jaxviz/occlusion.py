@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz.blocks import Scores, execute
-from jaxviz.engines import Dense, choose_engines
+from jaxviz.engines import Dense, choose_engines, make_engine
 from jaxviz.fills import FillLike, check_fill, make_fill, outside_range
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import LabelOccluder, PatchOccluder
@@ -26,7 +26,7 @@ from jaxviz.programs import Task
 from jaxviz.progress import Progress
 from jaxviz.refine import Refinement, check_refinement, coarse_to_fine
 from jaxviz.result import Occlusion
-from jaxviz.scorer import Scorer, SplitScorer, check_output, split
+from jaxviz.scorer import Scorer, SplitScorer, split
 from jaxviz.segments import make_segments
 
 Method = Literal["auto", "dense", "incremental"]
@@ -57,7 +57,8 @@ def occlusion_scores(
       margin: by how many pixels the first patch starts before the image.
       fill: what the patch is made of, see `jaxviz.fills.make_fill`.
       border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
-      method: "dense" runs the whole network at every position.
+      method: "dense", as "auto", runs the whole network at every position; "incremental" runs it
+        once, and then again only on what each patch changes.
       batch_size: positions evaluated at a time; None: all in one batch.
 
     Returns:
@@ -76,18 +77,20 @@ def occlusion_scores(
     doi:10.1007/978-3-319-10590-1_53.
     """
     image = jnp.asarray(image)
-    _check_rank(image, 3)
+    _check_rank(image, "image", 3)
     image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
     grid = make_grid(image.shape[:2], patch=patch, stride=stride, margin=margin, border=border)
     filled = make_fill(fill)
     check_fill(filled, image[None])
-    occluder = PatchOccluder(filled, grid.patch)
-    canvas = occluder.prepare(image)
+    if batch_size is not None:
+        _check_batch_size(batch_size, "None")
+    engine = make_engine("dense" if method == "auto" else method, grid)
+    arrays, call, _ = split(f)
+    context = (call, arrays, PatchOccluder(filled, grid.patch))
+    states = jax.tree.map(lambda x: x[None], engine.prepare(*context, image))
 
     def score(starts: jax.Array) -> jax.Array:
-        scores = f(jax.vmap(lambda start: occluder.hide(canvas, start))(starts))
-        check_output(scores, len(starts))
-        return scores
+        return engine.evaluate(*context, states, starts, jnp.zeros(len(starts), bool))[0]
 
     starts = jnp.asarray(grid.starts.reshape(-1, 2))
     count = grid.size if batch_size is None else min(batch_size, grid.size)
@@ -170,6 +173,8 @@ def occlude(
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
     """
+    if batch_size != "auto":
+        _check_batch_size(batch_size, '"auto"')
     batch, single = checked_images(images)
     grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
     filled = checked_fill(fill, batch, complement)
@@ -177,11 +182,16 @@ def occlude(
     wanted = _positions_in(region, grid)
     task = make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
     task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
-    config = {"fill": str(filled), "channels": channels, "complement": complement, "region": region}
+    config = {
+        "fill": filled,
+        "channels": occluder.channels,
+        "complement": complement or None,
+        "region": region if region is None or isinstance(region, tuple) else "a mask",
+        "refine": refine,
+    }
     if refine is None:
         found = _score_all(task, wanted, batch_size, progress)
     elif region is None:
-        config["refine"] = check_refinement(refine)
         found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
     else:
         raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
@@ -231,6 +241,8 @@ def occlude_segments(
       >>> occ.scores[..., 0].tolist()
       [4.0, 4.0]
     """
+    if batch_size != "auto":
+        _check_batch_size(batch_size, '"auto"')
     batch, single = checked_images(images)
     segments = make_segments(labels, groups)
     if segments.image_shape != batch.shape[1:3]:
@@ -243,7 +255,8 @@ def occlude_segments(
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
     task = make_task(f, batch, occluder, positions, dtype, mesh, memory)
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
-    return _result(task, segments, found, single, {"fill": str(filled), "complement": complement})
+    config = {"fill": filled, "complement": complement or None}
+    return _result(task, segments, found, single, config)
 
 
 def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
@@ -261,20 +274,21 @@ def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
 
 
 class _Found(NamedTuple):
-    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), whether the run was interrupted, and
-    which positions are exact (None: all)."""
+    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), the runs that gave them, and which
+    positions are exact (None: all)."""
 
     scores: np.ndarray
     base: np.ndarray
-    partial: bool
+    runs: list[Scores]
     exact: np.ndarray | None = None
 
 
 def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> _Found:
-    values, interrupted = execute(task, batch_size=_check_batch(batch_size), progress=progress)
+    run = execute(task, batch_size=batch_size, progress=progress)
+    values = run.values
     scores = np.full((len(values), *wanted.shape, *values.shape[2:]), np.nan, values.dtype)
     scores[:, wanted] = values[:, 1:]
-    return _Found(scores, values[:, 0], interrupted)
+    return _Found(scores, values[:, 0], [run])
 
 
 def _score_refined(
@@ -284,7 +298,7 @@ def _score_refined(
 
     def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
         some = replace(task, images=image[None], positions=grid.starts[*positions.T])
-        runs.append(execute(some, batch_size=_check_batch(batch_size), progress=progress))
+        runs.append(execute(some, batch_size=batch_size, progress=progress))
         return runs[-1].values[0, 1:]
 
     scores, base, exact = [], [], []
@@ -293,48 +307,51 @@ def _score_refined(
         scores.append(found)
         exact.append(known)
         base.append(runs[-1].values[0, 0])
-    interrupted = any(run.partial for run in runs)
-    return _Found(np.stack(scores), np.stack(base), interrupted, np.stack(exact))
-
-
-def _check_batch(batch_size: Any) -> Any:
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ValueError(
-            f'`batch_size` must be "auto" or a whole number from 1: got {batch_size!r}.'
-        )
-    return batch_size
+    return _Found(np.stack(scores), np.stack(base), runs, np.stack(exact))
 
 
 def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) -> Occlusion:
-    if found.partial:
-        known = ~np.isnan(found.scores.reshape(*found.scores.shape[: 1 + len(grid.shape)], -1))
-        message = f"interrupted: {known.all(-1).sum()} of {known[..., 0].size} positions are scored"
-        warnings.warn(f"{message}; the rest is NaN.", stacklevel=3)
+    interrupted = any(run.partial for run in found.runs)
+    unknown = [np.isnan(run.values.reshape(*run.values.shape[:2], -1)) for run in found.runs]
+    if interrupted:
+        done = sum(int(np.sum(~nan.all(-1))) for nan in unknown)
+        count = sum(nan[..., 0].size for nan in unknown)
+        message = f"interrupted: {done} of {count} windows are scored; the rest is NaN."
+        warnings.warn(message, stacklevel=3)
+    elif any(nan.any() for nan in unknown):
+        warnings.warn("`f` gave NaN for some windows: maps leave them out.", stacklevel=3)
     record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
-    pairs = tuple((key, str(value)) for key, value in record.items() if value not in (None, False))
+    pairs = tuple((key, str(value)) for key, value in record.items() if value is not None)
     scores, base, exact = found.scores, found.base, found.exact
     if single:
         scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
-    return Occlusion(scores, base, grid, single, found.partial, pairs, exact)
+    return Occlusion(scores, base, grid, single, interrupted, pairs, exact)
 
 
-def _check_rank(images: jax.Array | np.ndarray, *ranks: int) -> None:
+def _check_batch_size(batch_size: int, default: str) -> None:
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be {default} or a whole number from 1: got {batch_size!r}."
+        )
+
+
+def _check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
     if images.ndim not in ranks:
-        hint = "; add a channel axis: images[..., None]" if images.ndim == 2 else ""
+        hint = f"; add a channel axis: {name}[..., None]" if images.ndim == 2 else ""
         wanted = "(H, W, C)" if ranks == (3,) else "(N, H, W, C) or (H, W, C)"
-        raise ValueError(f"`images` must be {wanted}: got an array of shape {images.shape}{hint}.")
+        raise ValueError(f"`{name}` must be {wanted}: got an array of shape {images.shape}{hint}.")
 
 
 def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the images as floats (N, H, W, C), and whether it was a single one."""
     array = np.asarray(images)
-    _check_rank(array, 3, 4)
+    _check_rank(array, "images", 3, 4)
     if array.size == 0:
         raise ValueError(f"`images` must hold at least one pixel: got shape {array.shape}.")
     if array.dtype.kind in "biu":
         array = array.astype(np.float32)
     elif not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"`images` must be numbers: got {array.dtype}.")
+        raise TypeError(f"`images` must be real numbers: got {array.dtype}.")
     if array.dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
         array = array.astype(np.float32)
     finite = np.isfinite(array)
@@ -366,12 +383,12 @@ def checked_channels(channels: Sequence[int] | None, images: np.ndarray) -> tupl
     """Return the channels as a tuple; ValueError unless the images have them."""
     if channels is None:
         return None
-    picked, count = tuple(int(c) for c in channels), images.shape[-1]
-    if not picked or min(picked) < 0 or max(picked) >= count:
+    picked, count = tuple(np.atleast_1d(channels).tolist()), images.shape[-1]
+    if not picked or any(channel not in range(count) for channel in picked):
         raise ValueError(
             f"`channels` must name some of the channels 0 to {count - 1}: got {picked}."
         )
-    return picked
+    return tuple(int(channel) for channel in picked)
 
 
 def _positions_in(region: Region | None, grid: Grid) -> np.ndarray:
@@ -379,7 +396,7 @@ def _positions_in(region: Region | None, grid: Grid) -> np.ndarray:
     if region is None:
         return np.ones(grid.shape, bool)
     mask = np.zeros(grid.image_shape, bool)
-    if isinstance(region, tuple):
+    if isinstance(region, tuple) and len(region) == 4:
         top, left, bottom, right = region
         mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
     elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:

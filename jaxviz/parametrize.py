@@ -91,12 +91,13 @@ def fourier(*, sd: float = 0.01, decay: float = 1.0) -> Parametrization:
         return sd * jax.random.normal(key, size, jnp.float32)
 
     def decode(spectrum: jax.Array, shape: Shape) -> jax.Array:
-        scaled = jax.lax.complex(spectrum[0], spectrum[1]) * _amplifier(shape, decay)
+        scaled = spectrum * _amplifier(shape, decay)[None]
+        scaled = jax.lax.complex(scaled[0], scaled[1])
         return jnp.fft.irfft2(scaled, s=shape[:2], axes=(0, 1)) / 4
 
     def encode(image: jax.Array, shape: Shape) -> jax.Array:
-        scaled = jnp.fft.rfft2(4 * image, axes=(0, 1)) / _amplifier(shape, decay)
-        return jnp.stack([scaled.real, scaled.imag])
+        scaled = jnp.fft.rfft2(4 * image, axes=(0, 1))
+        return jnp.stack([scaled.real, scaled.imag]) / _amplifier(shape, decay)[None]
 
     return Parametrization(init, decode, encode)
 

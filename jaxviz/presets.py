@@ -164,12 +164,16 @@ def monai(
       The preset.
 
     Raises:
-      ValueError: `overlap` is out of range.
+      ValueError: `overlap` is out of range, or `mode` is unknown.
 
     Source: https://docs.monai.io/en/stable/visualize.html
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"`overlap` must be in [0, 1): got {overlap}.")
+    if isinstance(mode, str) and mode not in ("gaussian", "mean_patch", "mean_img"):
+        raise ValueError(
+            f'`mode` must be a number, "mean_patch", "mean_img" or "gaussian": got {mode!r}.'
+        )
     shape = geometry.pair(window, "window", least=1)
     stride = tuple(
         w if w == d else max(1, int(w * (1 - overlap)))

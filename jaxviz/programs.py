@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil, prod
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ CPU_BATCH = 64
 # XLA's convolutions on a CPU run fastest at some small batch; a long run tries these.
 TRIED_CPU_BATCHES = (8, 16, 32)
 ROWS_WORTH_TRYING = 24 * max(TRIED_CPU_BATCHES)
-KEPT_PROGRAMS = 64
+KEPT_TASKS = 32
 
 
 class Block(NamedTuple):
@@ -64,6 +64,11 @@ class Task:
     def rows(self) -> int:
         """Rows of one image: the clean one and its positions."""
         return len(self.positions) + 1
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all images."""
+        return len(self.images) * self.rows
 
     @property
     def arguments(self) -> tuple[Any, Any]:
@@ -120,8 +125,8 @@ class Program:
       evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
       engine: which one.
       block: which shape.
-      bytes: what one call adds to the memory of a device.
-      score_shape: (..., K).
+      bytes: what one call adds to the memory of a device, with the states that it reads.
+      scores: shape and dtype of what `evaluate` returns.
     """
 
     prepare: Callable[..., Any]
@@ -129,11 +134,19 @@ class Program:
     engine: Engine
     block: Block
     bytes: int
-    score_shape: tuple[int, ...]
+    scores: jax.ShapeDtypeStruct
 
 
-_programs: OrderedDict[Hashable, Program] = OrderedDict()
-_fastest: dict[Hashable, tuple[Engine, Block]] = {}
+@dataclass
+class _Known:
+    """What was found out about all tasks that compile to the same programs."""
+
+    programs: dict[tuple[Engine, Block], Program] = field(default_factory=dict)
+    fastest: dict[tuple[Engine, ...], tuple[Engine, Block]] = field(default_factory=dict)
+    checked: set[Engine] = field(default_factory=set)
+
+
+_known_tasks: OrderedDict[Hashable, _Known] = OrderedDict()
 
 
 def choose(task: Task, batch_size: int | str = "auto") -> Program:
@@ -152,61 +165,74 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
       ValueError: the scorer's scores have the wrong shape or depend on the other images.
       MemoryError: a budget was set and not even a batch of one stays within it.
     """
-    preferred = task.engines[0]
-    if batch_size != "auto":
-        return compile_block(task, preferred, _cut(task, int(batch_size)))
-    on_cpu = task.device.platform == "cpu"
-    if task.rows * len(task.images) < ROWS_WORTH_TRYING:
-        return fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
-    key = _key(task)
-    if key not in _fastest:
-        batches = TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,)
-        tried = (fit(task, engine, batch) for engine in task.engines for batch in batches)
-        programs = {(program.engine, program.block): program for program in tried}
-        _fastest[key] = min(programs, key=lambda found: _seconds_per_row(task, programs[found]))
-    return compile_block(task, *_fastest[key])
+    known = _known(task)
+    program = _chosen(task, batch_size)
+    while program.engine not in known.checked:
+        try:
+            _check_rows(task, program)
+        except jax.errors.JaxRuntimeError as error:
+            program = halve(task, program, error)
+        else:
+            known.checked.add(program.engine)
+    return program
 
 
-def halve(task: Task, program: Program) -> Program:
-    """Return the program with blocks of half the size, and say so; for when memory ran out.
+def halve(task: Task, program: Program, error: jax.errors.JaxRuntimeError) -> Program:
+    """Return the program with blocks of half the size, and say so, if memory ran out.
 
     Raises:
+      JaxRuntimeError: `error` itself, if it tells of something else.
       MemoryError: a block of one image is the smallest there is.
     """
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        raise error
     size = prod(program.block)
     if size == 1:
-        raise MemoryError("not even one image at a time fits into memory; make the images smaller.")
+        message = "not even one image at a time fits into memory; make the images smaller."
+        raise MemoryError(message) from error
     warnings.warn(f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2)
-    smaller = compile_block(task, program.engine, _cut(task, size // 2))
-    _fastest[_key(task)] = (smaller.engine, smaller.block)
+    smaller = _compile(task, program.engine, _cut(task, size // 2))
+    _known(task).fastest[task.engines] = (smaller.engine, smaller.block)
     return smaller
 
 
-def compile_block(task: Task, engine: Engine, block: Block) -> Program:
-    """Return the program for one block shape, compiled unless it is known; checks the scorer."""
-    key = (_key(task), engine, block)
-    if key not in _programs:
-        program = _build(task, engine, block)
-        _check_rows(task, program)
-        _programs[key] = program
-        if len(_programs) > KEPT_PROGRAMS:
-            _programs.popitem(last=False)
-    _programs.move_to_end(key)
-    return _programs[key]
+def _chosen(task: Task, batch_size: int | str) -> Program:
+    known, preferred = _known(task), task.engines[0]
+    if batch_size != "auto":
+        return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
+    on_cpu = task.device.platform == "cpu"
+    if task.engines in known.fastest:
+        return _compile(task, *known.fastest[task.engines])
+    if task.total_rows < ROWS_WORTH_TRYING:
+        return fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
+    batches = TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,)
+    tried = (fit(task, engine, batch) for engine in task.engines for batch in batches)
+    programs = {(program.engine, program.block): program for program in tried}
+    fastest = min(programs, key=lambda found: _seconds_per_row(task, programs[found]))
+    known.fastest[task.engines] = fastest
+    return programs[fastest]
 
 
-def _key(task: Task) -> Hashable:
-    leaves = jax.tree.leaves(task.arguments)
-    shapes = tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
+def _compile(task: Task, engine: Engine, block: Block) -> Program:
+    """Return the program for one block shape, compiled unless it is known."""
+    programs = _known(task).programs
+    if (engine, block) not in programs:
+        programs[engine, block] = _build(task, engine, block)
+    return programs[engine, block]
+
+
+def _known(task: Task) -> _Known:
+    # A program holds for the numerical settings under which it was traced.
+    settings = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore
+    leaves, structure = jax.tree.flatten(task.arguments)
+    shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
     image = (task.images.shape[1:], str(task.images.dtype), task.positions.shape[1:])
-    return (
-        task.scorer.call,
-        task.engines,
-        jax.tree.structure(task.arguments),
-        shapes,
-        image,
-        task.mesh,
-    )
+    key = (task.scorer.call, structure, shapes, image, task.mesh, settings)
+    known = _known_tasks.setdefault(key, _Known())
+    _known_tasks.move_to_end(key)
+    if len(_known_tasks) > KEPT_TASKS:
+        _known_tasks.popitem(last=False)
+    return known
 
 
 def _cut(task: Task, batch: int) -> Block:
@@ -217,9 +243,9 @@ def _cut(task: Task, batch: int) -> Block:
 def fit(task: Task, engine: Engine, batch: int) -> Program:
     """Return the program with the largest batch up to `batch` that stays within the budget."""
     budget = memory_budget(task.device) if task.budget is None else task.budget
-    program = compile_block(task, engine, _cut(task, batch))
+    program = _compile(task, engine, _cut(task, batch))
     while program.bytes > budget and prod(program.block) > 1:
-        program = compile_block(task, engine, _cut(task, prod(program.block) // 2))
+        program = _compile(task, engine, _cut(task, prod(program.block) // 2))
     if task.budget is not None and program.bytes > budget:
         raise MemoryError(
             f"`memory` must hold at least one image's forward pass: that takes {program.bytes:,}"
@@ -236,7 +262,7 @@ def _build(task: Task, engine: Engine, block: Block) -> Program:
 
     def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
         scores = engine.evaluate(call, arrays, occluder, states, positions, clean)
-        return scores.astype(jnp.float32)
+        return scores.astype(jnp.float64 if scores.dtype == jnp.float64 else jnp.float32)
 
     if task.mesh is not None:
         everywhere, images, positions = task.spec(), task.spec("images"), task.spec("positions")
@@ -247,9 +273,10 @@ def _build(task: Task, engine: Engine, block: Block) -> Program:
     with_images = (*task.arguments, task.images_from(0, block))
     first = jax.jit(prepare).lower(*with_images).compile()
     with_rows = (*task.arguments, first(*with_images), *task.positions_from(0, block))
-    second = jax.jit(evaluate).lower(*with_rows).compile()
-    score_shape = jax.eval_shape(evaluate, *with_rows).shape[2:]
-    return Program(first, second, engine, block, program_bytes(second), score_shape)
+    lowered = jax.jit(evaluate).lower(*with_rows)
+    second = lowered.compile()
+    size = program_bytes(first) + program_bytes(second)
+    return Program(first, second, engine, block, size, lowered.out_info)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
@@ -258,13 +285,18 @@ def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable
 
 def _check_rows(task: Task, program: Program) -> None:
     """Raise ValueError if the clean image's score depends on what else is in the batch."""
-    states = program.prepare(*task.arguments, task.images_from(0, program.block))
+    images = task.images_from(0, program.block)
     positions, clean = task.positions_from(0, program.block)
+    low, high = images.min(), images.max()
+    negative = low + high - images[:, ::-1, ::-1] + np.asarray(low == high, images.dtype)
+    states, others = (program.prepare(*task.arguments, x) for x in (images, negative))
     alone, among = (
-        np.asarray(program.evaluate(*task.arguments, states, positions, rows))[0, 0]
-        for rows in (np.ones_like(clean), clean)
+        np.asarray(program.evaluate(*task.arguments, (*states[:-1], others[-1]), positions, rows))
+        for rows in (np.ones_like(clean), np.arange(len(clean)) == 0)
     )
-    if not np.allclose(alone, among, rtol=1e-2, atol=1e-3 * np.max(np.abs(alone)), equal_nan=True):
+    alone, among = alone[0, 0], among[0, 0]
+    size = np.max(np.abs(alone), where=np.isfinite(alone), initial=0)
+    if not np.allclose(alone, among, rtol=1e-2, atol=1e-3 * size, equal_nan=True):
         raise ValueError(
             "`f` must score every image by itself, but the score of an image changed by"
             f" {np.max(np.abs(alone - among)):.3g} when the other images of its batch changed; is a"

@@ -71,14 +71,15 @@ class Occlusion:
           uncovered: the value of pixels that no patch covers.
 
         Returns:
-          float32 (N, H, W); (H, W) for a single image.
+          (N, H, W), in the dtype of the scores; (H, W) for a single image.
 
         Raises:
           ValueError: the target is out of range, or an option is unknown.
         """
         picked, clean = select(self._batch(self.scores), self._batch(self.base), target)
         spread = self.grid.spread(compare(picked, clean, score), reduce, weights=weights)
-        filled = np.where(np.isnan(spread), uncovered, spread).astype(np.float32)
+        with np.errstate(over="ignore"):  # a relative drop may exceed float32
+            filled = np.where(np.isnan(spread), uncovered, spread).astype(self.scores.dtype)
         return filled[0] if self.single else filled
 
     def class_map(self) -> np.ndarray:

@@ -6,6 +6,7 @@ trained further, or another one of the same structure, runs the program that is 
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ def split(f: Scorer) -> SplitScorer:
 
     Raises:
       TypeError: `f` cannot be called.
+      ValueError: `f` is a Keras model on another backend than JAX.
 
     Example:
       >>> parts = split(Partial(lambda weight, images: images.mean((1, 2)) * weight, jnp.ones(3)))
@@ -93,6 +95,12 @@ def split(f: Scorer) -> SplitScorer:
 
 def _as_pytree(f: Any) -> Any:
     if hasattr(f, "stateless_call") and hasattr(f, "trainable_variables"):
+        backend = sys.modules["keras"].backend.backend()
+        if backend != "jax":
+            raise ValueError(
+                "`f` is a Keras model and must run on JAX (set KERAS_BACKEND=jax before Keras is"
+                f" imported): got {backend}."
+            )
         variables = [
             [v.value for v in f.trainable_variables],
             [v.value for v in f.non_trainable_variables],

@@ -14,7 +14,7 @@ class Segments:
     """Groups of labelled pixels, such as superpixels; each group is a position.
 
     Attributes:
-      labels: int32 (height, width), the label of every pixel, from 0.
+      labels: int64 (height, width), the label of every pixel, from 0.
       groups: the labels that each position occludes at once.
 
     Example:
@@ -85,6 +85,14 @@ class Segments:
         per_label = np.divide(total, divisor, out=np.full_like(total, np.nan), where=count > 0)
         return per_label[..., self.indices]
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Segments):
+            return NotImplemented
+        return self.groups == other.groups and np.array_equal(self.labels, other.labels)
+
+    def __hash__(self) -> int:
+        return hash((self.groups, self.labels.shape, self.labels.tobytes()))
+
     def __str__(self) -> str:
         return f"{len(self.groups)} segment{'s' * (len(self.groups) != 1)}"
 
@@ -119,4 +127,4 @@ def make_segments(
     if unknown or not several or not all(several):
         got = unknown or "an empty group"
         raise ValueError(f"`groups` must name labels of the image: got {got}.")
-    return Segments(image.astype(np.int32), several)
+    return Segments(image.astype(np.int64), several)

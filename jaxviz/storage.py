@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -44,13 +43,15 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     if occlusion.exact is not None:
         arrays["exact"] = occlusion.exact
     file = Path(path)
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-        try:
-            np.savez_compressed(part, allow_pickle=False, **arrays)
-            part.close()
-            os.replace(part.name, file)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        os.replace(part, file)
+    except OSError as error:
+        raise OSError(f"`path` must be writable: {file} is not ({error.strerror}).") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_occlusion(path: str | Path) -> Occlusion:
@@ -73,7 +74,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
     if not file.is_file():
         raise FileNotFoundError(f"`path` must name a saved occlusion: there is none at {file}.")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             record = json.loads(str(arrays["record"]))
             if record["format"] != FORMAT:
                 raise ValueError(record["format"])

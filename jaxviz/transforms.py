@@ -272,7 +272,8 @@ def _interpolation(size: int, factor: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def _gaussian(size: int, sigma: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Row i holds a Gaussian about i, what falls off the edge added to the edge pixel."""
     reach = jnp.arange(-size, 2 * size, dtype=jnp.float32)
-    weights = jnp.exp(-0.5 * jnp.square((reach[None] - jnp.arange(size)[:, None]) / sigma))
+    distance = reach[None] - jnp.arange(size, dtype=jnp.float32)[:, None]
+    weights = jnp.exp(-0.5 * jnp.square(distance / sigma))
     inside = weights[:, size : 2 * size]
     inside = inside.at[:, 0].add(weights[:, :size].sum(1))
     inside = inside.at[:, -1].add(weights[:, 2 * size :].sum(1))

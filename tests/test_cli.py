@@ -4,13 +4,14 @@ import json
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxviz import load_occlusion, occlude
+from jaxviz import load_occlusion, occlude, presets
 from jaxviz.cli import main
 from jaxviz.commands import bundled_model, read_class_names
 from jaxviz.datasets import load_digits
@@ -75,14 +76,15 @@ def test_occlude_writes_what_the_api_computes(tmp_path, capsys, model):
     out = tmp_path / "out"
     command = f"occlude bundled digits --limit 2 --patch 8 --stride 4 --target true --out {out}"
     status, printed, _ = run(command, capsys)
-    assert status == 0 and "6 × 6 positions" in printed
+    assert status == 0 and "6×6 positions, patch 8×8" in printed
     assert names_in(out) == ["maps.npz", "occlusion.png", "overlay.png", "scores.npz"]
     images, labels = load_digits("test")
     occ = occlude(model, images[:2], patch=8, stride=4)
     with np.load(out / "maps.npz") as maps:
         np.testing.assert_allclose(maps["heatmaps"], occ.heatmap(labels[:2]), atol=1e-6)
         np.testing.assert_array_equal(maps["class_maps"], occ.class_map())
-        assert json.loads(str(maps["settings"]))["patch"] == [8, 8]
+        settings = json.loads(str(maps["settings"]))
+        assert settings["patch"] == [8, 8] and settings["score"] == "drop"
         assert list(maps["names"]) == ["digits[0]", "digits[1]"]
     np.testing.assert_allclose(load_occlusion(out / "scores.npz").scores, occ.scores, atol=1e-6)
 
@@ -92,7 +94,7 @@ def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
     classes.write_text(json.dumps({str(i): [f"n{i}", f"digit_{i}"] for i in range(10)}))
     command = (
         f"occlude bundled {photo} --invert --mean 0.25 --std 2 --patch 9,7 --stride 5,6"
-        f" --margin 2,3 --border clip --fill -0.1 --method dense --batch-size 3 --target 'digit 4'"
+        f" --margin 2,3 --border clip --fill 0.1 --method dense --batch-size 3 --target 'digit 4'"
         f" --score log_odds_drop --reduce sum --robust 99 --outline --top 2 --classes {classes}"
         f" --out {tmp_path / 'out'}"
     )
@@ -101,10 +103,27 @@ def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
     grey = np.asarray(Image.open(photo), np.float32) / 255 @ np.float32([0.299, 0.587, 0.114])
     small = Image.fromarray(grey).resize((28, 28), Image.Resampling.BILINEAR)
     image = ((0.75 - np.asarray(small)) / 2)[..., None]
-    occ = occlude(model, image, patch=(9, 7), stride=(5, 6), margin=(2, 3), fill=-0.1)
+    occ = occlude(model, image, patch=(9, 7), stride=(5, 6), margin=(2, 3), fill=0.1)
     expected = occ.heatmap(4, "log_odds_drop", "sum")
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         np.testing.assert_allclose(maps["heatmaps"][0], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["seed:4", "captum:14,7", "xplique:7,7", "pair:15", "tf_explain:7", "monai:16"]
+)
+def test_presets_are_those_of_the_api(tmp_path, capsys, model, name):
+    command = f"occlude bundled digits --limit 1 --preset {name} --target 3 --out {tmp_path}"
+    assert run(command, capsys)[0] == 0
+    word, sizes = name.split(":")
+    extra = {"image_shape": (28, 28)} if word == "monai" else {}
+    preset = getattr(presets, word)(*map(int, sizes.split(",")), **extra)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fill of tf_explain is for bytes
+        occ = occlude(model, load_digits("test")[0][:1], **preset.occlude)
+    with np.load(tmp_path / "maps.npz") as maps:
+        expected = occ.heatmap(3, **preset.heatmap)
+        np.testing.assert_allclose(maps["heatmaps"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("fill", ["mean", "patch_mean", "blur:2", "0.5"])
@@ -114,7 +133,7 @@ def test_fills_have_names(tmp_path, capsys, fill):
 
 
 def test_maximize_writes_images_in_the_range(tmp_path, capsys):
-    command = f"maximize bundled --units 3,8 --steps 5 --range=-1,1 --out {tmp_path}"
+    command = f"maximize bundled --units 3,8 --steps 40 --range=-1,1 --out {tmp_path}"
     status, printed, _ = run(command, capsys)
     assert status == 0 and "wrote maximize.png" in printed
     assert names_in(tmp_path) == ["images.npz", "maximize.png"]
@@ -173,6 +192,10 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"occlude bundled {x} --target 10": "`target` must be a class from 0 to 9",
         f"occlude bundled {x} --target true": "`--target true` needs labels",
         f"occlude bundled {x} --target zebra": "`--target` must be a number",
+        f"occlude bundled {x} --preset lime:3": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --preset seed:4,4": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --preset seed:0": "`size` must",
+        f"occlude bundled {x} --preset seed": "`--preset` must be NAME:SIZE",
         f"occlude bundled {x} --classes {folder}/names": "must be JSON",
         f"occlude bundled {x} --classes {folder}/none": "none",
         f"occlude bundled {x} --mean 1,2": "`mean` must be one number or one per channel",

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import slow_blur, slow_fading, slow_paste
 
 from jaxviz import fills
 from jaxviz.occluders import PatchOccluder
-from oracles import slow_blur, slow_fading, slow_paste
 
 SHAPE, PATCH = (6, 8, 3), (3, 4)
 STARTS = [(0, 0), (1, 2), (-2, -3), (4, 6), (3, 4)]
@@ -242,7 +242,7 @@ def test_bad_parameters_are_refused(image):
         fills.soft(0.0, np.full((2, 2), 1.5))
     with pytest.raises(ValueError, match=r"`mask` must be .* of shape \(4,\)"):
         fills.soft(0.0, np.ones(4))
-    with pytest.raises(ValueError, match=r"`mask` must have the patch's shape \(3, 4\): got \(2, 2"):
+    with pytest.raises(ValueError, match=r"`mask` must have the patch's shape \(3, 4\): got"):
         hidden(fills.soft(0.0, np.ones((2, 2))), image, (0, 0))
     with pytest.raises(ValueError, match=r"`fill` must make patches of shape .* it made \(3, 4\)"):
         hidden(lambda under, start: under[..., 0], image, (0, 0))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxviz.incremental import _jax
+from jaxviz.incremental import lower
 from jaxviz.incremental.cost import flops
 from jaxviz.incremental.program import (
     Equation,
@@ -131,7 +131,10 @@ class Planner:
 
     def paste(self) -> Read:
         """Plan to read the image's window, with the patch, which may overhang, pasted over it."""
-        image, held = self.program.image, [Span(a, at.starts, at.patch) for a, at in enumerate(self.positions)]
+        image, held = (
+            self.program.image,
+            [Span(a, at.starts, at.patch) for a, at in enumerate(self.positions)],
+        )
         shape = self.shape(image)
         ask = Ask(self.spans(self.reaches[image], shape))
         return plan_read(image, shape, (*held, None), ask, self.table, self.slots)
@@ -176,7 +179,9 @@ class Planner:
         reaches = tuple(self.result_reach(eqn, access, a) for a in range(len(site.result)))
         spans = self.spans(reaches, site.result)
         share = prod(
-            span.size / dim for span, dim in zip(spans, site.result, strict=True) if span is not None
+            span.size / dim
+            for span, dim in zip(spans, site.result, strict=True)
+            if span is not None
         )
         if share == 1:
             return None, whole, "needs all of a changed operand"
@@ -323,7 +328,7 @@ def _update(body: Body, base: Base, patch: jax.Array, start: jax.Array) -> Any:
     known = {body.program.image: read(body.paste, patch, base.saved, cursor)}
     for step in body.steps:
         args = [fetch(plan) for plan in step.reads]
-        results = _jax.bind(step.equation.primitive, step.params, args)
+        results = lower.bind(step.equation.primitive, step.params, args)
         known.update(zip(step.equation.results, results, strict=True))
     scores = [_on_grid(body, start, fetch(plan)) for plan in body.outputs]
     return body.tree.unflatten(scores)

@@ -186,7 +186,8 @@ def pad(site: Site) -> Access:
     """Output o reads input o - low; padding between elements makes an axis whole."""
     config = site.params["padding_config"]
     follows = tuple(
-        Follow(a, Stencil(low=low)) if inner == 0 else None for a, (low, _, inner) in enumerate(config)
+        Follow(a, Stencil(low=low)) if inner == 0 else None
+        for a, (low, _, inner) in enumerate(config)
     )
     return Access((follows, ()), site.operands[1])
 

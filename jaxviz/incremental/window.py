@@ -110,7 +110,9 @@ def plan_read(
     if isinstance(operand, Constant):
         return Read(operand, None, False, ())
     held: Spans = window if window is not None else (None,) * len(shape)
-    axes = [_Axis.of(*args, window is not None) for args in zip(shape, held, ask.spans, strict=True)]
+    axes = [
+        _Axis.of(*args, window is not None) for args in zip(shape, held, ask.spans, strict=True)
+    ]
     if window is not None and all(axis.inside for axis in axes):
         cuts = tuple(axis.cut_window(table) for axis in axes)
         return Read(operand, None, True, cuts)
@@ -200,8 +202,10 @@ def read(plan: Read, window: jax.Array | None, saved: Mapping | Sequence, cursor
     sizes = [cut.size for cut in plan.cuts]
     source = window if plan.slot is None else saved[plan.slot]
     starts = [cut.start for cut in plan.cuts]
-    region = source if _whole(starts, sizes, source) else lax.dynamic_slice(
-        source, cursor.at(starts), sizes
+    region = (
+        source
+        if _whole(starts, sizes, source)
+        else lax.dynamic_slice(source, cursor.at(starts), sizes)
     )
     if plan.slot is not None and plan.windowed:
         paste = cursor.at([cut.paste for cut in plan.cuts])

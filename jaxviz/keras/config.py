@@ -1,37 +1,32 @@
-"""Configuration to architecture: Sequential and Functional, of Keras 1 to 3, become one kind of graph.
+"""Configuration to architecture: Sequential and Functional models of Keras 1 to 3, as one graph.
 
-A `Model` has layers, each with its configuration in today's spelling, and calls in an order in which each
-follows the calls it reads from. Nothing here knows what a layer computes.
+A `Model` has layers, each with its configuration in today's spelling, and calls in an order in
+which each follows the calls that it reads from. Nothing here knows what a layer computes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.fields import MAX_SIZE, is_integer
 from jaxviz.keras.legacy import modernise
+from jaxviz.keras.nodes import (
+    Call,
+    Nodes,
+    Ref,
+    in_order,
+    parse_node,
+    refs,
+    shift_nested,
+    structure,
+)
+from jaxviz.keras.operators_tf import translate_function, translate_node
 
 MAX_LAYERS = 20_000
 MAX_CALLS = 100_000
 MODELS = ("Functional", "Model", "Sequential")
-
-
-class Ref(NamedTuple):
-    """Output number `tensor` of call number `node` of a layer."""
-
-    layer: str
-    node: int
-    tensor: int
-
-
-class Call(NamedTuple):
-    """One use of a layer; `args` and `kwargs` are nested tuples whose leaves are constants and Refs."""
-
-    layer: str
-    node: int
-    args: tuple
-    kwargs: tuple[tuple[str, Any], ...] = ()
 
 
 class Input(NamedTuple):
@@ -44,12 +39,18 @@ class Input(NamedTuple):
 
 @dataclass
 class Layer:
-    """One layer of the architecture; `model` is set when the layer is itself a model."""
+    """One layer of the architecture.
+
+    `model` is set when the layer is itself a model; `renames` and `constants` when it stands for a
+    TensorFlow operation: new names of keyword arguments, and constant positional ones.
+    """
 
     name: str
     class_name: str
     config: dict[str, Any]
     model: "Model | None" = None
+    renames: dict[str, str] | None = None
+    constants: dict[int, Any] | None = None
 
 
 @dataclass
@@ -63,31 +64,27 @@ class Model:
     calls: list[Call] = field(default_factory=list)
     outputs: Any = ()
     input_structure: Any = None
-
-    @property
-    def size(self) -> int:
-        """The number of calls that one evaluation makes, nested models included."""
-        nested = {layer.name: layer.model.size for layer in self.layers if layer.model}
-        return sum(1 + nested.get(call.layer, 0) for call in self.calls)
+    size: int = 0
 
 
 def parse_model(config: Mapping[str, Any], input_shape: tuple | None = None) -> Model:
     """An architecture from `{"class_name": ..., "config": ...}`."""
     try:
-        model = _parse(config, input_shape)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        return _parse(config, input_shape)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if isinstance(error, KerasFileError):
+            raise
         raise KerasFileError(f"The architecture is damaged: {error!r}.") from error
     except RecursionError as error:
         raise KerasFileError("The architecture is nested too deeply to be one.") from error
-    return model
 
 
 def _parse(config: Mapping[str, Any], input_shape: tuple | None) -> Model:
     class_name, inner = config.get("class_name"), config.get("config")
-    if class_name not in MODELS:
+    if not isinstance(class_name, str) or class_name not in MODELS:
         raise KerasFileError(
-            f"The model is a {str(class_name)[:60]!r}, a class of its author's own; only Sequential and "
-            "Functional models say what they compute."
+            f"The model is of class {str(class_name)[:60]!r}, its author's own; only Sequential "
+            "and Functional models say what they compute."
         )
     if isinstance(inner, list):
         inner = {"name": "sequential", "layers": inner}
@@ -99,19 +96,28 @@ def _parse(config: Mapping[str, Any], input_shape: tuple | None) -> Model:
         )
     model = Model(str(inner.get("name", "model")), class_name)
     if class_name == "Sequential" or "input_layers" not in inner:
-        shape = input_shape or _built_shape(config, inner)
-        _parse_sequential(model, inner, shape)
+        _parse_sequential(model, inner, input_shape or _built_shape(config, inner))
     else:
         _parse_functional(model, inner)
-    names = [layer.name for layer in model.layers]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise KerasFileError(f'Two layers of the model have the same name, "{twice}".')
+    _check_size(model)
+    return model
+
+
+def _check_names(layers: list[Layer], inputs: Iterable[str]) -> None:
+    seen = set(inputs)
+    for layer in layers:
+        if layer.name in seen:
+            raise KerasFileError(f'Two layers of the model have the same name, "{layer.name}".')
+        seen.add(layer.name)
+
+
+def _check_size(model: Model) -> None:
+    nested = {layer.name: layer.model.size for layer in model.layers if layer.model}
+    model.size = sum(1 + nested.get(call.layer, 0) for call in model.calls)
     if model.size > MAX_CALLS:
         raise KerasFileError(
             f"The model calls its layers {model.size} times; {MAX_CALLS} is the limit."
         )
-    return model
 
 
 def _built_shape(config: Mapping, inner: Mapping) -> tuple | None:
@@ -125,18 +131,62 @@ def _parse_layer(entry: Mapping[str, Any]) -> Layer:
     class_name, config = entry["class_name"], entry.get("config")
     if not isinstance(class_name, str):
         raise KerasFileError("A layer of the model has no class name.")
-    if class_name in MODELS:
+    if class_name in MODELS and _origin(entry) != "own":
         model = _parse(entry, None)
-        if isinstance(config, Mapping):
-            name = config.get("name", entry.get("name", model.name))
-        else:
-            name = entry.get("name", model.name)
-        return Layer(_name(name), class_name, {}, model)
+        named = isinstance(config, Mapping) and "name" in config
+        return Layer(_name(config["name"] if named else entry.get("name")), class_name, {}, model)
     if not isinstance(config, Mapping):
         raise KerasFileError(f"A layer of class {class_name[:60]} has no configuration.")
-    name = _name(entry.get("name", config.get("name")))
+    name = _name(entry.get("name") or config.get("name"))
+    origin = _origin(entry)
+    if origin == "operation":
+        return Layer(name, f"ops.{class_name}", dict(config))
+    if origin == "own":
+        return Layer(name, f"{entry.get('module') or 'own'}>{class_name}", dict(config))
+    if class_name in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
+        return _operation(name, class_name, config)
     modern_class, modern = modernise(class_name, config)
     return Layer(name, modern_class, modern)
+
+
+def _origin(entry: Mapping[str, Any]) -> str:
+    """Where a class comes from: "keras", "operation", or "own" for a class of the author's.
+
+    A class of the author's may well be called Conv2D.
+    """
+    module, registered = entry.get("module"), entry.get("registered_name")
+    if isinstance(module, str):
+        if module.startswith(("keras.src.ops", "keras.ops")):
+            return "operation"
+        family = module.split(".")[0]
+        return "keras" if family in ("keras", "tensorflow", "tf_keras") else "own"
+    if registered is not None:
+        return "own"
+    return "operation" if _is_bare(entry) else "keras"
+
+
+def _is_bare(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is an operation in an HDF5 file of Keras 3, which leaves the module out.
+
+    The layers of that time all have a `trainable` field; operations have none.
+    """
+    config, inbound = entry.get("config"), entry.get("inbound_nodes")
+    of_keras_3 = isinstance(inbound, list) and inbound and isinstance(inbound[0], Mapping)
+    return bool(of_keras_3 and isinstance(config, Mapping) and "trainable" not in config)
+
+
+def _operation(name: str, class_name: str, config: Mapping[str, Any]) -> Layer:
+    """A TensorFlow operation as one of Keras 3's."""
+    if class_name == "TensorFlowOpLayer":
+        node = translate_node(config)
+        if node is not None:
+            return Layer(name, f"ops.{node[0]}", {}, constants=node[1])
+    else:
+        function = translate_function(config)
+        if function is not None:
+            return Layer(name, f"ops.{function[0]}", {}, renames=function[1])
+    what = config.get("function", config.get("symbol", "unknown"))
+    return Layer(name, f"{class_name} of {str(what)[:60]}", {})
 
 
 def _name(name: Any) -> str:
@@ -152,7 +202,7 @@ def _shape(value: Any) -> tuple[int | None, ...]:
     for size in value:
         if size is not None and not (is_integer(size) and 1 <= size <= MAX_SIZE):
             raise KerasFileError(
-                f"An input's shape must hold sizes up to {MAX_SIZE}, got {size!r}."
+                f"An input's shape must hold sizes up to {MAX_SIZE}, got {str(size)[:60]}."
             )
     return tuple(value)
 
@@ -180,30 +230,32 @@ def _input(layer: Layer) -> Input:
 
 def _parse_sequential(model: Model, inner: Mapping, built_shape: tuple | None) -> None:
     layers = [_parse_layer(entry) for entry in inner["layers"]]
-    if layers and layers[0].class_name == "InputLayer":
-        model.inputs = [_input(layers[0])]
+    if not layers:
+        raise KerasFileError("The Sequential model has no layers.")
+    if layers[0].class_name == "InputLayer":
+        entry = _input(layers[0])
         layers = layers[1:]
-    elif layers:
+    else:
         shape = _declared_input(layers[0])
         if shape is None and built_shape is not None:
             shape = _shape(built_shape)
         dtype = "int32" if layers[0].class_name == "Embedding" else "float32"
-        model.inputs = [Input("input", shape, dtype)]
-    if not layers:
-        raise KerasFileError("The Sequential model has no layers.")
-    here = Ref(model.inputs[0].name, 0, 0)
+        entry = Input(f"{layers[0].name}_input", shape, dtype)
+    if entry.shape is None and built_shape is not None:
+        entry = entry._replace(shape=_shape(built_shape))
+    here = Ref(entry.name, 0, 0)
+    model.inputs, model.input_structure = [entry], here
     for layer in layers:
-        if layer.class_name == "InputLayer" or layer.name == model.inputs[0].name:
+        if layer.class_name == "InputLayer":
             raise KerasFileError(f'Layer "{layer.name}" of the Sequential model is a second input.')
         model.calls.append(Call(layer.name, 0, (here,)))
         here = Ref(layer.name, 0, 0)
-    model.layers = layers
-    model.outputs = here
-    model.input_structure = Ref(model.inputs[0].name, 0, 0)
+    _check_names(layers, [entry.name])
+    model.layers, model.outputs = layers, here
 
 
 def _parse_functional(model: Model, inner: Mapping) -> None:
-    nodes: dict[tuple[str, int], Call] = {}
+    nodes: Nodes = {}
     inputs: dict[str, Input] = {}
     for entry in inner["layers"]:
         layer = _parse_layer(entry)
@@ -216,167 +268,45 @@ def _parse_functional(model: Model, inner: Mapping) -> None:
         inbound = entry.get("inbound_nodes")
         if not isinstance(inbound, list) or not inbound:
             raise KerasFileError(f'Layer "{layer.name}" is not connected to anything.')
-        for node, described in enumerate(inbound):
-            args, kwargs = parse_node(described)
-            nodes[layer.name, node] = Call(layer.name, node, args, kwargs)
-    if inputs.keys() & {layer.name for layer in model.layers}:
-        raise KerasFileError("An input and a layer of the model have the same name.")
-    outputs = _structure(inner["output_layers"])
-    offsets = _node_offsets(nodes, outputs)
-    nodes = {key: _shifted(call, offsets) for key, call in nodes.items()}
-    model.outputs = _shifted_refs(outputs, offsets)
-    model.input_structure = _structure(inner["input_layers"])
-    model.inputs = [_lookup_input(inputs, ref) for ref in refs(model.input_structure)]
-    if len(model.inputs) != len(inputs):
-        raise KerasFileError("An input layer of the model is not among its inputs.")
-    model.calls = _in_order(nodes, set(inputs), model.outputs)
+        for number, described in enumerate(inbound):
+            nodes[layer.name, number] = _call(layer, number, described)
+    _check_names(model.layers, inputs)
+    nodes, model.outputs = shift_nested(nodes, structure(inner["output_layers"]))
+    model.input_structure = structure(inner["input_layers"])
+    names = [ref.layer for ref in refs(model.input_structure)]
+    if sorted(names) != sorted(inputs):
+        raise KerasFileError("The inputs of the model are not those of its input layers.")
+    model.inputs = [inputs[name] for name in names]
+    model.calls = in_order(nodes, set(inputs), model.outputs)
 
 
-def _lookup_input(inputs: Mapping[str, Input], ref: Ref) -> Input:
-    if ref.layer not in inputs:
-        raise KerasFileError(
-            f'The model names "{ref.layer}" as an input, which is not an InputLayer.'
-        )
-    return inputs[ref.layer]
+def _call(layer: Layer, number: int, described: Any) -> Call:
+    args, kwargs = parse_node(described)
+    if layer.renames is not None:
+        kwargs = _renamed(layer, kwargs)
+    if layer.constants:
+        args = _with_constants(args, layer.constants)
+    return Call(layer.name, number, args, tuple(kwargs.items()))
 
 
-def _is_ref(value: Any) -> bool:
-    """["layer", 0, 0], with Keras 2's keyword arguments as a possible fourth item."""
-    return (
-        isinstance(value, list | tuple)
-        and len(value) in (3, 4)
-        and isinstance(value[0], str)
-        and is_integer(value[1])
-        and is_integer(value[2])
-        and (len(value) == 3 or isinstance(value[3], Mapping))
-    )
+def _renamed(layer: Layer, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """TensorFlow's keyword arguments under our names; its list of sizes for a split as indices."""
+    renames, renamed = layer.renames or {}, {}
+    for key, value in kwargs.items():
+        if value is None or key == "name":
+            continue
+        if key not in renames:
+            raise KerasFileError(f'Layer "{layer.name}" has an argument `{key}`, not handled.')
+        if key == "num_or_size_splits" and isinstance(value, tuple):
+            value = tuple(accumulate(value[:-1]))
+        renamed[renames[key]] = value
+    return renamed
 
 
-def _structure(value: Any) -> Any:
-    """The inputs or outputs of a model: a Ref, or a tuple or dictionary of them."""
-    if _is_ref(value):
-        return Ref(*value[:3])
-    if isinstance(value, Mapping):
-        return tuple((str(key), _structure(item)) for key, item in value.items())
-    items = tuple(_structure(item) for item in value)
-    return items[0] if len(items) == 1 and isinstance(items[0], Ref) else items
-
-
-def parse_node(node: Any) -> tuple[tuple, tuple]:
-    """One entry of `inbound_nodes`, of any Keras: (args, kwargs) with Refs at the leaves."""
-    if isinstance(node, Mapping):
-        args = tuple(freeze(arg) for arg in node["args"])
-        return args, _keywords(node.get("kwargs", {}), old=False)
-    if _is_ref(node):
-        node = [node]
-        flat = True
-    else:
-        flat = len(node) == 1
-    kwargs: dict[str, Any] = {}
-    tensors = []
-    for item in node:
-        if not _is_ref(item):
-            raise KerasFileError(f"A connection of the model is unreadable: {str(item)[:60]}.")
-        tensors.append(Ref(*item[:3]))
-        if len(item) == 4:
-            kwargs.update(item[3])
-    args = (tensors[0],) if flat and len(tensors) == 1 else (tuple(tensors),)
-    return args, _keywords(kwargs, old=True)
-
-
-def _keywords(kwargs: Mapping[str, Any], *, old: bool) -> tuple[tuple[str, Any], ...]:
-    """A call's keyword arguments; what only says "not in training, no mask" is left out."""
-    if kwargs.get("training"):
-        raise KerasFileError(
-            "A layer of the model is always in training mode, which is not inference."
-        )
-    if kwargs.get("mask") is not None:
-        raise KerasFileError("A layer of the model is given a mask, which is not handled.")
-    return tuple(
-        (key, freeze(value, old=old))
-        for key, value in kwargs.items()
-        if key not in ("training", "mask")
-    )
-
-
-def freeze(value: Any, *, old: bool = False) -> Any:
-    """JSON as hashable constants, with Refs where a tensor stands; `old` is Keras 2's ["layer", 0, 0]."""
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "__keras_tensor__":
-            return Ref(*value["config"]["keras_history"])
-        return tuple(("__dict__" + str(k), freeze(v, old=old)) for k, v in value.items())
-    if isinstance(value, list):
-        if old and _is_ref(value):
-            return Ref(*value[:3])
-        return tuple(freeze(item, old=old) for item in value)
-    return value
-
-
-def refs(value: Any) -> Iterator[Ref]:
-    """Every Ref in nested tuples, in order."""
-    if isinstance(value, Ref):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from refs(item)
-
-
-def call_refs(call: Call) -> list[Ref]:
-    """Everything a call reads."""
-    return [*refs(call.args), *refs(call.kwargs)]
-
-
-def _node_offsets(nodes: Mapping[tuple[str, int], Call], outputs: Any) -> dict[str, int]:
-    """Keras 2 counts a nested model's calls from 1: its own construction was number 0."""
-    highest: dict[str, int] = {}
-    for ref in [*refs(outputs), *(r for call in nodes.values() for r in call_refs(call))]:
-        highest[ref.layer] = max(ref.node, highest.get(ref.layer, 0))
-    counts: dict[str, int] = {}
-    for layer, _ in nodes:
-        counts[layer] = counts.get(layer, 0) + 1
-    return {layer: 1 for layer, count in counts.items() if highest.get(layer, 0) == count}
-
-
-def _shifted_refs(value: Any, offsets: Mapping[str, int]) -> Any:
-    if isinstance(value, Ref):
-        return value._replace(node=value.node - offsets.get(value.layer, 0))
-    if isinstance(value, tuple):
-        return tuple(_shifted_refs(item, offsets) for item in value)
-    return value
-
-
-def _shifted(call: Call, offsets: Mapping[str, int]) -> Call:
-    return call._replace(
-        args=_shifted_refs(call.args, offsets), kwargs=_shifted_refs(call.kwargs, offsets)
-    )
-
-
-def _in_order(nodes: dict[tuple[str, int], Call], inputs: set[str], outputs: Any) -> list[Call]:
-    """Calls sorted so that each follows what it reads; a cycle or a missing layer is an error."""
-    reads = {}
-    for key, call in nodes.items():
-        reads[key] = {(r.layer, r.node) for r in call_refs(call) if r.layer not in inputs}
-    readers: dict[tuple[str, int], list] = {key: [] for key in nodes}
-    final = {(r.layer, r.node) for r in refs(outputs) if r.layer not in inputs}
-    for key, sources in [*reads.items(), (None, final)]:
-        for source in sources:
-            if source not in readers:
-                raise KerasFileError(f'The model reads from "{source[0]}", which it does not have.')
-            readers[source].append(key)
-    if not all(readers.values()):
-        unread = next(key for key, value in readers.items() if not value)
-        raise KerasFileError(f'Layer "{unread[0]}" is not connected to the output of the model.')
-    waiting = {key: len(sources) for key, sources in reads.items()}
-    ready = [key for key, count in waiting.items() if count == 0]
-    ordered = []
-    for key in ready:
-        ordered.append(nodes[key])
-        for reader in readers[key]:
-            if reader is not None:
-                waiting[reader] -= 1
-                if waiting[reader] == 0:
-                    ready.append(reader)
-    if len(ordered) != len(nodes):
-        stuck = next(key for key, count in waiting.items() if count)
-        raise KerasFileError(f'The model is cyclic: layer "{stuck[0]}" needs its own output.')
-    return ordered
+def _with_constants(args: tuple, constants: Mapping[int, Any]) -> tuple:
+    tensors = list(args[0] if isinstance(args[0], tuple) and not isinstance(args[0], Ref) else args)
+    total = len(tensors) + len(constants)
+    if not all(0 <= position < total for position in constants):
+        raise KerasFileError("A TensorFlow operation of the model has misplaced constants.")
+    rest = iter(tensors)
+    return tuple(constants[i] if i in constants else next(rest) for i in range(total))

@@ -1,6 +1,5 @@
 """Activations, as functions of an array and as layers of their own."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxviz.keras.converter import Converter, Weights, check_shape, parameter
+from jaxviz.keras.converter import Converter, Weights, parameter
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.fields import Fields, is_integer
 
@@ -77,6 +76,7 @@ FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "log_softmax": log_softmax,
     "sigmoid": jax.nn.sigmoid,
     "hard_sigmoid": hard_sigmoid,
+    "hard_sigmoid_legacy": hard_sigmoid_legacy,
     "tanh": jnp.tanh,
     "softplus": jax.nn.softplus,
     "softsign": jax.nn.soft_sign,
@@ -161,12 +161,15 @@ class Activation:
 class PRelu(nnx.Module):
     """x above 0, alpha·x below; alpha is learnt, and shared along some axes."""
 
-    def __init__(self, alpha: Any):
-        self.alpha = parameter(alpha)
+    def __init__(self, alpha: Any, shared_axes: tuple[int, ...]):
+        self.alpha, self.shared_axes = parameter(alpha), shared_axes
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply it."""
         alpha = self.alpha[...].astype(x.dtype)[None]
+        shape = tuple(1 if axis in self.shared_axes else n for axis, n in enumerate(x.shape))
+        if alpha.shape[1:] != shape[1:]:
+            raise ValueError(f"alpha of shape {alpha.shape[1:]} does not fit {x.shape}")
         return jax.nn.relu(x) - alpha * jax.nn.relu(-x)
 
 
@@ -222,14 +225,10 @@ def _thresholded(fields: Fields, weights: Weights) -> ThresholdedRelu:
 
 
 def _prelu(fields: Fields, weights: Weights) -> PRelu:
-    alpha = weights["alpha"]
-    for axis in fields.raw("shared_axes") or []:
-        if not is_integer(axis) or not 1 <= axis <= alpha.ndim:
-            raise fields.wrong("shared_axes", f"axes from 1 to {alpha.ndim}")
-        check_shape("alpha", alpha, [1 if i == axis - 1 else None for i in range(alpha.ndim)])
-    if not math.prod(alpha.shape):
-        raise KerasFileError("its alpha is empty")
-    return PRelu(alpha)
+    shared = fields.raw("shared_axes") or []
+    if not isinstance(shared, list) or not all(is_integer(axis) and axis > 0 for axis in shared):
+        raise fields.wrong("shared_axes", "a list of axes, counted from 1")
+    return PRelu(weights["alpha"], tuple(shared))
 
 
 TABLE = {

@@ -26,6 +26,7 @@ class ConvSpec:
     strides: tuple[int, ...]
     padding: str
     dilation: tuple[int, ...]
+    groups: int | None
     channels_first: bool
     activation: Callable[[jax.Array], jax.Array]
 
@@ -37,7 +38,7 @@ class ConvSpec:
         return array, space + "IO", array
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Cross-correlate; the number of groups follows from the shapes."""
+        """Cross-correlate; None groups means one for each input channel."""
         channels = x.shape[1 if self.channels_first else -1]
         padding: Any = self.padding.upper()
         if self.padding == "causal":
@@ -49,7 +50,7 @@ class ConvSpec:
             padding,
             rhs_dilation=self.dilation,
             dimension_numbers=self.layout,
-            feature_group_count=max(channels // kernel.shape[-2], 1),
+            feature_group_count=self.groups or channels,
         )
 
 
@@ -98,40 +99,44 @@ def kernel_and_bias(fields: Fields) -> Sequence[str]:
     return ("kernel", "bias") if fields.boolean("use_bias", True) else ("kernel",)
 
 
-def read_spec(fields: Fields, rank: int) -> ConvSpec:
+def read_spec(fields: Fields, rank: int, groups: int | None) -> ConvSpec:
     """Strides, padding, dilation, layout and activation of a convolution."""
     allowed = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
     return ConvSpec(
         fields.sizes("strides", rank, 1),
         fields.choice("padding", allowed, "valid"),
         fields.sizes("dilation_rate", rank, 1),
+        groups,
         fields.channels_first(),
         resolve(fields.raw("activation")),
     )
+
+
+def check_kernel(fields: Fields, weights: Weights, shape: tuple, outputs: int) -> None:
+    """Check a kernel, and a bias of one value for each output channel."""
+    check_shape("kernel", weights["kernel"], shape)
+    if "bias" in weights:
+        check_shape("bias", weights["bias"], (outputs,))
 
 
 def _conv(rank: int) -> Converter:
     def build(fields: Fields, weights: Weights) -> Conv:
         filters, window = fields.integer("filters"), fields.sizes("kernel_size", rank)
         groups = fields.integer("groups", 1)
+        check_kernel(fields, weights, (*window, None, filters), filters)
         if filters % groups:
             raise fields.wrong("groups", f"a divisor of the {filters} filters")
-        check_shape("kernel", weights["kernel"], (*window, None, filters))
-        if "bias" in weights:
-            check_shape("bias", weights["bias"], (filters,))
-        return Conv(weights["kernel"], weights.get("bias"), read_spec(fields, rank))
+        spec = read_spec(fields, rank, groups)
+        return Conv(weights["kernel"], weights.get("bias"), spec)
 
     return Converter(build, kernel_and_bias)
 
 
 def _dense(fields: Fields, weights: Weights) -> Dense:
     units = fields.integer("units")
-    check_shape("kernel", weights["kernel"], (None, units))
-    if "bias" in weights:
-        check_shape("bias", weights["bias"], (units,))
-    return Dense(
-        weights["kernel"], weights.get("bias"), DenseSpec(resolve(fields.raw("activation")))
-    )
+    check_kernel(fields, weights, (None, units), units)
+    spec = DenseSpec(resolve(fields.raw("activation")))
+    return Dense(weights["kernel"], weights.get("bias"), spec)
 
 
 TABLE = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxviz.keras.converter import Converter, Weights
 from jaxviz.keras.fields import Fields, is_integer
@@ -64,6 +65,41 @@ class Concatenate:
         return jnp.concatenate(values, axis=self.axis)
 
 
+@dataclass(frozen=True)
+class Dot:
+    """The product of two arrays summed over one axis of each; unit vectors if `normalize`."""
+
+    axes: tuple[int, int]
+    normalize: bool
+
+    def __call__(self, values: Sequence[jax.Array]) -> jax.Array:
+        """Join."""
+        first, second = values
+        axes = [a % v.ndim for a, v in zip(self.axes, values, strict=True)]
+        if self.normalize:
+            first, second = (_unit(v, a) for v, a in zip(values, axes, strict=True))
+        contract = ((axes[0],), (axes[1],))
+        product = lax.dot_general(first, second, (contract, ((0,), (0,))))
+        return product[:, None] if product.ndim == 1 else product
+
+
+def _unit(x: jax.Array, axis: int) -> jax.Array:
+    power = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+    return x * lax.rsqrt(jnp.maximum(power, 1e-12))
+
+
+@dataclass(frozen=True)
+class ScaledResidual:
+    """first + scale · second (of InceptionResNet)."""
+
+    scale: float
+
+    def __call__(self, values: Sequence[jax.Array]) -> jax.Array:
+        """Join."""
+        first, second = values
+        return first + second * self.scale
+
+
 def _merge(join: Callable[[Sequence[jax.Array]], jax.Array]) -> Converter:
     return Converter(lambda fields, weights: Merge(join))
 
@@ -75,6 +111,21 @@ def _concatenate(fields: Fields, weights: Weights) -> Concatenate:
     return Concatenate(axis)
 
 
+def _dot(fields: Fields, weights: Weights) -> Dot:
+    axes = fields.raw("axes")
+    if isinstance(axes, list):
+        axes = tuple(a[0] if isinstance(a, list) and len(a) == 1 else a for a in axes)
+    else:
+        axes = (axes, axes)
+    if len(axes) != 2 or not all(is_integer(a) and a != 0 and abs(a) < 16 for a in axes):
+        raise fields.wrong("axes", "one axis, or two, other than the batch")
+    return Dot((axes[0], axes[1]), bool(fields.raw("normalize", False)))
+
+
+def _scaled_residual(fields: Fields, weights: Weights) -> ScaledResidual:
+    return ScaledResidual(fields.number("scale"))
+
+
 TABLE = {
     "Add": _merge(_add),
     "Subtract": _merge(_subtract),
@@ -83,4 +134,6 @@ TABLE = {
     "Maximum": _merge(_maximum),
     "Minimum": _merge(_minimum),
     "Concatenate": Converter(_concatenate),
+    "CustomScaleLayer": Converter(_scaled_residual),
+    "Dot": Converter(_dot),
 }

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 
 from jaxviz.keras.converter import Converter, Weights
@@ -62,50 +61,45 @@ class Identity:
         return x
 
 
-class Dropout(nnx.Module):
-    """Zero some values and scale up the rest while training, with `rngs` given; else the identity.
+@dataclass(frozen=True)
+class Crop:
+    """Pixels taken off the spatial axes; `amounts` are (before, after) per axis."""
 
-    `shared_axes` are those along which values are dropped together.
-    """
+    amounts: tuple[tuple[int, int], ...]
+    channels_first: bool
 
-    needs_rngs = True
-
-    def __init__(self, rate: float, noise_shape: tuple[int | None, ...] | None):
-        self.rate, self.noise_shape, self.deterministic = rate, noise_shape, True
-
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Drop."""
-        if self.deterministic or self.rate == 0:
-            return x
-        if rngs is None:
-            raise ValueError("`rngs` must be given to a model with dropout in training mode.")
-        if self.noise_shape is None:
-            shape = x.shape
-        else:
-            shape = tuple(
-                n if s is None else s for s, n in zip(self.noise_shape, x.shape, strict=True)
-            )
-        kept = jax.random.bernoulli(rngs.dropout(), 1 - self.rate, shape)
-        kept = jnp.broadcast_to(kept, x.shape)
-        return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Crop."""
+        sizes = x.shape[2:] if self.channels_first else x.shape[1:-1]
+        whole = (slice(None),)
+        inner = []
+        for (low, high), size in zip(self.amounts, sizes, strict=True):
+            if low + high >= size:
+                raise ValueError(f"cropping ({low}, {high}) leaves nothing of {size}")
+            inner.append(slice(low, size - high))
+        return x[whole * 2 + tuple(inner) if self.channels_first else whole + tuple(inner)]
 
 
 @dataclass(frozen=True)
-class Rescaling:
-    """x · scale + offset; per channel when they are tuples."""
+class Permute:
+    """The axes of each item of the batch in another order, counted from 1."""
 
-    scale: float | tuple[float, ...]
-    offset: float | tuple[float, ...]
+    order: tuple[int, ...]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Rescale."""
-        return x * _constant(self.scale, x) + _constant(self.offset, x)
+        """Permute."""
+        return jnp.transpose(x, (0, *self.order))
 
 
-def _constant(value: Any, x: jax.Array) -> Any:
-    if isinstance(value, tuple):
-        return jnp.asarray(value, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-    return value
+@dataclass(frozen=True)
+class Repeat:
+    """A vector repeated along a new axis."""
+
+    times: int
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Repeat."""
+        return jnp.broadcast_to(x[:, None], (x.shape[0], self.times, *x.shape[1:]))
 
 
 def _flatten(fields: Fields, weights: Weights) -> Flatten:
@@ -154,54 +148,39 @@ def _pad(rank: int) -> Converter:
     return Converter(build)
 
 
-def _dropout(fields: Fields, weights: Weights) -> Dropout:
-    rate = fields.number("rate")
-    if not 0 <= rate < 1:
-        raise fields.wrong("rate", "in [0, 1)")
-    noise = fields.raw("noise_shape")
-    return Dropout(rate, tuple(noise) if isinstance(noise, list) else None)
-
-
-def _spatial_dropout(rank: int) -> Converter:
-    def build(fields: Fields, weights: Weights) -> Dropout:
-        rate = fields.number("rate")
-        if not 0 <= rate < 1:
-            raise fields.wrong("rate", "in [0, 1)")
-        ones = (1,) * rank
-        return Dropout(
-            rate, (None, None, *ones) if fields.channels_first() else (None, *ones, None)
-        )
+def _crop(rank: int) -> Converter:
+    def build(fields: Fields, weights: Weights) -> Crop:
+        return Crop(amounts(fields, "cropping", rank), fields.channels_first())
 
     return Converter(build)
 
 
+def _permute(fields: Fields, weights: Weights) -> Permute:
+    order = fields.raw("dims")
+    if not isinstance(order, list | tuple) or sorted(map(str, order)) != sorted(
+        str(i + 1) for i in range(len(order))
+    ):
+        raise fields.wrong("dims", "the axes from 1 on, each once")
+    return Permute(tuple(int(axis) for axis in order))
+
+
+def _repeat(fields: Fields, weights: Weights) -> Repeat:
+    return Repeat(fields.integer("n"))
+
+
 def _identity(fields: Fields, weights: Weights) -> Identity:
+    fields.raw("l1")
+    fields.raw("l2")
     return Identity()
 
 
-def _rescaling(fields: Fields, weights: Weights) -> Rescaling:
-    return Rescaling(_factor(fields, "scale", 1.0), _factor(fields, "offset", 0.0))
-
-
-def _factor(fields: Fields, name: str, default: float) -> float | tuple[float, ...]:
-    value = fields.raw(name, default)
-    if isinstance(value, list):
-        if not value or len(value) > 65536 or not all(isinstance(v, int | float) for v in value):
-            raise fields.wrong(name, "a number or a list of numbers")
-        return tuple(float(v) for v in value)
-    return fields.number(name, default)
-
-
 TABLE = {
-    "Flatten": Converter(_flatten),
-    "Reshape": Converter(_reshape),
-    "ZeroPadding1D": _pad(1),
-    "ZeroPadding2D": _pad(2),
-    "ZeroPadding3D": _pad(3),
-    "Dropout": Converter(_dropout),
-    "SpatialDropout1D": _spatial_dropout(1),
-    "SpatialDropout2D": _spatial_dropout(2),
-    "SpatialDropout3D": _spatial_dropout(3),
     "ActivityRegularization": Converter(_identity),
-    "Rescaling": Converter(_rescaling),
+    "Flatten": Converter(_flatten),
+    "Identity": Converter(_identity),
+    "Permute": Converter(_permute),
+    "RepeatVector": Converter(_repeat),
+    "Reshape": Converter(_reshape),
+    **{f"ZeroPadding{rank}D": _pad(rank) for rank in (1, 2, 3)},
+    **{f"Cropping{rank}D": _crop(rank) for rank in (1, 2, 3)},
 }

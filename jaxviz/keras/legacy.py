@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jaxviz.keras.errors import KerasFileError
+
 _CLASSES = {
     "Convolution1D": "Conv1D",
     "Convolution2D": "Conv2D",
@@ -146,3 +148,29 @@ def _uses_th(config: Any) -> bool:
         elif isinstance(node, list):
             waiting.extend(node)
     return False
+
+
+def adapt_to_era(model: Any, keras_version: str | None) -> None:
+    """Change what an old file's layers did otherwise than today's of the same name.
+
+    Flatten kept the order of channels-first arrays before Keras 2.2; hard sigmoid was another
+    function before Keras 3. Enlarging bilinearly sampled elsewhere in Keras 2.2, and is refused.
+    """
+    for layer in model.layers:
+        if layer.model is not None:
+            adapt_to_era(layer.model, keras_version)
+        if layer.class_name == "Flatten" and is_older(keras_version, (2, 2)):
+            layer.config.pop("data_format", None)
+        if is_older(keras_version, (3, 0)):
+            _rename_hard_sigmoid(layer.config)
+        if layer.config.get("interpolation") == "bilinear" and is_older(keras_version, (2, 3)):
+            if not (keras_version or "").endswith("-tf"):
+                raise KerasFileError(
+                    f'Layer "{layer.name}" enlarges bilinearly as Keras 2.2 did, not handled.'
+                )
+
+
+def _rename_hard_sigmoid(config: dict[str, Any]) -> None:
+    for key in ("activation", "recurrent_activation"):
+        if config.get(key) == "hard_sigmoid":
+            config[key] = "hard_sigmoid_legacy"

@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 
-from jaxviz.keras.config import Ref
 from jaxviz.keras.layers_activation import Activation, Softmax, linear, log_softmax, softmax
-from jaxviz.keras.layers_shape import Dropout, Flatten, Identity, Reshape
+from jaxviz.keras.layers_noise import Noise
+from jaxviz.keras.layers_shape import Flatten, Identity, Reshape
 from jaxviz.keras.model import KerasModel
+from jaxviz.keras.nodes import Ref
 
 _SQUASHING = (softmax, log_softmax, jax.nn.sigmoid)
 
@@ -37,7 +38,7 @@ def logits(model: KerasModel) -> KerasModel:
         ref = output
         while isinstance(ref, Ref) and (ref.layer, ref.node) in calls:
             layer = getattr(model, graph.attributes[ref.layer])
-            if not isinstance(layer, Identity | Dropout | Flatten | Reshape):
+            if not isinstance(layer, Identity | Noise | Flatten | Reshape):
                 replaced[ref.layer] = _linear(layer)
                 break
             ref = calls[ref.layer, ref.node].args[0]

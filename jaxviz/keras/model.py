@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from jaxviz.keras.config import Call, Input, Ref, call_refs, refs
+from jaxviz.keras.config import Input
 from jaxviz.keras.converter import cast
-
-MAX_ELEMENTS = 1 << 31
+from jaxviz.keras.nodes import Call, Ref, call_refs, refs
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class KerasModel(nnx.Module):
     def __init__(self, graph: Graph, layers: Mapping[str, Any]):
         self._graph = graph
         for name, attribute in graph.attributes.items():
-            setattr(self, attribute, layers[name])
+            setattr(self, attribute, _as_attribute(layers[name]))
 
     needs_rngs = True
 
@@ -187,6 +187,13 @@ class KerasModel(nnx.Module):
                     found[f"{layer}:{node}" if node else layer] = values[layer, node]
         return found
 
+    def _everything(self, images: Any) -> tuple[Any, dict[str, Any]]:
+        """The output, and the outputs of all layers, from one evaluation."""
+        wanted = [(call.layer, call.node) for call in self._graph.calls]
+        values = self._evaluate(images, wanted, None, {})
+        each = {f"{layer}:{node}" if node else layer: values[layer, node] for layer, node in wanted}
+        return _gather(self._graph.outputs, values), each
+
     def _resolve(self, name: str | int) -> tuple[str, ...]:
         """A layer's path: its name, or the names that lead into nested models."""
         names = self.layer_names
@@ -226,7 +233,7 @@ class KerasModel(nnx.Module):
                     tapped[call.layer].update(inner)
                 values[call.layer, call.node] = layer(*args, **kwargs)
             except Exception as error:
-                error.add_note(f'In layer "{call.layer}".')
+                error.add_note(f'In layer "{call.layer}"')
                 raise
         return values
 
@@ -242,6 +249,14 @@ class KerasModel(nnx.Module):
         return {
             (entry.name, 0): _as_input(entry, x) for entry, x in zip(inputs, images, strict=True)
         }
+
+
+def _as_attribute(layer: Any) -> Any:
+    """A layer of the user's own may be any pytree; its arrays are to be leaves of the model."""
+    if isinstance(layer, nnx.Module):
+        return layer
+    has_arrays = any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(layer))
+    return nnx.data(layer) if has_arrays else layer
 
 
 def _input_keys(graph: Graph, images: Mapping) -> list[str]:
