@@ -102,7 +102,8 @@ def occlude_dataset(
         images again, and computes those that have been repaired.
       resume: whether to go on with a store that is there.
       progress: True for a bar, False for silence, or a function of a `jaxviz.scale.report.Report`.
-      log: a file to which one line of JSON per chunk is appended.
+      log: a file to which one line of JSON per chunk is appended; log.jsonl is log.1.jsonl for
+        process 1 of several.
       workers: threads that read images; None: as many as there are CPUs, at most 8.
 
     Returns:
@@ -141,7 +142,7 @@ def occlude_dataset(
     with hold(kvstore, share):
         opened, settled, mine = _open(run, kvstore, share, resume)
         workers = workers or min(os.cpu_count() or 1, 8)
-        _compute(run, opened, settled, mine, on_error, progress, log, workers)
+        _compute(run, opened, settled, mine, on_error, progress, _log_file(log, share), workers)
     return StoredOcclusion(opened)
 
 
@@ -219,7 +220,7 @@ def _compute(
         "positions": run.grid.size,
         "method": settled.method,
         "batch": settled.batch,
-        "process": jax.process_index(),
+        "process": os.getpid(),
         "devices": 1 if task.mesh is None else task.mesh.size,
     }
     done, errors, began = 0, 0, time.perf_counter()
@@ -248,10 +249,18 @@ def _watched(chunks: Iterator[Chunk], run: Run, store: Store, on_error: str) -> 
         for image, error in zip(store.images_of(chunk.number), chunk.errors, strict=True):
             if error and on_error == "raise":
                 raise ValueError(
-                    f"`source`: {run.images.name(image)} is bad: {error} Repair it, or go on without"
-                    ' such images by on_error="skip".'
+                    f"`source`: {run.images.name(image)} is bad: {error.rstrip('.')}. Repair it, or"
+                    ' go on without such images by on_error="skip".'
                 )
         yield chunk
+
+
+def _log_file(log: str | Path | None, share: Share) -> Path | None:
+    """Each process has a log of its own: log.jsonl of process 1 is log.1.jsonl."""
+    if log is None:
+        return None
+    path, (index, count) = Path(log), share
+    return path if count == 1 else path.with_name(f"{path.stem}.{index}{path.suffix}")
 
 
 def _input_shape(f: Any) -> tuple[int, int, int] | None:

@@ -34,7 +34,7 @@ class Kept(NamedTuple):
     top: int | None = None
 
     def pick(self, base: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the kept scores (n, P, k), and which classes they are, (n, k), for the top ones."""
+        """Return the kept scores (n, P, k) and, for the top ones, their classes (n, k)."""
         if self.classes is not None:
             return scores[..., list(self.classes)], None
         if self.top is None:
@@ -106,16 +106,22 @@ class Run:
         whole = replace(self.task, images=np.broadcast_to(self.task.images, shape))
         platform = self.task.device.platform
         engines = choose_engines(method, self.grid, whole, platform)
-        if batch == "fastest":
-            program = choose(replace(whole, engines=engines), "auto")
-        elif batch == "auto":
-            program = fit(self.task, engines[0], BATCH.get(platform, BATCH_ELSEWHERE))
-        else:
-            program = choose(replace(self.task, engines=engines), int(batch))
-        if len(program.score_shape) != 1:
-            raise ValueError(f"`f` must give scores (N, K): got {('N', *program.score_shape)}.")
-        self.kept.check(program.score_shape[0])
-        size = self._chunk_size(program) if chunk == "auto" else int(chunk)
+        whole = replace(whole, engines=engines if batch == "fastest" else engines[:1])
+        if batch == "auto":
+            batch = prod(fit(whole, engines[0], BATCH.get(platform, BATCH_ELSEWHERE)).block)
+        elif batch != "fastest" and (not isinstance(batch, int) or batch < 1):
+            raise ValueError(
+                f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
+            )
+        program = choose(whole, "auto" if batch == "fastest" else batch)
+        if program.scores.ndim != 3:
+            raise ValueError(
+                f"`f` must give scores (N, K): got {('N', *program.scores.shape[2:])}."
+            )
+        self.kept.check(program.scores.shape[-1])
+        if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
+            raise ValueError(f'`chunk` must be "auto" or a whole number from 1: got {chunk!r}.')
+        size = self._chunk_size(program) if chunk == "auto" else chunk
         return Settled(program, prod(program.block), size)
 
     @cached_property
@@ -175,7 +181,7 @@ class Run:
 
     def arrays(self, settled: Settled) -> tuple[dict[str, ArraySpec], dict[str, np.ndarray]]:
         """Return the arrays of a store, and the values of those that are known beforehand."""
-        (classes,) = settled.program.score_shape
+        classes = settled.program.scores.shape[-1]
         known = {"row": np.array(self.grid.row_starts), "col": np.array(self.grid.col_starts)}
         names = self.images.source.names
         if names is not None:
@@ -211,7 +217,7 @@ class Run:
         if np.any(np.isinf(small) & np.isfinite(scores)):
             largest = np.max(np.abs(scores[np.isfinite(scores)]))
             raise ValueError(
-                f'`stored` must hold the scores: "{self.stored}" does not, they reach {largest:.3g};'
+                f'`stored` must hold the scores: "{self.stored}" does not hold {largest:.3g};'
                 ' use "float32".'
             )
         return small
@@ -220,7 +226,7 @@ class Run:
         rows = self.task.rows
         cost = program.evaluate.cost_analysis() or {}
         operations = cost.get("flops", 0.0) / prod(program.block) * rows
-        size = rows * program.score_shape[0] * 4
+        size = rows * program.scores.shape[-1] * 4
         most = min(
             CHUNK_IMAGES,
             CHUNK_BYTES // size,
