@@ -34,7 +34,7 @@ def close(one, two):
 
 
 @METHODS
-@pytest.mark.parametrize("batch_size", [1, 5, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_chunk_size(method, batch_size):
     images = integers((3, *SHAPE))
     options = dict(patch=(4, 3), stride=(2, 3), fill=3.0, method=method)
@@ -106,12 +106,15 @@ def test_jit_or_not(method):
         return occlusion_scores(NETWORK, image, **OPTIONS, method=method)
 
     wanted = occlude(NETWORK, IMAGES[0], **OPTIONS).scores
-    for compute in (scores, jax.jit(scores)):
-        np.testing.assert_allclose(compute(jnp.asarray(IMAGES[0])), wanted, rtol=0, atol=1e-5)
-    images = integers(SHAPE)
+    ours = jax.jit(scores)(jnp.asarray(IMAGES[0]))
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5)
+
+
+def test_neither_jit_nor_driver():
+    image = integers(SHAPE)
     np.testing.assert_array_equal(
-        occlusion_scores(SUMS, images, patch=2, fill=3.0, method=method),
-        occlude(SUMS, images, patch=2, fill=3.0).scores,
+        occlusion_scores(SUMS, image, patch=2, fill=3.0),
+        occlude(SUMS, image, patch=2, fill=3.0).scores,
     )
 
 
@@ -127,8 +130,7 @@ def test_class_permutation():
 
 
 @METHODS
-@pytest.mark.parametrize("reduce", ["mean", "sum", "cell"])
-def test_translation(method, reduce):
+def test_translation(method):
     kernel = integers((3, 3, 1, 4), seed=1) - 4
 
     def f(images):
@@ -140,18 +142,18 @@ def test_translation(method, reduce):
     still = np.zeros((16, 18, 1), np.float32)
     still[5:9, 5:10] = integers((4, 5, 1))
     moved = np.roll(still, (3, 2), (0, 1))
-    one, two = (
-        occlude(f, image, patch=(4, 3), stride=1, method=method).heatmap(2, reduce=reduce)
-        for image in (still, moved)
-    )
+    runs = [occlude(f, image, patch=(4, 3), stride=1, method=method) for image in (still, moved)]
     inner = slice(6, -3), slice(5, -2)  # where as many patches lie on a pixel in both
-    np.testing.assert_array_equal(two[inner], np.roll(one, (3, 2), (0, 1))[inner])
-    assert np.any(two[inner] != 0)
+    for reduce in ("mean", "sum", "cell"):
+        one, two = (occ.heatmap(2, reduce=reduce) for occ in runs)
+        np.testing.assert_array_equal(two[inner], np.roll(one, (3, 2), (0, 1))[inner])
+        assert np.any(two[inner] != 0)
 
 
-@METHODS
-@pytest.mark.parametrize("border", ["clip", "valid", "shift"])
-def test_transposition_of_an_image_that_is_not_square(method, border):
+@pytest.mark.parametrize(
+    "border, method", [("clip", "incremental"), ("valid", "dense"), ("shift", "dense")]
+)
+def test_transposition_of_an_image_that_is_not_square(border, method):
     def transposed(f):
         return lambda images: f(images.transpose(0, 2, 1, 3))
 
