@@ -46,7 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
             return command(args) or 0
-    except (ValueError, TypeError, OSError, ModuleNotFoundError, ArithmeticError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        ModuleNotFoundError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
         print(f"jaxviz {args.name}: {sentence}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ import numpy as np
 from jaxviz import fills, plot, presets
 from jaxviz.activations import activations as layer_outputs
 from jaxviz.images import Pictures, Preprocessing, read_pictures
-from jaxviz.keras import load_keras, logits
+from jaxviz.keras import inspect_keras, load_keras, logits
 from jaxviz.maximize import maximize as maximize_objectives
 from jaxviz.objectives import channel
 from jaxviz.occlusion import occlude as occlude_images
@@ -51,8 +51,6 @@ def _sources(name: str, weights: Path | None) -> Any:
 
 def inspect(args: argparse.Namespace) -> int:
     """Print what a Keras file holds; 1 if it cannot be loaded."""
-    from jaxviz.keras import inspect_keras
-
     report = inspect_keras(_sources(args.model, args.weights))
     if report.layers:
         table(args.model, ["layer", "class"], report.layers)
