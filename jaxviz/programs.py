@@ -88,9 +88,13 @@ class Task:
         """One of the devices that run it."""
         return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
 
+    def images_at_once(self, block: Block) -> int:
+        """Return how many images a round of blocks holds, one block per device."""
+        return block.images * self._across("images")
+
     def images_from(self, first: int, block: Block) -> np.ndarray:
         """Return the images of the round from `first` on, the last one repeated to fill it."""
-        rows = np.arange(first, first + block.images * self._across("images"))
+        rows = np.arange(first, first + self.images_at_once(block))
         return self.images[np.minimum(rows, len(self.images) - 1)]
 
     def positions_from(self, row: int, block: Block) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,15 @@ Usage: python scale_run.py STORE [JSON]; the JSON holds options of `occlude_data
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 SHAPE = (12, 10, 1)
 
@@ -38,21 +43,18 @@ def images(n):
     return np.random.default_rng(0).random((n, *SHAPE), np.float32)
 
 
+def network(kernel, dense, x):
+    """One convolution and a softmax."""
+    dims = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dims)
+    return jax.nn.softmax(jax.nn.relu(y).reshape(y.shape[0], -1) @ dense)
+
+
 def scorer(scale=1.0):
     """A small network with weights as arguments."""
-    import jax
-    import jax.numpy as jnp
-    from jax.tree_util import Partial
-
     rng = np.random.default_rng(1)
     kernel = rng.normal(size=(3, 3, 1, 8)).astype(np.float32)
     dense = scale * rng.normal(size=(12 * 10 * 8, 5)).astype(np.float32)
-
-    def network(kernel, dense, x):
-        dims = ("NHWC", "HWIO", "NHWC")
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dims)
-        return jax.nn.softmax(jax.nn.relu(y).reshape(y.shape[0], -1) @ dense)
-
     return Partial(network, jnp.asarray(kernel), jnp.asarray(dense))
 
 
@@ -72,13 +74,33 @@ def kill_at(owner, name, count):
     setattr(owner, name, call)
 
 
+def start(store, **options):
+    """Start a run in a process of its own."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}", "XLA_FLAGS": ""}
+    command = [sys.executable, __file__, store, json.dumps(options)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def files(store):
+    """Every file of a store, by its path."""
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in sorted(Path(store).rglob("*"))
+        if path.is_file()
+    }
+
+
+def events(log):
+    """The lines of a log."""
+    return [json.loads(line) for line in Path(log).read_text().splitlines()]
+
+
 def main(store, options):
     from jaxviz.scale import store as module
     from jaxviz.scale.dataset import occlude_dataset
 
     if hosts := options.pop("hosts", None):
-        import jax
-
         jax.distributed.initialize(*hosts, initialization_timeout=60)
     if (count := options.pop("die_at", None)) is not None:
         kill_at(module.Store, "_put", count)

@@ -1,16 +1,11 @@
-"""Kills at any moment: the next run finishes the store to the same bits, and redoes next to nothing."""
+"""Kills at any moment: the next run finishes the store to the same bits and redoes little."""
 
-import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from scale_run import images, scorer
+from scale_run import events, files, images, scorer, start
 
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
@@ -18,27 +13,6 @@ from jaxviz.scale.store import connect, find
 
 SETTINGS = {"patch": 4, "stride": 2, "chunk": 4, "progress": False}
 WRITES = 5  # of arrays, per chunk: scores, base, predicted, error, status
-
-
-def start(store, **options):
-    """Start a run in a process of its own."""
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent}", "XLA_FLAGS": ""}
-    command = [sys.executable, here / "scale_run.py", store, json.dumps(options)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-
-
-def files(store):
-    """Every file of a store, by its path."""
-    return {
-        str(path.relative_to(store)): path.read_bytes()
-        for path in sorted(Path(store).rglob("*"))
-        if path.is_file()
-    }
-
-
-def events(log):
-    return [json.loads(line) for line in Path(log).read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,15 @@ import tensorstore as ts
 from jax.sharding import Mesh
 
 from jaxviz.fills import FillLike
-from jaxviz.geometry import Border, Pair, make_grid
-from jaxviz.occluders import PatchOccluder
-from jaxviz.occlusion import Method, checked_channels, checked_fill, make_task
+from jaxviz.geometry import Border, Pair
+from jaxviz.occlusion import Method
 from jaxviz.scale.hosts import Share, check_share, first_process_first
 from jaxviz.scale.identity import differences
 from jaxviz.scale.lock import hold
 from jaxviz.scale.pipeline import Chunk, Waits, WriteBehind, read_ahead, score
 from jaxviz.scale.reader import StoredOcclusion
 from jaxviz.scale.report import Progress, Report, reporting
-from jaxviz.scale.run import Kept, Run, Settled
+from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
 from jaxviz.scorer import Scorer
@@ -102,7 +101,8 @@ def occlude_dataset(
         images again, and computes those that have been repaired.
       resume: whether to go on with a store that is there.
       progress: True for a bar, False for silence, or a function of a `jaxviz.scale.report.Report`.
-      log: a file to which one line of JSON per chunk is appended.
+      log: a file to which one line of JSON per chunk is appended; log.jsonl is log.1.jsonl for
+        process 1 of several.
       workers: threads that read images; None: as many as there are CPUs, at most 8.
 
     Returns:
@@ -123,25 +123,33 @@ def occlude_dataset(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
-    if stored not in ("float32", "float16"):
-        raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
     share = check_share(share)
     shape = image_shape or _input_shape(f)
     images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
-    samples = np.stack(list(images.samples.values()))
-    grid = make_grid(samples.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
-    filled = checked_fill(fill, samples, complement)
-    occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, samples), complement)
-    starts = grid.starts.reshape(-1, 2)
-    mesh = _local_mesh() if mesh is None else mesh
-    task = make_task(f, samples[:1], occluder, starts, dtype, mesh, memory)
-    kept = Kept(None if classes is None else tuple(int(c) for c in classes), top)
-    run = Run(images, task, grid, kept, stored, method, batch_size, chunk)
+    run = make_run(
+        f,
+        images,
+        patch=patch,
+        stride=stride,
+        margin=margin,
+        fill=fill,
+        border=border,
+        channels=channels,
+        complement=complement,
+        kept=Kept(None if classes is None else tuple(int(c) for c in classes), top),
+        method=method,
+        batch_size=batch_size,
+        chunk=chunk,
+        memory=memory,
+        dtype=dtype,
+        stored=stored,
+        mesh=mesh,
+    )
     kvstore = connect(store)
     with hold(kvstore, share):
         opened, settled, mine = _open(run, kvstore, share, resume)
         workers = workers or min(os.cpu_count() or 1, 8)
-        _compute(run, opened, settled, mine, on_error, progress, log, workers)
+        _compute(run, opened, settled, mine, on_error, progress, _log_file(log, share), workers)
     return StoredOcclusion(opened)
 
 
@@ -219,7 +227,7 @@ def _compute(
         "positions": run.grid.size,
         "method": settled.method,
         "batch": settled.batch,
-        "process": jax.process_index(),
+        "process": os.getpid(),
         "devices": 1 if task.mesh is None else task.mesh.size,
     }
     done, errors, began = 0, 0, time.perf_counter()
@@ -248,19 +256,21 @@ def _watched(chunks: Iterator[Chunk], run: Run, store: Store, on_error: str) -> 
         for image, error in zip(store.images_of(chunk.number), chunk.errors, strict=True):
             if error and on_error == "raise":
                 raise ValueError(
-                    f"`source`: {run.images.name(image)} is bad: {error} Repair it, or go on without"
-                    ' such images by on_error="skip".'
+                    f"`source`: {run.images.name(image)} is bad: {error.rstrip('.')}. Repair it, or"
+                    ' go on without such images by on_error="skip".'
                 )
         yield chunk
+
+
+def _log_file(log: str | Path | None, share: Share) -> Path | None:
+    """Each process has a log of its own: log.jsonl of process 1 is log.1.jsonl."""
+    if log is None:
+        return None
+    path, (index, count) = Path(log), share
+    return path if count == 1 else path.with_name(f"{path.stem}.{index}{path.suffix}")
 
 
 def _input_shape(f: Any) -> tuple[int, int, int] | None:
     shape = getattr(f, "input_shape", None)
     known = isinstance(shape, tuple) and len(shape) == 3 and None not in shape
     return shape if known else None
-
-
-def _local_mesh() -> Mesh | None:
-    devices = jax.local_devices()
-    several = len(devices) > 1 and devices[0].platform != "cpu"
-    return Mesh(np.array(devices), ("images",)) if several else None

@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from math import prod
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,7 +94,7 @@ def _gather(number: int, futures: list[Future], template: np.ndarray) -> Chunk:
 def score(
     task: Task, program: Program, chunks: Iterator[Chunk], waits: Waits
 ) -> Iterator[tuple[Chunk, np.ndarray]]:
-    """Yield each chunk with its scores, float32 (n, 1 + P, K): the clean image, then its positions.
+    """Yield each chunk with its scores, (n, 1 + P, K): the clean image, then its positions.
 
     The blocks of a chunk are launched before the last of the chunk before have come back.
 
@@ -102,6 +103,9 @@ def score(
       program: compiled for it.
       chunks: the images.
       waits: where the time is added that was spent waiting for images.
+
+    Raises:
+      MemoryError: a block does not fit into the device's memory any more.
     """
     launched: deque[tuple[Chunk, np.ndarray, int, int, jax.Array]] = deque()
 
@@ -112,23 +116,42 @@ def score(
         if image + scores.shape[0] >= len(values) and row + scores.shape[1] >= task.rows:
             yield chunk, values
 
-    while (chunk := _next(chunks, waits)) is not None:
-        part = replace(task, images=chunk.images)
-        values = np.empty((len(chunk.images), task.rows, *program.score_shape), np.float32)
-        image = 0
-        while image < len(chunk.images):
-            states = program.prepare(*task.arguments, part.images_from(image, program.block))
-            row = across = 0
-            while row < task.rows:
-                rows = part.positions_from(row, program.block)
-                scores = program.evaluate(*task.arguments, states, *rows)
-                launched.append((chunk, values, image, row, scores))
-                across, row = scores.shape[0], row + scores.shape[1]
-                if len(launched) >= LAUNCHED_AT_ONCE:
-                    yield from collect()
-            image += across
+    try:
+        while (chunk := _next(chunks, waits)) is not None:
+            part = replace(task, images=chunk.images)
+            shape = (len(chunk.images), task.rows, program.scores.shape[-1])
+            values = np.empty(shape, program.scores.dtype)
+            for image, states in _prepared(part, program):
+                row = 0
+                while row < task.rows:
+                    rows = part.positions_from(row, program.block)
+                    scores = program.evaluate(*task.arguments, states, *rows)
+                    launched.append((chunk, values, image, row, scores))
+                    row += scores.shape[1]
+                    if len(launched) >= LAUNCHED_AT_ONCE:
+                        yield from collect()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryError(
+            f"`batch_size` must fit into memory: {prod(program.block)} images at once do not, now;"
+            " free some memory and run this again, or make a new store with a smaller one."
+        ) from error
+    except Exception:
+        while launched:  # what was launched before a bad image is not lost
+            yield from collect()
+        raise
     while launched:
         yield from collect()
+
+
+def _prepared(task: Task, program: Program) -> Iterator[tuple[int, Any]]:
+    """Yield what is computed once for an image, with its number, for each round of images."""
+    image = 0
+    across = task.images_at_once(program.block)
+    while image < len(task.images):
+        yield image, program.prepare(*task.arguments, task.images_from(image, program.block))
+        image += across
 
 
 def _next(chunks: Iterator[Chunk], waits: Waits) -> Chunk | None:

@@ -5,6 +5,7 @@ timed for it unless asked, so that equal runs, wherever they are started, make e
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -13,14 +14,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from jaxviz.engines import choose_engines
-from jaxviz.fills import Fill
-from jaxviz.geometry import Grid
+from jaxviz.engines import Engine, Incremental, choose_engines, operations
+from jaxviz.fills import Fill, FillLike
+from jaxviz.geometry import Border, Grid, Pair, make_grid
+from jaxviz.occluders import PatchOccluder
+from jaxviz.occlusion import Method, checked_channels, checked_fill, make_task
 from jaxviz.programs import Program, Task, choose, fit
 from jaxviz.scale.identity import Identity, fingerprint, versions
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
+from jaxviz.scorer import Scorer
 
 BATCH, BATCH_ELSEWHERE = {"cpu": 16}, 256
 # A chunk is what may be lost and computed again: little of it in images, bytes and operations.
@@ -34,7 +39,7 @@ class Kept(NamedTuple):
     top: int | None = None
 
     def pick(self, base: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the kept scores (n, P, k), and which classes they are, (n, k), for the top ones."""
+        """Return the kept scores (n, P, k) and, for the top ones, their classes (n, k)."""
         if self.classes is not None:
             return scores[..., list(self.classes)], None
         if self.top is None:
@@ -54,6 +59,9 @@ class Kept(NamedTuple):
             )
         if self.top is not None and not 1 <= self.top <= classes:
             raise ValueError(f"`top` must be from 1 to {classes}, the classes: got {self.top}.")
+
+
+ALL_CLASSES = Kept()
 
 
 class Settled(NamedTuple):
@@ -106,16 +114,22 @@ class Run:
         whole = replace(self.task, images=np.broadcast_to(self.task.images, shape))
         platform = self.task.device.platform
         engines = choose_engines(method, self.grid, whole, platform)
-        if batch == "fastest":
-            program = choose(replace(whole, engines=engines), "auto")
-        elif batch == "auto":
-            program = fit(self.task, engines[0], BATCH.get(platform, BATCH_ELSEWHERE))
-        else:
-            program = choose(replace(self.task, engines=engines), int(batch))
-        if len(program.score_shape) != 1:
-            raise ValueError(f"`f` must give scores (N, K): got {('N', *program.score_shape)}.")
-        self.kept.check(program.score_shape[0])
-        size = self._chunk_size(program) if chunk == "auto" else int(chunk)
+        whole = replace(whole, engines=engines if batch == "fastest" else engines[:1])
+        if batch == "auto":
+            batch = prod(fit(whole, engines[0], BATCH.get(platform, BATCH_ELSEWHERE)).block)
+        elif batch != "fastest" and (not isinstance(batch, int) or batch < 1):
+            raise ValueError(
+                f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
+            )
+        program = choose(whole, "auto" if batch == "fastest" else batch)
+        if program.scores.ndim != 3:
+            raise ValueError(
+                f"`f` must give scores (N, K): got {('N', *program.scores.shape[2:])}."
+            )
+        self.kept.check(program.scores.shape[-1])
+        if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
+            raise ValueError(f'`chunk` must be "auto" or a whole number from 1: got {chunk!r}.')
+        size = self._chunk_size(program) if chunk == "auto" else chunk
         return Settled(program, prod(program.block), size)
 
     @cached_property
@@ -175,7 +189,7 @@ class Run:
 
     def arrays(self, settled: Settled) -> tuple[dict[str, ArraySpec], dict[str, np.ndarray]]:
         """Return the arrays of a store, and the values of those that are known beforehand."""
-        (classes,) = settled.program.score_shape
+        classes = settled.program.scores.shape[-1]
         known = {"row": np.array(self.grid.row_starts), "col": np.array(self.grid.col_starts)}
         names = self.images.source.names
         if names is not None:
@@ -211,22 +225,72 @@ class Run:
         if np.any(np.isinf(small) & np.isfinite(scores)):
             largest = np.max(np.abs(scores[np.isfinite(scores)]))
             raise ValueError(
-                f'`stored` must hold the scores: "{self.stored}" does not, they reach {largest:.3g};'
+                f'`stored` must hold the scores: "{self.stored}" does not hold {largest:.3g};'
                 ' use "float32".'
             )
         return small
 
+    def operations(self, engine: Engine) -> int:
+        """Return the floating-point operations that one image takes."""
+        arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.task.scorer.arrays)
+        image = jax.ShapeDtypeStruct(self.task.images.shape[1:], self.task.images.dtype)
+        windows = Incremental.on_grid(self.grid)
+        dense, window = operations(windows, self.task.scorer.call, arrays, image)
+        if isinstance(engine, Incremental):
+            return dense + window * self.grid.size
+        return dense * self.task.rows
+
     def _chunk_size(self, program: Program) -> int:
         rows = self.task.rows
-        cost = program.evaluate.cost_analysis() or {}
-        operations = cost.get("flops", 0.0) / prod(program.block) * rows
-        size = rows * program.score_shape[0] * 4
+        size = rows * program.scores.shape[-1] * 4
         most = min(
             CHUNK_IMAGES,
             CHUNK_BYTES // size,
-            int(CHUNK_OPERATIONS / max(operations, 1)),
+            int(CHUNK_OPERATIONS / max(self.operations(program.engine), 1)),
             ceil(len(self.images) / LEAST_CHUNKS),
         )
         # Whole blocks, so that every image lies the same way in its block.
         step = program.block.images
         return max(1, most // step) * step
+
+
+def make_run(
+    f: Scorer,
+    images: Images,
+    *,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    margin: int | Pair = 0,
+    fill: FillLike = 0.0,
+    border: Border = "clip",
+    channels: Sequence[int] | None = None,
+    complement: bool = False,
+    kept: Kept = ALL_CLASSES,
+    method: Method = "auto",
+    batch_size: int | str = "auto",
+    chunk: int | str = "auto",
+    memory: int | None = None,
+    dtype: Any = None,
+    stored: str = "float32",
+    mesh: Mesh | None = None,
+) -> Run:
+    """Return a run; the arguments are those of `occlude_dataset`.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+    """
+    if stored not in ("float32", "float16"):
+        raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
+    samples = np.stack(list(images.samples.values()))
+    grid = make_grid(samples.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
+    filled = checked_fill(fill, samples, complement)
+    occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, samples), complement)
+    mesh = _local_mesh() if mesh is None else mesh
+    task = make_task(f, samples[:1], occluder, grid.starts.reshape(-1, 2), dtype, mesh, memory)
+    return Run(images, task, grid, kept, stored, method, batch_size, chunk)
+
+
+def _local_mesh() -> Mesh | None:
+    devices = jax.local_devices()
+    several = len(devices) > 1 and devices[0].platform != "cpu"
+    return Mesh(np.array(devices), ("images",)) if several else None

@@ -42,14 +42,12 @@ class Source:
     Attributes:
       elements: what holds them.
       read: an element -> an array (H, W, C).
-      kind: "array", "files" or "sequence".
       names: a name for each image, where there are names.
       units: how pixels were turned into the model's units, in words.
     """
 
     elements: Sized
     read: Callable[[Any], np.ndarray]
-    kind: str
     names: tuple[str, ...] | None = None
     units: str = "as given"
 
@@ -89,28 +87,21 @@ def open_source(
       >>> len(open_source(np.zeros((5, 8, 8, 1))))
       5
     """
-    units = describe(preprocess)
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if path.is_dir():
-            return _folder(path, image_shape, preprocess)
-        source = _array_of(path)
-    if isinstance(source, np.ndarray | jax.Array):
-        if source.ndim == 3:
-            source = source[..., None]
-        if source.ndim != 4:
-            raise ValueError(f"`source` must hold images (N, H, W, C): got shape {source.shape}.")
-        kind = "array"
-    elif hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        kind = "sequence"
-    else:
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        return _folder(Path(source), image_shape, preprocess)
+    elements: Any = _array_of(Path(source)) if isinstance(source, str | Path) else source
+    if isinstance(elements, np.ndarray | jax.Array):
+        elements = elements[..., None] if elements.ndim == 3 else elements
+        if elements.ndim != 4:
+            raise ValueError(f"`source` must hold images (N, H, W, C): got shape {elements.shape}.")
+    elif not (hasattr(elements, "__len__") and hasattr(elements, "__getitem__")):
         raise TypeError(
             "`source` must be an array, a file, a folder, or have a length and elements:"
-            f" got a {type(source).__name__}."
+            f" got a {type(elements).__name__}."
         )
-    if not len(source):
+    if not len(elements):
         raise ValueError("`source` must hold at least one image: it is empty.")
-    return Source(source, _Reader(_image_of, preprocess), kind, None, units)
+    return Source(elements, _Reader(_image_of, preprocess), None, describe(preprocess))
 
 
 def describe(preprocess: Preprocess | None) -> str:
@@ -247,7 +238,7 @@ def _folder(
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     height, width, channels = image_shape
     units = f"{height}×{width}×{channels}, x in [0, 1]: {describe(preprocess)}"
-    return Source(files, _Reader(_FileReader(image_shape), preprocess), "files", names, units)
+    return Source(files, _Reader(_FileReader(image_shape), preprocess), names, units)
 
 
 def _array_of(path: Path) -> np.ndarray:

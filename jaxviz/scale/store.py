@@ -103,7 +103,7 @@ class Store:
         with plain_errors(self.kvstore, "read"):
             return np.asarray(self.arrays[name][where].read().result())
 
-    def texts(self, name: str, where: slice = slice(None)) -> list[str]:
+    def texts(self, name: str, where: Any = slice(None)) -> list[str]:
         """Return the strings of "name" or "error"."""
         return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.read(name, where)]
 
@@ -281,7 +281,7 @@ def array_specs(
         shape = (count, name_bytes)
         specs["name"] = ArraySpec(shape, ("image", "name_byte"), "uint8", None, 0)
     if class_axes == ("class",):
-        specs["class"] = ArraySpec((kept,), class_axes, "int32", None, -1)
+        specs["class"] = ArraySpec((kept,), ("class",), "int32", None, -1)
     elif class_axes is not None:
         specs["class"] = ArraySpec((count, kept), class_axes, "int32", chunk, -1)
     return specs
