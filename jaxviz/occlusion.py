@@ -130,7 +130,8 @@ def occlude(
     Args:
       f: scorer, images (N, H, W, C) -> scores (N, K); a Flax, Keras or Equinox model or a function.
         Its arrays are arguments of the compiled program, see `jaxviz.scorer.split`.
-      images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale.
+      images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale. A signal of
+        length L is an image (1, L, C); volumes are not supported.
       patch: height and width of the patch in pixels; an int means a square.
       stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
       margin: by how many pixels the first patch starts before the image.
