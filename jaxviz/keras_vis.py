@@ -331,7 +331,8 @@ def _seed(
     model: Any, seed: Any, image_shape: Any, input_range: tuple[float, float], key: Any
 ) -> jax.Array:
     if seed is not None:
-        image = jnp.asarray(seed, jnp.float32)
+        image = jnp.asarray(seed)
+        image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
         image = image[None] if image.ndim == 3 else image
         if image.ndim != 4 or image.shape[0] != 1:
             raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")

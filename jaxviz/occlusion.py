@@ -79,7 +79,8 @@ def occlusion_scores(
     image = jnp.asarray(image)
     _check_rank(image, "image", 3)
     image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
-    grid = make_grid(image.shape[:2], patch=patch, stride=stride, margin=margin, border=border)
+    size = image.shape[0], image.shape[1]
+    grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)
     filled = make_fill(fill)
     check_fill(filled, image[None])
     if batch_size is not None:
@@ -175,12 +176,12 @@ def occlude(
     """
     if batch_size != "auto":
         _check_batch_size(batch_size, '"auto"')
-    batch, single = _check_images(images)
+    batch, single = checked_images(images)
     grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
-    filled = _check_fill(fill, batch, complement)
-    occluder = PatchOccluder(filled, grid.patch, _check_channels(channels, batch), complement)
+    filled = checked_fill(fill, batch, complement)
+    occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, batch), complement)
     wanted = _positions_in(region, grid)
-    task = _make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
+    task = make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
     task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
     config = {
         "fill": filled,
@@ -243,23 +244,24 @@ def occlude_segments(
     """
     if batch_size != "auto":
         _check_batch_size(batch_size, '"auto"')
-    batch, single = _check_images(images)
+    batch, single = checked_images(images)
     segments = make_segments(labels, groups)
     if segments.image_shape != batch.shape[1:3]:
         raise ValueError(
             f"`labels` must have the image's size {batch.shape[1:3]}: got {segments.image_shape}."
         )
-    filled = _check_fill(fill, batch, complement)
+    filled = checked_fill(fill, batch, complement)
     table, indices = jnp.asarray(segments.table), jnp.asarray(segments.indices)
     occluder = LabelOccluder(filled, indices, table, complement)
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
-    task = _make_task(f, batch, occluder, positions, dtype, mesh, memory)
+    task = make_task(f, batch, occluder, positions, dtype, mesh, memory)
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
     config = {"fill": filled, "complement": complement or None}
     return _result(task, segments, found, single, config)
 
 
-def _make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
+def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
+    """Return the task of scoring images with a dense engine, in the dtype of the forward pass."""
     scorer: SplitScorer = split(f)
     if dtype is not None:
         kind = jnp.dtype(dtype)
@@ -297,15 +299,20 @@ def _score_refined(
 
     def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
         some = replace(task, images=image[None], positions=grid.starts[*positions.T])
-        runs.append(execute(some, batch_size=batch_size, progress=progress))
+        if runs and runs[-1].partial:
+            shape = (1, some.rows, *runs[-1].values.shape[2:])
+            runs.append(Scores(np.full(shape, np.nan, runs[-1].values.dtype), partial=True))
+        else:
+            runs.append(execute(some, batch_size=batch_size, progress=progress))
         return runs[-1].values[0, 1:]
 
     scores, base, exact = [], [], []
     for image in task.images:
+        first = len(runs)
         found, known = coarse_to_fine(partial(score, image), grid.shape, refinement)
         scores.append(found)
         exact.append(known)
-        base.append(runs[-1].values[0, 0])
+        base.append(runs[first].values[0, 0])
     return _Found(np.stack(scores), np.stack(base), runs, np.stack(exact))
 
 
@@ -341,7 +348,7 @@ def _check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
         raise ValueError(f"`{name}` must be {wanted}: got an array of shape {images.shape}{hint}.")
 
 
-def _check_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
+def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the images as floats (N, H, W, C), and whether it was a single one."""
     array = np.asarray(images)
     _check_rank(array, "images", 3, 4)
@@ -360,7 +367,8 @@ def _check_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
     return (array[None], True) if array.ndim == 3 else (array, False)
 
 
-def _check_fill(fill: FillLike, images: np.ndarray, complement: bool):
+def checked_fill(fill: FillLike, images: np.ndarray, complement: bool):
+    """Return the fill; ValueError unless it suits the images, a warning if off their range."""
     filled = make_fill(fill)
     check_fill(filled, images)
     if complement and not filled.whole:
@@ -377,7 +385,8 @@ def _check_fill(fill: FillLike, images: np.ndarray, complement: bool):
     return filled
 
 
-def _check_channels(channels: Sequence[int] | None, images: np.ndarray) -> tuple[int, ...] | None:
+def checked_channels(channels: Sequence[int] | None, images: np.ndarray) -> tuple[int, ...] | None:
+    """Return the channels as a tuple; ValueError unless the images have them."""
     if channels is None:
         return None
     picked, count = tuple(np.atleast_1d(channels).tolist()), images.shape[-1]

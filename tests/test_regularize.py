@@ -1,4 +1,4 @@
-"""Penalties: golden values, an oracle, derivatives against finite differences, flat and zero images."""
+"""Penalties: golden values, an oracle, finite differences, flat and zero images."""
 
 import jax
 import jax.numpy as jnp

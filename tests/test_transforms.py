@@ -45,7 +45,9 @@ def test_the_derivative_is_that_of_a_linear_map(images, transform):
     def moved(x):
         return transform(KEY, x) - transform(KEY, jnp.zeros_like(x))
 
-    weights = jnp.sin(jnp.arange(moved(images).size, dtype=jnp.float32)).reshape(moved(images).shape)
+    weights = jnp.sin(jnp.arange(moved(images).size, dtype=jnp.float32)).reshape(
+        moved(images).shape
+    )
     gradient = jax.grad(lambda x: (weights * transform(KEY, x)).sum())(images)
     total, expected = (gradient * images).sum(), (weights * moved(images)).sum()
     np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-4)
@@ -87,7 +89,9 @@ def test_scale_samples_bilinearly_about_the_centre(images, factor):
     found = np.asarray(jt.scale(factor, factor)(KEY, images))
     rows, cols = [(np.arange(n) - (n - 1) / 2) / factor + (n - 1) / 2 for n in (9, 7)]
     grid = np.meshgrid(rows, cols, indexing="ij")
-    expected = ndimage.map_coordinates(np.asarray(images)[1, :, :, 2], grid, order=1, mode="nearest")
+    expected = ndimage.map_coordinates(
+        np.asarray(images)[1, :, :, 2], grid, order=1, mode="nearest"
+    )
     np.testing.assert_allclose(found[1, :, :, 2], expected, atol=1e-5)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5 import SIGNATURE, Group, Hdf5File
+from jaxviz.keras.hdf5 import Group, Hdf5File
+from jaxviz.keras.hdf5_bytes import SIGNATURE
 
 MAX_JSON = 64 << 20
 MAX_ENTRIES = 10_000

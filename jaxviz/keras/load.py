@@ -8,7 +8,6 @@ from jaxviz.keras.archive import Archive, archive_from_config, parse_json, read_
 from jaxviz.keras.build import (
     Options,
     build_model,
-    check_sizes,
     concrete,
     find_slots,
     with_shapes,
@@ -78,9 +77,7 @@ def load_keras(
 
 def _finished(model: Model, slots: Sequence[Slot], era: Era, options: Options) -> KerasModel:
     arrays = {slot.path: to_modern(slot, era) for slot in slots}
-    built = with_shapes(build_model(model, arrays, options))
-    check_sizes(built)
-    return concrete(built)
+    return concrete(with_shapes(build_model(model, arrays, options)))
 
 
 def from_keras(
@@ -138,7 +135,9 @@ def from_arrays(
     return _finished(model, slots, Era(False, False), options)
 
 
-def read_sources(path: Source | Sequence[Source]) -> tuple[Archive, Archive]:
+def read_sources(
+    path: Source | Sequence[Source], *, needs_architecture: bool = True
+) -> tuple[Archive, Archive]:
     """The archives that hold the architecture and the weights; often the same one."""
     single = isinstance(path, str | os.PathLike | Mapping)
     paths: Any = [path] if single else list(path)
@@ -147,7 +146,7 @@ def read_sources(path: Source | Sequence[Source]) -> tuple[Archive, Archive]:
     archives = [
         archive_from_config(dict(p)) if isinstance(p, Mapping) else read_archive(p) for p in paths
     ]
-    if archives[0].config is None:
+    if archives[0].config is None and needs_architecture:
         raise KerasFileError(
             "The file holds weights but no architecture: "
             "give both, `load_keras((architecture, weights))`."
