@@ -10,6 +10,7 @@ and the smallest over images. Needs JAXVIZ_DATA for SqueezeNet and the photograp
     python -m benchmarks.bfloat16_deviation [--quick] [--save]
 """
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def deviation(name: str, exact: Occlusion, coarse: Occlusion) -> common.Row:
     return {
         "network": name,
         "images": len(classes),
-        "windows": int(exact.grid.shape[0] * exact.grid.shape[1] * len(classes)),
+        "windows": prod(exact.grid.shape) * len(classes),
         "score, max": float(scores.max()),
         "score, mean": float(scores.mean()),
         "heatmap, max": float(off.max()),

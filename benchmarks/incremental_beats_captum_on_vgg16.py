@@ -98,7 +98,7 @@ def main() -> None:
     captum, ours = make_captum(network, image), make_ours(network, image)
     methods = offered(ours)
     theirs = captum(1, CHECKED_BATCH)
-    differences = {"captum": None}
+    differences: dict[str, float | None] = {"captum": None}
     for method in methods:
         occ = ours(1, method, CHECKED_BATCH)
         heatmap = occ.heatmap(TARGET)
