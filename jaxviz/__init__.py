@@ -14,7 +14,7 @@ from jaxviz import regularize as regularize
 from jaxviz import transforms as transforms
 from jaxviz._version import __version__ as __version__
 from jaxviz.activations import activations, tag
-from jaxviz.incremental import incremental
+from jaxviz.incremental import explain, incremental
 from jaxviz.maximize import maximize
 from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
 from jaxviz.result import Occlusion
@@ -41,6 +41,7 @@ __all__ = [
     "Occlusion",
     "activations",
     "datasets",
+    "explain",
     "fills",
     "incremental",
     "load_keras",

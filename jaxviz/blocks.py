@@ -75,7 +75,7 @@ class _Queue:
                 self.advance(self._store())
             except jax.errors.JaxRuntimeError as error:
                 self._go_back()
-                self.program = halve(self.task, self.program, error)
+                self.program = halve(self.task, self.program.engine, self.program.block, error)
 
     def store_launched(self) -> None:
         while self.launched:

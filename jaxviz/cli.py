@@ -86,6 +86,12 @@ def _command(commands, name: str, text: str, example: str, *, writes: bool = Tru
     return parser
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
+
+
 def _add_demo(commands) -> None:
     text = "occlusion maps, class images and filters of the bundled network on real digits"
     parser = _command(commands, "demo", text, "jaxviz demo")
@@ -103,14 +109,14 @@ def _add_demo(commands) -> None:
 def _add_inspect(commands) -> None:
     text = "tell what a Keras file holds, and whether it can be loaded"
     parser = _command(commands, "inspect", text, "jaxviz inspect bundled", writes=False)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
 
 
 def _add_occlude(commands) -> None:
     text = "cover every part of the images in turn, and map how the scores change"
     example = "jaxviz occlude bundled digits --limit 6 --patch 7 --stride 1 --target true"
     parser = _command(commands, "occlude", text, example)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=IMAGES)
     _add_preprocessing(parser)
     parser.add_argument("--limit", type=_positive, metavar="N", help="read the first N images only")
@@ -167,7 +173,7 @@ def _add_maximize(commands) -> None:
     text = "find the images that the units of a layer respond to most"
     example = "jaxviz maximize bundled --units 0,3,8 --steps 200"
     parser = _command(commands, "maximize", text, example)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
     parser.add_argument(
         "--layer", default=None, help="its name; default: the output without softmax"
     )
@@ -189,7 +195,7 @@ def _add_activations(commands) -> None:
     text = "draw what every filter of a network sees in one image"
     example = "jaxviz activations bundled digits --layers conv2d,conv2d_1"
     parser = _command(commands, "activations", text, example)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
     parser.add_argument("image", metavar="IMAGE", help=f"{IMAGES}; the first one is taken")
     _add_preprocessing(parser)
     parser.add_argument("--layers", type=_words, metavar="A,B,…", help="default: all with maps")

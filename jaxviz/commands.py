@@ -39,24 +39,30 @@ def model_path(name: str) -> Path:
     return bundled_model() if name == "bundled" and not Path(name).exists() else Path(name)
 
 
-def load_model(name: str) -> Any:
-    """Load what MODEL names."""
+def load_model(name: str, weights: Path | None = None) -> Any:
+    """Load what MODEL names, with the weights of another file if that is said."""
     with stage(f"reading {name}"):
-        return load_keras(model_path(name))
+        return load_keras(_sources(name, weights))
+
+
+def _sources(name: str, weights: Path | None) -> Any:
+    return model_path(name) if weights is None else (model_path(name), weights)
 
 
 def inspect(args: argparse.Namespace) -> int:
     """Print what a Keras file holds; 1 if it cannot be loaded."""
     from jaxviz.keras import inspect_keras
 
-    report = inspect_keras(model_path(args.model))
+    report = inspect_keras(_sources(args.model, args.weights))
+    if report.layers:
+        table(args.model, ["layer", "class"], report.layers)
     say(str(report))
     return 0 if report.loadable else 1
 
 
 def occlude(args: argparse.Namespace) -> None:
     """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images."""
-    model = load_model(args.model)
+    model = load_model(args.model, args.weights)
     pictures, images = _read(args, model, args.images, args.limit)
     names = read_class_names(args.classes)
     target = _target(args.target, pictures, names)
@@ -170,7 +176,7 @@ def _print_occlusion(
 
 def maximize(args: argparse.Namespace) -> None:
     """Write maximize.png and images.npz for some units of a layer."""
-    model = load_model(args.model)
+    model = load_model(args.model, args.weights)
     if len(args.range) != 2 or not args.range[0] < args.range[1]:
         raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_text(args.range)}.")
     scorer = logits(model) if args.layer is None else model
@@ -209,7 +215,7 @@ def maximize(args: argparse.Namespace) -> None:
 
 def activations(args: argparse.Namespace) -> None:
     """Write activations.png and activations.npz for one image."""
-    model = load_model(args.model)
+    model = load_model(args.model, args.weights)
     pictures, images = _read(args, model, [args.image], 1)
     with output_folder(args.out) as folder:
         with stage("running the network"):

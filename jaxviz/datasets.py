@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,7 +53,7 @@ def load_digits(split: str = "test") -> tuple[np.ndarray, np.ndarray]:
             "the UCI digits come with scikit-learn, which is missing: pip install scikit-learn."
         )
         raise ModuleNotFoundError(message, name="sklearn") from error
-    data = load_uci()
+    data: Any = load_uci()
     small = np.asarray(data["images"], np.float32) / 16
     images = np.stack([_enlarge(digit) for digit in small[parts[split]]])
     return images[..., None], np.asarray(data["target"], np.int64)[parts[split]]

@@ -79,7 +79,8 @@ def occlusion_scores(
     image = jnp.asarray(image)
     _check_rank(image, "image", 3)
     image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
-    grid = make_grid(image.shape[:2], patch=patch, stride=stride, margin=margin, border=border)
+    size = image.shape[0], image.shape[1]
+    grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)
     filled = make_fill(fill)
     check_fill(filled, image[None])
     if batch_size is not None:
@@ -298,15 +299,20 @@ def _score_refined(
 
     def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
         some = replace(task, images=image[None], positions=grid.starts[*positions.T])
-        runs.append(execute(some, batch_size=batch_size, progress=progress))
+        if runs and runs[-1].partial:
+            shape = (1, some.rows, *runs[-1].values.shape[2:])
+            runs.append(Scores(np.full(shape, np.nan, runs[-1].values.dtype), partial=True))
+        else:
+            runs.append(execute(some, batch_size=batch_size, progress=progress))
         return runs[-1].values[0, 1:]
 
     scores, base, exact = [], [], []
     for image in task.images:
+        first = len(runs)
         found, known = coarse_to_fine(partial(score, image), grid.shape, refinement)
         scores.append(found)
         exact.append(known)
-        base.append(runs[-1].values[0, 0])
+        base.append(runs[first].values[0, 0])
     return _Found(np.stack(scores), np.stack(base), runs, np.stack(exact))
 
 
@@ -362,7 +368,7 @@ def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def checked_fill(fill: FillLike, images: np.ndarray, complement: bool):
-    """Return the fill; ValueError unless it suits the images, a warning if out of their range."""
+    """Return the fill; ValueError unless it suits the images, a warning if off their range."""
     filled = make_fill(fill)
     check_fill(filled, images)
     if complement and not filled.whole:

@@ -156,8 +156,16 @@ def test_activations_are_those_of_the_model(tmp_path, capsys, model):
 def test_inspect_tells_what_the_model_is(capsys):
     status, printed, _ = run("inspect bundled", capsys)
     assert status == 0
-    for word in ("keras", "conv2d", "Conv2D", "preds", "28", "1,199,882"):
+    for word in ("loadable    yes", "conv2d", "Conv2D", "preds", "28", "1,199,882"):
         assert word in printed
+
+
+def test_architecture_and_weights_may_lie_in_two_files(tmp_path, capsys, data_folder):
+    stem = data_folder / "keras" / "DeepImportance__deepimportance_code_release" / "LeNet1"
+    command = f"activations {stem}.json --weights {stem}.h5 digits --out {tmp_path}"
+    assert run(command, capsys)[0] == 0
+    status, printed, _ = run(f"inspect {stem}.json", capsys)
+    assert status == 1 and "loadable    no: " in printed
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -39,8 +39,8 @@ def test_scores_equal_the_loop(options, method):
     occ = occlude(F, IMAGE, **options, fill=3.0, method=method)
     np.testing.assert_array_equal(occ.scores, wanted)
     np.testing.assert_array_equal(occ.base, scored(F, IMAGE))
-    kernel = occlusion_scores(F, IMAGE, **options, fill=3.0, method=method)
-    np.testing.assert_array_equal(kernel, wanted)
+    kernel = jax.jit(lambda image: occlusion_scores(F, image, **options, fill=3.0, method=method))
+    np.testing.assert_array_equal(kernel(IMAGE), wanted)
 
 
 @settings(max_examples=8)
@@ -235,10 +235,12 @@ class TestKernel:
     """`occlusion_scores` is a pure function of its arrays."""
 
     def test_chunks_change_nothing(self, method):
-        wanted = occlusion_scores(F, IMAGE, patch=2, method=method)
-        for batch_size in (1, 5, 12, 99):
-            ours = occlusion_scores(F, IMAGE, patch=2, method=method, batch_size=batch_size)
-            np.testing.assert_array_equal(ours, wanted)
+        def scores(batch_size):
+            return occlusion_scores(F, IMAGE, patch=2, method=method, batch_size=batch_size)
+
+        wanted = jax.jit(scores, static_argnums=0)(None)
+        for batch_size in (1, 5, 99):
+            np.testing.assert_array_equal(jax.jit(scores, static_argnums=0)(batch_size), wanted)
 
     def test_jit_and_vmap(self, method):
         images = jnp.asarray(integers((3, *SHAPE)))
@@ -246,15 +248,15 @@ class TestKernel:
         def scores(image):
             return occlusion_scores(F, image, patch=(3, 2), fill="mean", method=method)
 
-        many = jax.jit(jax.vmap(scores))(images)
+        one, many = jax.jit(scores), jax.jit(jax.vmap(scores))(images)
         for image, ours in zip(images, many, strict=True):
-            np.testing.assert_allclose(ours, scores(image), rtol=1e-5)
+            np.testing.assert_allclose(ours, one(image), rtol=1e-5)
 
     def test_gradient_by_the_image(self, method):
         def total(image):
             return occlusion_scores(F, image, patch=2, method=method)[..., 1].sum()
 
-        slope = jax.grad(total)(jnp.asarray(IMAGE))
+        slope = jax.jit(jax.grad(total))(jnp.asarray(IMAGE))
         # Each pixel is hidden at one of the twelve positions, and counts in the other eleven.
         np.testing.assert_allclose(slope, 11 * weights_of(SHAPE)[..., 1], rtol=1e-5)
 
@@ -268,7 +270,8 @@ class TestKernel:
         slopes = jax.jit(jax.grad(total, (0, 1)))(f, 0.5)
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
         step = 1e-2
-        rise = (total(f, 0.5 + step) - total(f, 0.5 - step)) / (2 * step)
+        forward = jax.jit(total)
+        rise = (forward(f, 0.5 + step) - forward(f, 0.5 - step)) / (2 * step)
         np.testing.assert_allclose(slopes[1], rise, rtol=0.1)
 
 
@@ -455,3 +458,33 @@ def test_starts_of_the_oracle_are_those_of_the_contract():
     assert slow_starts(10, 4, 4, "valid") == [0, 4]
     assert slow_starts(10, 4, 4, "shift") == [0, 4, 6]
     assert slow_starts(10, 20, 4, margin=8) == [-8, -4, 0]
+
+
+def test_a_refined_run_is_exact_where_it_says_so():
+    images = integers((2, *SHAPE))
+    everything = occlude(F, images, patch=2, stride=1, fill=3.0)
+    some = occlude(F, images, patch=2, stride=1, fill=3.0, refine=(3, 0.2))
+    assert some.exact.shape == (2, *some.grid.shape) and 0 < some.exact.mean() < 0.7
+    np.testing.assert_array_equal(some.scores[some.exact], everything.scores[some.exact])
+    np.testing.assert_array_equal(some.base, everything.base)
+    assert np.isfinite(some.scores).all()
+    assert f"approximate: {some.exact.mean():.0%} exact" in repr(some)
+
+
+def test_an_interrupted_refinement_stops_at_once():
+    told = []
+
+    def stop(done, total):
+        told.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        occ = occlude(F, integers((2, *SHAPE)), patch=2, stride=1, refine=(3, 0.2), progress=stop)
+    assert len(told) == 1 and occ.partial
+    np.testing.assert_array_equal(occ.base[0], scored(F, integers((2, *SHAPE))[0]))
+    assert np.isnan(occ.base[1]).all() and np.isnan(occ.scores[1]).all()
+
+
+def test_a_refinement_and_a_region_exclude_each_other():
+    with pytest.raises(ValueError, match="`refine` chooses the positions by itself"):
+        occlude(F, IMAGE, patch=2, refine=(2, 0.5), region=BOX)

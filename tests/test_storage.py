@@ -33,6 +33,7 @@ RUNS = {
     "single": lambda: occlude(f, IMAGES[0], patch=4, margin=1, stride=2),
     "region": lambda: occlude(f, IMAGES, patch=5, border="valid", region=(0, 0, 2, 2)),
     "segments": lambda: occlude_segments(f, IMAGES, LABELS, groups=[0, [1, 3]]),
+    "refined": lambda: occlude(f, IMAGES, patch=2, stride=1, refine=(3, 0.2)),
     "partial": partial_run,
 }
 
@@ -43,7 +44,7 @@ def test_load_gives_what_was_saved(tmp_path, kind):
     occ.save(tmp_path / "occ.npz")
     again = load_occlusion(tmp_path / "occ.npz")
     assert isinstance(again, Occlusion) and repr(again) == repr(occ)
-    for name in ("scores", "base"):
+    for name in ("scores", "base", *(["exact"] if occ.exact is not None else [])):
         ours, wanted = getattr(again, name), getattr(occ, name)
         np.testing.assert_array_equal(ours, wanted)
         assert ours.dtype == wanted.dtype

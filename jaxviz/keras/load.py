@@ -135,7 +135,9 @@ def from_arrays(
     return _finished(model, slots, Era(False, False), options)
 
 
-def read_sources(path: Source | Sequence[Source]) -> tuple[Archive, Archive]:
+def read_sources(
+    path: Source | Sequence[Source], *, needs_architecture: bool = True
+) -> tuple[Archive, Archive]:
     """The archives that hold the architecture and the weights; often the same one."""
     single = isinstance(path, str | os.PathLike | Mapping)
     paths: Any = [path] if single else list(path)
@@ -144,7 +146,7 @@ def read_sources(path: Source | Sequence[Source]) -> tuple[Archive, Archive]:
     archives = [
         archive_from_config(dict(p)) if isinstance(p, Mapping) else read_archive(p) for p in paths
     ]
-    if archives[0].config is None:
+    if archives[0].config is None and needs_architecture:
         raise KerasFileError(
             "The file holds weights but no architecture: "
             "give both, `load_keras((architecture, weights))`."

@@ -152,7 +152,6 @@ def gallery(
         >>> figure = jaxviz.plot.gallery(np.zeros((2, 8, 8, 1)), titles=["0", "1"])
     """
     pictures = as_images(images, "images", True)
-    columns = 5 if columns is None and len(pictures) == 10 else columns
     lines = title_lines(titles, len(pictures))
     return compose([image_band(pictures)], pictures.shape[:3], lines, title, columns)
 

@@ -86,7 +86,7 @@ def compose(
     tall, wide = panel_size(shape)
     if count == 1 and len(bands) > 1:
         return _compose_row(bands, tall, wide, lines[0], title)
-    most = min(4 if len(bands) == 1 and count <= 16 else 8, max(1, int(11.2 / (wide + GAP))))
+    most = min(5 if len(bands) == 1 and count <= 16 else 8, max(1, int(11.2 / (wide + GAP))))
     columns = min(columns or math.ceil(count / math.ceil(count / most)), count)
     blocks = math.ceil(count / columns)
     above = LINE * max(map(len, lines)) + 0.04
