@@ -159,12 +159,12 @@ def estimate(
         memory=settled.program.bytes,
         stored=n_images * run.grid.size * classes * np.dtype(stored).itemsize,
         compile_seconds=compiling,
-        image_seconds=_seconds_per_image(run, settled, probe_seconds),
+        image_seconds=seconds_per_image(run, settled, probe_seconds),
     )
 
 
-def _seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float:
-    """Run one round of images over and over, or as many of its blocks as there is time for."""
+def seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float:
+    """Run rounds of images, or their first blocks, for a while; return what an image takes."""
     program, task = settled.program, run.task.replicated()
     across, rows = program.scores.shape[:2]
     images = np.repeat(task.images, across, 0)
