@@ -17,6 +17,8 @@ from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
 from jaxviz.scorer import Scorer
 
+LEAST_BLOCKS = 4
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -110,7 +112,7 @@ def estimate(
       dtype: of the forward pass.
       stored: dtype of the scores in the store.
       mesh: devices.
-      probe_seconds: how long to measure; at least two blocks are.
+      probe_seconds: how long to measure; at least four blocks are.
 
     Returns:
       The estimate. Reading images is not in it: it goes on beside computing.
@@ -157,12 +159,12 @@ def estimate(
         memory=settled.program.bytes,
         stored=n_images * run.grid.size * classes * np.dtype(stored).itemsize,
         compile_seconds=compiling,
-        image_seconds=_seconds_per_image(run, settled, probe_seconds),
+        image_seconds=seconds_per_image(run, settled, probe_seconds),
     )
 
 
-def _seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float:
-    """Run one round of images over and over, or as many of its blocks as there is time for."""
+def seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float:
+    """Run rounds of images, or their first blocks, for a while; return what an image takes."""
     program, task = settled.program, run.task.replicated()
     across, rows = program.scores.shape[:2]
     images = np.repeat(task.images, across, 0)
@@ -178,11 +180,11 @@ def _seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> floa
 
     seconds(1)
     first = seconds(1)
-    affordable = max(2, int(probe_seconds / first))
+    affordable = max(LEAST_BLOCKS, int(probe_seconds / first))
     if affordable >= blocks:
         times = max(1, affordable // blocks)
         return seconds(blocks, times) / times / across
-    each = (seconds(affordable) - first) / (affordable - 1)
+    each = max(0.0, seconds(affordable) - first) / (affordable - 1)
     return (first + (blocks - 1) * each) / across
 
 

@@ -53,6 +53,21 @@ def hold(kvstore: ts.KvStore, share: Share) -> Iterator[None]:
         yield
 
 
+def in_use(kvstore: ts.KvStore) -> str:
+    """Return which process works on a store on a local disk, "" if none does."""
+    if not kvstore.url.startswith("file://"):
+        return ""
+    path = beside(Path(kvstore.spec().to_json()["path"].rstrip("/")), ".lock")
+    if not path.exists():
+        return ""
+    with open(path, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return _holder(path)
+        return ""
+
+
 def beside(store: Path, suffix: str) -> Path:
     """Return the path of a file next to a store."""
     return store.with_name(store.name + suffix)

@@ -79,6 +79,10 @@ class StoredOcclusion:
         """The class with the largest clean score, int32 (N,); −1 for what is bad or not done."""
         return self._store.read("predicted", slice(None))
 
+    def predicted_class(self, image: int) -> int:
+        """Return the class with the largest clean score of one image."""
+        return int(self._store.read("predicted", image))
+
     @property
     def classes(self) -> np.ndarray | None:
         """Which classes were kept, int32 (k,), or (N, k) for the largest; None: all."""

@@ -32,9 +32,6 @@ class Sized(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-SourceLike = str | Path | np.ndarray | jax.Array | Sized
-
-
 @dataclass(frozen=True)
 class Source:
     """Images by number.
@@ -58,6 +55,9 @@ class Source:
         return self.read(self.elements[index])
 
 
+SourceLike = Source | str | Path | np.ndarray | jax.Array | Sized
+
+
 def open_source(
     source: SourceLike,
     *,
@@ -69,9 +69,9 @@ def open_source(
     Args:
       source: an array (N, H, W, C), also memory-mapped; an .npy or .npz file of one (`images`,
         `x_test`, `x`, `x_train`, or the only array that it holds); a folder, with its subfolders,
-        whose image files are taken in the order of their names; or anything with a length and
+        whose image files are taken in the order of their names; anything with a length and
         elements, such as a list or a grain data source, whose elements are images, tuples that
-        begin with one, or dictionaries with the key "image".
+        begin with one, or dictionaries with the key "image"; or a `Source`, which is returned.
       image_shape: (height, width, channel) that image files are read in: values in [0, 1],
         stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need it.
       preprocess: (1, H, W, C) -> (1, H, W, C), applied to every image; None: none.
@@ -87,6 +87,8 @@ def open_source(
       >>> len(open_source(np.zeros((5, 8, 8, 1))))
       5
     """
+    if isinstance(source, Source):
+        return source
     if isinstance(source, str | Path) and Path(source).is_dir():
         return _folder(Path(source), image_shape, preprocess)
     elements: Any = _array_of(Path(source)) if isinstance(source, str | Path) else source
