@@ -5,8 +5,9 @@ fill 0. captum runs with 2 threads, channels_last, without gradients, at the bes
 `perturbations_per_eval` 8, 16 and 32; `occlude` at the best batch size of the same three. 729
 positions are the whole grid; each timing runs only its first rows, as many as take some seconds:
 captum's own loop, with fewer shifts counted, and ours, with a `region`. So each counts its work
-for the clean image, once per call, about as it would over the whole grid. Maps of drops are checked first: they differ by at most
-1e-5 of the largest clean score. Runs are taken in turn; a speed-up is the median over the turns.
+for the clean image, once per call, about as it would over the whole grid. Maps of drops are
+checked first: they differ by at most 1e-5 of the largest clean score. Runs are taken in turn; a
+speed-up is the median over the turns.
 Compilation is left out; the first call, which compiles for one batch size, is stated apart.
 
     python -m benchmarks.incremental_beats_captum_on_vgg16 [--quick] [--save]
