@@ -1,0 +1,40 @@
+# `make demo` shows what the package does; `make test` proves that it works. Both install what they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JUPYTER := $(BIN)/jupyter-execute
+
+.PHONY: demo test test-all setup check notebooks docs clean
+
+demo: setup
+	$(BIN)/jaxviz demo
+
+setup: $(VENV)/.has-demo
+
+test: $(VENV)/.has-test
+	$(BIN)/python -m pytest -n 2
+
+test-all: $(VENV)/.has-test
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+check: $(VENV)/.has-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest --doctest-modules jaxviz --ignore=jaxviz/models
+
+notebooks: $(VENV)/.has-dev
+	$(JUPYTER) notebooks/*.ipynb
+
+clean:
+	rm -rf $(VENV) jaxviz-demo build *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxviz needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# One marker file per extra: made again only when pyproject.toml has changed.
+$(VENV)/.has-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

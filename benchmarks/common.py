@@ -1,0 +1,179 @@
+"""What the benchmarks share: options, timing, the machine, a table, and a result file.
+
+A benchmark is a script named as its claim, run from the repository's root:
+
+    python -m benchmarks.<name> [--quick] [--save]
+
+Times are seconds of wall clock, compilation left out unless a column says so. A result is JSON: the
+claim, one headline, rows of columns, notes, the machine and the versions; `render` makes Markdown
+of it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import jaxviz
+
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
+
+
+class Timing(NamedTuple):
+    """Seconds of several runs."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle run."""
+        return float(np.median(self.seconds))
+
+    @property
+    def spread(self) -> float:
+        """(slowest − fastest) / median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+def options(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the options that every benchmark has: `quick` and `save`."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=formatter)
+    parser.add_argument("--quick", action="store_true", help="a smaller run, under half a minute")
+    parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results")
+    return parser.parse_args(argv)
+
+
+def once(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return how many seconds a call takes, and what it gives; it must block until it is done."""
+    start = time.perf_counter()
+    value = run()
+    return time.perf_counter() - start, value
+
+
+def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+    """Time several calls in turn, so that a busy machine is busy for all of them alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            seconds[name].append(once(run)[0])
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def ratio(slow: Timing, fast: Timing) -> float:
+    """Return how many times longer `slow` takes: the median over runs that were taken in turn."""
+    return float(np.median(np.divide(slow.seconds, fast.seconds)))
+
+
+def machine() -> Row:
+    """Describe the machine: no name of it, and no path."""
+    import jax
+
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9),
+        "device": jax.devices()[0].device_kind,
+        "system": platform.system(),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python, jaxviz, jax and the named packages."""
+    known = {"python": platform.python_version(), "jaxviz": jaxviz.__version__}
+    for package in ("jax", "jaxlib", *packages):
+        known[package] = metadata.version(package)
+    return known
+
+
+def in_process(script: str, *arguments: str, **environment: str) -> Any:
+    """Run a benchmark's worker in a process of its own; return the JSON of its last line."""
+    command = [sys.executable, "-m", f"benchmarks.{script}", *arguments]
+    room = {**os.environ, **environment}
+    done = subprocess.run(command, env=room, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def data_folder() -> Path:
+    """Return the folder of test data, or end with a sentence that says what is missing."""
+    if "JAXVIZ_DATA" not in os.environ:
+        sys.exit("this benchmark needs test data: set JAXVIZ_DATA to their folder.")
+    return Path(os.environ["JAXVIZ_DATA"])
+
+
+def mnist_model() -> Path:
+    """Return the file of the bundled MNIST model."""
+    return Path(str(resources.files("jaxviz.models") / "mnist_cnn.keras"))
+
+
+def check_equal(
+    ours: np.ndarray, theirs: np.ndarray, *, within: float, what: str, scale: float | None = None
+) -> float:
+    """End the benchmark unless two results are equal; return max |ours − theirs| / scale.
+
+    The scale is max |theirs| unless given.
+    """
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape:
+        sys.exit(f"{what}: shapes differ: {ours.shape} and {theirs.shape}.")
+    difference = float(np.max(np.abs(ours - theirs)) / (scale or np.max(np.abs(theirs))))
+    if not difference <= within:
+        sys.exit(f"{what}: results differ by {difference:.2g}, more than {within:g}.")
+    return difference
+
+
+def finish(
+    name: str,
+    claim: str,
+    headline: str,
+    rows: Sequence[Row],
+    *,
+    notes: Sequence[str] = (),
+    packages: Sequence[str] = (),
+    settings: argparse.Namespace,
+) -> None:
+    """Print the table and, if asked to, keep the result."""
+    from benchmarks.render import markdown_table
+
+    print(f"\n{claim}\n{headline}\n\n{markdown_table(rows)}\n")
+    print("\n".join(notes))
+    if not settings.save:
+        return
+    now = datetime.now(UTC).date().isoformat()
+    result = {
+        "name": name,
+        "claim": claim,
+        "headline": headline,
+        "date": now,
+        "quick": settings.quick,
+        "machine": machine(),
+        "versions": versions(*packages),
+        "rows": list(rows),
+        "notes": list(notes),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}-{now}.json"
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    print(f"kept in benchmarks/results/{path.name}")

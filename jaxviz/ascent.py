@@ -1,0 +1,292 @@
+"""One step of gradient ascent on a batch of images, pure and compiled.
+
+A batch is M objectives by S seeds. All M images of a seed start alike and see the same random
+transformations, and nothing couples one image with another but a `diversity` among the seeds of an
+objective, so an image comes out the same in any batch. `Program` is all that is compiled for,
+`Data` and `State` are arrays.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxviz.activations import Layer, capture, thaw
+from jaxviz.gradients import quick_rules, relu_rules
+from jaxviz.objectives import Objective
+from jaxviz.parametrize import Parametrization
+from jaxviz.regularize import Penalty, Tidy
+from jaxviz.replay import replay
+
+Terms = dict[str, jax.Array]
+
+
+class Program(NamedTuple):
+    """What a step is compiled for; hashable."""
+
+    scorer: Hashable
+    groups: tuple[tuple[Any, tuple[int, ...]], ...]
+    layers: tuple[Layer, ...]
+    image_shape: tuple[int, int, int]
+    parametrization: Parametrization
+    bounds: str | None
+    transforms: tuple[Callable[..., jax.Array], ...]
+    penalties: tuple[Penalty, ...]
+    tidies: tuple[Tidy, ...]
+    optimizer: optax.GradientTransformation
+    preprocess: Callable[[jax.Array], jax.Array] | None
+    grad_modifier: Callable[[jax.Array], jax.Array] | None
+    backprop: str
+    views: int
+    dtype: Any
+
+
+class Data(NamedTuple):
+    """What stays the same from step to step."""
+
+    scorer: Sequence[jax.Array]
+    objectives: Sequence[Sequence[jax.Array]]
+    low: jax.Array
+    high: jax.Array
+    keys: jax.Array
+
+
+class State(NamedTuple):
+    """What a step changes; leaves have leading axes (M, S) except `step`."""
+
+    parameters: Any
+    memory: Any
+    step: jax.Array
+    best: Any
+    best_total: jax.Array
+    blocked: jax.Array
+    gradient_sum: jax.Array
+
+
+def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
+    """Objectives of one structure side by side: ((structure, numbers), …), and stacked arrays."""
+    flat = [jax.tree.flatten(objective) for objective in objectives]
+    members: dict[Any, list[int]] = {}
+    for number, (leaves, structure) in enumerate(flat):
+        shapes = tuple(np.shape(leaf) for leaf in leaves)
+        members.setdefault((structure, shapes), []).append(number)
+    stacked = [
+        [jnp.stack([jnp.asarray(flat[n][0][i]) for n in numbers]) for i in range(len(key[1]))]
+        for key, numbers in members.items()
+    ]
+    return tuple((key[0], tuple(numbers)) for key, numbers in members.items()), stacked
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def start(program: Program, data: Data, objectives: int, images: jax.Array | None) -> State:
+    """The state before the first step, from images (S, H, W, C), or from noise where None."""
+    shape, (init, _, encode) = program.image_shape, program.parametrization
+    if images is None:
+        parameters = jax.vmap(lambda key: init(key, shape))(data.keys)
+    else:
+        assert encode is not None
+        parameters = jax.vmap(lambda x: encode(_free(program, data, x), shape))(images)
+    parameters = jax.tree.map(
+        lambda p: jnp.broadcast_to(p[None], (objectives, *p.shape)).copy(), parameters
+    )
+    batch = (objectives, data.keys.shape[0])
+    return State(
+        parameters=parameters,
+        memory=jax.vmap(jax.vmap(program.optimizer.init))(parameters),
+        step=jnp.zeros((), jnp.int32),
+        best=jax.tree.map(jnp.copy, parameters),
+        best_total=jnp.full(batch, -jnp.inf),
+        blocked=jnp.zeros(batch, bool),
+        gradient_sum=jnp.zeros((*batch, *shape[:2])),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def decode(program: Program, data: Data, parameters: Any) -> jax.Array:
+    """The images (M, S, H, W, C) in the value range that parameters mean."""
+    return _per_image(partial(_image, program, data))(parameters)
+
+
+def advance(program: Program, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
+    """One step; also the terms of the objective before it, each (M, S)."""
+    images, to_parameters = jax.vjp(partial(decode, program, data), state.parameters)
+    seen = partial(objective_values, program, data, state.step)
+    values, gradient = _value_and_gradient(partial(seen, backprop=program.backprop), images)
+    blocked = (gradient == 0).all((2, 3, 4))
+    if redirect:
+        _, other = _value_and_gradient(partial(seen, backprop="redirected"), images)
+        wake = (blocked & state.blocked)[..., None, None, None]
+        gradient = jnp.where(wake, other, gradient)
+    penalties, penalty_gradient = _penalties(program, state.step, images)
+    gradient = gradient - penalty_gradient
+    if program.grad_modifier is not None:
+        gradient = _per_image(program.grad_modifier)(gradient)
+    total = values - sum(penalties.values(), jnp.zeros_like(values))
+    terms = {"objective": values, **penalties, "total": total}
+    (uphill,) = to_parameters(gradient)
+    downhill = jax.tree.map(jnp.negative, uphill)
+    # optax mixes dtypes where a caller may have made that an error.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, memory = _per_image(program.optimizer.update)(
+            downhill, state.memory, state.parameters
+        )
+    better = total > state.best_total
+    return State(
+        parameters=_tidied(
+            program, data, state.step, optax.apply_updates(state.parameters, updates)
+        ),
+        memory=memory,
+        step=state.step + 1,
+        best=jax.tree.map(partial(_choose, better), state.parameters, state.best),
+        best_total=jnp.where(better, total, state.best_total),
+        blocked=blocked,
+        gradient_sum=state.gradient_sum + jnp.abs(gradient).mean(-1),
+    ), terms
+
+
+advance_once = jax.jit(advance, static_argnums=(0, 1), donate_argnums=3)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def advance_many(
+    program: Program, redirect: bool, steps: int, data: Data, state: State
+) -> tuple[State, Terms]:
+    """Several steps in one compiled loop; terms are (steps, M, S)."""
+
+    def step(state: State, _: None) -> tuple[State, Terms]:
+        return advance(program, redirect, data, state)
+
+    return jax.lax.scan(step, state, length=steps)
+
+
+def objective_values(
+    program: Program, data: Data, step: jax.Array, images: jax.Array, *, backprop: str = "plain"
+) -> jax.Array:
+    """The objectives of images (M, S, H, W, C), the mean over random views: (M, S)."""
+    shown = _views(program, data, step, images).astype(program.dtype)
+    views, batch = shown.shape[0], shown.shape[:3]
+    flat = shown.reshape(-1, *shown.shape[3:])
+
+    rules = {**quick_rules(), **relu_rules(backprop)}
+    found = replay(partial(network, program, data), flat, rules=rules)
+    found = [value.reshape(*batch, *value.shape[1:]) for value in found]
+    values = jnp.zeros(images.shape[:2], jnp.float32)
+    for (structure, numbers), arrays in zip(program.groups, data.objectives, strict=True):
+        where = np.asarray(numbers)
+        mine = found if len(program.groups) == 1 else [value[:, where] for value in found]
+        given = partial(evaluate_objective, program, structure)
+        group_values = jax.vmap(jax.vmap(given), in_axes=(None, 0))(arrays, mine)
+        values = values.at[where].set(group_values.sum(0) / views)
+    return values
+
+
+def network(program: Program, data: Data, images: jax.Array) -> list[jax.Array]:
+    """What the objectives read, for images (N, H, W, C) in the value range."""
+    seen = images if program.preprocess is None else program.preprocess(images)
+    found = capture(thaw(program.scorer, data.scorer), seen, program.layers)
+    return [found[layer] for layer in program.layers]
+
+
+def evaluate_objective(
+    program: Program, structure: Any, arrays: Sequence[jax.Array], found: Sequence[jax.Array]
+) -> jax.Array:
+    """The S numbers of one objective, from its structure and arrays and the layers' outputs."""
+    objective = jax.tree.unflatten(structure, arrays)
+    return objective(dict(zip(program.layers, found, strict=True))).astype(jnp.float32)
+
+
+def _per_image(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.vmap(jax.vmap(function))
+
+
+def _value_and_gradient(function: Callable[..., Any], images: jax.Array) -> Any:
+    values, pull = jax.vjp(function, images)
+    return values, pull(jax.tree.map(jnp.ones_like, values))[0]
+
+
+def _penalties(program: Program, step: jax.Array, images: jax.Array) -> tuple[Terms, jax.Array]:
+    if not program.penalties:
+        return {}, jnp.zeros_like(images)
+
+    def weighted(image: jax.Array) -> Terms:
+        terms: Terms = {}
+        for penalty in program.penalties:
+            same = sum(name.split("#")[0] == penalty.name for name in terms)
+            name = f"{penalty.name}#{same + 1}" if same else penalty.name
+            terms[name] = penalty(image, step).astype(jnp.float32)
+        return terms
+
+    return _value_and_gradient(_per_image(weighted), images)
+
+
+def _views(program: Program, data: Data, step: jax.Array, images: jax.Array) -> jax.Array:
+    """What the network is shown: (views, M, S, H, W, C)."""
+    seeds, shape = data.keys.shape[0], program.image_shape
+
+    def one(key: jax.Array, images: jax.Array) -> jax.Array:
+        for number, transform in enumerate(program.transforms):
+            images = transform(jax.random.fold_in(key, number), images)
+        if images.shape[1:] != shape:
+            images = jax.image.resize(images, (images.shape[0], *shape), "bilinear")
+        return images
+
+    def key(view: jax.Array | int, seed_key: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(seed_key, step), view)
+
+    if not program.transforms:
+        return jnp.broadcast_to(images[None], (program.views, *images.shape))
+    # Without vmap where there is one draw: a batched dynamic slice would be a gather.
+    if program.views == seeds == 1:
+        return one(key(0, data.keys[0]), images[:, 0])[None, :, None]
+    over_seeds = jax.vmap(lambda view, k, x: one(key(view, k), x), (None, 0, 1), 1)
+    return jax.vmap(over_seeds, (0, None, None))(jnp.arange(program.views), data.keys, images)
+
+
+def _image(program: Program, data: Data, parameters: Any) -> jax.Array:
+    free = program.parametrization.decode(parameters, program.image_shape)
+    span = data.high - data.low
+    if program.bounds == "sigmoid":
+        return data.low + span * jax.nn.sigmoid(free)
+    if program.bounds == "project":
+        # The derivative of the clip is taken as 1, so that a pixel at its bound can come back.
+        free = free + jax.lax.stop_gradient(jnp.clip(free, -0.5, 0.5) - free)
+    return data.low + span * (free + 0.5)
+
+
+def _free(program: Program, data: Data, image: jax.Array) -> jax.Array:
+    """The free image that means an image in the value range; inverse of the bounds."""
+    unit = (image - data.low) / (data.high - data.low)
+    if program.bounds == "sigmoid":
+        unit = jnp.clip(unit, 1e-4, 1 - 1e-4)
+        return jnp.log(unit) - jnp.log1p(-unit)
+    return unit - 0.5
+
+
+def _tidied(program: Program, data: Data, step: jax.Array, parameters: Any) -> Any:
+    """Parameters after projection to the bounds and the tidying steps that are due."""
+    _, free_image, encode = program.parametrization
+    shape = program.image_shape
+    if encode is None:
+        return parameters
+    if program.bounds == "project":
+        parameters = _per_image(lambda p: encode(jnp.clip(free_image(p, shape), -0.5, 0.5), shape))(
+            parameters
+        )
+    for tidy in program.tidies:
+
+        def tidied(p: Any, tidy: Tidy = tidy) -> Any:
+            return encode(_free(program, data, tidy.function(_image(program, data, p))), shape)
+
+        due = (step + 1) % tidy.every == 0
+        parameters = jax.tree.map(
+            partial(jnp.where, due), _per_image(tidied)(parameters), parameters
+        )
+    return parameters
+
+
+def _choose(which: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(which.reshape(which.shape + (1,) * (new.ndim - 2)), new, old)

@@ -1,0 +1,126 @@
+"""Handwritten digits: the UCI set that scikit-learn ships, and MNIST from a file or from the net.
+
+Every loader gives `(images, labels)`: images float32 `(N, 28, 28, 1)` in [0, 1], white on black,
+labels int64 `(N,)`.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+
+
+def load_digits(split: str = "test") -> tuple[np.ndarray, np.ndarray]:
+    """Load the UCI handwritten digits, enlarged from 8×8 to 20×20 (bicubic), centred on 28×28.
+
+    That is how MNIST's digits lie in their frame. The set is cut in the middle: the bundled model
+    was trained with its first 898 digits ("train"), and never saw the other 899 ("test").
+
+    Args:
+      split: "train", "test" or "all".
+
+    Returns:
+      images, float32 (N, 28, 28, 1) in [0, 1], and labels, int64 (N,).
+
+    Raises:
+      ValueError: `split` is none of the three.
+      ModuleNotFoundError: scikit-learn, which ships the digits, is not installed.
+
+    Example:
+      >>> images, labels = load_digits("test")
+      >>> images.shape, float(images.max())
+      ((899, 28, 28, 1), 1.0)
+
+    Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, doi:10.24432/C50P49.
+    """
+    parts = {"train": slice(0, 898), "test": slice(898, None), "all": slice(None)}
+    if split not in parts:
+        raise ValueError(f'`split` must be "train", "test" or "all": got {split!r}.')
+    try:
+        from sklearn.datasets import load_digits as load_uci
+    except ModuleNotFoundError as error:
+        message = (
+            "the UCI digits come with scikit-learn, which is missing: pip install scikit-learn."
+        )
+        raise ModuleNotFoundError(message, name="sklearn") from error
+    data: Any = load_uci()
+    small = np.asarray(data["images"], np.float32) / 16
+    images = np.stack([_enlarge(digit) for digit in small[parts[split]]])
+    return images[..., None], np.asarray(data["target"], np.int64)[parts[split]]
+
+
+def _enlarge(digit: np.ndarray) -> np.ndarray:
+    large = Image.fromarray(digit).resize((20, 20), Image.Resampling.BICUBIC)
+    return np.pad(np.clip(np.asarray(large, np.float32), 0, 1), 4)
+
+
+def load_mnist(
+    path: str | os.PathLike[str] | None = None, split: str = "test"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Load MNIST from an .npz file with the keys of `keras.datasets.mnist`.
+
+    Args:
+      path: the file. None takes it from the cache (`$JAXVIZ_CACHE`, default `~/.cache/jaxviz`),
+        and downloads it there once, checked by its SHA-256, when the cache does not hold it.
+      split: "train" (60 000 images), "test" (10 000) or "all".
+
+    Returns:
+      images, float32 (N, 28, 28, 1) in [0, 1], and labels, int64 (N,).
+
+    Raises:
+      ValueError: `split` is none of the three, or the file is not such an .npz.
+      FileNotFoundError: there is no file at `path`.
+      OSError: the download failed, or what came has another checksum.
+
+    Example:
+      >>> images, labels = load_mnist("mnist.npz", "test")  # doctest: +SKIP
+
+    Source: Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits.
+    """
+    parts = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}
+    if split not in parts:
+        raise ValueError(f'`split` must be "train", "test" or "all": got {split!r}.')
+    file = Path(path) if path is not None else _cached_mnist()
+    if not file.is_file():
+        raise FileNotFoundError(f"`path` must name an .npz file: there is none at {file}.")
+    try:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            images = np.concatenate([arrays[f"x_{part}"] for part in parts[split]])
+            labels = np.concatenate([arrays[f"y_{part}"] for part in parts[split]])
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        message = f"`path` must hold x_train, y_train, x_test and y_test: {file} does not."
+        raise ValueError(message) from error
+    return images.astype(np.float32)[..., None] / 255, labels.astype(np.int64)
+
+
+def _cached_mnist() -> Path:
+    folder = Path(os.environ.get("JAXVIZ_CACHE", Path.home() / ".cache" / "jaxviz"))
+    file = folder / "mnist.npz"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _download(MNIST_URL, MNIST_SHA256, file)
+    return file
+
+
+def _download(url: str, sha256: str, file: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response:
+                shutil.copyfileobj(response, part)
+            part.flush()
+            digest = hashlib.sha256(Path(part.name).read_bytes()).hexdigest()
+            if digest != sha256:
+                raise OSError(f"the download from {url} has the SHA-256 {digest}, not {sha256}.")
+            os.replace(part.name, file)
+        finally:
+            Path(part.name).unlink(missing_ok=True)

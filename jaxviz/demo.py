@@ -1,0 +1,222 @@
+"""The demo: what the bundled network looks at, on real handwritten digits, in three pictures.
+
+Everything is computed from the data asked for: nothing is taken from a cache or a file of results.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+from jaxviz import plot
+from jaxviz._version import __version__
+from jaxviz.activations import activations
+from jaxviz.commands import bundled_model, load_model
+from jaxviz.datasets import load_digits, load_mnist
+from jaxviz.keras import logits
+from jaxviz.maximize import maximize
+from jaxviz.objectives import Objective
+from jaxviz.occlusion import Occlusion, occlude
+from jaxviz.output import output_folder, say, stage, table, write_json
+from jaxviz.regularize import penalty, total_variation
+from jaxviz.transforms import jitter, rotate, scale
+
+OCCLUSION: dict[str, Any] = {"patch": 7, "stride": 1, "margin": 3, "fill": 0.0}
+LAYERS = ("conv2d", "conv2d_1")
+# Strokes rather than textures: little ink on black, smooth, and read as well when turned or scaled.
+CLASS_IMAGES: dict[str, Any] = {
+    "regularizers": (penalty(total_variation, 40.0), penalty(jnp.mean, 40.0)),
+    "transforms": (rotate(15), scale(0.8, 1.2), jitter(2)),
+    "views": 2,
+}
+BATCH = 500
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Write occlusion.png, classes.png, activations.png and summary.json; print a short table."""
+    start = time.perf_counter()
+    seconds: dict[str, float] = {}
+    with output_folder(args.out) as folder:
+        model = load_model("bundled")
+        images, labels = read_digits(args.data)
+        with stage(f"classifying {len(images)} digits"):
+            accuracy = float(np.mean(predict(model, images).argmax(-1) == labels))
+        first = [int(np.flatnonzero(labels == digit)[0]) for digit in range(10)]
+        images, labels = images[first], labels[first]
+        occ = draw_occlusion(folder, model, images, labels, seconds)
+        perceived = draw_classes(folder, model, args.seed, seconds)
+        draw_activations(folder, model, images[5], seconds)
+        summary = summarise(args, model, occ, labels, perceived)
+        seconds["total"] = time.perf_counter() - start
+        summary |= {"accuracy": accuracy, "seconds": {k: round(v, 3) for k, v in seconds.items()}}
+        write_json(folder / "summary.json", summary)
+    print_summary(args.out, summary)
+
+
+def read_digits(data: str) -> tuple[np.ndarray, np.ndarray]:
+    """The digits that --data names, none of which the bundled network was trained on."""
+    with stage(f"reading {data}"):
+        if data == "digits" and not Path(data).exists():
+            return load_digits("test")
+        return load_mnist(None if data == "mnist" and not Path(data).exists() else data, "test")
+
+
+def predict(model: Any, images: np.ndarray) -> np.ndarray:
+    """Probabilities (N, 10), in batches of one shape so that one program serves all."""
+    padded = np.pad(images, ((0, -len(images) % BATCH), (0, 0), (0, 0), (0, 0)))
+    score = jax.jit(lambda model, batch: model(batch))
+    batches = padded.reshape(-1, BATCH, *images.shape[1:])
+    return np.concatenate([np.asarray(score(model, b)) for b in batches])[: len(images)]
+
+
+def draw_occlusion(
+    folder: Path, model: Any, images: np.ndarray, labels: np.ndarray, seconds: dict[str, float]
+) -> Occlusion:
+    """Write occlusion.png: image, drop of the true class and class map of each digit."""
+    with stage(f"occluding {len(images)} digits") as told:
+        occ = timed(
+            "occlusion", seconds, lambda: occlude(model, images, **OCCLUSION, progress=told)
+        )
+    figure = plot.occlusion(
+        images,
+        occ.heatmap(target=labels),
+        occ.class_map(),
+        true=labels,
+        predicted=np.asarray(occ.base).argmax(-1),
+        signed=True,
+        outline=True,
+        label="drop in the probability of the true class",
+        title="What the network needs to see",
+        columns=5,
+    )
+    figure.savefig(folder / "occlusion.png")
+    return occ
+
+
+def draw_classes(folder: Path, model: Any, seed: int, seconds: dict[str, float]) -> list[float]:
+    """Write classes.png; return the probability that each image has for its class."""
+    scorer, key = logits(model), jax.random.key(seed)
+    objectives = [log_odds(digit) for digit in range(10)]
+
+    def run() -> Any:
+        images = maximize(scorer, objectives, key=key, progress=told, **CLASS_IMAGES).images
+        return np.asarray(images)
+
+    with stage("maximising ten classes") as told:
+        images = timed("class images", seconds, run)
+    probabilities = np.diagonal(predict(model, images)).tolist()
+    titles = [f"{digit}   (p = {p:.3f})" for digit, p in enumerate(probabilities)]
+    title = "Network's perception of 0…9"
+    plot.gallery(images, titles=titles, title=title).savefig(folder / "classes.png")
+    return probabilities
+
+
+def log_odds(digit: int) -> Objective:
+    """The log-odds of a class, log p / (1 − p): its logit minus the logsumexp of the others.
+
+    Unlike the logit, it falls when the image looks like other digits, too.
+    """
+    return Objective(_log_odds, (None,), (digit,))
+
+
+def _log_odds(outputs: Any, digit: jax.Array) -> jax.Array:
+    scores = outputs[None]
+    own = jnp.arange(scores.shape[-1]) == digit
+    others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, scores), axis=-1)
+    return jnp.sum(jnp.where(own, scores, 0), axis=-1) - others
+
+
+def draw_activations(
+    folder: Path, model: Any, image: np.ndarray, seconds: dict[str, float]
+) -> None:
+    """Write activations.png: what the filters of the first layers see in one digit."""
+    run = timed("activations", seconds, lambda: activations(model, image[None], LAYERS))
+    figure = plot.activations(run, image=image, title="What each filter sees")
+    figure.savefig(folder / "activations.png")
+
+
+def timed(name: str, seconds: dict[str, float], run: Callable[[], Any]) -> Any:
+    """Run twice: the second time is the run alone, what the first took longer is compilation."""
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        result = jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    seconds[f"{name}, run"] = times[1]
+    seconds[f"{name}, compile"] = max(times[0] - times[1], 0.0)
+    return result
+
+
+def summarise(
+    args: argparse.Namespace,
+    model: Any,
+    occ: Occlusion,
+    labels: np.ndarray,
+    perceived: list[float],
+) -> dict[str, Any]:
+    """What summary.json holds, but for the accuracy and the times."""
+    digits = []
+    class_counts: Any = occ.class_counts()
+    for label, base, counts in zip(labels, occ.base, class_counts, strict=True):
+        digits.append(
+            {
+                "true": int(label),
+                "predicted": int(base.argmax()),
+                "probability": round(float(base[label]), 4),
+                "class counts": {str(c): n for c, n in counts.items()},
+            }
+        )
+    return {
+        "data": args.data,
+        "model": bundled_model().name,
+        "occlusion": OCCLUSION | {"positions": int(np.prod(occ.grid.shape))},
+        "digits": digits,
+        "class images": {str(i): round(p, 4) for i, p in enumerate(perceived)},
+        "versions": {
+            "jaxviz": __version__,
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+            "flax": flax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+    }
+
+
+def print_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Print the demo's table."""
+    positions = summary["occlusion"]["positions"]
+    rows = []
+    for digit in summary["digits"]:
+        counts = digit["class counts"]
+        kept = counts.get(str(digit["predicted"]), 0)
+        others = sorted(
+            (c for c in counts if c != str(digit["predicted"])), key=lambda c: -counts[c]
+        )
+        rows.append(
+            [
+                digit["true"],
+                digit["predicted"],
+                digit["probability"],
+                f"{100 * (1 - kept / sum(counts.values())):.1f} %",
+                ", ".join(others) or "-",
+                summary["class images"][str(digit["true"])],
+            ]
+        )
+    columns = ["digit", "predicted", "p(digit)", "covering changes it", "to", "class image's p"]
+    table(f"The bundled network on {summary['data']}", columns, rows)
+    seconds = summary["seconds"]
+    say(
+        f"accuracy {100 * summary['accuracy']:.2f} %; {positions} positions a digit, all ten in "
+        f"{seconds['occlusion, run']:.2f} s; {seconds['total']:.1f} s in all\n"
+        f"wrote occlusion.png, classes.png, activations.png, summary.json to {folder}"
+    )

@@ -1,0 +1,194 @@
+"""How a block of positions is scored: the whole network on each, or only what each one changes.
+
+An engine is a frozen value with two traceable methods. `prepare` is called once per image;
+`evaluate` scores some positions of some images at once. Engines that are equal do the same, so that
+compiled programs are found again.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from jaxviz.geometry import Grid, Pair
+from jaxviz.incremental import base, make_plan, update
+from jaxviz.occluders import Canvas, PatchOccluder
+from jaxviz.scorer import Call
+
+Arrays = list[jax.Array]
+
+
+class Engine(Protocol):
+    """What scores positions."""
+
+    def prepare(self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array) -> tuple:
+        """Return what `evaluate` needs of one image (H, W, C).
+
+        The last part is the canvas, on which nothing depends but the occluded images.
+        """
+        ...
+
+    def evaluate(
+        self,
+        call: Call,
+        arrays: Arrays,
+        occluder: Any,
+        states: Any,
+        positions: jax.Array,
+        clean: jax.Array,
+    ) -> jax.Array:
+        """Score positions (B, d), or the clean image where `clean` (B,): (images, B, ..., K)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Run the whole network on every occluded image."""
+
+    def prepare(
+        self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array
+    ) -> tuple[jax.Array, Canvas]:
+        """Return the image and its canvas."""
+        return image, occluder.prepare(image)
+
+    def evaluate(
+        self,
+        call: Call,
+        arrays: Arrays,
+        occluder: Any,
+        states: tuple[jax.Array, Canvas],
+        positions: jax.Array,
+        clean: jax.Array,
+    ) -> jax.Array:
+        """Score the occluded images as one batch."""
+
+        def hide(state, position, is_clean):
+            image, canvas = state
+            return jnp.where(is_clean, image, occluder.hide(canvas, position))
+
+        rows = jax.vmap(jax.vmap(hide, (None, 0, 0)), (0, None, None))(states, positions, clean)
+        scores = call(arrays, rows.reshape(-1, *rows.shape[2:]))
+        return scores.reshape(*rows.shape[:2], *scores.shape[1:])
+
+
+@dataclass(frozen=True)
+class Incremental:
+    """Run the network once, and again only on the windows that a patch changes.
+
+    Attributes:
+      patch: (rows, cols) of the patch.
+      step: (rows, cols) that divide the distance of any two starts.
+      offset: one of the starts.
+    """
+
+    patch: Pair
+    step: Pair
+    offset: Pair
+
+    @classmethod
+    def on_grid(cls, grid: Grid) -> "Incremental":
+        """Return the engine for the starts of a grid."""
+        axes = (grid.row_starts, grid.col_starts)
+        steps = [gcd(*(start - starts[0] for start in starts)) for starts in axes]
+        step = [s or size for s, size in zip(steps, grid.image_shape, strict=True)]
+        return cls(grid.patch, (step[0], step[1]), (axes[0][0], axes[1][0]))
+
+    def plan(self, call: Call, arrays: Arrays, image: Any) -> Any:
+        """Return the plan for an image (H, W, C), or its shape and dtype."""
+        f = Partial(call, arrays)
+        return make_plan(f, image, self.patch, step=self.step, offset=self.offset)
+
+    def prepare(
+        self, call: Call, arrays: Arrays, occluder: PatchOccluder, image: jax.Array
+    ) -> tuple[jax.Array, Any, Canvas]:
+        """Return the clean scores, what updates read, and the canvas."""
+        canvas = occluder.prepare(image)
+        under = image if not occluder.complement else occluder.crop(canvas.under)
+        known = base(self.plan(call, arrays, image), Partial(call, arrays), under)
+        scores = known.scores if not occluder.complement else call(arrays, image[None])[0]
+        # Without the network's own arrays, which would be copied for every image.
+        return scores, known._replace(arrays=[]), canvas
+
+    def evaluate(
+        self,
+        call: Call,
+        arrays: Arrays,
+        occluder: PatchOccluder,
+        states: tuple[jax.Array, Any, Canvas],
+        positions: jax.Array,
+        clean: jax.Array,
+    ) -> jax.Array:
+        """Score the windows as one batch."""
+        image = jax.eval_shape(lambda states: states[1].image[0], states)
+        plan = self.plan(call, arrays, image)
+
+        def score(state, start, is_clean):
+            scores, known, canvas = state
+            known = known._replace(arrays=[*arrays, *plan.captured])
+            changed = update(plan, known, occluder.patch(canvas, start), start)
+            return jnp.where(is_clean, scores, changed)
+
+        some = jax.vmap(score, (None, 0, 0))
+        if states[0].shape[0] == 1:
+            alone = jax.tree.map(lambda x: x[0], states)
+            return some(alone, positions, clean)[None]
+        return jax.vmap(some, (0, None, None))(states, positions, clean)
+
+
+def make_engine(method: str, grid: Grid) -> Engine:
+    """Return the engine of one method, "dense" or "incremental", for the starts of a grid."""
+    if method not in ("dense", "incremental"):
+        raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
+    return Dense() if method == "dense" else Incremental.on_grid(grid)
+
+
+# From this many operations saved on, compiling the larger incremental program pays.
+WORTH_COMPILING = {"cpu": 2e11}
+WORTH_COMPILING_ELSEWHERE = 2e14
+LEAST_SPEED_UP = 1.3  # in operations; below it, windows cannot win
+
+
+def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[Engine, ...]:
+    """Return the engines that a method allows, the preferred one first.
+
+    Args:
+      method: "dense", "incremental" or "auto".
+      grid: where the patches lie.
+      task: scorer, images and positions.
+      platform: of the device.
+
+    Returns:
+      One engine, or two between which a long run decides by trial.
+
+    Raises:
+      ValueError: `method` is none of the three.
+    """
+    if method != "auto":
+        return (make_engine(method, grid),)
+    incremental = Incremental.on_grid(grid)
+    arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
+    image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
+    dense, window = operations(incremental, task.scorer.call, arrays, image)
+    if dense < LEAST_SPEED_UP * window:
+        return (Dense(),)
+    saved = task.rows * len(task.images) * (dense - window)
+    pays = saved > WORTH_COMPILING.get(platform, WORTH_COMPILING_ELSEWHERE)
+    return (incremental, Dense()) if pays else (Dense(),)
+
+
+@lru_cache(maxsize=64)
+def operations(engine: Incremental, call: Call, arrays: tuple, image: Any) -> tuple[int, int]:
+    """Return the operations of one position, dense and incremental; from shapes alone."""
+    found: list[tuple[int, int]] = []
+
+    def trace(arrays: Arrays, image: jax.Array) -> jax.Array:
+        plan = engine.plan(call, arrays, image)
+        found.append((plan.flops_dense, plan.flops_window))
+        return image
+
+    jax.eval_shape(trace, list(arrays), image)
+    return found[0]

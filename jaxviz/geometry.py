@@ -1,0 +1,267 @@
+"""Where patches lie, and how scores of positions become values of pixels.
+
+Integers and index arithmetic in NumPy: no model, no jit. Sizes and offsets are `(row, col)` pairs
+of pixels. A position's *start* is the top-left corner of its patch and may lie off the image; the
+patch is then clipped. Its *cell* is what it stands for: with a margin the stride-sized tile that
+begins `margin` after the start, and without one the pixels that are nearest to the middle of its
+patch, the outermost ones up to the patch's end. Everything is separable: rows and columns never
+mix.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import pairwise
+from math import ceil
+from typing import Literal
+
+import numpy as np
+
+Pair = tuple[int, int]
+Border = Literal["clip", "valid", "shift"]
+Reduce = Literal["mean", "sum", "cell", "bilinear"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All starts of one run, laid out (rows, cols), on an image of (height, width).
+
+    Along an axis of size D, with patch w, stride s and margin m, position j starts at j·s − m:
+
+    - border "clip": until a patch reaches the far edge, j < ceil((D − w) / s) + 1, the last one cut
+      off there (left out if it lies off the image, which takes s > w); with a margin, one position
+      per cell, j < ceil(D / s);
+    - border "valid": whole patches only, j < floor((D − w) / s) + 1;
+    - border "shift": as many as "clip", the last one moved inside the image.
+
+    Attributes:
+      image_shape: (height, width) of the image, in pixels.
+      patch: (rows, cols) of the patch, in pixels.
+      stride: (rows, cols) from one start to the next, in pixels.
+      margin: (rows, cols) by which the first patch starts before the image.
+      border: "clip", "valid" or "shift".
+
+    Example:
+      >>> grid = make_grid((28, 28), patch=20, stride=4, margin=8)
+      >>> grid.shape, grid.row_starts
+      ((7, 7), (-8, -4, 0, 4, 8, 12, 16))
+    """
+
+    image_shape: Pair
+    patch: Pair
+    stride: Pair
+    margin: Pair = (0, 0)
+    border: Border = "clip"
+
+    @cached_property
+    def row_starts(self) -> tuple[int, ...]:
+        """First image row of the patch, per grid row."""
+        return self._axis_starts(0)
+
+    @cached_property
+    def col_starts(self) -> tuple[int, ...]:
+        """First image column of the patch, per grid column."""
+        return self._axis_starts(1)
+
+    @property
+    def shape(self) -> Pair:
+        """(rows, cols): how many positions there are."""
+        return len(self.row_starts), len(self.col_starts)
+
+    @property
+    def size(self) -> int:
+        """rows · cols."""
+        return self.shape[0] * self.shape[1]
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Start of every position, int32 (rows, cols, 2)."""
+        both = np.meshgrid(self.row_starts, self.col_starts, indexing="ij")
+        return np.stack(both, -1).astype(np.int32)
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """First row, first col, last row + 1, last col + 1 of every cell, int32 (rows, cols, 4)."""
+        rows, cols = self._cell_edges(0), self._cell_edges(1)
+        low = np.meshgrid(rows[:-1], cols[:-1], indexing="ij")
+        high = np.meshgrid(rows[1:], cols[1:], indexing="ij")
+        return np.stack([*low, *high], -1).astype(np.int32)
+
+    @cached_property
+    def coverage(self) -> np.ndarray:
+        """How many patches cover each pixel, int32 (height, width)."""
+        return np.outer(self._covers(0).sum(0), self._covers(1).sum(0)).astype(np.int32)
+
+    def spread(
+        self,
+        values: np.ndarray,
+        reduce: Reduce = "mean",
+        *,
+        weights: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Turn one value per position into one value per pixel.
+
+        mean: (Σ over the patches that cover the pixel) / (how many they are); sum: without the
+        division; cell: the value of the pixel's own cell; bilinear: the values resized to the
+        image, half-pixel centres, clamped at the edge.
+
+        Args:
+          values: (..., rows, cols). A position whose value is NaN or infinite is left out, and the
+            others count as if it were not there.
+          reduce: "mean", "sum", "cell" or "bilinear".
+          weights: for mean and sum, how much each pixel of a patch counts, (patch rows, patch
+            cols). None: all 1.
+
+        Returns:
+          float64 (..., height, width); NaN where no position with a value covers the pixel.
+
+        Raises:
+          ValueError: `reduce` is none of the four, or `weights` have another shape.
+        """
+        values = np.asarray(values, np.float64)
+        if reduce == "cell":
+            return self._spread_cells(values)
+        if reduce not in ("mean", "sum", "bilinear"):
+            raise ValueError(
+                f'`reduce` must be "mean", "sum", "cell" or "bilinear": got {reduce!r}.'
+            )
+        known = np.isfinite(values)
+        add_up = self._interpolate if reduce == "bilinear" else partial(self._add_up, weights)
+        total, weight = add_up(np.where(known, values, 0)), add_up(known.astype(np.float64))
+        divisor = np.ones_like(weight) if reduce == "sum" else weight
+        return np.divide(total, divisor, out=np.full_like(total, np.nan), where=weight > 0)
+
+    def __str__(self) -> str:
+        (rows, cols), (ph, pw), (sy, sx) = self.shape, self.patch, self.stride
+        text = f"{rows}×{cols} positions, patch {ph}×{pw}, stride {sy}×{sx}"
+        if any(self.margin):
+            text += f", margin {self.margin[0]}×{self.margin[1]}"
+        return text + f", {self.border}" * (self.border != "clip")
+
+    def _axis_starts(self, axis: int) -> tuple[int, ...]:
+        size, patch = self.image_shape[axis], self.patch[axis]
+        stride, margin = self.stride[axis], self.margin[axis]
+        if margin:
+            return tuple(range(-margin, ceil(size / stride) * stride - margin, stride))
+        last = size - patch
+        if self.border == "valid":
+            return tuple(range(0, last + 1, stride))
+        starts = [j * stride for j in range(ceil(last / stride) + 1)]
+        if self.border == "shift":
+            return tuple(min(start, last) for start in starts)
+        return tuple(start for start in starts if start < size)
+
+    def _cell_edges(self, axis: int) -> list[int]:
+        """Position j owns the pixels from edge j to j + 1."""
+        starts = self.row_starts if axis == 0 else self.col_starts
+        size, patch, margin = self.image_shape[axis], self.patch[axis], self.margin[axis]
+        if margin:
+            return [*(start + margin for start in starts), size]
+        between = [(a + b + patch) // 2 for a, b in pairwise(starts)]
+        return [0, *between, min(starts[-1] + patch, size)]
+
+    def _interpolate(self, values: np.ndarray) -> np.ndarray:
+        rows, cols = (_bilinear(*n) for n in zip(self.shape, self.image_shape, strict=True))
+        return rows @ values @ cols.T
+
+    def _add_up(self, weights: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+        """Σ over positions of value · weight, at every pixel that the position's patch covers."""
+        if weights is None:
+            return self._covers(0).T @ values @ self._covers(1)
+        if np.shape(weights) != self.patch:
+            raise ValueError(
+                f"`weights` must have the patch's shape {self.patch}: got {np.shape(weights)}."
+            )
+        total = np.zeros(
+            (
+                *values.shape[:-2],
+                *(d + 2 * w for d, w in zip(self.image_shape, self.patch, strict=True)),
+            )
+        )
+        for i, j in np.ndindex(self.shape):
+            row, col = (self.starts[i, j] + self.patch).tolist()
+            room = total[..., row : row + self.patch[0], col : col + self.patch[1]]
+            room += values[..., i, j, None, None] * weights
+        return total[..., self.patch[0] : -self.patch[0], self.patch[1] : -self.patch[1]]
+
+    def _covers(self, axis: int) -> np.ndarray:
+        """1 where the position's patch covers the pixel, else 0: float64 (positions, pixels)."""
+        starts = np.array(self.row_starts if axis == 0 else self.col_starts)[:, None]
+        pixels = np.arange(self.image_shape[axis])
+        return ((pixels >= starts) & (pixels < starts + self.patch[axis])).astype(np.float64)
+
+    def _spread_cells(self, values: np.ndarray) -> np.ndarray:
+        spread = np.full((*values.shape[:-2], *self.image_shape), np.nan)
+        for i, j in np.ndindex(self.shape):
+            r0, c0, r1, c1 = self.cells[i, j]
+            spread[..., r0:r1, c0:c1] = values[..., i, j, None, None]
+        return spread
+
+
+def make_grid(
+    image_shape: Pair,
+    *,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    margin: int | Pair = 0,
+    border: Border = "clip",
+) -> Grid:
+    """Lay out the positions of a run; an int stands for both axes.
+
+    Args:
+      image_shape: (height, width), in pixels.
+      patch: height and width of the patch, at least 1, at most the image and its margins.
+      stride: from one start to the next, at least 1; None: the patch, so that patches are tiles.
+      margin: by how much the first patch starts before the image; less than the patch.
+      border: what happens at the far edge, see `Grid`.
+
+    Returns:
+      The grid.
+
+    Raises:
+      ValueError: one of the sizes breaks its rule.
+      TypeError: one of the sizes is not a whole number or a pair of them.
+
+    Example:
+      >>> make_grid((5, 7), patch=2).shape
+      (3, 4)
+    """
+    size = pair(image_shape, "image_shape", least=1)
+    window = pair(patch, "patch", least=1)
+    step = window if stride is None else pair(stride, "stride", least=1)
+    before = pair(margin, "margin", least=0)
+    if border not in ("clip", "valid", "shift"):
+        raise ValueError(f'`border` must be "clip", "valid" or "shift": got {border!r}.')
+    if any(before) and border != "clip":
+        raise ValueError(
+            f'`margin` needs border="clip", whose patches may overhang: got {border!r}.'
+        )
+    if any(m >= w for m, w in zip(before, window, strict=True)):
+        raise ValueError(
+            f"`margin` must be less than the patch: got {before} for a patch of {window}."
+        )
+    if any(w > d + 2 * m for w, d, m in zip(window, size, before, strict=True)):
+        raise ValueError(f"`patch` must not exceed the image: got {window} for an image of {size}.")
+    return Grid(size, window, step, before, border)
+
+
+def pair(value: int | Pair, name: str, *, least: int) -> Pair:
+    """Return `value` as a (row, col) pair of ints of at least `least`; `name` is for the error."""
+    both = (value, value) if isinstance(value, int | np.integer) else value
+    is_pair = isinstance(both, tuple | list) and len(both) == 2
+    if not is_pair or any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in both):
+        raise TypeError(
+            f"`{name}` must be a whole number or a (row, col) pair of them: got {value!r}."
+        )
+    if min(both) < least:
+        raise ValueError(f"`{name}` must be at least {least}: got {value!r}.")
+    return int(both[0]), int(both[1])
+
+
+def _bilinear(count: int, size: int) -> np.ndarray:
+    """(size, count) weights that resize `count` values: half-pixel centres, clamped at the edge."""
+    at = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
+    low = np.minimum(at.astype(int), max(count - 2, 0))
+    weights = np.zeros((size, count))
+    np.add.at(weights, (np.arange(size), low), 1 - (at - low))
+    np.add.at(weights, (np.arange(size), np.minimum(low + 1, count - 1)), at - low)
+    return weights

@@ -1,0 +1,204 @@
+"""Derivatives with respect to an image: other rules for ReLU, and faster ones that change nothing.
+
+Each entry is a set of rules for `replay`. `relu_rules` change what passes backwards through ReLU:
+guided and rectified backpropagation, and the redirection that wakes a dead start. `quick_rules`
+compute the very same derivative by a shorter way: on a CPU the gradient of a max pool and of a
+convolution over few input channels cost more than all the rest of a small network. ReLU is
+recognised as `jax.nn.relu`, `relu6`, or a maximum with the number 0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxviz.replay import Rule, equations, evaluate
+
+FEW_CHANNELS = 4
+
+
+def relu_rules(backprop: str) -> Mapping[str, Rule]:
+    """Rules that replace the backward pass of ReLU; y = max(x, 0), g = ∂/∂y.
+
+    - "plain": g where x > 0 (no rule at all);
+    - "guided": g where x > 0 and g > 0 (Springenberg et al. 2015, arXiv:1412.6806);
+    - "rectified": g where g > 0 (Zeiler, Fergus 2014, arXiv:1311.2901);
+    - "redirected": plain, but where that is nothing at all for an image: g, except where x < 0 and
+      g < 0.
+
+    Raises:
+        ValueError: another name.
+    """
+    if backprop == "plain":
+        return {}
+    if backprop not in _BACKWARD:
+        names = ", ".join(["plain", *_BACKWARD])
+        raise ValueError(f"`backprop` must be one of {names}: got {backprop!r}.")
+    rules: dict[str, Rule] = {"max": partial(_max_rule, backprop)}
+    rules["custom_jvp_call"] = partial(_open_relu, rules)
+    return rules
+
+
+def quick_rules() -> Mapping[str, Rule]:
+    """Rules for max pools whose windows do not overlap and for convolutions over few channels."""
+    return {"reduce_window_max": _pool_rule, "conv_general_dilated": _convolution_rule}
+
+
+def _is_zero(atom: Any) -> bool:
+    return hasattr(atom, "val") and np.ndim(atom.val) == 0 and atom.val == 0
+
+
+def _max_rule(backprop: str, equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+    left, right = equation.invars
+    if _is_zero(right):
+        return [_relu(backprop, inputs[0])]
+    return [_relu(backprop, inputs[1])] if _is_zero(left) else None
+
+
+def _open_relu(rules: Mapping[str, Rule], equation: Any, inputs: Sequence[Any]) -> Any:
+    """`jax.nn.relu` and `relu6` carry their own derivative; look inside them, only them."""
+    inner = equation.params["call_jaxpr"]
+    names = [inside.primitive.name for inside in equations(inner.jaxpr)]
+    if names not in (["max"], ["max", "min"]):
+        return None
+    return evaluate(inner.jaxpr, inner.consts, inputs, rules)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _relu(backprop: str, x: jax.Array) -> jax.Array:
+    del backprop
+    return jnp.maximum(x, jnp.zeros((), x.dtype))
+
+
+def _relu_forward(backprop: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _relu(backprop, x), x
+
+
+def _relu_backward(backprop: str, x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    passes = _BACKWARD[backprop](x, g)
+    return (jnp.where(passes, g, jnp.zeros_like(g)),)
+
+
+_relu.defvjp(_relu_forward, _relu_backward)
+
+
+def _redirected(x: jax.Array, g: jax.Array) -> jax.Array:
+    plain = x > 0
+    some = ((g != 0) & plain).any(tuple(range(1, x.ndim)), keepdims=True)
+    return jnp.where(some, plain, (x > 0) | (g > 0))
+
+
+_BACKWARD: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "guided": lambda x, g: (x > 0) & (g > 0),
+    "rectified": lambda x, g: g > 0,
+    "redirected": _redirected,
+}
+
+
+def _pool_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+    params = equation.params
+    (x,) = inputs
+    window = params["window_dimensions"]
+    tiles = (
+        x.ndim == 4
+        and window == params["window_strides"]
+        and window[0] == window[3] == 1
+        and all(pads == (0, 0) for pads in params["padding"])
+        and all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
+    )
+    return [_tile_max(window[1:3], x)] if tiles else None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _tile_max(tile: tuple[int, int], x: jax.Array) -> jax.Array:
+    window = (1, *tile, 1)
+    lowest = jnp.asarray(-jnp.inf, x.dtype)
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, window, window, "VALID")
+
+
+def _tile_max_forward(tile: tuple[int, int], x: jax.Array) -> tuple[jax.Array, Any]:
+    y = _tile_max(tile, x)
+    return y, (x, y)
+
+
+def _tile_max_backward(tile: tuple[int, int], kept: Any, g: jax.Array) -> tuple[jax.Array]:
+    """g goes to the first of the largest pixels of each tile, as the usual gradient has it."""
+    x, y = kept
+    high, wide = y.shape[1] * tile[0], y.shape[2] * tile[1]
+    taken = jnp.zeros(y.shape, bool)
+    parts = []
+    for row, col in product(range(tile[0]), range(tile[1])):
+        here = (x[:, row : high : tile[0], col : wide : tile[1]] == y) & ~taken
+        taken = taken | here
+        parts.append(jnp.where(here, g, jnp.zeros_like(g)))
+    batch, rows, cols, channels = y.shape
+    tiles = jnp.stack(parts, 3).reshape(batch, rows, cols, *tile, channels)
+    spread = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, high, wide, channels)
+    rest = ((0, 0), (0, x.shape[1] - high), (0, x.shape[2] - wide), (0, 0))
+    return (jnp.pad(spread, rest),)
+
+
+_tile_max.defvjp(_tile_max_forward, _tile_max_backward)
+
+
+def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+    params = dict(equation.params)
+    x, kernel = inputs
+    numbers = params["dimension_numbers"]
+    layout = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
+    fits = (
+        layout == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+        and x.shape[3] <= FEW_CHANNELS
+        and params["feature_group_count"] == params["batch_group_count"] == 1
+        and params["lhs_dilation"] == (1, 1)
+        and x.dtype == kernel.dtype
+    )
+    if not fits:
+        return None
+    geometry = (params["window_strides"], params["padding"], params["rhs_dilation"])
+    return [_thin_convolution(geometry, params["precision"], x, kernel)]
+
+
+def _convolution(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    strides, padding, dilation = geometry
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+
+
+_thin_convolution = jax.custom_vjp(_convolution, nondiff_argnums=(0, 1))
+
+
+def _thin_forward(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> Any:
+    return _thin_convolution(geometry, precision, x, kernel), (x, kernel)
+
+
+def _thin_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> Any:
+    """∂x = Σ over taps of g · kernel[tap]ᵀ, put back where the tap read: a product, then shifts."""
+    x, kernel = kept
+    taps = jnp.einsum("nhwk,ijck->ijnhwc", g, kernel, precision=precision)
+    strides, padding, dilation = geometry
+    dx = jnp.zeros_like(x)
+    for i, j in product(range(kernel.shape[0]), range(kernel.shape[1])):
+        border = [(0, 0, 0)]
+        for axis, tap in ((0, i), (1, j)):
+            low = tap * dilation[axis] - padding[axis][0]
+            span = (g.shape[axis + 1] - 1) * strides[axis] + 1
+            border.append((low, x.shape[axis + 1] - low - span, strides[axis] - 1))
+        border.append((0, 0, 0))
+        dx = dx + jax.lax.pad(taps[i, j], jnp.zeros((), g.dtype), border)
+    _, pull = jax.vjp(partial(_convolution, geometry, precision, x), kernel)
+    return dx, pull(g)[0]
+
+
+_thin_convolution.defvjp(_thin_forward, _thin_backward)

@@ -1,0 +1,226 @@
+"""Images from files, in the shape and the units that a model takes.
+
+A picture is float32 (height, width, channel) in [0, 1], 0 black and 1 white. Files are read with
+Pillow. Arrays (.npy, .npz) are pictures when they are bytes (0…255) or floats in [0, 1]. Every
+picture is stretched to the model's height and width (bilinear, anti-aliased), and turned grey
+(ITU-R 601) or repeated to the model's channels. `Preprocessing` makes the model's units of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"})
+DIGITS = "digits"
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+class Pictures(NamedTuple):
+    """What was read: `values` (N, H, W, C), a name for each, and `labels` (N,) where known."""
+
+    values: np.ndarray
+    names: list[str]
+    labels: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From pictures in [0, 1] to a model's units: ((x or 1 − x) · scale − mean) / std.
+
+    Attributes:
+        scale: what white is to the model: 1, 255, …
+        invert: take 1 − x first: dark ink on white paper becomes MNIST's white on black.
+        bgr: reverse the channels, before `mean` and `std`.
+        mean: subtracted after scaling; one number, or one per channel.
+        std: divided by at the end; one number, or one per channel.
+
+    Example:
+        >>> import numpy as np
+        >>> Preprocessing(scale=255, mean=(100.0,))(np.ones((1, 1, 1, 1))).item()
+        155.0
+    """
+
+    scale: float = 1.0
+    invert: bool = False
+    bgr: bool = False
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """(N, H, W, C) pictures -> (N, H, W, C) float32 in the model's units."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, pictures.shape[-1]):
+                raise ValueError(
+                    f"`{name}` must be one number or one per channel: got {len(values)} for "
+                    f"{pictures.shape[-1]} channels."
+                )
+        values = 1 - pictures if self.invert else pictures
+        values = values[..., ::-1] if self.bgr else values
+        return ((values * self.scale - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
+
+    def describe(self) -> str:
+        """The formula that is applied, for people."""
+        text = "1 − x" if self.invert else "x"
+        text = f"BGR of {text}" if self.bgr else text
+        text += "" if self.scale == 1 else f" · {self.scale:g}"
+        text += "" if not any(self.mean) else f" − {_numbers(self.mean)}"
+        return text if set(self.std) == {1.0} else f"({text}) / {_numbers(self.std)}"
+
+
+def read_pictures(
+    sources: Sequence[str | Path], shape: tuple[int, int, int], *, limit: int | None = None
+) -> Pictures:
+    """Read images in the order given, folders in the order of their file names.
+
+    Args:
+        sources: image files, folders of such, .npy or .npz files, or the word "digits" for the
+            UCI digits that scikit-learn ships (`load_digits("test")`). An .npz holds one array,
+            or `images` or `x_test` and perhaps `labels` or `y_test`.
+        shape: (height, width, channel) of the model's input; channel 1 or 3.
+        limit: the most images to read; None reads all.
+
+    Returns:
+        The pictures, (N, height, width, channel).
+
+    Raises:
+        ValueError: if there is no image, a file is none, or an array is no picture.
+
+    Example:
+        >>> import numpy as np, tempfile, pathlib
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "grey.npy"
+        >>> np.save(file, np.full((8, 8), 51, np.uint8))
+        >>> read_pictures([file], (4, 4, 3)).values.shape
+        (1, 4, 4, 3)
+    """
+    if shape[-1] not in (1, 3):
+        raise ValueError(f"the model must take 1 or 3 channels to be shown images: got {shape}.")
+    values: list[np.ndarray] = []
+    names: list[str] = []
+    labels: list[int | None] = []
+    for source in sources:
+        for name, label, load in picture_entries(source):
+            if limit is not None and len(values) >= limit:
+                break
+            values.append(fit_picture(load(), shape))
+            names.append(name)
+            labels.append(label)
+    if not values:
+        raise ValueError(f"there is no image in {', '.join(map(str, sources)) or 'an empty list'}.")
+    known = None if None in labels else np.array(labels, np.int64)
+    return Pictures(np.stack(values), names, known)
+
+
+Entry = tuple[str, int | None, Callable[[], np.ndarray]]
+
+
+def picture_entries(source: str | Path) -> list[Entry]:
+    """Return a name, a label or None, and a function that reads it, for each picture."""
+    path = Path(source)
+    if str(source) == DIGITS and not path.exists():
+        from jaxviz.datasets import load_digits
+
+        images, labels = load_digits("test")
+        return _array_entries(images, labels, DIGITS)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise ValueError(f"the folder {path} holds no image (looked for {_suffixes()}).")
+        return [entry for file in files for entry in picture_entries(file)]
+    if not path.is_file():
+        raise ValueError(f"there is no file or folder {path}.")
+    if path.suffix.lower() in (".npy", ".npz"):
+        return _array_entries(*_read_arrays(path), path.name)
+    return [(path.name, None, lambda: _read_image(path))]
+
+
+def _array_entries(images: np.ndarray, labels: np.ndarray | None, name: str) -> list[Entry]:
+    return [
+        (f"{name}[{i}]", None if labels is None else int(labels[i]), lambda i=i: images[i])
+        for i in range(len(images))
+    ]
+
+
+def _read_image(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            grey = image.mode in ("1", "L", "LA")
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                raise ValueError(f"{path} has {image.mode} pixels; save it with 8 bits a channel.")
+            return np.asarray(image.convert("L" if grey else "RGB"))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not an image ({_suffixes()}, .npy or .npz).") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}.") from error
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        with open(path, "rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except Exception as error:  # NumPy raises half a dozen types on damaged files
+        raise ValueError(f"{path} cannot be read as a NumPy file: {error}.") from error
+    images = _pick(arrays, ("images", "x_test", "x"))
+    labels = _pick(arrays, ("labels", "y_test", "y"))
+    if images is None and len(arrays) == 1:
+        images = next(iter(arrays.values()))
+    if images is None:
+        raise ValueError(f"{path} must hold `images` or `x_test`: got {', '.join(sorted(arrays))}.")
+    if images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in (1, 3)):
+        images = images[None]
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
+        raise ValueError(
+            f"{path} must hold images (N, height, width) with 1 or 3 channels: got {images.shape}."
+        )
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{path} must hold one whole number per image as labels: got {labels.dtype} "
+            f"{labels.shape} for {len(images)} images."
+        )
+    return _check_range(images, path), labels
+
+
+def _pick(arrays: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray | None:
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def _check_range(images: np.ndarray, path: Path) -> np.ndarray:
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f" or not images.size:
+        raise ValueError(f"{path} must hold bytes or floats: got {images.dtype} {images.shape}.")
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"{path} must hold floats in [0, 1], or bytes: got values from {low:g} to {high:g}."
+        )
+    return images
+
+
+def fit_picture(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a picture in [0, 1] of a model's shape, from bytes or floats."""
+    picture = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
+    picture = picture[..., None] if picture.ndim == 2 else picture
+    if picture.shape[-1] == 3 and shape[-1] == 1:
+        picture = picture @ _LUMA[:, None]
+    if picture.shape[:2] != shape[:2]:
+        size = (shape[1], shape[0])
+        planes = [
+            Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(picture, -1, 0)
+        ]
+        resized = [np.asarray(p.resize(size, Image.Resampling.BILINEAR)) for p in planes]
+        picture = np.clip(np.stack(resized, -1), 0, 1)
+    return np.repeat(picture, shape[-1] // picture.shape[-1], axis=-1)
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(SUFFIXES))
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"({', '.join(f'{v:g}' for v in values)})"

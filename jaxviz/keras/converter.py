@@ -1,0 +1,69 @@
+"""What a converter is: from a layer's configuration and arrays to something that can be called.
+
+A layer with weights becomes an `nnx.Module`; one without becomes a frozen dataclass, which is hashable and
+compares by value, so that two loads of one file share their compiled programs. Layers compute in the dtype
+of their input; the graph has cast it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxviz.keras.errors import KerasFileError
+from jaxviz.keras.fields import Fields
+
+Weights = Mapping[str, np.ndarray]
+
+
+def no_weights(fields: Fields) -> Sequence[str]:
+    """The weight names of a layer that has none."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How one class of layers is read.
+
+    `build` gets the configuration and the arrays; `weights` names the arrays in the order in which Keras
+    stores them, "part/kernel" for the kernel of a sub-layer.
+    """
+
+    build: Callable[[Fields, Weights], Any]
+    weights: Callable[[Fields], Sequence[str]] = no_weights
+    keeps_integers: bool = False
+
+
+def bias_shape(bias: jax.Array, rank: int, *, channels_first: bool) -> jax.Array:
+    """A per-channel vector shaped to broadcast against an array of `rank` axes."""
+    axis = 1 if channels_first else rank - 1
+    return bias.reshape(tuple(-1 if i == axis else 1 for i in range(rank)))
+
+
+def affine_bias(y: jax.Array, bias: Any, *, channels_first: bool = False) -> jax.Array:
+    """Add a per-channel bias, if there is one."""
+    if bias is None:
+        return y
+    return y + bias_shape(bias[...].astype(y.dtype), y.ndim, channels_first=channels_first)
+
+
+def parameter(value: Any) -> Any:
+    """A trainable weight; None and existing variables pass through."""
+    return value if value is None or isinstance(value, nnx.Variable) else nnx.Param(value)
+
+
+def check_shape(name: str, array: np.ndarray, shape: Sequence[int | None]) -> None:
+    """Refuse an array whose shape is not the one that the configuration implies (None: any size)."""
+    same_rank = len(array.shape) == len(shape)
+    if not same_rank or any(s not in (None, n) for n, s in zip(array.shape, shape, strict=True)):
+        wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        raise KerasFileError(f"its {name} must have shape {wanted}, got {tuple(array.shape)}")
+
+
+def cast(value: Any, dtype: Any) -> Any:
+    """An array in another dtype, without an operation when it already has it."""
+    return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)

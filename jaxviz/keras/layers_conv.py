@@ -1,0 +1,147 @@
+"""Dense and convolution layers, in one to three dimensions, channels first or last.
+
+Kernels are stored as Flax stores them: (*window, in / groups, out). "same" pads as TensorFlow does: the odd
+pixel goes to the end.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import lax
+
+from jaxviz.keras.converter import Converter, Weights, affine_bias, check_shape, parameter
+from jaxviz.keras.fields import Fields
+from jaxviz.keras.layers_activation import linear, resolve
+
+_SPACE = "DHW"
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """The constants of a convolution."""
+
+    strides: tuple[int, ...]
+    padding: str
+    dilation: tuple[int, ...]
+    groups: int | None
+    channels_first: bool
+    activation: Callable[[jax.Array], jax.Array]
+
+    @property
+    def layout(self) -> tuple[str, str, str]:
+        """The axes of input, kernel and output as XLA spells them."""
+        space = _SPACE[-len(self.strides) :]
+        array = "NC" + space if self.channels_first else "N" + space + "C"
+        return array, space + "IO", array
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Cross-correlate; None groups means one for each input channel."""
+        channels = x.shape[1 if self.channels_first else -1]
+        padding: Any = self.padding.upper()
+        if self.padding == "causal":
+            padding = [((kernel.shape[0] - 1) * self.dilation[0], 0)]
+        return lax.conv_general_dilated(
+            x,
+            kernel.astype(x.dtype),
+            self.strides,
+            padding,
+            rhs_dilation=self.dilation,
+            dimension_numbers=self.layout,
+            feature_group_count=self.groups or channels,
+        )
+
+
+class Conv(nnx.Module):
+    """activation(kernel ⋆ x + bias); grouped and depthwise convolutions included."""
+
+    def __init__(self, kernel: Any, bias: Any, spec: ConvSpec):
+        self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Images (N, *space, C) to (N, *space, filters), or channels first."""
+        y = self.spec.convolve(x, self.kernel[...])
+        y = affine_bias(y, self.bias, channels_first=self.spec.channels_first)
+        return self.spec.activation(y)
+
+    def without_activation(self) -> "Conv":
+        """The same layer, linear."""
+        return Conv(self.kernel, self.bias, replace(self.spec, activation=linear))
+
+
+@dataclass(frozen=True)
+class DenseSpec:
+    """The constants of a dense layer."""
+
+    activation: Callable[[jax.Array], jax.Array]
+
+
+class Dense(nnx.Module):
+    """activation(x · kernel + bias) along the last axis."""
+
+    def __init__(self, kernel: Any, bias: Any, spec: DenseSpec):
+        self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Arrays (N, ..., features) to (N, ..., units)."""
+        y = lax.dot_general(x, self.kernel[...].astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
+        return self.spec.activation(affine_bias(y, self.bias))
+
+    def without_activation(self) -> "Dense":
+        """The same layer, linear."""
+        return Dense(self.kernel, self.bias, DenseSpec(linear))
+
+
+def kernel_and_bias(fields: Fields) -> Sequence[str]:
+    """The weight names of a layer with a kernel and perhaps a bias."""
+    return ("kernel", "bias") if fields.boolean("use_bias", True) else ("kernel",)
+
+
+def read_spec(fields: Fields, rank: int, groups: int | None) -> ConvSpec:
+    """Strides, padding, dilation, layout and activation of a convolution."""
+    allowed = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
+    return ConvSpec(
+        fields.sizes("strides", rank, 1),
+        fields.choice("padding", allowed, "valid"),
+        fields.sizes("dilation_rate", rank, 1),
+        groups,
+        fields.channels_first(),
+        resolve(fields.raw("activation")),
+    )
+
+
+def check_kernel(fields: Fields, weights: Weights, shape: tuple, outputs: int) -> None:
+    """Check a kernel, and a bias of one value for each output channel."""
+    check_shape("kernel", weights["kernel"], shape)
+    if "bias" in weights:
+        check_shape("bias", weights["bias"], (outputs,))
+
+
+def _conv(rank: int) -> Converter:
+    def build(fields: Fields, weights: Weights) -> Conv:
+        filters, window = fields.integer("filters"), fields.sizes("kernel_size", rank)
+        groups = fields.integer("groups", 1)
+        check_kernel(fields, weights, (*window, None, filters), filters)
+        if filters % groups:
+            raise fields.wrong("groups", f"a divisor of the {filters} filters")
+        spec = read_spec(fields, rank, groups)
+        return Conv(weights["kernel"], weights.get("bias"), spec)
+
+    return Converter(build, kernel_and_bias)
+
+
+def _dense(fields: Fields, weights: Weights) -> Dense:
+    units = fields.integer("units")
+    check_kernel(fields, weights, (None, units), units)
+    spec = DenseSpec(resolve(fields.raw("activation")))
+    return Dense(weights["kernel"], weights.get("bias"), spec)
+
+
+TABLE = {
+    "Conv1D": _conv(1),
+    "Conv2D": _conv(2),
+    "Conv3D": _conv(3),
+    "Dense": Converter(_dense, kernel_and_bias),
+}

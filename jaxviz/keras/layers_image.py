@@ -1,0 +1,162 @@
+"""Layers that resize, crop and rescale images, sampling at pixel centres as TensorFlow 2 does."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxviz.keras.converter import Converter, Weights
+from jaxviz.keras.fields import Fields
+
+_METHODS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
+
+
+def resize(x: jax.Array, space: tuple, method: str, antialias: bool, first: bool) -> jax.Array:
+    """Images at another height and width; channels first if so said."""
+    shape = (*x.shape[:2], *space) if first else (x.shape[0], *space, x.shape[-1])
+    return jax.image.resize(x, shape, method, antialias=antialias)
+
+
+@dataclass(frozen=True)
+class UpSampling:
+    """Each pixel repeated along the spatial axes, or images enlarged by interpolation."""
+
+    factors: tuple[int, ...]
+    method: str
+    channels_first: bool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Enlarge."""
+        start = 2 if self.channels_first else 1
+        if self.method == "nearest":
+            for axis, factor in enumerate(self.factors, start):
+                x = jnp.repeat(x, factor, axis=axis)
+            return x
+        sizes = x.shape[start : start + len(self.factors)]
+        space = tuple(n * f for n, f in zip(sizes, self.factors, strict=True))
+        return resize(x, space, self.method, False, self.channels_first)
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """Images at a fixed size; `fit` is "stretch", or "crop" or "pad" to keep the aspect."""
+
+    space: tuple[int, int]
+    method: str
+    antialias: bool
+    fit: str
+    fill: float
+    channels_first: bool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Resize."""
+        if self.fit != "stretch":
+            x = self._fitted(x)
+        return resize(x, self.space, self.method, self.antialias, self.channels_first)
+
+    def _fitted(self, x: jax.Array) -> jax.Array:
+        axes = (2, 3) if self.channels_first else (1, 2)
+        height, width = (x.shape[axis] for axis in axes)
+        tall = int(width * self.space[0] / self.space[1])
+        wide = int(height * self.space[1] / self.space[0])
+        if self.fit == "crop":
+            wanted = (max(min(height, tall), 1), max(min(width, wide), 1))
+            return _centred(x, wanted, axes)
+        edges = [(0, 0)] * x.ndim
+        for axis, size, target in zip(axes, (height, width), (tall, wide), strict=True):
+            edge = max(target - size, 0) // 2
+            edges[axis] = (edge, edge)
+        return jnp.pad(x, edges, constant_values=self.fill)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The middle of each image; an image that is too small is resized instead."""
+
+    space: tuple[int, int]
+    channels_first: bool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Crop."""
+        axes = (2, 3) if self.channels_first else (1, 2)
+        if all(x.shape[axis] >= size for axis, size in zip(axes, self.space, strict=True)):
+            return _centred(x, self.space, axes)
+        fitted = Resizing(self.space, "bilinear", False, "crop", 0.0, self.channels_first)
+        return fitted(x)
+
+
+def _centred(x: jax.Array, wanted: tuple[int, int], axes: tuple[int, int]) -> jax.Array:
+    place = [slice(None)] * x.ndim
+    for axis, size in zip(axes, wanted, strict=True):
+        start = (x.shape[axis] - size) // 2
+        place[axis] = slice(start, start + size)
+    return x[tuple(place)]
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    """x · scale + offset; per channel when they are tuples."""
+
+    scale: float | tuple[float, ...]
+    offset: float | tuple[float, ...]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Rescale."""
+        return x * _constant(self.scale, x) + _constant(self.offset, x)
+
+
+def _constant(value: Any, x: jax.Array) -> Any:
+    if isinstance(value, tuple):
+        return jnp.asarray(value, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    return value
+
+
+def _up_sampling(rank: int) -> Converter:
+    def build(fields: Fields, weights: Weights) -> UpSampling:
+        method = fields.choice("interpolation", _METHODS, "nearest")
+        return UpSampling(fields.sizes("size", rank, 2), method, fields.channels_first())
+
+    return Converter(build)
+
+
+def _resizing(fields: Fields, weights: Weights) -> Resizing:
+    crop, pad = (bool(fields.raw(f"{name}_to_aspect_ratio", False)) for name in ("crop", "pad"))
+    fields.choice("fill_mode", ("constant",), "constant")
+    fields.raw("bounding_box_format")
+    return Resizing(
+        (fields.integer("height"), fields.integer("width")),
+        fields.choice("interpolation", _METHODS, "bilinear"),
+        bool(fields.raw("antialias", False)),
+        "crop" if crop else "pad" if pad else "stretch",
+        fields.number("fill_value", 0.0),
+        fields.channels_first(),
+    )
+
+
+def _center_crop(fields: Fields, weights: Weights) -> CenterCrop:
+    space = (fields.integer("height"), fields.integer("width"))
+    return CenterCrop(space, fields.channels_first())
+
+
+def _rescaling(fields: Fields, weights: Weights) -> Rescaling:
+    return Rescaling(_factor(fields, "scale", 1.0), _factor(fields, "offset", 0.0))
+
+
+def _factor(fields: Fields, name: str, default: float) -> float | tuple[float, ...]:
+    value = fields.raw(name, default)
+    if isinstance(value, dict) and value.get("class_name") == "__numpy__":
+        value = value.get("config", {}).get("value")
+    if isinstance(value, list):
+        if not 0 < len(value) <= 65536 or not all(type(v) in (int, float) for v in value):
+            raise fields.wrong(name, "a number or a list of numbers")
+        return tuple(float(v) for v in value)
+    return fields.number(name, default)
+
+
+TABLE = {
+    "CenterCrop": Converter(_center_crop),
+    "Rescaling": Converter(_rescaling),
+    "Resizing": Converter(_resizing),
+    **{f"UpSampling{rank}D": _up_sampling(rank) for rank in (1, 2, 3)},
+}

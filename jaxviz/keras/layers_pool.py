@@ -1,0 +1,95 @@
+"""Pooling over windows and over whole maps. Averages leave padding out of the count, as TensorFlow does."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxviz.keras.converter import Converter, Weights
+from jaxviz.keras.fields import Fields
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The maximum or the mean of each window."""
+
+    kind: str
+    window: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: str
+    channels_first: bool
+
+    def _spatial(self, values: tuple, other: Any) -> tuple:
+        """One value per axis: `values` on the spatial axes, `other` on batch and channel."""
+        return (other, other, *values) if self.channels_first else (other, *values, other)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Pool."""
+        window, strides = self._spatial(self.window, 1), self._spatial(self.strides, 1)
+        padding = self.padding.upper()
+        if self.kind == "max":
+            return lax.reduce_window(
+                x, np.array(-np.inf, x.dtype), lax.max, window, strides, padding
+            )
+        total = lax.reduce_window(x, np.array(0, x.dtype), lax.add, window, strides, padding)
+        return total / self._counts(x)
+
+    def _counts(self, x: jax.Array) -> Any:
+        """How many pixels of the image each window holds."""
+        if self.padding == "valid":
+            return float(np.prod(self.window))
+        space = x.shape[2:] if self.channels_first else x.shape[1:-1]
+        counts = np.ones((), x.dtype)
+        for size, window, stride in zip(space, self.window, self.strides, strict=True):
+            outputs = -(-size // stride)
+            low = max((outputs - 1) * stride + window - size, 0) // 2
+            start = np.arange(outputs) * stride - low
+            inside = np.minimum(start + window, size) - np.maximum(start, 0)
+            counts = counts[..., None] * inside.astype(x.dtype)
+        return jnp.asarray(counts.reshape(self._spatial(counts.shape, 1)))
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """The maximum or the mean of each channel."""
+
+    kind: str
+    channels_first: bool
+    keepdims: bool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Pool."""
+        axes = tuple(range(2, x.ndim)) if self.channels_first else tuple(range(1, x.ndim - 1))
+        reduce = jnp.max if self.kind == "max" else jnp.mean
+        return reduce(x, axis=axes, keepdims=self.keepdims)
+
+
+def _pool(kind: str, rank: int) -> Converter:
+    def build(fields: Fields, weights: Weights) -> Pool:
+        window = fields.sizes("pool_size", rank, 2)
+        strides = fields.sizes("strides", rank, window)
+        padding = fields.choice("padding", ("valid", "same"), "valid")
+        return Pool(kind, window, strides, padding, fields.channels_first())
+
+    return Converter(build)
+
+
+def _global_pool(kind: str) -> Converter:
+    def build(fields: Fields, weights: Weights) -> GlobalPool:
+        return GlobalPool(kind, fields.channels_first(), fields.boolean("keepdims", False))
+
+    return Converter(build)
+
+
+TABLE = {
+    f"{name}{rank}D": make
+    for kind, word in (("max", "Max"), ("mean", "Average"))
+    for rank in (1, 2, 3)
+    for name, make in (
+        (f"{word}Pooling", _pool(kind, rank)),
+        (f"Global{word}Pooling", _global_pool(kind)),
+    )
+}

@@ -1,0 +1,176 @@
+"""Old spellings to today's: the layers of Keras 1 and 2 written as Keras 3 would write them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxviz.keras.errors import KerasFileError
+
+_CLASSES = {
+    "Convolution1D": "Conv1D",
+    "Convolution2D": "Conv2D",
+    "Convolution3D": "Conv3D",
+    "AtrousConvolution1D": "Conv1D",
+    "AtrousConvolution2D": "Conv2D",
+    "Deconvolution2D": "Conv2DTranspose",
+    "Deconvolution3D": "Conv3DTranspose",
+    "Convolution2DTranspose": "Conv2DTranspose",
+    "Convolution3DTranspose": "Conv3DTranspose",
+    "SeparableConvolution1D": "SeparableConv1D",
+    "SeparableConvolution2D": "SeparableConv2D",
+    "DepthwiseConvolution2D": "DepthwiseConv2D",
+    "MaxPool1D": "MaxPooling1D",
+    "MaxPool2D": "MaxPooling2D",
+    "MaxPool3D": "MaxPooling3D",
+    "AvgPool1D": "AveragePooling1D",
+    "AvgPool2D": "AveragePooling2D",
+    "AvgPool3D": "AveragePooling3D",
+    "GlobalMaxPool1D": "GlobalMaxPooling1D",
+    "GlobalMaxPool2D": "GlobalMaxPooling2D",
+    "GlobalMaxPool3D": "GlobalMaxPooling3D",
+    "GlobalAvgPool1D": "GlobalAveragePooling1D",
+    "GlobalAvgPool2D": "GlobalAveragePooling2D",
+    "GlobalAvgPool3D": "GlobalAveragePooling3D",
+    "BatchNormalizationV1": "BatchNormalization",
+    "BatchNormalizationV2": "BatchNormalization",
+    "FusedBatchNormalization": "BatchNormalization",
+    "SyncBatchNormalization": "BatchNormalization",
+    "DenseV2": "Dense",
+}
+_FIELDS = {
+    "dim_ordering": "data_format",
+    "border_mode": "padding",
+    "subsample": "strides",
+    "subsample_length": "strides",
+    "nb_filter": "filters",
+    "filter_length": "kernel_size",
+    "atrous_rate": "dilation_rate",
+    "bias": "use_bias",
+    "output_dim": "units",
+    "pool_length": "pool_size",
+    "stride": "strides",
+    "sigma": "stddev",
+    "p": "rate",
+    "length": "size",
+    "concat_axis": "axis",
+    "activity_regulariser": "activity_regularizer",
+}
+_KEPT = {
+    "Embedding": {"output_dim"},
+    "RepeatVector": {"n"},
+    "Cropping1D": {"length"},
+}
+_ORDERINGS = {"th": "channels_first", "tf": "channels_last", "default": "channels_last"}
+_MERGES = {
+    "sum": "Add",
+    "mul": "Multiply",
+    "ave": "Average",
+    "max": "Maximum",
+    "concat": "Concatenate",
+    "dot": "Dot",
+    "cos": "Dot",
+}
+
+
+def modernise(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A layer as today's Keras would describe it.
+
+    Example:
+        >>> modernise("Convolution2D", {"nb_filter": 4, "nb_row": 3, "nb_col": 5, "dim_ordering": "th"})
+        ('Conv2D', {'filters': 4, 'data_format': 'channels_first', 'kernel_size': [3, 5]})
+    """
+    name = _CLASSES.get(class_name, class_name)
+    kept = _KEPT.get(name, set())
+    modern: dict[str, Any] = {}
+    for field, value in config.items():
+        new = field if field in kept else _FIELDS.get(field, field)
+        modern[new] = (
+            _ORDERINGS.get(value, value) if new == "data_format" and _is_text(value) else value
+        )
+    axes = [modern.pop(k) for k in ("kernel_dim1", "kernel_dim2", "kernel_dim3") if k in modern]
+    axes = axes or [modern.pop(k) for k in ("nb_row", "nb_col") if k in modern]
+    if axes:
+        modern["kernel_size"] = axes
+    if name == "Merge":
+        return _modern_merge(modern)
+    return name, modern
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _modern_merge(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    mode = config.pop("mode", None)
+    kind = _MERGES.get(mode) if _is_text(mode) else None
+    for field in ("mode_type", "arguments", "output_shape", "output_shape_type", "output_mask"):
+        config.pop(field, None)
+    config.pop("output_mask_type", None)
+    if kind is None:
+        return "Merge", {**config, "mode": mode}
+    if kind == "Dot":
+        config["axes"], config["normalize"] = config.pop("dot_axes", -1), mode == "cos"
+    config.pop("dot_axes", None)
+    if kind != "Concatenate":
+        config.pop("axis", None)
+    return kind, config
+
+
+def rotates_kernels(keras_version: str | None, backend: str | None, config: Any) -> bool:
+    """Whether convolution kernels are stored for Theano, which rotates them by 180 degrees.
+
+    True when the file says Theano, or says no backend and its layers use Keras 1's "th" ordering.
+    """
+    if backend is not None:
+        return backend == "theano"
+    return is_older(keras_version, (2, 0)) and _uses_th(config)
+
+
+def is_older(keras_version: str | None, than: tuple[int, int]) -> bool:
+    """Whether a file's Keras is older; only Keras 1 wrote no version.
+
+    Example:
+        >>> is_older("2.0.6", (2, 2)), is_older(None, (2, 0)), is_older("3.15.1", (2, 2))
+        (True, True, False)
+    """
+    parts = ((keras_version or "1").split(".") + ["0"])[:2]
+    major, minor = (int(part) if part.isdigit() and len(part) < 9 else 0 for part in parts)
+    return (major, minor) < than
+
+
+def _uses_th(config: Any) -> bool:
+    waiting = [config]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            if node.get("dim_ordering") == "th":
+                return True
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+    return False
+
+
+def adapt_to_era(model: Any, keras_version: str | None) -> None:
+    """Change what an old file's layers did otherwise than today's of the same name.
+
+    Flatten kept the order of channels-first arrays before Keras 2.2; hard sigmoid was another
+    function before Keras 3. Enlarging bilinearly sampled elsewhere in Keras 2.2, and is refused.
+    """
+    for layer in model.layers:
+        if layer.model is not None:
+            adapt_to_era(layer.model, keras_version)
+        if layer.class_name == "Flatten" and is_older(keras_version, (2, 2)):
+            layer.config.pop("data_format", None)
+        if is_older(keras_version, (3, 0)):
+            _rename_hard_sigmoid(layer.config)
+        if layer.config.get("interpolation") == "bilinear" and is_older(keras_version, (2, 3)):
+            if not (keras_version or "").endswith("-tf"):
+                raise KerasFileError(
+                    f'Layer "{layer.name}" enlarges bilinearly as Keras 2.2 did, not handled.'
+                )
+
+
+def _rename_hard_sigmoid(config: dict[str, Any]) -> None:
+    for key in ("activation", "recurrent_activation"):
+        if config.get(key) == "hard_sigmoid":
+            config[key] = "hard_sigmoid_legacy"

@@ -1,0 +1,181 @@
+"""Files to models: the public readers."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxviz.keras.archive import Archive, archive_from_config, parse_json, read_archive
+from jaxviz.keras.build import (
+    Options,
+    build_model,
+    concrete,
+    find_slots,
+    with_shapes,
+)
+from jaxviz.keras.config import Model, parse_model
+from jaxviz.keras.errors import KerasFileError
+from jaxviz.keras.legacy import adapt_to_era, is_older, rotates_kernels
+from jaxviz.keras.model import KerasModel
+from jaxviz.keras.refuse import refuse_foreign_objects
+from jaxviz.keras.weights import Era, Slot, assign, is_by_class, to_modern
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+_DTYPES = (None, "float32", "bfloat16", "float16")
+
+
+def load_keras(
+    path: Source | Sequence[Source],
+    *,
+    input_shape: tuple[int | None, ...] | None = None,
+    kernels: str = "auto",
+    dtype: str | None = None,
+    custom_layers: Mapping[str, Callable[..., Any]] | None = None,
+) -> KerasModel:
+    """Read a Keras model into a Flax module, without Keras.
+
+    Args:
+        path: A `.keras` or HDF5 file with the whole model; or a pair of an architecture (a JSON
+            file or a dictionary) and a file with its weights. Content decides, not the suffix.
+        input_shape: Shape of the input without the batch, for a Sequential file that lacks it.
+        kernels: "rotated" when the convolution kernels were stored by Theano, which turns them by
+            180 degrees, "as stored" when not, "auto" to believe the file.
+        dtype: What every layer computes in, "float32", "bfloat16" or "float16"; None for what the
+            file says.
+        custom_layers: Class or layer name to `converter(config, weights) -> callable`, for layers
+            that are not known; for a Lambda the function itself.
+
+    Returns:
+        The model; `model(images)` equals Keras's `predict`.
+
+    Raises:
+        KerasFileError: The file is missing or damaged, or holds a layer that is not known.
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> flat = {"class_name": "Flatten", "config": {"name": "flat"}}
+        >>> flat["config"]["batch_input_shape"] = [None, 2, 3]
+        >>> model = load_keras({"class_name": "Sequential", "config": [flat]})
+        >>> model(jnp.ones((5, 2, 3))).shape
+        (5, 6)
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(f"`dtype` must be one of {_DTYPES}, got {dtype!r}.")
+    options = Options(custom_layers or {}, dtype)
+    architecture, weights = read_sources(path)
+    model = read_architecture(architecture, weights, input_shape)
+    slots = find_slots(model, options.custom)
+    era = find_era(architecture, weights, kernels)
+    if weights.weights is not None:
+        assign(model, slots, weights.weights)
+    elif any(slot.names for slot in slots):
+        raise KerasFileError(
+            "There is an architecture but no weights: "
+            "give both, `load_keras((architecture, weights))`."
+        )
+    return _finished(model, slots, era, options)
+
+
+def _finished(model: Model, slots: Sequence[Slot], era: Era, options: Options) -> KerasModel:
+    arrays = {slot.path: to_modern(slot, era) for slot in slots}
+    return concrete(with_shapes(build_model(model, arrays, options)))
+
+
+def from_keras(
+    model: Any,
+    *,
+    dtype: str | None = None,
+    custom_layers: Mapping[str, Callable[..., Any]] | None = None,
+) -> KerasModel:
+    """Turn a Keras model in memory, of Keras 2 or 3 and on any backend, into a Flax module.
+
+    Args:
+        model: A `keras.Model` or `tf_keras.Model`, Sequential or Functional, built.
+        dtype: As for `load_keras`.
+        custom_layers: As for `load_keras`.
+
+    Returns:
+        The model, with copies of the arrays.
+
+    Raises:
+        KerasFileError: The model holds a layer that is not known.
+
+    Example:
+        >>> class Model:  # stands for a keras.Model
+        ...     def to_json(self):
+        ...         return ('{"class_name": "Sequential", "config": [{"class_name": "ReLU", '
+        ...                 '"config": {"name": "relu", "batch_input_shape": [null, 2]}}]}')
+        >>> from_keras(Model()).layer_names
+        ['relu']
+    """
+    architecture = archive_from_config(parse_json(model.to_json().encode()))
+
+    def arrays(path: tuple[str, ...]) -> Sequence[Any]:
+        layer = model
+        for name in path:
+            layer = layer.get_layer(name)
+        return layer.get_weights()
+
+    options = Options(custom_layers or {}, dtype)
+    return from_arrays(architecture, arrays, options)
+
+
+def from_arrays(
+    architecture: Archive, arrays: Callable[[tuple[str, ...]], Sequence[Any]], options: Options
+) -> KerasModel:
+    """A model from an architecture and a function that gives each layer's arrays by its path."""
+    model = read_architecture(architecture, architecture)
+    slots = find_slots(model, options.custom)
+    for slot in slots:
+        if slot.names is None or slot.names:
+            slot.arrays = list(arrays(slot.path))
+        if slot.names is not None and len(slot.arrays) != len(slot.names):
+            raise KerasFileError(
+                f"Layer {slot.label} needs {len(slot.names)} arrays, got {len(slot.arrays)}."
+            )
+    return _finished(model, slots, Era(False, False), options)
+
+
+def read_sources(
+    path: Source | Sequence[Source], *, needs_architecture: bool = True
+) -> tuple[Archive, Archive]:
+    """The archives that hold the architecture and the weights; often the same one."""
+    single = isinstance(path, str | os.PathLike | Mapping)
+    paths: Any = [path] if single else list(path)
+    if len(paths) not in (1, 2):
+        raise ValueError(f"`path` must be one file or a pair of them, got {len(paths)}.")
+    archives = [
+        archive_from_config(dict(p)) if isinstance(p, Mapping) else read_archive(p) for p in paths
+    ]
+    if archives[0].config is None and needs_architecture:
+        raise KerasFileError(
+            "The file holds weights but no architecture: "
+            "give both, `load_keras((architecture, weights))`."
+        )
+    if len(archives) == 2 and archives[1].weights is None:
+        raise KerasFileError("The second file of the pair must hold weights, and holds none.")
+    return archives[0], archives[-1]
+
+
+def read_architecture(
+    architecture: Archive, weights: Archive, input_shape: tuple | None = None
+) -> Model:
+    """The architecture, with what the age of the weights means for its layers."""
+    refuse_foreign_objects(architecture.config)
+    model = parse_model(architecture.config or {}, input_shape)
+    named = weights.weights is not None and not is_by_class(weights.weights)
+    adapt_to_era(model, weights.keras_version if named else architecture.keras_version or "3")
+    return model
+
+
+def find_era(architecture: Archive, weights: Archive, kernels: str) -> Era:
+    """How the kernels of the file are stored."""
+    if kernels not in ("auto", "rotated", "as stored"):
+        raise ValueError(f'`kernels` must be "auto", "rotated" or "as stored", got {kernels!r}.')
+    group = weights.weights
+    named = group is not None and not is_by_class(group)
+    believed = named and rotates_kernels(
+        weights.keras_version, weights.backend, architecture.config
+    )
+    rotate = kernels == "rotated" or (kernels == "auto" and believed)
+    return Era(rotate, named and is_older(weights.keras_version, (2, 0)))

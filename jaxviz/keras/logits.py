@@ -1,0 +1,62 @@
+"""Models without their last softmax or sigmoid."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from jaxviz.keras.layers_activation import Activation, Softmax, linear, log_softmax, softmax
+from jaxviz.keras.layers_noise import Noise
+from jaxviz.keras.layers_shape import Flatten, Identity, Reshape
+from jaxviz.keras.model import KerasModel
+from jaxviz.keras.nodes import Ref
+
+_SQUASHING = (softmax, log_softmax, jax.nn.sigmoid)
+
+
+def logits(model: KerasModel) -> KerasModel:
+    """The same model, sharing its arrays, with its last softmax or sigmoid replaced by the identity.
+
+    Args:
+        model: A model from `load_keras`. Layers that only reshape after the softmax are looked through.
+
+    Returns:
+        The model whose outputs are scores before the softmax; the model itself if it ends otherwise.
+
+    Example:
+        >>> from jaxviz.keras import load_keras
+        >>> model = load_keras({"class_name": "Sequential", "config": [
+        ...     {"class_name": "Softmax", "config": {"name": "out", "batch_input_shape": [None, 2]}}]})
+        >>> logits(model)(jax.numpy.asarray([[3.0, 4.0]])).tolist()
+        [[3.0, 4.0]]
+    """
+    graph = model._graph
+    replaced: dict[str, Any] = {}
+    outputs = graph.outputs if not isinstance(graph.outputs, Ref) else (graph.outputs,)
+    calls = {(call.layer, call.node): call for call in graph.calls}
+    for output in outputs:
+        ref = output
+        while isinstance(ref, Ref) and (ref.layer, ref.node) in calls:
+            layer = getattr(model, graph.attributes[ref.layer])
+            if not isinstance(layer, Identity | Noise | Flatten | Reshape):
+                replaced[ref.layer] = _linear(layer)
+                break
+            ref = calls[ref.layer, ref.node].args[0]
+    layers = {name: getattr(model, attribute) for name, attribute in graph.attributes.items()}
+    if all(layers[name] is layer for name, layer in replaced.items()):
+        return model
+    return KerasModel(replace(graph), {**layers, **replaced})
+
+
+def _linear(layer: Any) -> Any:
+    if isinstance(layer, KerasModel):
+        return logits(layer)
+    if isinstance(layer, Softmax):
+        return Activation(linear)
+    if isinstance(layer, Activation):
+        squashes = layer.activation in _SQUASHING or isinstance(layer.activation, Softmax)
+        return Activation(linear) if squashes else layer
+    activation = getattr(getattr(layer, "spec", None), "activation", None)
+    if activation in _SQUASHING or isinstance(activation, Softmax):
+        return layer.without_activation()
+    return layer

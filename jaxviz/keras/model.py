@@ -1,0 +1,331 @@
+"""`KerasModel`: an architecture and its layers as one Flax module, evaluated call by call.
+
+The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so that it
+can be passed to `jax.jit`, and two loads of one file share a compiled program.
+"""
+
+import difflib
+import keyword
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxviz.keras.config import Input
+from jaxviz.keras.converter import cast
+from jaxviz.keras.nodes import Call, Ref, call_refs, refs
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The constants of a `KerasModel`: who calls whom, in order.
+
+    `layers` holds (Keras name, attribute, class, compute dtype or None) for each layer.
+    """
+
+    name: str
+    inputs: tuple[Input, ...]
+    input_structure: Any
+    layers: tuple[tuple[str, str, str, str | None], ...]
+    calls: tuple[Call, ...]
+    outputs: Any
+    output_shape: Any = None
+
+    def _key(self) -> tuple:
+        return (self.name, self.inputs, self.layers, self.calls, self.outputs, self.output_shape)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._key())
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        same = isinstance(other, Graph) and self._hash == other._hash
+        return same and self._key() == other._key()
+
+    @cached_property
+    def attributes(self) -> dict[str, str]:
+        """Keras name to attribute."""
+        return {name: attribute for name, attribute, _, _ in self.layers}
+
+    @cached_property
+    def dtypes(self) -> dict[str, str | None]:
+        """Keras name to the dtype in which the layer computes; None leaves its input as it is."""
+        return {name: dtype for name, _, _, dtype in self.layers}
+
+    def needed(self, wanted: Iterable[tuple[str, int]]) -> list[Call]:
+        """The calls on which the wanted ones depend, in order."""
+        reads = {(call.layer, call.node): call_refs(call) for call in self.calls}
+        waiting, seen = list(wanted), set()
+        while waiting:
+            key = waiting.pop()
+            if key in seen or key not in reads:
+                continue
+            seen.add(key)
+            waiting.extend((ref.layer, ref.node) for ref in reads[key])
+        return [call for call in self.calls if (call.layer, call.node) in seen]
+
+
+class KerasModel(nnx.Module):
+    """A Keras model as a Flax module: `model(images)` gives what Keras's `predict` gives.
+
+    Each layer is an attribute under its Keras name (characters that Python does not allow become "_").
+
+    Example:
+        >>> from jaxviz.keras import load_keras
+        >>> model = load_keras({"class_name": "Sequential", "config": [
+        ...     {"class_name": "Flatten", "config": {"name": "flat", "batch_input_shape": [None, 2, 3]}}]})
+        >>> model.layer_names, model.input_shape, model.output_shape
+        (['flat'], (2, 3), (6,))
+    """
+
+    def __init__(self, graph: Graph, layers: Mapping[str, Any]):
+        self._graph = graph
+        for name, attribute in graph.attributes.items():
+            setattr(self, attribute, _as_attribute(layers[name]))
+
+    needs_rngs = True
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The names of the layers as Keras gave them, in Keras's order, without inputs."""
+        return list(self._graph.attributes)
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the input without the batch; a tuple of shapes when there are several."""
+        shapes = tuple(entry.shape for entry in self._graph.inputs)
+        return shapes[0] if len(shapes) == 1 else shapes
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the output without the batch; a tuple of shapes when there are several."""
+        return self._graph.output_shape
+
+    def layer(self, name: str | int) -> Any:
+        """The layer of that Keras name or index.
+
+        Args:
+            name: A name of `layer_names`, "model/layer" inside a nested model, or an index.
+
+        Returns:
+            The layer: an `nnx.Module`, or a callable without weights.
+
+        Raises:
+            ValueError: There is no such layer.
+
+        Example:
+            >>> from jaxviz.keras import load_keras
+            >>> model = load_keras({"class_name": "Sequential", "config": [
+            ...     {"class_name": "ReLU", "config": {"name": "relu", "batch_input_shape": [None, 2]}}]})
+            >>> model.layer(-1)
+            Relu(slope=0.0, ceiling=None, threshold=0.0)
+        """
+        node: Any = self
+        for part in self._resolve(name):
+            node = getattr(node, node._graph.attributes[part])
+        return node
+
+    def __call__(self, images: Any, *, rngs: nnx.Rngs | None = None) -> Any:
+        """Evaluate the model.
+
+        Args:
+            images: (N, *input_shape), any real dtype; a list or a dictionary when there are several inputs.
+            rngs: Random streams, needed only in training mode and with dropout.
+
+        Returns:
+            (N, *output_shape); a tuple or dictionary of arrays when there are several outputs.
+        """
+        wanted = [(ref.layer, ref.node) for ref in refs(self._graph.outputs)]
+        values = self._evaluate(images, wanted, rngs, {})
+        return _gather(self._graph.outputs, values)
+
+    def activations(
+        self, images: Any, layers: Sequence[str | int] | str | int | None = None
+    ) -> dict[str, jax.Array]:
+        """The outputs of named layers, evaluating only what they need.
+
+        Args:
+            images: (N, *input_shape), any real dtype.
+            layers: Names or indices of layers ("model/layer" inside a nested model); None for all.
+
+        Returns:
+            Layer name to (N, *shape). The second call of a shared layer is under "name:1", and so on.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
+        if layers is None:
+            layers = self.layer_names
+        if isinstance(layers, str | int):
+            layers = [layers]
+        paths = [self._resolve(layer) for layer in layers]
+        tapped: dict[str, dict[str, jax.Array]] = {p[0]: {} for p in paths if len(p) > 1}
+        for path in paths:
+            if len(path) > 1:
+                tapped[path[0]]["/".join(path[1:])] = jnp.zeros(())
+        names = {path[0] for path in paths}
+        wanted = [(call.layer, call.node) for call in self._graph.calls if call.layer in names]
+        values = self._evaluate(images, wanted, None, tapped)
+        found: dict[str, jax.Array] = {}
+        for path in paths:
+            if len(path) > 1:
+                found["/".join(path)] = tapped[path[0]]["/".join(path[1:])]
+                continue
+            for layer, node in wanted:
+                if layer == path[0]:
+                    found[f"{layer}:{node}" if node else layer] = values[layer, node]
+        return found
+
+    def _everything(self, images: Any) -> tuple[Any, dict[str, Any]]:
+        """The output, and the outputs of all layers, from one evaluation."""
+        wanted = [(call.layer, call.node) for call in self._graph.calls]
+        values = self._evaluate(images, wanted, None, {})
+        each = {f"{layer}:{node}" if node else layer: values[layer, node] for layer, node in wanted}
+        return _gather(self._graph.outputs, values), each
+
+    def _resolve(self, name: str | int) -> tuple[str, ...]:
+        """A layer's path: its name, or the names that lead into nested models."""
+        names = self.layer_names
+        if isinstance(name, int):
+            if not -len(names) <= name < len(names):
+                raise ValueError(
+                    f"`layers` must hold indices of the {len(names)} layers, got {name}."
+                )
+            return (names[name],)
+        if name in self._graph.attributes:
+            return (name,)
+        for outer in names:
+            layer = getattr(self, self._graph.attributes[outer])
+            if isinstance(layer, KerasModel) and name.startswith(outer + "/"):
+                return (outer, *layer._resolve(name[len(outer) + 1 :]))
+        near = difflib.get_close_matches(name, names, 1, 0.0) or ["none"]
+        raise ValueError(f'There is no layer "{name}"; the nearest name is "{near[0]}".')
+
+    def _evaluate(
+        self,
+        images: Any,
+        wanted: Sequence[tuple[str, int]],
+        rngs: nnx.Rngs | None,
+        tapped: Mapping[str, dict[str, jax.Array]],
+    ) -> dict[tuple[str, int], Any]:
+        values = self._place_inputs(images)
+        for call in self._graph.needed(wanted):
+            layer = getattr(self, self._graph.attributes[call.layer])
+            dtype = self._graph.dtypes[call.layer]
+            args = _gather(call.args, values, dtype)
+            kwargs = {key: _gather(value, values, dtype) for key, value in call.kwargs}
+            if getattr(layer, "needs_rngs", False):
+                kwargs["rngs"] = rngs
+            try:
+                if call.layer in tapped and isinstance(layer, KerasModel):
+                    inner = layer.activations(*args, layers=list(tapped[call.layer]))
+                    tapped[call.layer].update(inner)
+                values[call.layer, call.node] = layer(*args, **kwargs)
+            except Exception as error:
+                error.add_note(f'In layer "{call.layer}"')
+                raise
+        return values
+
+    def _place_inputs(self, images: Any) -> dict[tuple[str, int], Any]:
+        """Checked and cast inputs, under the names of their placeholders."""
+        inputs = self._graph.inputs
+        if len(inputs) == 1 and not isinstance(images, Mapping | list | tuple):
+            images = (images,)
+        if isinstance(images, Mapping):
+            images = [images[key] for key in _input_keys(self._graph, images)]
+        if len(images) != len(inputs):
+            raise ValueError(f"`images` must hold {len(inputs)} arrays, got {len(images)}.")
+        return {
+            (entry.name, 0): _as_input(entry, x) for entry, x in zip(inputs, images, strict=True)
+        }
+
+
+def _as_attribute(layer: Any) -> Any:
+    """A layer of the user's own may be any pytree; its arrays are to be leaves of the model."""
+    if isinstance(layer, nnx.Module):
+        return layer
+    has_arrays = any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(layer))
+    return nnx.data(layer) if has_arrays else layer
+
+
+def _input_keys(graph: Graph, images: Mapping) -> list[str]:
+    keys = [entry.name for entry in graph.inputs]
+    structure = graph.input_structure
+    if isinstance(structure, tuple) and not isinstance(structure, Ref):
+        named = {item[1].layer: item[0] for item in structure if not isinstance(item, Ref)}
+        if set(named.values()) == set(images):
+            keys = [named[key] for key in keys]
+    if set(keys) != set(images):
+        raise ValueError(f"`images` must have the keys {keys}, got {sorted(map(str, images))}.")
+    return keys
+
+
+def _as_input(entry: Input, x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    shape = entry.shape
+    if shape is not None:
+        same = x.ndim == len(shape) + 1
+        if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ValueError(
+                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs a "
+                "leading axis of 1."
+            )
+    if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
+        return cast(x, jnp.dtype("int32"))
+    return cast(x, jnp.dtype("float32"))
+
+
+def _gather(structure: Any, values: Mapping, dtype: str | None = None) -> Any:
+    """A nested structure with its Refs replaced by arrays, cast to the layer's dtype."""
+    if isinstance(structure, Ref):
+        value = values[structure.layer, structure.node]
+        if isinstance(value, tuple | list):
+            value = value[structure.tensor]
+        return value if dtype is None else cast(value, jnp.dtype(dtype))
+    if isinstance(structure, tuple):
+        return tuple(_gather(item, values, dtype) for item in structure)
+    return structure
+
+
+def attribute_names(names: Sequence[str]) -> list[str]:
+    """Keras names as distinct attributes: letters, digits and "_"; none that a module itself has.
+
+    Example:
+        >>> attribute_names(["fire2/squeeze", "train", "1x1", "fire2_squeeze"])
+        ['fire2_squeeze_1', 'train_', 'layer_1x1', 'fire2_squeeze']
+    """
+    exact = {name for name in names if _is_free(name)}
+    taken, found = set(exact), []
+    for name in names:
+        if name in exact:
+            found.append(name)
+            continue
+        stem = re.sub(r"\W", "_", name)
+        if not stem.isidentifier() or stem.startswith("_"):
+            stem = "layer_" + stem
+        if not _is_free(stem):
+            stem += "_"
+        choice, number = stem, 0
+        while choice in taken:
+            number += 1
+            choice = f"{stem}_{number}"
+        taken.add(choice)
+        found.append(choice)
+    return found
+
+
+def _is_free(name: str) -> bool:
+    plain = name.isidentifier() and name.isascii() and not name.startswith("_")
+    return plain and not keyword.iskeyword(name) and not hasattr(KerasModel, name)

@@ -1,0 +1,382 @@
+"""keras-vis, number for number: `visualize_activation`, `visualize_saliency`, `visualize_cam`.
+
+For those who migrate: losses, optimiser and normalisations are keras-vis's own, surprises included;
+`maximize` is the better tool. The softmax of the last layer is taken off first. Images are (height,
+width, channel) in the units of `input_range`.
+
+| keras-vis | here |
+|---|---|
+| `visualize_activation(model, layer_idx, filter_indices, …)` | the same; a layer's name or index |
+| `visualize_saliency(model, layer_idx, filter_indices, seed_input, …)` | the same |
+| `visualize_cam(model, layer_idx, filter_indices, seed_input, …)` | the same |
+| `penultimate_layer_idx=…`, `wrt_tensor=…` | `penultimate=…`, `wrt=…`: a layer's name or index |
+| `apply_modifications(model)` after `activation = linear` | `logits(model)`; done here |
+| `input_modifiers=[Jitter(0.05)]` | the same, or `Roll(0.05)` for a true roll |
+| `backprop_modifier="guided"`, `grad_modifier="absolute"` | the same words |
+| `callbacks=[Print()]` | `callbacks=[f]`, called f(step, losses, loss, gradient, value) |
+| `utils.find_layer_idx(model, name)` | `find_layer(model, name)` |
+| `utils.stitch_images(images, margin, cols)` | `stitch(images, margin=…, columns=…)` |
+| `overlay(array1, array2, alpha)` | `overlay(first, second, alpha=…)` |
+
+Source: Kotikalapudi and contributors, keras-vis, 2017, https://github.com/raghakot/keras-vis.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+
+from jaxviz.activations import Layer, activations, as_scorer, capture, layer_names, resolve, thaw
+from jaxviz.gradients import relu_rules
+from jaxviz.keras import KerasModel, logits
+from jaxviz.keras_vis_parts import GRAD_MODIFIERS, InputModifier, normalize
+from jaxviz.regularize import lp_norm, total_variation
+from jaxviz.replay import evaluate, replay
+from jaxviz.scorer import split
+
+_BACKPROP = {None: "plain", "guided": "guided", "rectified": "rectified"} | {
+    name: "rectified" for name in ("relu", "deconv")
+}
+Modifier = str | Callable[[np.ndarray], Any] | None
+
+
+def visualize_activation(
+    model: Any,
+    layer: Layer = None,
+    filter_indices: int | Sequence[int] | None = None,
+    *,
+    seed_input: Any = None,
+    input_range: tuple[float, float] = (0, 255),
+    act_max_weight: float = 1,
+    lp_norm_weight: float = 10,
+    tv_weight: float = 10,
+    max_iter: int = 200,
+    wrt: Layer = None,
+    input_modifiers: Sequence[InputModifier] = (),
+    backprop_modifier: str | None = None,
+    grad_modifier: Modifier = None,
+    callbacks: Sequence[Callable[..., Any]] = (),
+    image_shape: tuple[int, int, int] | None = None,
+    key: jax.Array | None = None,
+) -> np.ndarray:
+    """The image that keras-vis finds for filters of a layer.
+
+    It minimises act_max_weight·A + lp_norm_weight·LP + tv_weight·TV with A = −Σ mean(out[..., i]),
+    LP = (Σ|x|⁶)^(1/6) / N, TV = Σ|∇x|² / N by RMSprop on the normalised gradient: g ← g / |g|,
+    c ← 0.95·c + 0.05·g², x ← x − g / √(c + 1e-7).
+
+    Args:
+        model: an adapter model, or any scorer.
+        layer: a layer's name or index; None for the output.
+        filter_indices: which filters, together; None for the whole layer.
+        seed_input: (H, W, C) to start from; None for noise about the middle of the range.
+        input_range: (lowest, highest) pixel; the result is uint8 when both are integers.
+        act_max_weight: weight of A; terms of weight 0 are left out.
+        lp_norm_weight: weight of LP.
+        tv_weight: weight of TV.
+        max_iter: number of steps.
+        wrt: a layer to differentiate by; the image then stays as it is, for the callbacks to see.
+        input_modifiers: such as `Jitter`; `pre` before each step, `post` after, in reverse.
+        backprop_modifier: None, "guided", "rectified" (also "relu", "deconv").
+        grad_modifier: None, "negate", "absolute", "invert", "relu", "small_values", or a function.
+        callbacks: called with (step, {term: value}, loss, gradient, value of `wrt` or image).
+        image_shape: (H, W, C) for a scorer without `input_shape`.
+        key: a random key for the start; None for `jax.random.key(0)`.
+
+    Returns:
+        (H, W, C): the image after the step with the smallest loss before it, normalised.
+
+    Raises:
+        ValueError: a layer or filter is unknown, all weights are 0, or no loss was finite.
+
+    Example:
+        >>> import jaxviz.keras_vis as kv
+        >>> f = lambda images: images.mean((1, 2))
+        >>> kv.visualize_activation(f, None, 0, image_shape=(4, 4, 3), max_iter=2).dtype
+        dtype('uint8')
+    """
+    if max_iter < 1:
+        raise ValueError(f"`max_iter` must be at least 1: got {max_iter}.")
+    low, high = input_range
+    if not low < high:
+        raise ValueError(f"`input_range` must be (lowest, highest): got {input_range}.")
+    weights = {"activation": act_max_weight, "lp_norm": lp_norm_weight}
+    weights = {**weights, "total_variation": tv_weight}
+    image = _seed(model, seed_input, image_shape, input_range, key)
+    losses = _losses(model, layer, filter_indices, weights, backprop_modifier, wrt, image)
+    grad_modifier = _grad_modifier(grad_modifier)
+    cache, best, best_image = jnp.zeros_like(image), np.inf, None
+    for step in range(max_iter):
+        for modifier in input_modifiers:
+            image = jnp.asarray(modifier.pre(image))
+        terms, loss, gradient, value = losses(image)
+        gradient = jnp.asarray(grad_modifier(_unit_length(gradient)))
+        for callback in callbacks:
+            named = {name: float(term) for name, term in terms.items()}
+            callback(step, named, float(loss), np.asarray(gradient), np.asarray(value))
+        if wrt is None:
+            image, cache = _rmsprop(image, cache, gradient)
+        for modifier in reversed(input_modifiers):
+            image = jnp.asarray(modifier.post(image))
+        if float(loss) < best:
+            best, best_image = float(loss), image
+    if best_image is None:
+        raise ValueError("no step had a finite loss: start from another `seed_input`.")
+    return _shown(np.asarray(best_image[0]), input_range)
+
+
+def visualize_saliency(
+    model: Any,
+    layer: Layer,
+    filter_indices: int | Sequence[int] | None,
+    seed_input: Any,
+    *,
+    wrt: Layer = None,
+    backprop_modifier: str | None = None,
+    grad_modifier: Modifier = "absolute",
+    keepdims: bool = False,
+) -> np.ndarray:
+    """Where an image's pixels move a layer's filters: the largest |∂ Σ mean(out[..., i]) / ∂x|.
+
+    Args:
+        model: an adapter model, or any scorer.
+        layer: a layer's name or index; None for the output.
+        filter_indices: which filters, together; None for the whole layer.
+        seed_input: the image, (H, W, C).
+        wrt: a layer to differentiate by instead of the image.
+        backprop_modifier: None, "guided", "rectified" (also "relu", "deconv").
+        grad_modifier: None, "negate", "absolute", "invert", "relu", "small_values", or a function.
+        keepdims: keep the channels instead of taking their maximum.
+
+    Returns:
+        (H, W), or (H, W, C) with `keepdims`; scaled to 0…1 by (g − min) / (max − min + 1e-7).
+
+    Raises:
+        ValueError: a layer or filter is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.keras_vis as kv
+        >>> f = lambda images: (images**2).mean((1, 2))
+        >>> kv.visualize_saliency(f, None, 0, jnp.eye(4)[..., None]).shape
+        (4, 4)
+
+    Source:
+        Simonyan, Vedaldi, Zisserman, 2013, arXiv:1312.6034.
+    """
+    image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
+    losses = _losses(
+        model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, wrt, image
+    )
+    gradient = _grad_modifier(grad_modifier)(np.asarray(losses(image)[2]))
+    gradient = np.asarray(gradient)
+    return normalize(gradient if keepdims else gradient.max(-1))[0]
+
+
+def visualize_cam(
+    model: Any,
+    layer: Layer,
+    filter_indices: int | Sequence[int] | None,
+    seed_input: Any,
+    *,
+    penultimate: Layer = None,
+    backprop_modifier: str | None = None,
+    grad_modifier: Modifier = None,
+) -> np.ndarray:
+    """Grad-CAM as keras-vis computes it: relu(Σ_k w_k·a_k), w_k the mean of ∂/∂a_k over positions.
+
+    Args:
+        model: an adapter model, or any scorer.
+        layer: a layer's name or index; None for the output.
+        filter_indices: which filters, together; None for the whole layer.
+        seed_input: the image, (H, W, C).
+        penultimate: the layer a; None for the last convolution or pooling before `layer`.
+        backprop_modifier: None, "guided", "rectified" (also "relu", "deconv").
+        grad_modifier: None, "negate", "absolute", "invert", "relu", "small_values", or a function.
+
+    Returns:
+        (H, W): enlarged by a cubic spline and scaled to 0…1.
+
+    Raises:
+        ValueError: a layer or filter is unknown, or none before `layer` has positions.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.keras_vis as kv
+        >>> from jaxviz.activations import tag
+        >>> f = lambda images: tag("squares", images[:, ::2, ::2] ** 2).mean((1, 2))
+        >>> kv.visualize_cam(f, None, 0, jnp.eye(4)[..., None]).shape
+        (4, 4)
+
+    Source:
+        Selvaraju et al., "Grad-CAM", ICCV 2017, arXiv:1610.02391.
+    """
+    image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
+    if penultimate is None:
+        penultimate = _penultimate(model, layer, image)
+    losses = _losses(
+        model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, penultimate, image
+    )
+    _, _, gradient, value = losses(image)
+    gradient = np.asarray(_grad_modifier(grad_modifier)(np.asarray(gradient)))
+    gradient = gradient / (gradient.max() + 1e-7)
+    weights = gradient.mean((0, 1, 2))
+    heatmap = np.maximum(np.asarray(value)[0] @ weights, 0)
+    zoom = [i / j for i, j in zip(image.shape[1:3], heatmap.shape, strict=True)]
+    return normalize(ndimage.zoom(heatmap, zoom))
+
+
+class _Losses(NamedTuple):
+    """What the compiled losses depend on; hashable."""
+
+    scorer: Any
+    layer: Layer
+    filters: tuple[int, ...] | None
+    weights: tuple[tuple[str, float], ...]
+    backprop: str
+    wrt: Layer
+
+
+def _losses(
+    model: Any,
+    layer: Layer,
+    filter_indices: Any,
+    weights: dict[str, float],
+    backprop_modifier: str | None,
+    wrt: Layer,
+    image: jax.Array,
+) -> Callable[[jax.Array], Any]:
+    """A compiled function: image -> ({term: value}, loss, gradient, value differentiated by)."""
+    weights = {name: float(weight) for name, weight in weights.items() if weight != 0}
+    if not weights:
+        raise ValueError("at least one weight must differ from 0: got none.")
+    if backprop_modifier not in _BACKPROP:
+        known = ", ".join(str(name) for name in _BACKPROP)
+        raise ValueError(f"`backprop_modifier` must be one of {known}: got {backprop_modifier!r}.")
+    model = _linear(model)
+    if isinstance(model, KerasModel) and layer is None:
+        layer = -1
+    filters = None if filter_indices is None else tuple(np.atleast_1d(filter_indices).tolist())
+    parts = split(model)
+    channels = jax.eval_shape(lambda x: capture(model, x, [layer]), image)[layer].shape[-1]
+    for index in filters or ():
+        if not 0 <= index < channels:
+            raise ValueError(f"`filter_indices` must be in 0…{channels - 1}: got {index}.")
+    backprop = _BACKPROP[backprop_modifier]
+    static = _Losses(parts.call, layer, filters, tuple(weights.items()), backprop, wrt)
+    return partial(_loss_and_gradient, static, parts.arrays)
+
+
+@partial(jax.jit, static_argnums=0)
+def _loss_and_gradient(static: _Losses, arrays: Any, image: jax.Array) -> Any:
+    model = thaw(static.scorer, arrays)
+    wanted = [static.layer] if static.wrt is None else [static.layer, static.wrt]
+
+    def forward(image: jax.Array) -> Any:
+        found = capture(model, image, wanted)
+        terms = _terms(static, found[static.layer], image)
+        value = image if static.wrt is None else found[static.wrt]
+        return value, (sum(terms.values(), jnp.zeros(())), terms)
+
+    # Calls are inlined first, so that the layer's output is a variable that can be shifted.
+    closed = jax.make_jaxpr(partial(replay, forward, rules=relu_rules(static.backprop)))(image)
+    structure = jax.tree.structure(jax.eval_shape(forward, image))
+    variable = closed.jaxpr.outvars[0]
+
+    def shifted(shift: jax.Array) -> Any:
+        is_image = variable is closed.jaxpr.invars[0]
+        moved = image + shift if is_image else image
+        shifts = {} if is_image else {variable: shift}
+        outputs = evaluate(closed.jaxpr, closed.consts, [moved], {}, shifts=shifts)
+        value, (loss, terms) = jax.tree.unflatten(structure, outputs)
+        return loss, (terms, value)
+
+    shift = jnp.zeros(variable.aval.shape, variable.aval.dtype)
+    (loss, (terms, value)), gradient = jax.value_and_grad(shifted, has_aux=True)(shift)
+    return terms, loss, gradient, value
+
+
+def _terms(static: _Losses, output: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
+    def activation() -> jax.Array:
+        if static.filters is None:
+            return -output.mean()
+        return -sum((output[..., i].mean() for i in static.filters), jnp.zeros(()))
+
+    kinds = {
+        "activation": activation,
+        "lp_norm": lambda: lp_norm(image[0], p=6.0),
+        "total_variation": lambda: total_variation(image[0], beta=2.0),
+    }
+    return {name: weight * kinds[name]() for name, weight in static.weights}
+
+
+@jax.jit
+def _unit_length(gradient: jax.Array) -> jax.Array:
+    return gradient * jax.lax.rsqrt(jnp.maximum(jnp.square(gradient).sum(), 1e-12))
+
+
+@jax.jit
+def _rmsprop(image: jax.Array, cache: jax.Array, gradient: jax.Array) -> Any:
+    cache = 0.95 * cache + 0.05 * jnp.square(gradient)
+    return image - gradient / jnp.sqrt(cache + 1e-7), cache
+
+
+def _linear(model: Any) -> Any:
+    return logits(model) if isinstance(model, KerasModel) else as_scorer(model)
+
+
+def _seed(
+    model: Any, seed: Any, image_shape: Any, input_range: tuple[float, float], key: Any
+) -> jax.Array:
+    if seed is not None:
+        image = jnp.asarray(seed)
+        image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
+        image = image[None] if image.ndim == 3 else image
+        if image.ndim != 4 or image.shape[0] != 1:
+            raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
+        return image
+    shape = getattr(model, "input_shape", None) if image_shape is None else image_shape
+    if shape is None or len(shape) != 3 or None in shape:
+        raise ValueError(f"`image_shape` must be (height, width, channels): got {shape}.")
+    key = jax.random.key(0) if key is None else key
+    low, high = input_range
+    noise = jax.random.uniform(key, (1, *shape))
+    noise = (noise - noise.mean()) / (noise.std() + 1e-7)
+    return noise * (0.05 * (high - low)) + (low + high) / 2
+
+
+def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:
+    """keras-vis's deprocess_input: standardised, a tenth of it about the middle, clipped."""
+    low, high = input_range
+    image = image - image.mean()
+    image = image / (image.std() + 1e-7)
+    image = np.clip(0.1 * image + 0.5, 0, 1)
+    image = (high - low) * image + low
+    whole = all(isinstance(bound, int | np.integer) for bound in input_range)
+    return np.clip(image, low, high).astype(np.uint8) if whole else image
+
+
+def _grad_modifier(modifier: Modifier) -> Callable[[Any], Any]:
+    if modifier is None or callable(modifier):
+        return modifier or (lambda gradient: gradient)
+    if modifier not in GRAD_MODIFIERS:
+        known = ", ".join(GRAD_MODIFIERS)
+        raise ValueError(f"`grad_modifier` must be one of {known}: got {modifier!r}.")
+    return GRAD_MODIFIERS[modifier]
+
+
+def _penultimate(model: Any, layer: Layer, image: jax.Array) -> str:
+    """The nearest convolution or pooling before a layer; else the nearest with positions."""
+    names = layer_names(as_scorer(model), image)
+    before = names[: names.index(resolve(layer, names))] if layer is not None else names
+    for name in reversed(before):
+        if isinstance(model, KerasModel):
+            kind = type(model.layer(name)).__name__
+            fits = "Conv" in kind or kind == "Pool"
+        else:
+            fits = activations(model, image, name)[name].ndim == 4
+        if fits:
+            return name
+    raise ValueError("`penultimate` must be given: no layer before has positions.")

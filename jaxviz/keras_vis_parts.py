@@ -1,0 +1,196 @@
+"""The smaller parts of keras-vis: input and gradient modifiers, and its picture helpers.
+
+Modifiers work on image batches (1, height, width, channel); pictures are NumPy arrays.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+EPSILON = 1e-7
+
+GRAD_MODIFIERS = {
+    "negate": lambda gradient: -gradient,
+    "absolute": abs,
+    "invert": lambda gradient: 1.0 / (gradient + EPSILON),
+    "relu": lambda gradient: gradient * (gradient > 0),
+    "small_values": lambda gradient: abs(1.0 / (gradient + EPSILON)),
+}
+
+
+class InputModifier(Protocol):
+    """What changes the image before (`pre`) and after (`post`) each step."""
+
+    def pre(self, image: Any) -> Any:
+        """The image that the step starts from."""
+
+    def post(self, image: Any) -> Any:
+        """The image that the step ends with."""
+
+
+class Jitter:
+    """keras-vis's jitter: a random shift whose border wraps with a period one pixel too short.
+
+    It is SciPy's `shift` of order 0 with mode "wrap": the first and the last pixel count as one.
+
+    Args:
+        jitter: the largest shift, a number or one per axis; below 1 it is a share of the size.
+        seed: of the random shifts.
+
+    Example:
+        >>> import numpy as np, jaxviz.keras_vis_parts as kp
+        >>> kp.Jitter(2).pre(np.ones((1, 8, 8, 3))).shape
+        (1, 8, 8, 3)
+    """
+
+    def __init__(self, jitter: float | Sequence[float] = 0.05, *, seed: int = 0):
+        self.jitter = np.atleast_1d(np.asarray(jitter, float))
+        if (self.jitter < 0).any() or self.jitter.size > 2:
+            raise ValueError(f"`jitter` must be one or two numbers of at least 0: got {jitter}.")
+        self._random = np.random.default_rng(seed)
+
+    def pre(self, image: Any) -> Any:
+        """A shifted image."""
+        sizes = np.asarray(image.shape[1:3])
+        limits = np.broadcast_to(self.jitter, 2)
+        limits = np.where(limits < 1, sizes * limits, limits).astype(int)
+        down, right = (int(self._random.integers(-limit, limit + 1)) for limit in limits)
+        return self.shifted(jnp.asarray(image), down, right)
+
+    def post(self, image: Any) -> Any:
+        """The same image."""
+        return image
+
+    @staticmethod
+    def shifted(image: Any, down: int, right: int) -> Any:
+        """The image moved by whole pixels."""
+        rows = _short_wrap(np.arange(image.shape[1]) - down, image.shape[1])
+        cols = _short_wrap(np.arange(image.shape[2]) - right, image.shape[2])
+        return image[:, rows][:, :, cols]
+
+
+class Roll(Jitter):
+    """A jitter that truly rolls: every pixel stays, moved.
+
+    Args:
+        jitter: the largest shift, a number or one per axis; below 1 it is a share of the size.
+        seed: of the random shifts.
+
+    Example:
+        >>> import numpy as np, jaxviz.keras_vis_parts as kp
+        >>> float(kp.Roll(2).pre(np.arange(64.0).reshape(1, 8, 8, 1)).sum())
+        2016.0
+    """
+
+    @staticmethod
+    def shifted(image: Any, down: int, right: int) -> Any:
+        """The image rolled by whole pixels."""
+        return jnp.roll(image, (down, right), (1, 2))
+
+
+def normalize(array: np.ndarray) -> np.ndarray:
+    """An array scaled to 0…1: (a − min) / (max − min + 1e-7)."""
+    low, high = array.min(), array.max()
+    return (array - low) / (high - low + EPSILON)
+
+
+def find_layer(model: Any, name: str) -> int:
+    """The index of a layer by name.
+
+    Args:
+        model: an adapter model, or anything with `layer_names`.
+        name: the layer's name.
+
+    Returns:
+        Its index in `model.layer_names`.
+
+    Raises:
+        ValueError: there is no such layer; names the nearest.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import jaxviz.keras_vis_parts as kp
+        >>> kp.find_layer(SimpleNamespace(layer_names=["conv", "preds"]), "preds")
+        1
+    """
+    names = list(model.layer_names)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1, 0.0) or ["none"]
+        raise ValueError(f"`name` must be a layer: got {name!r}; the nearest is {near[0]!r}.")
+    return names.index(name)
+
+
+def stitch(
+    images: Sequence[np.ndarray], *, margin: int = 5, columns: int = 5, value: float = 0.0
+) -> np.ndarray:
+    """One picture of several, row by row.
+
+    Args:
+        images: arrays (H, W, C) of one shape.
+        margin: pixels between them, ≥ 0.
+        columns: images a row, ≥ 1.
+        value: what fills the margin and the last row.
+
+    Returns:
+        (rows·H + (rows − 1)·margin, columns·W + (columns − 1)·margin, C).
+
+    Raises:
+        ValueError: no images, or of several shapes.
+
+    Example:
+        >>> import numpy as np, jaxviz.keras_vis_parts as kp
+        >>> kp.stitch([np.ones((4, 4, 3))] * 3, margin=1, columns=2).shape
+        (9, 9, 3)
+    """
+    shapes = {np.shape(image) for image in images}
+    if len(shapes) != 1:
+        raise ValueError(f"`images` must have one shape: got {sorted(shapes) or 'no images'}.")
+    height, width, channels = shapes.pop()
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    size = (rows * (height + margin) - margin, columns * (width + margin) - margin, channels)
+    canvas = np.full(size, value, np.asarray(images[0]).dtype)
+    for number, image in enumerate(images):
+        row, col = divmod(number, columns)
+        top, left = row * (height + margin), col * (width + margin)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def overlay(first: np.ndarray, second: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
+    """A blend of two pictures: first·alpha + second·(1 − alpha).
+
+    Args:
+        first: the picture on top.
+        second: the picture below, of the same shape.
+        alpha: how much of the first, 0…1.
+
+    Returns:
+        An array of the shape and dtype of `first`.
+
+    Raises:
+        ValueError: alpha is out of range, or the shapes differ.
+
+    Example:
+        >>> import numpy as np, jaxviz.keras_vis_parts as kp
+        >>> kp.overlay(np.full((1, 1), 10, np.uint8), np.full((1, 1), 20, np.uint8)).item()
+        15
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"`alpha` must be in 0…1: got {alpha}.")
+    if first.shape != second.shape:
+        raise ValueError(f"`second` must have the shape of `first`: got {second.shape}.")
+    return (first * alpha + second * (1.0 - alpha)).astype(first.dtype)
+
+
+def _short_wrap(index: np.ndarray, size: int) -> np.ndarray:
+    """Indices wrapped as SciPy's mode "wrap" does it: with period size − 1."""
+    if size == 1:
+        return np.zeros_like(index)
+    period = size - 1
+    low = index + period * (-index // period + 1)
+    high = index - period * (index // period)
+    return np.where(index < 0, low, np.where(index > period, high, index))

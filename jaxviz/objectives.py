@@ -1,0 +1,410 @@
+"""Objectives: what an image is to maximise, as values that compose with + - * and numbers.
+
+An objective maps named activations {layer: (S, …)} of S images to S numbers, one an image. Layers
+are named as in `activations`: a name, an index, or None for the scorer's own output. Objectives are
+pytrees: what differs between `unit(3)` and `unit(4)` is an array, so both run in one compiled
+program, and a list of them is one batch. `-channel("conv1", 3)` minimises; `unit(1) - 0.5 *
+unit(7)` means what it says.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxviz.activations import Layer
+
+Activations = Mapping[Layer, jax.Array]
+Shapes = Mapping[Layer, tuple[int, ...]]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["values"],
+    meta_fields=["evaluate", "layers", "check"],
+)
+@dataclass(frozen=True)
+class Objective:
+    """A number for each image, made of layer outputs: `evaluate(activations, *values)`.
+
+    Args:
+        evaluate: from {layer: (S, …)} and the values to (S,) numbers.
+        layers: the layers it reads.
+        values: arrays, numbers or objectives; these may differ without compiling again.
+        check: `check(shapes, layers, *values)` raises ValueError where a layer's shape (without the
+            batch axis) does not suit the values.
+
+    Example:
+        >>> import jaxviz.objectives as jo
+        >>> both = jo.channel("conv1", 3) + 2 * jo.unit(7)
+        >>> both.layers
+        ('conv1', None)
+    """
+
+    evaluate: Callable[..., jax.Array]
+    layers: tuple[Layer, ...]
+    values: tuple[Any, ...] = ()
+    check: Callable[..., None] | None = field(default=None)
+
+    def __call__(self, activations: Activations) -> jax.Array:
+        """The S numbers for the activations of S images."""
+        own = {layer: activations[layer] for layer in self.layers}
+        return self.evaluate(own, *self.values)
+
+    def __add__(self, other: "Objective | float") -> "Objective":
+        return _combine(_add, self, other)
+
+    def __radd__(self, other: float) -> "Objective":
+        return _combine(_add, other, self)
+
+    def __sub__(self, other: "Objective | float") -> "Objective":
+        return _combine(_subtract, self, other)
+
+    def __rsub__(self, other: float) -> "Objective":
+        return _combine(_subtract, other, self)
+
+    def __mul__(self, other: "Objective | float") -> "Objective":
+        return _combine(_multiply, self, other)
+
+    def __rmul__(self, other: float) -> "Objective":
+        return _combine(_multiply, other, self)
+
+    def __neg__(self) -> "Objective":
+        return _combine(_multiply, -1.0, self)
+
+
+def unit(index: int, *, layer: Layer = None) -> Objective:
+    """One unit of a layer without positions, such as the logit of a class: a[index].
+
+    Args:
+        index: which unit, 0 ≤ index < K.
+        layer: a layer with output (N, K); None for the scores. A softmax there starves the
+            gradient: give `maximize` the network's `logits`.
+
+    Returns:
+        An objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> jo.unit(2)({None: jnp.asarray([[0.0, 1.0, 5.0]])}).tolist()
+        [5.0]
+    """
+    return Objective(_unit, (layer,), (_index(index),), _fits_unit)
+
+
+def channel(layer: Layer, index: int) -> Objective:
+    """One channel of a layer: mean over positions of a[..., index].
+
+    Args:
+        layer: a layer with output (N, h, w, C) or (N, C).
+        index: which channel, 0 ≤ index < C.
+
+    Returns:
+        An objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> jo.channel("conv", 1)({"conv": jnp.ones((1, 2, 2, 3))}).tolist()
+        [1.0]
+    """
+    return Objective(_channel, (layer,), (_index(index),), _fits_channel)
+
+
+def neuron(layer: Layer, index: int, *, position: tuple[int, int] | None = None) -> Objective:
+    """One channel at one position: a[row, col, index].
+
+    Args:
+        layer: a layer with output (N, h, w, C).
+        index: which channel, 0 ≤ index < C.
+        position: (row, col); None for the centre, (h // 2, w // 2).
+
+    Returns:
+        An objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> acts = {"conv": jnp.arange(9.0).reshape(1, 3, 3, 1)}
+        >>> jo.neuron("conv", 0)(acts).tolist()
+        [4.0]
+        >>> jo.neuron("conv", 0, position=(0, 2))(acts).tolist()
+        [2.0]
+    """
+    values = (_index(index),) + _position(position)
+    return Objective(_neuron, (layer,), values, _fits_neuron)
+
+
+def layer(name: Layer) -> Objective:
+    """A whole layer, as in DeepDream: mean of a².
+
+    Args:
+        name: any layer.
+
+    Returns:
+        An objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> jo.layer("conv")({"conv": jnp.full((1, 2, 2, 3), -3.0)}).tolist()
+        [9.0]
+    """
+    return Objective(_layer, (name,), (), _fits_channel)
+
+
+def direction(layer: Layer, vector: Any, *, position: tuple[int, int] | None = None) -> Objective:
+    """A direction in channel space: a·v, the mean over positions or at one position.
+
+    Args:
+        layer: a layer with output (N, h, w, C), or (N, C) when no position is given.
+        vector: (C,), the direction v.
+        position: (row, col); None for the mean over all positions.
+
+    Returns:
+        An objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> jo.direction("conv", [1.0, -2.0])({"conv": jnp.ones((1, 2, 2, 2))}).tolist()
+        [-1.0]
+    """
+    vector = jnp.asarray(vector, jnp.float32)
+    if vector.ndim != 1:
+        raise ValueError(f"`vector` must have shape (channels,): got {vector.shape}.")
+    if position is None:
+        return Objective(_direction, (layer,), (vector,), _fits_vector)
+    values = (vector,) + _position(position)
+    return Objective(_direction_at, (layer,), values, _fits_vector)
+
+
+def interpolate(layer: Layer, first: int, second: int) -> Objective:
+    """From one channel to another over the S images of one objective.
+
+    (1 − t)·channel(first) + t·channel(second) with t = s / (S − 1) for image s; S is the `seeds` of
+    `maximize`.
+
+    Args:
+        layer: a layer with output (N, h, w, C) or (N, C).
+        first: the first image's channel.
+        second: the last image's channel.
+
+    Returns:
+        An objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> acts = {"fc": jnp.asarray([[1.0, 5.0], [1.0, 5.0], [1.0, 5.0]])}
+        >>> jo.interpolate("fc", 0, 1)(acts).tolist()
+        [1.0, 3.0, 5.0]
+    """
+    values = (_index(first), _index(second))
+    return Objective(_interpolate, (layer,), values, _fits_channel)
+
+
+def diversity(layer: Layer) -> Objective:
+    """How different the S images are: minus the mean cosine of their Gram matrices.
+
+    With G the Gram matrix of an image's channels (Σ over positions of aᵢaⱼ): −mean over s' ≠ s of
+    cos(G_s, G_s'). Add a multiple of it to another objective and ask `maximize` for several
+    `seeds`.
+
+    Args:
+        layer: a layer with output (N, h, w, C) or (N, C).
+
+    Returns:
+        An objective; 0 for a single image.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> [round(d, 5) for d in jo.diversity("fc")({"fc": jnp.ones((2, 3))}).tolist()]
+        [-1.0, -1.0]
+
+    Source:
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,
+        doi:10.23915/distill.00007.
+    """
+    return Objective(_diversity, (layer,), (), _fits_channel)
+
+
+def objective(function: Callable[[Activations], jax.Array], layers: Sequence[Layer]) -> Objective:
+    """Any function of named activations as an objective.
+
+    Args:
+        function: from {layer: (S, …)} to (S,) numbers, in JAX.
+        layers: the layers it reads.
+
+    Returns:
+        An objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> peak = jo.objective(lambda acts: acts["conv"].max((1, 2, 3)), ["conv"])
+        >>> peak({"conv": jnp.ones((2, 4, 4, 3))}).tolist()
+        [1.0, 1.0]
+    """
+    return Objective(function, tuple(layers))
+
+
+def check(objective: Objective, shapes: Shapes) -> None:
+    """Raise ValueError where an objective does not fit the layers' shapes, without the batch."""
+    if objective.check is not None:
+        objective.check(shapes, objective.layers, *objective.values)
+    for value in objective.values:
+        if isinstance(value, Objective):
+            check(value, shapes)
+
+
+def _combine(evaluate: Callable[..., Any], left: Any, right: Any) -> Objective:
+    parts = (_operand(left), _operand(right))
+    layers = [name for part in parts if isinstance(part, Objective) for name in part.layers]
+    return Objective(evaluate, tuple(dict.fromkeys(layers)), parts)
+
+
+def _operand(value: Any) -> Any:
+    if isinstance(value, Objective):
+        return value
+    if np.ndim(value) != 0:
+        raise ValueError(
+            f"an objective composes with objectives and numbers: got shape {np.shape(value)}."
+        )
+    return np.asarray(value, np.float32)
+
+
+def _value(part: Any, acts: Activations) -> jax.Array:
+    return part(acts) if isinstance(part, Objective) else jnp.asarray(part)
+
+
+def _add(acts: Activations, left: Any, right: Any) -> jax.Array:
+    return _value(left, acts) + _value(right, acts)
+
+
+def _subtract(acts: Activations, left: Any, right: Any) -> jax.Array:
+    return _value(left, acts) - _value(right, acts)
+
+
+def _multiply(acts: Activations, left: Any, right: Any) -> jax.Array:
+    return _value(left, acts) * _value(right, acts)
+
+
+def _only(acts: Activations) -> jax.Array:
+    (value,) = acts.values()
+    return value.astype(jnp.float32)
+
+
+def _positions_mean(values: jax.Array) -> jax.Array:
+    return values.mean(tuple(range(1, values.ndim)))
+
+
+def _unit(acts: Activations, index: jax.Array) -> jax.Array:
+    return jnp.take(_only(acts), index, axis=-1)
+
+
+def _channel(acts: Activations, index: jax.Array) -> jax.Array:
+    return _positions_mean(jnp.take(_only(acts), index, axis=-1))
+
+
+def _neuron(acts: Activations, index: jax.Array, *position: jax.Array) -> jax.Array:
+    return _at(_only(acts), position)[:, index]
+
+
+def _layer(acts: Activations) -> jax.Array:
+    return _positions_mean(jnp.square(_only(acts)))
+
+
+def _direction(acts: Activations, vector: jax.Array) -> jax.Array:
+    return _positions_mean(_only(acts) @ vector)
+
+
+def _direction_at(acts: Activations, vector: jax.Array, *position: jax.Array) -> jax.Array:
+    return _at(_only(acts), position) @ vector
+
+
+def _interpolate(acts: Activations, first: jax.Array, second: jax.Array) -> jax.Array:
+    start, end = _channel(acts, first), _channel(acts, second)
+    t = jnp.linspace(0.0, 1.0, start.shape[0])
+    return (1 - t) * start + t * end
+
+
+def _diversity(acts: Activations) -> jax.Array:
+    values = _only(acts)
+    images = values.shape[0]
+    if images == 1:
+        return jnp.zeros(1)
+    flat = values.reshape(images, -1, values.shape[-1])
+    gram = jnp.einsum("spi,spj->sij", flat, flat).reshape(images, -1)
+    gram = gram / jnp.sqrt(jnp.square(gram).sum(-1, keepdims=True) + 1e-12)
+    cosines = (gram @ gram.T) * (1 - jnp.eye(images))
+    return -cosines.sum(-1) / (images - 1)
+
+
+def _at(values: jax.Array, position: tuple[jax.Array, ...]) -> jax.Array:
+    row, col = position or (values.shape[1] // 2, values.shape[2] // 2)
+    return values[:, row, col, :]
+
+
+def _fits_unit(shapes: Shapes, layers: Sequence[Layer], index: np.ndarray) -> None:
+    shape = shapes[layers[0]]
+    if len(shape) != 1:
+        raise ValueError(
+            f"`unit` needs a layer with output (N, K): {_name(layers[0])} gives (N, "
+            f"{', '.join(map(str, shape))}); use channel or neuron."
+        )
+    _fits_channel(shapes, layers, index)
+
+
+def _fits_neuron(shapes: Shapes, layers: Sequence[Layer], index: Any, *position: Any) -> None:
+    _fits_position(shapes[layers[0]], layers[0], position)
+    _fits_channel(shapes, layers, index)
+
+
+def _fits_channel(shapes: Shapes, layers: Sequence[Layer], *indices: np.ndarray) -> None:
+    shape = shapes[layers[0]]
+    for index in indices:
+        if not 0 <= index < shape[-1]:
+            raise ValueError(
+                f"`index` must be in 0…{shape[-1] - 1} for {_name(layers[0])}: got {int(index)}."
+            )
+
+
+def _fits_vector(shapes: Shapes, layers: Sequence[Layer], vector: Any, *position: Any) -> None:
+    shape = shapes[layers[0]]
+    if vector.shape[0] != shape[-1]:
+        raise ValueError(
+            f"`vector` must have one entry a channel of {_name(layers[0])}: got {vector.shape[0]} "
+            f"for {shape[-1]}."
+        )
+    if position:
+        _fits_position(shape, layers[0], position)
+
+
+def _fits_position(shape: tuple[int, ...], layer: Layer, position: tuple[Any, ...]) -> None:
+    if len(shape) != 3:
+        raise ValueError(
+            f"`position` needs a layer with output (N, h, w, C): {_name(layer)} gives (N, "
+            f"{', '.join(map(str, shape))})."
+        )
+    inside = all(0 <= at < size for at, size in zip(position, shape[:2], strict=False))
+    if not inside:
+        raise ValueError(
+            f"`position` must lie inside {_name(layer)} of {shape[:2]}: got "
+            f"({', '.join(str(int(at)) for at in position)})."
+        )
+
+
+def _name(layer: Layer) -> str:
+    return "the scores" if layer is None else f"layer {layer!r}"
+
+
+def _index(index: int) -> np.ndarray:
+    if not isinstance(index, int | np.integer) or isinstance(index, bool):
+        raise ValueError(f"`index` must be an integer: got {index!r}.")
+    return np.asarray(index, np.int32)
+
+
+def _position(position: tuple[int, int] | None) -> tuple[np.ndarray, ...]:
+    if position is None:
+        return ()
+    row, col = position
+    return np.asarray(row, np.int32), np.asarray(col, np.int32)

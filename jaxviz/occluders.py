@@ -1,0 +1,126 @@
+"""How one position changes an image, traceable: a rectangle at a start, or the pixels of labels.
+
+An occluder is a pytree with `prepare(image) -> canvas`, computed once per image, and
+`hide(canvas, position) -> image`. Images are float (height, width, channel).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxviz.fills import Fill
+from jaxviz.geometry import Pair
+
+static: dict[str, Any] = {"static": True}
+
+
+class Occluder(Protocol):
+    """What a run needs to know of occlusion."""
+
+    def prepare(self, image: jax.Array) -> "Canvas":
+        """Return what `hide` needs of one image."""
+        ...
+
+    def hide(self, canvas: "Canvas", position: jax.Array) -> jax.Array:
+        """Return the image with one position occluded."""
+        ...
+
+
+class Canvas(NamedTuple):
+    """The image to paste on and the one to cut from."""
+
+    under: jax.Array
+    over: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PatchOccluder:
+    """Paste a patch at a start (row, col), clipped at the border.
+
+    Attributes:
+      fill: what the patch is made of.
+      shape: (rows, cols) of the patch.
+      channels: which channels it covers; None: all.
+      complement: keep the patch and occlude everything else.
+    """
+
+    fill: Fill
+    shape: Pair = field(metadata=static)
+    channels: tuple[int, ...] | None = field(default=None, metadata=static)
+    complement: bool = field(default=False, metadata=static)
+
+    def prepare(self, image: jax.Array) -> Canvas:
+        """Return the image and the fill's background, both with a patch's width added around."""
+        background = self.fill.background(image)
+        under, over = (background, image) if self.complement else (image, background)
+        pads = [(size, size) for size in self.shape] + [(0, 0)]
+        return Canvas(jnp.pad(under, pads), jnp.pad(over, pads))
+
+    def patch(self, canvas: Canvas, start: jax.Array) -> jax.Array:
+        """Return the patch (rows, cols, C) that goes to `start`."""
+        at = self._in_canvas(start)
+        size = (*self.shape, canvas.under.shape[-1])
+        under = jax.lax.dynamic_slice(canvas.under, at, size)
+        over = jax.lax.dynamic_slice(canvas.over, at, size)
+        patch = self.fill.blend(under, over, self._inside(canvas, start), start)
+        if self.channels is None:
+            return patch
+        covered = jnp.zeros(size[-1], bool).at[jnp.asarray(self.channels)].set(True)
+        return jnp.where(covered[None, None], patch, under)
+
+    def hide(self, canvas: Canvas, position: jax.Array) -> jax.Array:
+        """Return the image (H, W, C) with the patch pasted at `position`, a start (2,)."""
+        patch, at = self.patch(canvas, position), self._in_canvas(position)
+        pasted = jax.lax.dynamic_update_slice(canvas.under, patch, at)
+        return self.crop(pasted)
+
+    def crop(self, padded: jax.Array) -> jax.Array:
+        """Return the image (H, W, C) in the middle of an array with a patch's width around."""
+        rows, cols = self.shape
+        return padded[rows:-rows, cols:-cols]
+
+    def _in_canvas(self, start: jax.Array) -> tuple[jax.Array, ...]:
+        row, col = start + jnp.asarray(self.shape, start.dtype)
+        return row, col, jnp.zeros_like(row)
+
+    def _inside(self, canvas: Canvas, start: jax.Array) -> jax.Array:
+        rows, cols = (
+            start[axis] + jnp.arange(self.shape[axis], dtype=start.dtype) for axis in (0, 1)
+        )
+        height, width = (canvas.under.shape[axis] - 2 * self.shape[axis] for axis in (0, 1))
+        inside_rows = ((rows >= 0) & (rows < height))[:, None, None]
+        return inside_rows & ((cols >= 0) & (cols < width))[None, :, None]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LabelOccluder:
+    """Occlude all pixels whose labels belong to one group.
+
+    Attributes:
+      fill: what the pixels become; its `blend` is given the whole image as the patch.
+      labels: int32 (height, width), in [0, labels).
+      groups: bool (groups, labels): which labels a group holds.
+      complement: keep the group and occlude everything else.
+    """
+
+    fill: Fill
+    labels: jax.Array
+    groups: jax.Array
+    complement: bool = field(default=False, metadata=static)
+
+    def prepare(self, image: jax.Array) -> Canvas:
+        """Return the image and the background of the fill."""
+        background = self.fill.background(image)
+        return Canvas(background, image) if self.complement else Canvas(image, background)
+
+    def hide(self, canvas: Canvas, position: jax.Array) -> jax.Array:
+        """Return the image (H, W, C) without the group at `position`, an index (1,)."""
+        hidden = self.groups[position[0]][self.labels][..., None]
+        origin = jnp.zeros(2, position.dtype)
+        return jnp.where(
+            hidden, self.fill.blend(canvas.under, canvas.over, hidden, origin), canvas.under
+        )

@@ -1,0 +1,343 @@
+"""Occlusion: how the scores change when part of an image is hidden, for every position at once.
+
+`occlusion_scores` is the kernel: pure, no jit inside, composable with `jit`, `vmap` and `grad`.
+`occlude` and `occlude_segments` are drivers around one compiled program: they check their input,
+keep memory bounded, spread over devices and report progress. Images are (height, width, channel),
+floats on the scorer's own scale; integers are converted to float32, without scaling.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxviz.blocks import Scores, execute
+from jaxviz.checks import (
+    Region,
+    check_batch_size,
+    check_rank,
+    checked_channels,
+    checked_fill,
+    checked_images,
+    positions_in,
+)
+from jaxviz.engines import Dense, choose_engines, make_engine
+from jaxviz.fills import FillLike, check_fill, make_fill
+from jaxviz.geometry import Border, Grid, Pair, make_grid
+from jaxviz.occluders import LabelOccluder, PatchOccluder
+from jaxviz.programs import Task
+from jaxviz.progress import Progress
+from jaxviz.refine import Refinement, check_refinement, coarse_to_fine
+from jaxviz.result import Occlusion
+from jaxviz.scorer import Scorer, SplitScorer, split
+from jaxviz.segments import make_segments
+
+Method = Literal["auto", "dense", "incremental"]
+
+
+def occlusion_scores(
+    f: Scorer,
+    image: jax.Array,
+    *,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    margin: int | Pair = 0,
+    fill: FillLike = 0.0,
+    border: Border = "clip",
+    method: Method = "auto",
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Score an image with a patch pasted over it, at every position of a grid.
+
+    scores[i, j] = f(image with the patch at (i·stride − margin, j·stride − margin)).
+
+    Args:
+      f: scorer, images (N, H, W, C) -> scores (N, K).
+      image: (H, W, C), float.
+      patch: height and width of the patch in pixels; an int means a square.
+      stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
+      margin: by how many pixels the first patch starts before the image.
+      fill: what the patch is made of, see `jaxviz.fills.make_fill`.
+      border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
+      method: "dense", as "auto", runs the whole network at every position; "incremental" runs it
+        once, and then again only on what each patch changes.
+      batch_size: positions evaluated at a time; None: all in one batch.
+
+    Returns:
+      (rows, cols, K), the raw scores of all classes.
+
+    Raises:
+      ValueError: the image, the grid, the fill or the scorer's output breaks its rule.
+
+    Example:
+      >>> image = jnp.ones((4, 4, 1))
+      >>> scores = occlusion_scores(lambda x: x.sum((1, 2)), image, patch=2)
+      >>> scores[..., 0].tolist()
+      [[12.0, 12.0], [12.0, 12.0]]
+
+    Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
+    doi:10.1007/978-3-319-10590-1_53.
+    """
+    image = jnp.asarray(image)
+    check_rank(image, "image", 3)
+    image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
+    size = image.shape[0], image.shape[1]
+    grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)
+    filled = make_fill(fill)
+    check_fill(filled, image[None])
+    if batch_size is not None:
+        check_batch_size(batch_size, "None")
+    engine = make_engine("dense" if method == "auto" else method, grid)
+    arrays, call, _ = split(f)
+    context = (call, arrays, PatchOccluder(filled, grid.patch))
+    states = jax.tree.map(lambda x: x[None], engine.prepare(*context, image))
+
+    def score(starts: jax.Array) -> jax.Array:
+        return engine.evaluate(*context, states, starts, jnp.zeros(len(starts), bool))[0]
+
+    starts = jnp.asarray(grid.starts.reshape(-1, 2))
+    count = grid.size if batch_size is None else min(batch_size, grid.size)
+    chunks = -(-grid.size // count)
+    padded = jnp.resize(starts, (chunks, count, 2))
+    scores = jax.lax.map(score, padded) if chunks > 1 else score(padded[0])[None]
+    return scores.reshape(-1, *scores.shape[2:])[: grid.size].reshape(
+        *grid.shape, *scores.shape[2:]
+    )
+
+
+def occlude(
+    f: Scorer,
+    images: jax.Array | np.ndarray,
+    *,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    margin: int | Pair = 0,
+    fill: FillLike = 0.0,
+    border: Border = "clip",
+    region: Region | None = None,
+    channels: Sequence[int] | None = None,
+    complement: bool = False,
+    refine: tuple[int, float] | None = None,
+    method: Method = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    memory: int | None = None,
+    dtype: Any = None,
+    mesh: Mesh | None = None,
+    progress: Progress = False,
+) -> Occlusion:
+    """Hide every position of one or many images in turn, and keep the scores of all classes.
+
+    scores[n, i, j] = f(image n with the patch at (i·stride − margin, j·stride − margin)).
+
+    Args:
+      f: scorer, images (N, H, W, C) -> scores (N, K); a Flax, Keras or Equinox model or a function.
+        Its arrays are arguments of the compiled program, see `jaxviz.scorer.split`.
+      images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale. A signal of
+        length L is an image (1, L, C); volumes are not supported.
+      patch: height and width of the patch in pixels; an int means a square.
+      stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
+      margin: by how many pixels the first patch starts before the image.
+      fill: what the patch is made of: a number, one per channel, an image, "mean", "patch_mean", a
+        function (pixels under the patch, start) -> patch, or one of `jaxviz.fills`.
+      border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
+      region: only positions whose cell meets it are scored: a box (top, left, bottom, right), in
+        pixels, or a mask, bool (H, W).
+      channels: which channels the patch covers; None: all.
+      complement: keep the patch and hide everything else.
+      refine: an approximation: (factor, share) scores every factor-th row and column of positions,
+        then the share of all positions around which these scores vary most, and interpolates the
+        others; the result's `exact` tells which are which.
+      method: "dense" runs the whole network at every position; "incremental" runs it once per
+        image, and then again only on what each patch changes, with the same result up to the order
+        of sums; "auto" takes what needs less work and, in a long run, what turns out faster.
+      batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
+        run on a CPU, by trial.
+      memory: bytes that "auto" may use on a device; None: a quarter of what is free.
+      dtype: of the forward pass, such as "bfloat16"; None: that of the images. Scores and heatmaps
+        are float32 at least.
+      mesh: devices to spread over: its axis "images" over images, all others over positions. The
+        result is the same, bit for bit, for any number of devices.
+      progress: True for a bar, or a function (windows done, windows in all).
+
+    Returns:
+      The scores and what can be made of them. After Ctrl-C, what was finished, with a warning.
+
+    Raises:
+      ValueError: an argument breaks its rule, an image holds NaN or infinity, or the scorer mixes
+        the images of a batch.
+      TypeError: an argument is of the wrong kind.
+      MemoryError: not even one image fits.
+
+    Example:
+      >>> images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+      >>> occ = occlude(lambda x: x.mean((1, 2)), images, patch=4)
+      >>> occ.scores.shape, occ.heatmap().shape
+      ((2, 7, 7, 1), (2, 28, 28))
+
+    Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
+    doi:10.1007/978-3-319-10590-1_53.
+    """
+    if batch_size != "auto":
+        check_batch_size(batch_size, '"auto"')
+    batch, single = checked_images(images)
+    grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
+    filled = checked_fill(fill, batch, complement)
+    occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, batch), complement)
+    wanted = positions_in(region, grid)
+    task = make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
+    task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
+    config = {
+        "fill": filled,
+        "channels": occluder.channels,
+        "complement": complement or None,
+        "region": region if region is None or isinstance(region, tuple) else "a mask",
+        "refine": refine,
+    }
+    if refine is None:
+        found = _score_all(task, wanted, batch_size, progress)
+    elif region is None:
+        found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
+    else:
+        raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
+    return _result(task, grid, found, single, config)
+
+
+def occlude_segments(
+    f: Scorer,
+    images: jax.Array | np.ndarray,
+    labels: np.ndarray,
+    *,
+    groups: Sequence[int | Sequence[int]] | None = None,
+    fill: FillLike = 0.0,
+    complement: bool = False,
+    batch_size: int | Literal["auto"] = "auto",
+    memory: int | None = None,
+    dtype: Any = None,
+    mesh: Mesh | None = None,
+    progress: Progress = False,
+) -> Occlusion:
+    """Hide the pixels of one label after another, such as superpixels, or of groups of labels.
+
+    scores[n, g] = f(image n with the pixels of group g replaced by the fill).
+
+    Args:
+      f: scorer, see `occlude`.
+      images: (N, H, W, C), or (H, W, C) for a single image.
+      labels: integers (H, W), the label of every pixel, for all images.
+      groups: what each position hides: a label, or a list of labels at once; None: each label.
+      fill: see `occlude`; a function is given the whole image.
+      complement: keep the group and hide everything else.
+      batch_size: see `occlude`.
+      memory: see `occlude`.
+      dtype: see `occlude`.
+      mesh: see `occlude`.
+      progress: see `occlude`.
+
+    Returns:
+      The scores, (N, groups, K) or (groups, K), and what can be made of them.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+
+    Example:
+      >>> left_right = np.repeat([[0, 1]], 4, axis=0)
+      >>> occ = occlude_segments(lambda x: x.sum((1, 2)), np.ones((4, 2, 1)), left_right)
+      >>> occ.scores[..., 0].tolist()
+      [4.0, 4.0]
+    """
+    if batch_size != "auto":
+        check_batch_size(batch_size, '"auto"')
+    batch, single = checked_images(images)
+    segments = make_segments(labels, groups)
+    if segments.image_shape != batch.shape[1:3]:
+        raise ValueError(
+            f"`labels` must have the image's size {batch.shape[1:3]}: got {segments.image_shape}."
+        )
+    filled = checked_fill(fill, batch, complement)
+    table, indices = jnp.asarray(segments.table), jnp.asarray(segments.indices)
+    occluder = LabelOccluder(filled, indices, table, complement)
+    positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
+    task = make_task(f, batch, occluder, positions, dtype, mesh, memory)
+    found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
+    config = {"fill": filled, "complement": complement or None}
+    return _result(task, segments, found, single, config)
+
+
+def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
+    """Return the task of scoring images with a dense engine, in the dtype of the forward pass."""
+    scorer: SplitScorer = split(f)
+    if dtype is not None:
+        kind = jnp.dtype(dtype)
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(f"`dtype` must be a floating dtype: got {kind}.")
+        is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
+        pairs = zip(scorer.arrays, is_float, strict=True)
+        scorer = scorer._replace(arrays=[a.astype(kind) if real else a for a, real in pairs])
+        images = images.astype(kind)
+    return Task(scorer, (Dense(),), occluder, images, positions, mesh, memory)
+
+
+class _Found(NamedTuple):
+    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), the runs that gave them, and which
+    positions are exact (None: all)."""
+
+    scores: np.ndarray
+    base: np.ndarray
+    runs: list[Scores]
+    exact: np.ndarray | None = None
+
+
+def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> _Found:
+    run = execute(task, batch_size=batch_size, progress=progress)
+    values = run.values
+    scores = np.full((len(values), *wanted.shape, *values.shape[2:]), np.nan, values.dtype)
+    scores[:, wanted] = values[:, 1:]
+    return _Found(scores, values[:, 0], [run])
+
+
+def _score_refined(
+    task: Task, grid: Grid, refinement: Refinement, batch_size: Any, progress: Progress
+) -> _Found:
+    runs: list[Scores] = []
+
+    def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        some = replace(task, images=image[None], positions=grid.starts[*positions.T])
+        if runs and runs[-1].partial:
+            shape = (1, some.rows, *runs[-1].values.shape[2:])
+            runs.append(Scores(np.full(shape, np.nan, runs[-1].values.dtype), partial=True))
+        else:
+            runs.append(execute(some, batch_size=batch_size, progress=progress))
+        return runs[-1].values[0, 1:]
+
+    scores, base, exact = [], [], []
+    for image in task.images:
+        first = len(runs)
+        found, known = coarse_to_fine(partial(score, image), grid.shape, refinement)
+        scores.append(found)
+        exact.append(known)
+        base.append(runs[first].values[0, 0])
+    return _Found(np.stack(scores), np.stack(base), runs, np.stack(exact))
+
+
+def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) -> Occlusion:
+    interrupted = any(run.partial for run in found.runs)
+    unknown = [np.isnan(run.values.reshape(*run.values.shape[:2], -1)) for run in found.runs]
+    if interrupted:
+        done = sum(int(np.sum(~nan.all(-1))) for nan in unknown)
+        count = sum(nan[..., 0].size for nan in unknown)
+        message = f"interrupted: {done} of {count} windows are scored; the rest is NaN."
+        warnings.warn(message, stacklevel=3)
+    elif any(nan.any() for nan in unknown):
+        warnings.warn("`f` gave NaN for some windows: maps leave them out.", stacklevel=3)
+    record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
+    pairs = tuple((key, str(value)) for key, value in record.items() if value is not None)
+    scores, base, exact = found.scores, found.base, found.exact
+    if single:
+        scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
+    return Occlusion(scores, base, grid, single, interrupted, pairs, exact)

@@ -1,0 +1,112 @@
+"""What a plot accepts: images, maps, classes and titles, checked and in one form.
+
+Images become (batch, height, width, 3) in 0…1, maps (batch, height, width) floats with NaN for "no
+value"; the rules are those that the package `jaxviz.plot` states.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxviz.plot._page import INK, WRONG
+
+
+def as_images(
+    value: ArrayLike, name: str, batched: bool, like: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """The batch as (batch, height, width, 3) floats in 0…1."""
+    array = np.asarray(value)
+    full = array if batched else array[None]
+    full = full[..., None] if full.ndim == 3 else full
+    if full.ndim != 4 or full.shape[-1] not in (1, 3) or 0 in full.shape:
+        rule = "(batch, height, width)" if batched else "(height, width)"
+        raise ValueError(f"`{name}` must be {rule} with 1 or 3 channels: got {array.shape}.")
+    if like is not None and full.shape[:3] != like:
+        raise ValueError(
+            f"`{name}` must have as many images and pixels as the maps: got {full.shape[:3]} "
+            f"for maps of {like}."
+        )
+    floats = full.astype(np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(floats)))
+    if bad:
+        raise ValueError(f"`{name}` must be finite: got {bad} NaN or infinite values.")
+    low, high = 0.0, 255.0
+    if full.dtype != np.uint8:
+        low, high = float(floats.min()), float(floats.max())
+        if low >= 0 and high <= 255:
+            low, high = 0.0, 1.0 if high <= 1 else 255.0
+    high = high if low < high else low + 1.0
+    return np.broadcast_to((floats - low) / (high - low), (*full.shape[:3], 3))
+
+
+def as_maps(value: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(value).astype(np.float64)
+    full = array[None] if array.ndim == 2 else array
+    if full.ndim != 3 or 0 in full.shape:
+        raise ValueError(
+            f"`{name}` must be (height, width) or (batch, height, width): got {array.shape}."
+        )
+    _refuse_infinity(full, f"`{name}`")
+    return full
+
+
+def _refuse_infinity(array: np.ndarray, where: str) -> None:
+    bad = int(np.count_nonzero(np.isinf(array)))
+    if bad:
+        raise ValueError(
+            f"{where} must hold numbers or NaN (drawn grey): got {bad} infinite values."
+        )
+
+
+def as_integers(value: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"`{name}` must hold integers: got {array.dtype}.")
+    return array
+
+
+def as_feature_maps(value: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(value).astype(np.float64)
+    where = f"`maps[{name!r}]`" if name else "`maps`"
+    if array.ndim in (2, 4) and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim not in (1, 3) or 0 in array.shape:
+        raise ValueError(
+            f"{where} must hold one image's (height, width, channel) or (unit,): got the shape "
+            f"{np.shape(value)}; pick one image, array[0]."
+        )
+    _refuse_infinity(array, where)
+    return np.moveaxis(array, -1, 0) if array.ndim == 3 else array[:, None, None]
+
+
+def title_lines(titles: Sequence[str] | None, count: int) -> list[list[tuple[str, str]]]:
+    if titles is None:
+        return [[] for _ in range(count)]
+    if isinstance(titles, str) or len(titles) != count:
+        raise ValueError(f"`titles` must hold one title per image: got {titles!r} for {count}.")
+    return [[(str(title), INK)] for title in titles]
+
+
+def class_lines(
+    true: ArrayLike | None, predicted: ArrayLike | None, names: Sequence[str] | None, count: int
+) -> list[list[tuple[str, str]]]:
+    lines: list[list[tuple[str, str]]] = [[] for _ in range(count)]
+    columns = {}
+    for name, value in (("true", true), ("predicted", predicted)):
+        if value is None:
+            continue
+        classes = np.atleast_1d(as_integers(value, name))
+        if classes.shape != (count,):
+            raise ValueError(
+                f"`{name}` must hold one class per image: got {classes.shape} for {count} images."
+            )
+        columns[name] = classes
+        for i, c in enumerate(classes):
+            wrong = name == "predicted" and "true" in columns and c != columns["true"][i]
+            lines[i].append((f"{name}: {class_name(c, names)}", WRONG if wrong else INK))
+    return lines
+
+
+def class_name(number: int, names: Sequence[str] | None) -> str:
+    return str(number) if names is None or not 0 <= number < len(names) else str(names[number])

@@ -1,0 +1,73 @@
+"""The section that one layer gets in the picture of activations."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxviz.plot._inputs import as_feature_maps
+from jaxviz.plot._page import BOLD, FAINT, MARGIN, Page, text_width
+from jaxviz.plot._scale import colour_bar, common_scale
+
+
+class Block(NamedTuple):
+    """One layer's section of the activations figure: its height, and how to draw it at `top`."""
+
+    height: float
+    draw: Callable[[Page, float], None]
+
+
+def picture_block(image: np.ndarray) -> Block:
+    """The section of the image itself: (height, width, 3) in 0…1."""
+    height, width = image.shape[:2]
+    tall = min(1.2 * height / width, 2.4)
+
+    def draw(page: Page, top: float) -> None:
+        page.text(MARGIN + 0.3, top + 0.16, "image", fontsize=10, weight="bold")
+        page.axes(MARGIN + 0.3, top + 0.32, 1.2, tall).imshow(image, aspect="auto")
+
+    return Block(0.32 + tall + 0.2, draw)
+
+
+def layer_block(name: str, value: ArrayLike, max_maps: int, columns: int) -> Block:
+    stack = as_feature_maps(value, name)
+    total, height, width = stack.shape
+    vector = (height, width) == (1, 1)
+    kept = np.arange(total)
+    if total > max_maps and not vector:
+        strength = np.abs(np.nan_to_num(stack)).mean((1, 2))
+        kept = np.sort(np.argsort(-strength, kind="stable")[:max_maps])
+    columns = min(columns, len(kept)) if not vector else min(64 if total > 16 else 16, total)
+    rows = math.ceil(len(kept) / columns)
+    tile = min(9.6 / columns, 1.2)
+    tall = min(tile * height / width, 2.4) if not vector else min(tile, 0.3)
+    scale = common_scale(stack, None, None, None, "")
+    plural = "s" * (total != 1)
+    what = f"{total} unit{plural}" if vector else f"{total} map{plural} of {height} × {width}"
+    what += f", the {len(kept)} strongest shown" if len(kept) < total else ""
+    left, numbered = MARGIN + 0.3, vector and total <= 16
+
+    def draw(page: Page, top: float) -> None:
+        page.text(left, top + 0.16, name, fontsize=10, weight="bold")
+        offset = text_width(name, 10 * BOLD) + 0.1 if name else 0.0
+        page.text(left + offset, top + 0.16, what, color=FAINT)
+        top += 0.32
+        for row in range(rows if not numbered else 0):
+            first = kept[row * columns]
+            page.text(left - 0.06, top + (row + 0.5) * tall, str(first), ha="right", fontsize=7)
+        for slot, index in enumerate(kept):
+            row, column = divmod(slot, columns)
+            box = (left + column * tile, top + row * tall, tile - 0.04, tall - 0.04)
+            axes = page.axes(*box)
+            axes.imshow(stack[index], norm=scale.norm, cmap=scale.cmap, aspect="auto")
+            axes.spines[:].set_visible(False)
+            if numbered:
+                page.text(
+                    box[0] + box[2] / 2, top + tall + 0.04, str(index), ha="center", fontsize=7
+                )
+        bar = max(rows * tall - 0.04, 0.26)
+        colour_bar(scale, bar)[0](page, left + columns * tile + 0.06, top, bar)
+
+    return Block(0.32 + rows * tall + 0.2, draw)

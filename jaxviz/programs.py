@@ -1,0 +1,326 @@
+"""Compile an engine for one block shape, and choose the shape: by memory, and on a CPU by trial.
+
+A block is `images` × `positions` occluded images, the batch that one device evaluates at once.
+Programs are kept, and found again by structure: a second run of the same shapes compiles nothing,
+however many images it has and whatever the values of the weights.
+"""
+
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from math import ceil, inf, prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxviz.engines import Engine
+from jaxviz.memory import memory_budget, program_bytes
+from jaxviz.scorer import SplitScorer
+
+ACCELERATOR_BATCH = 256
+# XLA's convolutions on a CPU run fastest at some small batch; a long run tries a few.
+CPU_BATCH = 16
+TRIED_CPU_BATCHES = (8, 16, 32)
+ROWS_WORTH_TRYING = 16 * max(TRIED_CPU_BATCHES)
+KEPT_TASKS = 32
+
+
+class Block(NamedTuple):
+    """How many images a block holds, and how many positions of each."""
+
+    images: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is scored, and how.
+
+    Attributes:
+      scorer: the scorer, taken apart.
+      engines: ways to score positions, all with the same result, the preferred one first.
+      occluder: how one position changes an image; a pytree.
+      images: float (N, H, W, C), at least one.
+      positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
+        position p.
+      mesh: devices to spread blocks over; None: the default device.
+      budget: bytes that a block may take on a device; None: a share of what is free.
+    """
+
+    scorer: SplitScorer
+    engines: tuple[Engine, ...]
+    occluder: Any
+    images: np.ndarray
+    positions: np.ndarray
+    mesh: Mesh | None = None
+    budget: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of one image: the clean one and its positions."""
+        return len(self.positions) + 1
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all images."""
+        return len(self.images) * self.rows
+
+    @property
+    def arguments(self) -> tuple[Any, Any]:
+        """The arrays that every call of a program gets."""
+        return self.scorer.arrays, self.occluder
+
+    def replicated(self) -> "Task":
+        """Return the task with its arrays on all devices of the mesh."""
+        if self.mesh is None:
+            return self
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        arrays, occluder = jax.device_put(self.arguments, everywhere)
+        return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
+
+    @property
+    def device(self) -> Any:
+        """One of the devices that run it."""
+        return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
+
+    def images_at_once(self, block: Block) -> int:
+        """Return how many images a round of blocks holds, one block per device."""
+        return block.images * self._across("images")
+
+    def images_from(self, first: int, block: Block) -> np.ndarray:
+        """Return the images of the round from `first` on, the last one repeated to fill it."""
+        rows = np.arange(first, first + self.images_at_once(block))
+        return self.images[np.minimum(rows, len(self.images) - 1)]
+
+    def positions_from(self, row: int, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of the round from `row` on, and which are clean images."""
+        rows = np.arange(row, row + block.positions * self._across("positions"))
+        clean = (rows == 0) | (rows >= self.rows)
+        return self.positions[np.where(clean, 0, rows - 1)], clean
+
+    def spec(self, *axes: str) -> PartitionSpec:
+        """Return how an array with these leading axes lies over the mesh."""
+        return PartitionSpec(*(self._mesh_axes(axis) or None for axis in axes))
+
+    def _across(self, axis: str) -> int:
+        return prod(self.mesh.shape[name] for name in self._mesh_axes(axis)) if self.mesh else 1
+
+    def _mesh_axes(self, axis: str) -> tuple[str, ...]:
+        # A mesh axis called "images" spreads images; all others spread positions.
+        names = self.mesh.axis_names if self.mesh else ()
+        return tuple(name for name in names if (name == "images") == (axis == "images"))
+
+
+@dataclass(frozen=True)
+class Program:
+    """An engine, compiled for one block shape.
+
+    Attributes:
+      prepare: (arrays, occluder, images) -> states.
+      evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
+      engine: which one.
+      block: which shape.
+      bytes: what one call adds to the memory of a device, with the states that it reads.
+      scores: shape and dtype of what `evaluate` returns.
+    """
+
+    prepare: Callable[..., Any]
+    evaluate: Callable[..., jax.Array]
+    engine: Engine
+    block: Block
+    bytes: int
+    scores: jax.ShapeDtypeStruct
+
+
+@dataclass
+class _Known:
+    """What was found out about all tasks that compile to the same programs."""
+
+    programs: dict[tuple[Engine, Block], Program] = field(default_factory=dict)
+    fastest: dict[tuple[Engine, ...], tuple[Engine, Block]] = field(default_factory=dict)
+    checked: set[Engine] = field(default_factory=set)
+
+
+_known_tasks: OrderedDict[Hashable, _Known] = OrderedDict()
+
+
+def choose(task: Task, batch_size: int | str = "auto") -> Program:
+    """Return the compiled program for a task.
+
+    Args:
+      task: what to score.
+      batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
+        most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all engines
+        are tried once, on a CPU with 8, 16 and 32 images, and the fastest is kept.
+
+    Returns:
+      The program.
+
+    Raises:
+      ValueError: the scorer's scores have the wrong shape or depend on the other images.
+      MemoryError: a budget was set and not even a batch of one stays within it.
+    """
+    known = _known(task)
+    program = _chosen(task, batch_size)
+    while program.engine not in known.checked:
+        try:
+            _check_rows(task, program)
+        except jax.errors.JaxRuntimeError as error:
+            program = halve(task, program.engine, program.block, error)
+        else:
+            known.checked.add(program.engine)
+    return program
+
+
+def halve(task: Task, engine: Engine, block: Block, error: Exception) -> Program:
+    """Return the program with blocks of half the size, and say so, if memory ran out.
+
+    Raises:
+      JaxRuntimeError: `error` itself, if it tells of something else.
+      MemoryError: a block of one image is the smallest there is.
+    """
+    if not _tells_of_memory(error):
+        raise error
+    size = prod(block)
+    if size == 1:
+        message = "not even one image at a time fits into memory; make the images smaller."
+        raise MemoryError(message) from error
+    warnings.warn(f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2)
+    smaller = _compile(task, engine, _cut(task, size // 2))
+    _known(task).fastest[task.engines] = (engine, smaller.block)
+    return smaller
+
+
+def _tells_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _chosen(task: Task, batch_size: int | str) -> Program:
+    known, preferred = _known(task), task.engines[0]
+    if batch_size != "auto":
+        return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
+    on_cpu = task.device.platform == "cpu"
+    if task.engines in known.fastest:
+        engine, block = known.fastest[task.engines]
+        return fit(task, engine, prod(block))
+    if task.rows < ROWS_WORTH_TRYING:
+        return fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
+    batches = TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,)
+    tried = [fit(task, engine, batch) for engine in task.engines for batch in batches]
+    program = min(tried, key=lambda program: _seconds_per_row(task, program))
+    known.fastest[task.engines] = (program.engine, program.block)
+    return program
+
+
+def _compile(task: Task, engine: Engine, block: Block) -> Program:
+    """Return the program for one block shape, compiled unless it is known."""
+    programs = _known(task).programs
+    if (engine, block) not in programs:
+        try:
+            programs[engine, block] = _build(task, engine, block)
+        except jax.errors.JaxRuntimeError as error:
+            return halve(task, engine, block, error)
+    return programs[engine, block]
+
+
+def _known(task: Task) -> _Known:
+    # A program holds for the numerical settings under which it was traced.
+    settings = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore
+    leaves, structure = jax.tree.flatten(task.arguments)
+    shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
+    image = (task.images.shape[1:], str(task.images.dtype), task.positions.shape[1:])
+    key = (task.scorer.call, structure, shapes, image, task.mesh, settings)
+    known = _known_tasks.setdefault(key, _Known())
+    _known_tasks.move_to_end(key)
+    while len(_known_tasks) > KEPT_TASKS:
+        _known_tasks.popitem(last=False)
+    return known
+
+
+def _cut(task: Task, batch: int) -> Block:
+    """Cut an image's rows into equal parts of at most `batch`, or take several whole images."""
+    return Block(max(1, batch // task.rows), ceil(task.rows / ceil(task.rows / batch)))
+
+
+def fit(task: Task, engine: Engine, batch: int) -> Program:
+    """Return the program with the largest batch up to `batch` that stays within the budget."""
+    budget = memory_budget(task.device) if task.budget is None else task.budget
+    program = _compile(task, engine, _cut(task, batch))
+    while program.bytes > budget and prod(program.block) > 1:
+        program = _compile(task, engine, _cut(task, prod(program.block) // 2))
+    if task.budget is not None and program.bytes > budget:
+        raise MemoryError(
+            f"`memory` must hold at least one image's forward pass: that takes {program.bytes:,}"
+            f" bytes, and {budget:,} were allowed."
+        )
+    return program
+
+
+def _build(task: Task, engine: Engine, block: Block) -> Program:
+    call = task.scorer.call
+
+    def prepare(arrays: Any, occluder: Any, images: jax.Array) -> Any:
+        return jax.vmap(lambda image: engine.prepare(call, arrays, occluder, image))(images)
+
+    def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
+        scores = engine.evaluate(call, arrays, occluder, states, positions, clean)
+        return scores.astype(jnp.float64 if scores.dtype == jnp.float64 else jnp.float32)
+
+    if task.mesh is not None:
+        everywhere, images, positions = task.spec(), task.spec("images"), task.spec("positions")
+        states = (everywhere, everywhere, images)
+        prepare = _over(task.mesh, prepare, states, images)
+        split = (*states, positions, positions)
+        evaluate = _over(task.mesh, evaluate, split, task.spec("images", "positions"))
+    with_images = (*task.arguments, task.images_from(0, block))
+    first = jax.jit(prepare).lower(*with_images).compile()
+    with_rows = (*task.arguments, first(*with_images), *task.positions_from(0, block))
+    lowered = jax.jit(evaluate).lower(*with_rows)
+    second = lowered.compile()
+    size = program_bytes(first) + program_bytes(second)
+    return Program(first, second, engine, block, size, lowered.out_info)
+
+
+def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
+    return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+
+def _check_rows(task: Task, program: Program) -> None:
+    """Raise ValueError if the clean image's score depends on what else is in the batch."""
+    images = task.images_from(0, program.block)
+    positions, clean = task.positions_from(0, program.block)
+    low, high = images.min(), images.max()
+    negative = low + high - images[:, ::-1, ::-1] + np.asarray(low == high, images.dtype)
+    states, others = (program.prepare(*task.arguments, x) for x in (images, negative))
+    alone, among = (
+        np.asarray(program.evaluate(*task.arguments, (*states[:-1], others[-1]), positions, rows))
+        for rows in (np.ones_like(clean), np.arange(len(clean)) == 0)
+    )
+    alone, among = alone[0, 0], among[0, 0]
+    size = np.max(np.abs(alone), where=np.isfinite(alone), initial=0)
+    if not np.allclose(alone, among, rtol=1e-2, atol=1e-3 * size, equal_nan=True):
+        raise ValueError(
+            "`f` must score every image by itself, but the score of an image changed by"
+            f" {np.max(np.abs(alone - among)):.3g} when the other images of its batch changed; is a"
+            " batch normalisation or dropout in training mode, or a sum over the batch, in it?"
+        )
+
+
+def _seconds_per_row(task: Task, program: Program) -> float:
+    rows, seconds = task.positions_from(0, program.block), []
+    try:
+        states = program.prepare(*task.arguments, task.images_from(0, program.block))
+        for _ in range(2):
+            start = time.perf_counter()
+            jax.block_until_ready(program.evaluate(*task.arguments, states, *rows))
+            seconds.append(time.perf_counter() - start)
+    except jax.errors.JaxRuntimeError as error:
+        if not _tells_of_memory(error):
+            raise
+        return inf
+    return min(seconds) / prod(program.block)

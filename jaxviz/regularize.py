@@ -1,0 +1,177 @@
+"""Penalties on an image, and steps that tidy it, for the optimisation in `maximize`.
+
+A penalty is a number computed from one image (height, width, channel) that `maximize` subtracts
+from the objective; images are in the units of `value_range`. Every derivative is finite, on flat
+and on zero images too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+def total_variation(image: jax.Array, *, beta: float = 2.0) -> jax.Array:
+    """How much neighbouring pixels differ.
+
+    Σ [(x[h+1,w] − x[h,w])² + (x[h,w+1] − x[h,w])²]^(β/2) / N over the (H−1)×(W−1) anchors and all
+    channels, N = H·W·C. β = 1 is the L1 form (of gradient lengths), β = 2 the L2 form. Where a
+    patch is flat the derivative is 0.
+
+    Args:
+        image: (H, W, C).
+        beta: the power β > 0.
+
+    Returns:
+        A number ≥ 0.
+
+    Example:
+        >>> import numpy as np, jaxviz.regularize as jr
+        >>> x = np.arange(18, dtype=np.float32).reshape(3, 3, 2) % 7
+        >>> round(float(jr.total_variation(x)), 4)
+        7.2778
+
+    Source:
+        Mahendran, Vedaldi, CVPR 2015, doi:10.1109/CVPR.2015.7299155.
+    """
+    down = image[1:, :-1] - image[:-1, :-1]
+    right = image[:-1, 1:] - image[:-1, :-1]
+    squares = jnp.square(down) + jnp.square(right)
+    return _power(squares, beta / 2).sum() / image.size
+
+
+def lp_norm(image: jax.Array, *, p: float = 6.0) -> jax.Array:
+    """The Lp norm by the number of pixels: (Σ|x|^p)^(1/p) / N, N = H·W·C.
+
+    The derivative at an all-zero image is 0.
+
+    Args:
+        image: (H, W, C).
+        p: the power, p ≥ 1.
+
+    Returns:
+        A number ≥ 0.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz.regularize as jr
+        >>> float(jr.lp_norm(jnp.full((1, 4, 1), 2.0), p=2))
+        1.0
+    """
+    # Scaled by the largest value, so that the power neither overflows nor underflows in float32.
+    largest = jax.lax.stop_gradient(jnp.abs(image).max())
+    scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    return scale * _power(_power(jnp.abs(image) / scale, p).sum(), 1 / p) / image.size
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """`weight` times `function(image)`, subtracted from the objective; made by `penalty`."""
+
+    function: Callable[[jax.Array], jax.Array]
+    weight: float | Schedule
+    name: str
+    options: tuple[tuple[str, float], ...] = ()
+
+    def __call__(self, image: jax.Array, step: jax.Array) -> jax.Array:
+        """The weighted penalty of one image at a step."""
+        weight = self.weight(step) if callable(self.weight) else self.weight
+        return weight * self.function(image, **dict(self.options))
+
+
+def penalty(
+    function: Callable[..., jax.Array],
+    weight: float | Schedule,
+    *,
+    name: str | None = None,
+    options: dict[str, float] | None = None,
+) -> Penalty:
+    """A penalty for `maximize`: weight(step) · function(image).
+
+    Args:
+        function: from an image (H, W, C) to a number: `total_variation`, `lp_norm` or your own.
+        weight: a number, or a schedule from the step to a number (any of optax's).
+        name: what `history` calls it; None for the function's own name.
+        options: options of the function, such as {"beta": 1.0}.
+
+    Returns:
+        A penalty.
+
+    Example:
+        >>> import jaxviz.regularize as jr
+        >>> jr.penalty(jr.total_variation, 0.1, options={"beta": 1.0}).name
+        'total_variation'
+    """
+    own = getattr(function, "__name__", type(function).__name__)
+    return Penalty(function, weight, name or own, tuple(sorted((options or {}).items())))
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """`function(image)` replaces the image after every `every`-th step; see `blur_steps`."""
+
+    function: Callable[[jax.Array], jax.Array]
+    every: int
+
+
+def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
+    """Blur the image with a Gaussian after every `every`-th step.
+
+    Args:
+        every: how often, in steps, ≥ 1.
+        sigma: the Gaussian's width in pixels, > 0.
+
+    Returns:
+        A step for `maximize(regularizers=…)`.
+
+    Example:
+        >>> import jaxviz.regularize as jr
+        >>> jr.blur_steps(every=8).every
+        8
+
+    Source:
+        Yosinski et al., "Understanding Neural Networks Through Deep Visualization", 2015,
+        arXiv:1506.06579.
+    """
+    if every < 1:
+        raise ValueError(f"`every` must be at least 1 step: got {every}.")
+    return Tidy(_blur(float(sigma)), every)
+
+
+def _power(base: jax.Array, exponent: float) -> jax.Array:
+    """base ** exponent for base ≥ 0, with derivative 0 at 0."""
+    if exponent == 1.0:
+        return base
+    positive = base > 0
+    safe = jnp.where(positive, base, jnp.ones_like(base))
+    return jnp.where(positive, safe**exponent, jnp.zeros_like(base))
+
+
+def gaussian_blur(image: jax.Array, *, sigma: float) -> jax.Array:
+    """Blur an image (H, W, C), edges repeated: a Gaussian cut at 3 sigma, summing to 1."""
+    radius = max(1, round(3 * sigma))
+    offsets = jnp.arange(-radius, radius + 1, dtype=image.dtype)
+    weights = jnp.exp(-0.5 * jnp.square(offsets / sigma))
+    weights = weights / weights.sum()
+    for axis in (0, 1):
+        padding = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+        padded = jnp.pad(image, padding, mode="edge")
+        size = image.shape[axis]
+        shifted = [
+            weights[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+            for i in range(2 * radius + 1)
+        ]
+        image = sum(shifted[1:], shifted[0])
+    return image
+
+
+_blurs: dict[float, Any] = {}
+
+
+def _blur(sigma: float) -> Callable[[jax.Array], jax.Array]:
+    # One function a width, so that the compiled step is found again.
+    return _blurs.setdefault(sigma, partial(gaussian_blur, sigma=sigma))

@@ -1,0 +1,154 @@
+"""What an occlusion run gives: the scores of all classes at all positions, to be read at will."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxviz.geometry import Grid, Reduce
+from jaxviz.segments import Segments
+from jaxviz.targets import Score, Target, compare, select
+
+static: dict[str, Any] = {"static": True}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, repr=False)
+class Occlusion:
+    """Scores of every position of every image, and of the clean images. A pytree.
+
+    Attributes:
+      scores: (N, rows, cols, K), raw outputs of the scorer; (rows, cols, K) for a single image; NaN
+        where nothing was computed (outside a region, or after an interruption). For segments,
+        (N, groups, K).
+      base: (N, K) scores of the clean images; (K,) for a single image.
+      grid: where the positions lie; a `Grid`, or `Segments`.
+      single: whether the run was given one image (H, W, C), not a batch.
+      partial: whether Ctrl-C ended the run before its end.
+      config: how the run was made, as (name, value) pairs of strings.
+      exact: bool (N, rows, cols), which scores are exact and not interpolated, of an approximate
+        run; None: all of them.
+
+    Example:
+      >>> import jaxviz as jv
+      >>> occ = jv.occlude(lambda x: x.mean((1, 2)), np.ones((4, 6, 3), np.float32), patch=2)
+      >>> occ
+      Occlusion(1 image 4×6, 2×3 positions, patch 2×2, stride 2×2, 3 classes)
+      >>> occ.heatmap(target=0).shape
+      (4, 6)
+    """
+
+    scores: np.ndarray
+    base: np.ndarray
+    grid: Grid | Segments = field(metadata=static)
+    single: bool = field(default=False, metadata=static)
+    partial: bool = field(default=False, metadata=static)
+    config: tuple[tuple[str, str], ...] = field(default=(), metadata=static)
+    exact: np.ndarray | None = None
+
+    def heatmap(
+        self,
+        target: Target = None,
+        score: Score = "drop",
+        reduce: Reduce = "mean",
+        *,
+        weights: np.ndarray | None = None,
+        uncovered: float = np.nan,
+    ) -> np.ndarray:
+        """Spread one target's scores back over the pixels; the model does not run again.
+
+        Args:
+          target: None, the class with the largest clean score, per image; a class; one class per
+            image; weights of the classes, float (K,) or (N, K); or a function, scores (..., K) ->
+            (...).
+          score: "drop" (clean − occluded; positive where the pixels speak for the target), "raw",
+            "complement" (1 − raw), "relative_drop" (drop / |clean|) or "log_odds_drop".
+          reduce: "mean" or "sum" over the patches that cover a pixel, "cell" (every position writes
+            its own cell) or "bilinear" (the map of positions, resized).
+          weights: for mean and sum, how much each pixel of a patch counts, (ph, pw); None: all 1.
+          uncovered: the value of pixels that no patch covers.
+
+        Returns:
+          (N, H, W), in the dtype of the scores; (H, W) for a single image.
+
+        Raises:
+          ValueError: the target is out of range, or an option is unknown.
+        """
+        picked, clean = select(self._batch(self.scores), self._batch(self.base), target)
+        spread = self.grid.spread(compare(picked, clean, score), reduce, weights=weights)
+        with np.errstate(over="ignore"):  # a relative drop may exceed float32
+            filled = np.where(np.isnan(spread), uncovered, spread).astype(self.scores.dtype)
+        return filled[0] if self.single else filled
+
+    def class_map(self) -> np.ndarray:
+        """Return the class that is predicted when a pixel's cell is covered.
+
+        Returns:
+          int32 (N, H, W), or (H, W) for a single image: the largest score's class; for one score
+          only, whether it exceeds 0.5; −1 where no position was computed.
+        """
+        spread = self.grid.spread(self._predictions().astype(np.float64), "cell")
+        classes = np.where(np.isnan(spread), -1, spread).astype(np.int32)
+        return classes[0] if self.single else classes
+
+    def class_counts(self) -> dict[int, int] | list[dict[int, int]]:
+        """Return how many positions predict each class, classes without any left out.
+
+        Returns:
+          {class: number of positions}; a list of them, one per image, for a batch.
+        """
+        counts = []
+        for predictions in self._predictions():
+            classes, numbers = np.unique(predictions[~np.isnan(predictions)], return_counts=True)
+            counts.append({int(c): int(n) for c, n in zip(classes, numbers, strict=True)})
+        return counts[0] if self.single else counts
+
+    def save(self, path: str | Path) -> None:
+        """Write the result to one .npz file, without pickle; `jaxviz.load_occlusion` reads it.
+
+        Args:
+          path: the file; one that is there is replaced once the new one is complete.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
+        from jaxviz.storage import save_occlusion
+
+        save_occlusion(self, path)
+
+    def _predictions(self) -> np.ndarray:
+        """The class predicted at each position, float (N, *positions), NaN where not computed."""
+        scores = self._batch(self.scores)
+        if scores.ndim != 2 + len(self.grid.shape):
+            raise ValueError(
+                "a class map needs scores (K,) per image:"
+                f" got scores of shape {self._batch(self.base).shape[1:]}."
+            )
+        classes = scores[..., 0] > 0.5 if scores.shape[-1] == 1 else np.argmax(scores, -1)
+        return np.where(np.isnan(scores).any(-1), np.nan, classes)
+
+    def _batch(self, array: np.ndarray) -> np.ndarray:
+        return np.asarray(array)[None] if self.single else np.asarray(array)
+
+    def __repr__(self) -> str:
+        count = 1 if self.single else len(self.scores)
+        height, width = self.grid.image_shape
+        classes = np.shape(self.base)[-1]
+        parts = [
+            f"{count} image{'s' * (count != 1)} {height}×{width}",
+            str(self.grid),
+            f"{classes} class{'es' * (classes != 1)}",
+        ]
+        if self.exact is not None:
+            parts.append(f"approximate: {np.mean(self.exact):.0%} exact")
+        if self.partial:
+            parts.append("interrupted")
+        return f"Occlusion({', '.join(parts)})"
+
+    def _repr_png_(self) -> bytes | None:
+        # A notebook's hook: the only way from here to matplotlib, taken when a notebook asks.
+        from jaxviz.plot import occlusion_png
+
+        return occlusion_png(self)

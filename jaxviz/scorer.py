@@ -1,0 +1,150 @@
+"""What may be scored: any callable from images (N, H, W, C) to scores (N, K).
+
+`split` takes a scorer apart into its arrays, which a compiled program gets as arguments, and a pure
+function of them. So weights are never baked into a program as constants, and a model that was
+trained further, or another one of the same structure, runs the program that is there.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+Scorer = Callable[[jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A scorer without its arrays; equal for scorers that compile to one program.
+
+    Attributes:
+      treedef: the structure of the scorer's pytree.
+      leaves: its leaves, None for the arrays.
+      is_array: which of the leaves are arrays.
+    """
+
+    treedef: Any
+    leaves: tuple[Any, ...]
+    is_array: tuple[bool, ...]
+
+    def __call__(self, arrays: Sequence[jax.Array], images: jax.Array) -> jax.Array:
+        """Score images (N, H, W, C) -> (N, ..., K), in the dtype of the images."""
+        rest = iter(arrays)
+        pairs = zip(self.leaves, self.is_array, strict=True)
+        f = jax.tree.unflatten(self.treedef, [next(rest) if array else x for x, array in pairs])
+        scores = f(images)
+        check_output(scores, images.shape[0])
+        return scores
+
+    def __hash__(self) -> int:
+        try:
+            return hash((self.treedef, self.leaves, self.is_array))
+        except TypeError:  # something static in the scorer cannot be hashed: comparing decides
+            return hash(self.is_array)
+
+
+class SplitScorer(NamedTuple):
+    """A scorer as arrays and a pure function of them.
+
+    Attributes:
+      arrays: the scorer's arrays.
+      call: (arrays, images (N, H, W, C)) -> scores (N, ..., K).
+      name: for the record of a run.
+    """
+
+    arrays: list[jax.Array]
+    call: Call
+    name: str
+
+
+def split(f: Scorer) -> SplitScorer:
+    """Take a scorer apart.
+
+    Args:
+      f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module), a
+        Keras model on the JAX backend, a bound method of one of these, or a plain function. What a
+        plain function closes over is read when it is first compiled, as with `jax.jit`.
+
+    Returns:
+      The parts.
+
+    Raises:
+      TypeError: `f` cannot be called.
+      ValueError: `f` is a Keras model on another backend than JAX.
+
+    Example:
+      >>> parts = split(Partial(lambda weight, images: images.mean((1, 2)) * weight, jnp.ones(3)))
+      >>> [array.shape for array in parts.arrays]
+      [(3,)]
+    """
+    if not callable(f):
+        raise TypeError(f"`f` must be callable, images -> scores: got a {type(f).__name__}.")
+    leaves, treedef = jax.tree.flatten(_as_pytree(f))
+    is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
+    pairs = list(zip(leaves, is_array, strict=True))
+    static = tuple(None if array else leaf for leaf, array in pairs)
+    arrays = [jnp.asarray(leaf) for leaf, array in pairs if array]
+    return SplitScorer(arrays, Call(treedef, static, is_array), _describe(f))
+
+
+def _as_pytree(f: Any) -> Any:
+    if hasattr(f, "stateless_call") and hasattr(f, "trainable_variables"):
+        backend = sys.modules["keras"].backend.backend()
+        if backend != "jax":
+            raise ValueError(
+                "`f` is a Keras model and must run on JAX (set KERAS_BACKEND=jax before Keras is"
+                f" imported): got {backend}."
+            )
+        variables = [
+            [v.value for v in f.trainable_variables],
+            [v.value for v in f.non_trainable_variables],
+        ]
+        return Partial(_KerasCall(f), *variables)
+    if inspect.ismethod(f) and not jax.tree_util.all_leaves([f.__self__]):
+        return Partial(f.__func__, f.__self__)
+    return f
+
+
+class _KerasCall:
+    """A Keras model as a function of its variables; equal for the same model."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __call__(self, trainable: list, fixed: list, images: jax.Array) -> jax.Array:
+        # Keras mixes dtypes and ranks freely; it is not held to the caller's strictness.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return self.model.stateless_call(trainable, fixed, images, training=False)[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _KerasCall) and other.model is self.model
+
+    def __hash__(self) -> int:
+        return id(self.model)
+
+
+def _describe(f: Any) -> str:
+    if isinstance(f, Partial):
+        return f"Partial({_describe(f.func)})"
+    return getattr(f, "__qualname__", None) or getattr(f, "name", None) or type(f).__name__
+
+
+def check_output(scores: Any, rows: int) -> None:
+    """Raise ValueError unless `scores` (an array or its shape) has one row of scores per image."""
+    shape = getattr(scores, "shape", None)
+    if shape is None:
+        raise ValueError(
+            "`f` must return one array of scores (N, K):"
+            f" got a {type(scores).__name__}; pick one output."
+        )
+    if len(shape) < 2 or shape[0] != rows:
+        hint = "; give (N, 1) for a single score" if shape == (rows,) else ""
+        raise ValueError(
+            f"`f` must return scores (N, K), a row per image: got {shape} for {rows} images{hint}."
+        )

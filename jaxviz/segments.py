@@ -1,0 +1,130 @@
+"""Positions of any shape: an integer label image, and which labels each position occludes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from jaxviz.geometry import Pair, Reduce
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Groups of labelled pixels, such as superpixels; each group is a position.
+
+    Attributes:
+      labels: int64 (height, width), the label of every pixel, from 0.
+      groups: the labels that each position occludes at once.
+
+    Example:
+      >>> halves = make_segments(np.array([[0, 0, 7, 7]]))
+      >>> halves.groups, halves.spread(np.array([1.0, 2.0])).tolist()
+      (((0,), (7,)), [[1.0, 1.0, 2.0, 2.0]])
+    """
+
+    labels: np.ndarray
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def image_shape(self) -> Pair:
+        """(height, width)."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(groups,): how many positions there are."""
+        return (len(self.groups),)
+
+    @cached_property
+    def indices(self) -> np.ndarray:
+        """The rank of every pixel's label among the labels of the image, int32 (height, width)."""
+        _, ranks = np.unique(self.labels, return_inverse=True)
+        return ranks.reshape(self.labels.shape).astype(np.int32)
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """Which labels, by rank, each group holds: bool (groups, labels)."""
+        return np.stack([np.isin(np.unique(self.labels), group) for group in self.groups])
+
+    @property
+    def coverage(self) -> np.ndarray:
+        """How many groups cover each pixel, int32 (height, width)."""
+        return self.table.sum(0, dtype=np.int32)[self.indices]
+
+    def spread(
+        self, values: np.ndarray, reduce: Reduce = "mean", *, weights: object = None
+    ) -> np.ndarray:
+        """Turn one value per group into one value per pixel.
+
+        Args:
+          values: (..., groups); NaN marks a group without a value.
+          reduce: "mean" or "sum" over the groups that cover a pixel, or "cell": the first of them.
+          weights: for grids only.
+
+        Returns:
+          float64 (..., height, width); NaN where no group with a value covers the pixel.
+
+        Raises:
+          ValueError: `reduce` is "bilinear", or `weights` are given.
+        """
+        if reduce not in ("mean", "sum", "cell") or weights is not None:
+            raise ValueError(
+                '`reduce` must be "mean", "sum" or "cell", without weights, for segments:'
+                f" got {reduce!r}."
+            )
+        values = np.asarray(values, np.float64)
+        table = self.table.astype(np.float64)
+        if reduce == "cell":
+            first = np.where(self.table.any(0), self.table.argmax(0), len(self.groups))
+            padded = np.concatenate([values, np.full((*values.shape[:-1], 1), np.nan)], -1)
+            return padded[..., first][..., self.indices]
+        known = np.isfinite(values)
+        total, count = np.where(known, values, 0) @ table, known.astype(np.float64) @ table
+        divisor = count if reduce == "mean" else np.ones_like(count)
+        per_label = np.divide(total, divisor, out=np.full_like(total, np.nan), where=count > 0)
+        return per_label[..., self.indices]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Segments):
+            return NotImplemented
+        return self.groups == other.groups and np.array_equal(self.labels, other.labels)
+
+    def __hash__(self) -> int:
+        return hash((self.groups, self.labels.shape, self.labels.tobytes()))
+
+    def __str__(self) -> str:
+        return f"{len(self.groups)} segment{'s' * (len(self.groups) != 1)}"
+
+
+def make_segments(
+    labels: np.ndarray, groups: Sequence[int | Sequence[int]] | None = None
+) -> Segments:
+    """Lay out one position per label, or per group of labels.
+
+    Args:
+      labels: integers (height, width), at least 0.
+      groups: what each position occludes: a label, or several at once. None: each label by itself.
+
+    Returns:
+      The segments.
+
+    Raises:
+      ValueError: `labels` is not such an image, or a group names a label that it does not hold.
+    """
+    image = np.asarray(labels)
+    if image.ndim != 2 or image.dtype.kind not in "iu" or image.size == 0 or image.min() < 0:
+        raise ValueError(
+            "`labels` must be integers of at least 0, (height, width):"
+            f" got {image.dtype} of shape {image.shape}."
+        )
+    present = np.unique(image).tolist()
+    listed = present if groups is None else groups
+    several = tuple(
+        tuple(map(int, g)) if isinstance(g, Sequence | np.ndarray) else (int(g),) for g in listed
+    )
+    unknown = sorted({label for group in several for label in group} - set(present))
+    if unknown or not several or not all(several):
+        got = unknown or "an empty group"
+        raise ValueError(f"`groups` must name labels of the image: got {got}.")
+    return Segments(image.astype(np.int64), several)

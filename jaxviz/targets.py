@@ -1,0 +1,127 @@
+"""From the scores of all classes to the one number per position that a heatmap shows.
+
+Scores are arrays (N, ..., K): the leading axis is the images, the last one the classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+Score = Literal["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
+Target = int | Sequence[int] | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
+
+NEAR_CERTAIN = 1e-7  # probabilities are held this far from 0 and 1 before their odds are taken
+
+
+def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Pick the target's score out of all classes, for every position and for the clean images.
+
+    Args:
+      scores: (N, *positions, ..., K).
+      base: (N, ..., K), the scores of the clean images.
+      target: None, the class with the largest clean score, per image; an int, negative ones counted
+        from the end; N ints, one per image; K floats or (N, K) numbers, weights of a sum over
+        classes; or a function, scores (..., K) -> (...), that reduces all axes that follow the
+        positions.
+
+    Returns:
+      (N, *positions) and (N,).
+
+    Raises:
+      ValueError: a class is out of range, or the target's shape does not suit the scores.
+    """
+    if callable(target):
+        return _by_function(scores, base, target)
+    if base.ndim != 2:
+        raise ValueError(
+            f"`target` must be a function for scores of shape {base.shape[1:]} per image: such as"
+            " lambda scores: scores[..., 3].mean((-1, -2))."
+        )
+    count, classes = base.shape
+    wanted = (
+        np.argmax(np.nan_to_num(base, nan=-np.inf), -1) if target is None else np.asarray(target)
+    )
+    if wanted.dtype.kind == "f" or wanted.ndim == 2:
+        if wanted.shape not in ((classes,), (count, classes)):
+            raise ValueError(
+                f"`target` must weigh {classes} classes, for all images or each of {count}:"
+                f" got weights of shape {wanted.shape}."
+            )
+        weights = np.broadcast_to(wanted.astype(np.float64), (count, classes))
+        return np.einsum("n...k,nk->n...", scores, weights), np.einsum("nk,nk->n", base, weights)
+    index = _class_indices(wanted, count, classes)
+    at = index.reshape(count, *[1] * (scores.ndim - 1))
+    return np.take_along_axis(scores, at, -1)[..., 0], base[np.arange(count), index]
+
+
+def _class_indices(wanted: np.ndarray, count: int, classes: int) -> np.ndarray:
+    if wanted.dtype.kind not in "iu" or wanted.shape not in ((), (count,)):
+        hint = "; give weights as floats" if wanted.shape == (classes,) else ""
+        raise ValueError(
+            f"`target` must be one class or one per image ({count}): got {wanted.tolist()!r}{hint}."
+        )
+    if np.any(wanted < -classes) or np.any(wanted >= classes):
+        raise ValueError(
+            f"`target` must be a class from 0 to {classes - 1}: got {wanted.tolist()!r}."
+        )
+    return np.broadcast_to(wanted, (count,)) % classes
+
+
+def _by_function(scores: np.ndarray, base: np.ndarray, target: Callable) -> tuple:
+    positions = scores.shape[: scores.ndim - base.ndim + 1]
+    picked, clean = np.asarray(target(scores)), np.asarray(target(base))
+    if picked.shape != positions or clean.shape != base.shape[:1]:
+        raise ValueError(
+            f"`target` must reduce scores of shape {scores.shape} to {positions}:"
+            f" got {picked.shape}."
+        )
+    return picked, clean
+
+
+def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:
+    """Compare the scores of occluded images with those of the clean ones.
+
+    With f the clean and g the occluded score: drop f − g, positive where the pixels speak for the
+    target; raw g; complement 1 − g; relative_drop (f − g) / |f|; log_odds_drop
+    log(f / (1 − f)) − log(g / (1 − g)), for probabilities, held 1e-7 away from 0 and 1.
+
+    Args:
+      picked: (N, *positions).
+      clean: (N,).
+      score: which of the five.
+
+    Returns:
+      float64 (N, *positions); NaN for a relative drop from 0.
+
+    Raises:
+      ValueError: `score` is unknown, or odds are asked of numbers that are not probabilities.
+    """
+    g = np.asarray(picked, np.float64)
+    f = np.asarray(clean, np.float64).reshape(-1, *[1] * (g.ndim - 1))
+    if score == "log_odds_drop":
+        both = np.concatenate([f.ravel(), g.ravel()])
+        least, most = np.fmin.reduce(both), np.fmax.reduce(both)
+        if least < 0 or most > 1 + 1e-6:
+            raise ValueError(
+                '`score` "log_odds_drop" needs probabilities, in [0, 1]:'
+                f" got scores from {least:.3g} to {most:.3g}."
+            )
+        return _log_odds(f) - _log_odds(g)
+    if score == "drop":
+        return f - g
+    if score == "raw":
+        return g
+    if score == "complement":
+        return 1 - g
+    if score == "relative_drop":
+        return (f - g) / np.where(f == 0, np.nan, np.abs(f))
+    raise ValueError(
+        '`score` must be "drop", "raw", "complement", "relative_drop" or "log_odds_drop":'
+        f" got {score!r}."
+    )
+
+
+def _log_odds(p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, NEAR_CERTAIN, 1 - NEAR_CERTAIN)
+    return np.log(p) - np.log1p(-p)

@@ -1,0 +1,160 @@
+"""Layer outputs by name, for every kind of scorer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from jax.tree_util import Partial
+
+from jaxviz.activations import activations, as_scorer, capture, layer_names, resolve, tag, thaw
+from jaxviz.keras import load_keras
+from jaxviz.scorer import split
+
+
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense(self.dense(x))
+
+
+class Wide(nnx.Linear):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+def nnx_net():
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(Wide(2, 3, rngs=rngs), nnx.relu, Block(rngs), nnx.Linear(3, 1, rngs=rngs))
+
+
+class LinenHead(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2, name="dense")(x)
+
+
+class LinenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Conv(4, (3, 3), name="conv")(x))
+        return LinenHead(name="head")(x.mean((1, 2)))
+
+
+def tagged(images):
+    hidden = tag("hidden", images * 2)
+    return jax.jit(lambda x: tag("mean", x.mean((1, 2))))(hidden)
+
+
+@pytest.fixture
+def images(rng):
+    return jnp.asarray(rng.normal(size=(2, 5, 4, 2)), jnp.float32)
+
+
+def test_nnx_layers_go_by_attribute_path(images):
+    net = nnx_net()
+    found = activations(net, images)
+    names = ["layers.0", "layers.2.dense", "layers.2.dense#2", "layers.2", "layers.3"]
+    assert list(found) == names == layer_names(net, images)
+    first = net.layers[0](images)
+    np.testing.assert_allclose(found["layers.0"], first, rtol=1e-6)
+    np.testing.assert_allclose(found["layers.2"], net.layers[2](nnx.relu(first)), rtol=1e-5)
+    assert (found["layers.2.dense#2"] == found["layers.2"]).all()
+
+
+def test_nnx_classes_are_left_as_they_were(images):
+    before = Wide.__call__, "__call__" in vars(Block), nnx.Linear.__call__
+    activations(nnx_net(), images)
+    assert before == (Wide.__call__, "__call__" in vars(Block), nnx.Linear.__call__)
+
+
+def test_linen_layers_go_by_path(images):
+    net = LinenNet()
+    variables = net.init(jax.random.key(0), images)
+    for scorer in ((net, variables), Partial(net.apply, variables)):
+        found = activations(scorer, images)
+        assert list(found) == ["conv", "head.dense", "head"]
+        _, kept = net.apply(variables, images, capture_intermediates=True, mutable="intermediates")
+        expected = kept["intermediates"]["conv"]["__call__"][0]
+        np.testing.assert_allclose(found["conv"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tags_are_found_inside_jit(images):
+    for f in (tagged, jax.jit(tagged)):
+        found = activations(f, images)
+        assert list(found) == ["hidden", "mean"]
+        np.testing.assert_allclose(found["hidden"], 2 * images)
+        np.testing.assert_allclose(found["mean"], f(images), rtol=1e-6)
+
+
+def test_keras_layers_go_by_their_names():
+    layers = [
+        {"class_name": "ReLU", "config": {"name": "relu", "batch_input_shape": [None, 2, 2, 1]}},
+        {"class_name": "Flatten", "config": {"name": "flat"}},
+    ]
+    model = load_keras({"class_name": "Sequential", "config": layers})
+    images = jnp.arange(-4.0, 4.0).reshape(2, 2, 2, 1)
+    assert list(activations(model, images)) == ["relu", "flat"]
+    assert activations(model, images, [-1])["flat"].shape == (2, 4)
+    with pytest.raises(ValueError, match="nearest"):
+        activations(model, images, "rely")
+
+
+def test_layers_by_index_and_in_the_order_asked(images):
+    found = activations(tagged, images, [-1, "hidden", 0])
+    assert list(found) == ["mean", "hidden"]
+
+
+def test_capture_composes_with_jit_vmap_and_grad(images):
+    def total(x):
+        found = capture(tagged, x, ["hidden", None])
+        return found["hidden"].sum() + found[None].sum()
+
+    expected = np.full(images.shape, 2 + 2 / 20)
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(images), expected, rtol=1e-6)
+    batches = jnp.stack([images, images])
+    np.testing.assert_allclose(jax.vmap(jax.grad(total))(batches)[1], expected, rtol=1e-6)
+
+
+def test_only_what_is_needed_is_computed(images):
+    def f(x):
+        return jnp.sin(tag("early", x)).sum((1, 2))
+
+    parts = split(f)
+    text = (
+        jax.jit(lambda x: capture(thaw(parts.call, parts.arrays), x, ["early"]))
+        .lower(images)
+        .compile()
+        .as_text()
+    )
+    assert "sine" not in text
+
+
+def test_thaw_restores_the_scorer(images):
+    net = nnx_net()
+    parts = split(net)
+    np.testing.assert_array_equal(thaw(parts.call, parts.arrays)(images), net(images))
+
+
+def test_an_unknown_layer_names_the_nearest(images):
+    with pytest.raises(ValueError, match=r"got 'hiden'; did you mean 'hidden'\?"):
+        activations(tagged, images, "hiden")
+    with pytest.raises(ValueError, match="this scorer has none; name one with tag"):
+        activations(lambda x: x, images, "conv")
+
+
+def test_an_index_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="`layer` must be an index below 2: got 2"):
+        resolve(2, ["a", "b"])
+
+
+def test_a_single_image_is_refused(images):
+    with pytest.raises(ValueError, match=r"add the batch axis with images\[None\]"):
+        activations(tagged, images[0])
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(ValueError, match="`f` must be a callable .* got str"):
+        as_scorer("mnist.h5")

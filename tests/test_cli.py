@@ -1,0 +1,272 @@
+"""The command line: whole folders or none, one sentence for what goes wrong, examples that work."""
+
+import json
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxviz import load_occlusion, occlude, presets
+from jaxviz.cli import main
+from jaxviz.commands import bundled_model, read_class_names
+from jaxviz.datasets import load_digits
+from jaxviz.keras import load_keras
+
+COMMANDS = ["demo", "inspect", "occlude", "maximize", "activations"]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def run(command: str, capsys) -> tuple[int, str, str]:
+    status = main(shlex.split(command))
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "new" / "jaxviz-demo"
+    assert main(["demo", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_keras(bundled_model())
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_demo_writes_three_pictures_and_a_summary(demo_folder):
+    assert names_in(demo_folder) == [
+        "activations.png",
+        "classes.png",
+        "occlusion.png",
+        "summary.json",
+    ]
+    for name in ("activations", "classes", "occlusion"):
+        picture = Image.open(demo_folder / f"{name}.png")
+        assert min(picture.size) > 500
+        assert np.asarray(picture.convert("L")).std() > 20
+    summary = json.loads((demo_folder / "summary.json").read_text())
+    assert summary["accuracy"] >= 0.97
+    assert [digit["true"] for digit in summary["digits"]] == list(range(10))
+    positions = summary["occlusion"]["positions"]
+    for digit in summary["digits"]:
+        assert sum(digit["class counts"].values()) == positions
+    assert min(summary["class images"].values()) >= 0.99
+    assert set(summary["versions"]) >= {"jaxviz", "jax", "jaxlib", "flax", "numpy", "python"}
+    seconds = summary["seconds"]
+    assert {"occlusion, run", "occlusion, compile", "total"} <= set(seconds)
+
+
+def test_occlude_writes_what_the_api_computes(tmp_path, capsys, model):
+    out = tmp_path / "out"
+    command = f"occlude bundled digits --limit 2 --patch 8 --stride 4 --target true --out {out}"
+    status, printed, _ = run(command, capsys)
+    assert status == 0 and "6×6 positions, patch 8×8" in printed
+    assert names_in(out) == ["maps.npz", "occlusion.png", "overlay.png", "scores.npz"]
+    images, labels = load_digits("test")
+    occ = occlude(model, images[:2], patch=8, stride=4)
+    with np.load(out / "maps.npz") as maps:
+        np.testing.assert_allclose(maps["heatmaps"], occ.heatmap(labels[:2]), atol=1e-6)
+        np.testing.assert_array_equal(maps["class_maps"], occ.class_map())
+        settings = json.loads(str(maps["settings"]))
+        assert settings["patch"] == [8, 8] and settings["score"] == "drop"
+        assert list(maps["names"]) == ["digits[0]", "digits[1]"]
+    np.testing.assert_allclose(load_occlusion(out / "scores.npz").scores, occ.scores, atol=1e-6)
+
+
+def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
+    classes = tmp_path / "names.json"
+    classes.write_text(json.dumps({str(i): [f"n{i}", f"digit_{i}"] for i in range(10)}))
+    command = (
+        f"occlude bundled {photo} --invert --mean 0.25 --std 2 --patch 9,7 --stride 5,6"
+        f" --margin 2,3 --border clip --fill 0.1 --method dense --batch-size 3 --target 'digit 4'"
+        f" --score log_odds_drop --reduce sum --robust 99 --outline --top 2 --classes {classes}"
+        f" --out {tmp_path / 'out'}"
+    )
+    status, printed, _ = run(command, capsys)
+    assert status == 0 and "(1 − x − 0.25) / 2" in printed and printed.count("digit ") == 2
+    grey = np.asarray(Image.open(photo), np.float32) / 255 @ np.float32([0.299, 0.587, 0.114])
+    small = Image.fromarray(grey).resize((28, 28), Image.Resampling.BILINEAR)
+    image = ((0.75 - np.asarray(small)) / 2)[..., None]
+    occ = occlude(model, image, patch=(9, 7), stride=(5, 6), margin=(2, 3), fill=0.1)
+    expected = occ.heatmap(4, "log_odds_drop", "sum")
+    with np.load(tmp_path / "out" / "maps.npz") as maps:
+        np.testing.assert_allclose(maps["heatmaps"][0], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["seed:4", "captum:14,7", "xplique:7,7", "pair:15", "tf_explain:7", "monai:16"]
+)
+def test_presets_are_those_of_the_api(tmp_path, capsys, model, name):
+    command = f"occlude bundled digits --limit 1 --preset {name} --target 3 --out {tmp_path}"
+    assert run(command, capsys)[0] == 0
+    word, sizes = name.split(":")
+    extra = {"image_shape": (28, 28)} if word == "monai" else {}
+    preset = getattr(presets, word)(*map(int, sizes.split(",")), **extra)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fill of tf_explain is for bytes
+        occ = occlude(model, load_digits("test")[0][:1], **preset.occlude)
+    with np.load(tmp_path / "maps.npz") as maps:
+        expected = occ.heatmap(3, **preset.heatmap)
+        np.testing.assert_allclose(maps["heatmaps"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("fill", ["mean", "patch_mean", "blur:2", "0.5"])
+def test_fills_have_names(tmp_path, capsys, fill):
+    command = f"occlude bundled digits --limit 1 --patch 14 --fill {fill} --out {tmp_path}"
+    assert run(command, capsys)[0] == 0
+
+
+def test_maximize_writes_images_in_the_range(tmp_path, capsys):
+    command = f"maximize bundled --units 3,8 --steps 40 --range=-1,1 --out {tmp_path}"
+    status, printed, _ = run(command, capsys)
+    assert status == 0 and "wrote maximize.png" in printed
+    assert names_in(tmp_path) == ["images.npz", "maximize.png"]
+    with np.load(tmp_path / "images.npz") as arrays:
+        assert arrays["images"].shape == (2, 28, 28, 1)
+        assert arrays["images"].min() < -0.1 and np.abs(arrays["images"]).max() <= 1
+        assert (arrays["objective"][-1] > arrays["objective"][0]).all()
+
+
+def test_activations_are_those_of_the_model(tmp_path, capsys, model):
+    command = f"activations bundled digits --layers conv2d,preds --out {tmp_path}"
+    status, printed, _ = run(command, capsys)
+    assert status == 0 and "26 × 26 × 32" in printed
+    image = load_digits("test")[0][:1]
+    with np.load(tmp_path / "activations.npz") as arrays:
+        assert sorted(arrays) == ["conv2d", "preds"]
+        np.testing.assert_allclose(arrays["preds"], model(image), atol=1e-6)
+
+
+def test_inspect_tells_what_the_model_is(capsys):
+    status, printed, _ = run("inspect bundled", capsys)
+    assert status == 0
+    for word in ("loadable    yes", "conv2d", "Conv2D", "preds", "28", "1,199,882"):
+        assert word in printed
+
+
+def test_architecture_and_weights_may_lie_in_two_files(tmp_path, capsys, data_folder):
+    stem = data_folder / "keras" / "DeepImportance__deepimportance_code_release" / "LeNet1"
+    command = f"activations {stem}.json --weights {stem}.h5 digits --out {tmp_path}"
+    assert run(command, capsys)[0] == 0
+    status, printed, _ = run(f"inspect {stem}.json", capsys)
+    assert status == 1 and "loadable    no: " in printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_in_the_help_works(tmp_path, monkeypatch, capsys, name, demo_folder):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    example = capsys.readouterr().out.split("example:\n")[1].strip()
+    assert example.startswith(f"jaxviz {name}")
+    if name == "demo":  # it has run for demo_folder
+        return
+    monkeypatch.chdir(tmp_path)
+    assert run(example.removeprefix("jaxviz "), capsys)[0] == 0
+
+
+def wrong_commands(folder: Path) -> dict[str, str]:
+    (folder / "cut.keras").write_bytes(bundled_model().read_bytes()[:5000])
+    (folder / "text.h5").write_text("no model")
+    (folder / "file").write_text("")
+    (folder / "names").write_text("{")
+    Image.new("L", (28, 28)).save(folder / "x.png")
+    x = folder / "x.png"
+    return {
+        "inspect no.keras": "no.keras",
+        f"inspect {folder}/text.h5": "text.h5.* is not a Keras file",
+        f"occlude {folder}/cut.keras {x}": "truncated or damaged",
+        "occlude bundled no.png": "there is no file or folder no.png",
+        f"occlude bundled {folder}/file": "file is not an image",
+        f"occlude bundled {x} --patch 40": "`patch` must",
+        f"occlude bundled {x} --stride 0": "`stride` must",
+        f"occlude bundled {x} --fill 1,2,3": "`fill`",
+        f"occlude bundled {x} --fill blur:0": "`sigma` must be above 0",
+        f"occlude bundled {x} --target 10": "`target` must be a class from 0 to 9",
+        f"occlude bundled {x} --target true": "`--target true` needs labels",
+        f"occlude bundled {x} --target zebra": "`--target` must be a number",
+        f"occlude bundled {x} --preset lime:3": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --preset seed:4,4": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --preset seed:0": "`size` must",
+        f"occlude bundled {x} --preset seed": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --classes {folder}/names": "must be JSON",
+        f"occlude bundled {x} --classes {folder}/none": "none",
+        f"occlude bundled {x} --mean 1,2": "`mean` must be one number or one per channel",
+        f"occlude bundled {x} --out {folder}/file/out": "the output folder .* cannot be written",
+        f"occlude bundled {x} --out {folder}/file": "the output folder .* cannot be written",
+        "demo --data no.npz": "no.npz",
+        f"demo --out {folder}/file": "the output folder .* cannot be written",
+        "maximize bundled --units 10": "10",
+        "maximize bundled --layer convolution": "conv2d",
+        "maximize bundled --range 1,0": "`--range` must be LO,HI",
+        "activations bundled digits --layers conv": "conv2d",
+    }
+
+
+def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    commands = wrong_commands(tmp_path)
+    workplace = tmp_path / "workplace"
+    workplace.mkdir()
+    monkeypatch.chdir(workplace)
+    before = names_in(tmp_path)
+    for command, match in commands.items():
+        status, printed, errors = run(command, capsys)
+        said = [line for line in errors.splitlines() if not line.endswith("…")]
+        assert status == 2, command
+        assert printed == "" and len(said) == 1 and "Traceback" not in errors, (command, errors)
+        assert said[0].startswith(f"jaxviz {command.split()[0]}: ")
+        with pytest.raises(ValueError, match=match):
+            raise ValueError(said[0])
+        assert names_in(workplace) == [] and names_in(tmp_path) == before, command
+
+
+@pytest.mark.parametrize(
+    "command", ["", "fly", "occlude bundled", "occlude m x --patch 1,2,3", "occlude m x --top 0"]
+)
+def test_wrong_usage_exits_with_2(capsys, command):
+    with pytest.raises(SystemExit, match="2"):
+        main(command.split())
+    assert "usage: jaxviz" in capsys.readouterr().err
+
+
+def test_a_note_is_printed_where_the_api_warns(tmp_path, capsys):
+    command = f"occlude bundled digits --limit 1 --patch 14 --fill 9 --out {tmp_path}"
+    status, _, errors = run(command, capsys)
+    assert status == 0 and "jaxviz occlude: note: `fill` leaves the range" in errors
+
+
+def test_class_names_come_from_lines_or_json(tmp_path):
+    file = tmp_path / "names"
+    for text in ("cat\n\ndog \n", '["cat", "dog"]', '{"1": ["n2", "dog"], "0": ["n1", "cat"]}'):
+        file.write_text(text)
+        assert read_class_names(file) == ["cat", "dog"]
+
+
+def test_python_m_jaxviz_is_the_command():
+    command = [sys.executable, "-m", "jaxviz", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.startswith("jaxviz 0.")
+
+
+def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxviz.commands.maximize_objectives", interrupt)
+    status, _, errors = run(f"maximize bundled --out {tmp_path / 'out'}", capsys)
+    assert status == 130 and errors == "jaxviz maximize: interrupted; nothing was written.\n"
+    assert names_in(tmp_path) == []

@@ -1,0 +1,123 @@
+"""Parametrisations: each can hold any photograph, and means what its formula says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxviz import parametrize as jp
+
+KEY = jax.random.key(0)
+SHAPE = (12, 15, 3)
+
+
+def photograph(data_folder):
+    from PIL import Image
+
+    with Image.open(data_folder / "photos" / "dog_cat_224.jpg") as file:
+        small = file.convert("RGB").resize((40, 32))
+    return jnp.asarray(np.asarray(small), jnp.float32) / 255
+
+
+@pytest.mark.parametrize(
+    "parametrization",
+    [
+        jp.pixels(),
+        jp.fourier(),
+        jp.pyramid(levels=3),
+        jp.decorrelated(jp.pixels()),
+        jp.decorrelated(jp.fourier()),
+        None,
+    ],
+    ids=["pixels", "fourier", "pyramid", "colour pixels", "colour fourier", "maco"],
+)
+def test_each_can_fit_a_photograph(data_folder, parametrization):
+    target = photograph(data_folder) - 0.5
+    shape = target.shape
+    if parametrization is None:
+        parametrization = jp.maco(jp.magnitude_spectrum(target[None] + 0.5))
+    init, decode, _ = parametrization
+    optimizer = optax.adam(0.05)
+
+    @jax.jit
+    def fit(parameters):
+        def step(carry, _):
+            parameters, memory = carry
+            loss = lambda p: jnp.square(decode(p, shape) - target).sum()  # noqa: E731
+            with jax.numpy_dtype_promotion("standard"):
+                updates, memory = optimizer.update(jax.grad(loss)(parameters), memory)
+            return (optax.apply_updates(parameters, updates), memory), None
+
+        start = (parameters, optimizer.init(parameters))
+        return jax.lax.scan(step, start, length=1000)[0][0]
+
+    fitted = decode(fit(init(KEY, shape)), shape)
+    assert float(jnp.abs(fitted - target).mean()) < 0.01
+
+
+@pytest.mark.parametrize(
+    "parametrization",
+    [jp.pixels(), jp.fourier(decay=0.5), jp.pyramid(), jp.decorrelated(jp.fourier())],
+)
+@pytest.mark.parametrize("shape", [(12, 15, 3), (7, 8, 1), (1, 5, 1)])
+def test_encode_undoes_decode(rng, parametrization, shape):
+    image = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    again = parametrization.decode(parametrization.encode(image, shape), shape)
+    np.testing.assert_allclose(again, image, atol=2e-5)
+
+
+def test_fourier_is_its_formula(rng):
+    height, width, channels = SHAPE
+    spectrum = rng.normal(size=(2, height, width // 2 + 1, channels))
+    rows, cols = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    frequency = np.sqrt(rows**2 + cols**2)
+    scale = np.sqrt(width * height) / np.maximum(frequency, 1 / max(width, height))
+    scaled = (spectrum[0] + 1j * spectrum[1]) * scale[..., None]
+    expected = np.fft.irfft2(scaled, s=(height, width), axes=(0, 1)) / 4
+    found = jp.fourier().decode(jnp.asarray(spectrum, jnp.float32), SHAPE)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fourier_starts_small():
+    drawn = jp.fourier().init(KEY, SHAPE)
+    assert float(drawn.std()) == pytest.approx(0.01, rel=0.1)
+
+
+def test_colours_are_decorrelated_by_the_published_matrix(rng):
+    matrix = np.asarray([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
+    matrix = matrix / np.linalg.norm(matrix, axis=0).max()
+    image = rng.normal(size=SHAPE)
+    found = jp.decorrelated(jp.pixels()).decode(jnp.asarray(image, jnp.float32), SHAPE)
+    np.testing.assert_allclose(found, image @ matrix.T, atol=1e-6)
+
+
+def test_for_one_channel_decorrelation_is_the_identity(rng):
+    image = jnp.asarray(rng.normal(size=(5, 4, 1)), jnp.float32)
+    np.testing.assert_array_equal(jp.decorrelated(jp.pixels()).decode(image, (5, 4, 1)), image)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (9, 12, 1)])
+def test_maco_keeps_its_magnitude_and_unit_variance(shape):
+    image = jp.maco().decode(jp.maco().init(KEY, shape), shape)
+    assert float(image.std()) == pytest.approx(1, rel=0.1)
+    magnitude = jp.magnitude_spectrum(image[None] + 0.5)
+    own = jp.maco(magnitude)
+    again = own.decode(own.init(jax.random.key(1), shape), shape)
+    # Self-conjugate entries lose their imaginary part; all others keep their magnitude.
+    kept = jp.magnitude_spectrum(again[None] + 0.5)[1:, 1:-1]
+    np.testing.assert_allclose(kept, magnitude[1:, 1:-1], rtol=1e-3, atol=1e-3)
+
+
+def test_equal_options_give_one_object():
+    assert jp.pixels() is jp.pixels() and jp.fourier(decay=1.5) is jp.fourier(decay=1.5)
+    assert jp.maco() is jp.maco() and jp.decorrelated(jp.pixels()) is jp.decorrelated(jp.pixels())
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ValueError, match="`levels` must be at least 1: got 0"):
+        jp.pyramid(levels=0)
+    with pytest.raises(ValueError, match="needs images of 1 or 3 channels: got 2"):
+        jp.decorrelated(jp.pixels()).decode(jnp.ones((4, 4, 2)), (4, 4, 2))
+    with pytest.raises(ValueError, match=r"`magnitude` must have shape \(4, 3, 1\)"):
+        jp.maco(np.ones((4, 4, 1))).decode(jnp.ones((4, 3, 1)), (4, 4, 1))

@@ -1,0 +1,112 @@
+"""Penalties: golden values, an oracle, finite differences, flat and zero images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxviz import regularize as jr
+
+
+def slow_total_variation(image, beta):
+    height, width, channels = image.shape
+    total = 0.0
+    for h in range(height - 1):
+        for w in range(width - 1):
+            for c in range(channels):
+                down = image[h + 1, w, c] - image[h, w, c]
+                right = image[h, w + 1, c] - image[h, w, c]
+                total += (down**2 + right**2) ** (beta / 2)
+    return total / image.size
+
+
+def slow_lp_norm(image, p):
+    return (np.abs(image) ** p).sum() ** (1 / p) / image.size
+
+
+def test_golden_values_of_keras_vis():
+    x = jnp.asarray((np.arange(36).reshape(2, 3, 3, 2) % 7).astype(np.float32))
+    for beta, golden in ((2.0, 16.11111111), (1.0, 3.46429485)):
+        both = jax.vmap(lambda image: jr.total_variation(image, beta=beta))(x)  # noqa: B023
+        assert float(both.sum()) == pytest.approx(golden, rel=1e-6)
+    # keras-vis divides by the size of one image, here by that of the batch of two.
+    for p, golden in ((6.0, 0.46318320), (2.0, 1.18504050)):
+        assert float(2 * jr.lp_norm(x.reshape(6, 3, 2), p=p)) == pytest.approx(golden, rel=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3)),
+    power=st.sampled_from([1.0, 1.5, 2.0, 3.0]),
+)
+def test_penalties_equal_the_formula(seed, size, power):
+    image = np.random.default_rng(seed).normal(size=size)
+    x = jnp.asarray(image, jnp.float32)
+    expected = slow_total_variation(image, power)
+    np.testing.assert_allclose(jr.total_variation(x, beta=power), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jr.lp_norm(x, p=power), slow_lp_norm(image, power), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("function", "slow"),
+    [
+        (lambda x: jr.total_variation(x, beta=2.0), lambda x: slow_total_variation(x, 2)),
+        (lambda x: jr.total_variation(x, beta=1.0), lambda x: slow_total_variation(x, 1)),
+        (lambda x: jr.lp_norm(x, p=6.0), lambda x: slow_lp_norm(x, 6)),
+        (lambda x: jr.lp_norm(x, p=1.0), lambda x: slow_lp_norm(x, 1)),
+    ],
+    ids=["tv2", "tv1", "lp6", "lp1"],
+)
+def test_gradients_equal_finite_differences(rng, function, slow):
+    image = rng.normal(size=(4, 5, 2))
+    gradient = jax.grad(function)(jnp.asarray(image, jnp.float32))
+    for index in [(0, 0, 0), (1, 2, 1), (3, 4, 0), (2, 4, 1)]:
+        step = np.zeros(image.shape)
+        step[index] = 1e-5
+        expected = (slow(image + step) - slow(image - step)) / 2e-5
+        np.testing.assert_allclose(gradient[index], expected, rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_derivatives_are_finite_on_zero_images_and_flat_patches(value):
+    image = jnp.full((4, 4, 3), value)
+    for beta in (1.0, 1.5, 2.0):
+        gradient = jax.grad(lambda x: jr.total_variation(x, beta=beta))(image)  # noqa: B023
+        assert (gradient == 0).all()
+    for p in (1.0, 2.0, 6.0):
+        assert jnp.isfinite(jax.grad(lambda x: jr.lp_norm(x, p=p))(image)).all()  # noqa: B023
+
+
+def test_lp_norm_neither_overflows_nor_underflows():
+    for size in (1e-12, 1e12):
+        norm = jr.lp_norm(jnp.full((2, 2, 1), size), p=6.0)
+        assert float(norm) == pytest.approx(size * 4 ** (1 / 6) / 4, rel=1e-5)
+
+
+def test_a_weight_may_follow_a_schedule():
+    penalty = jr.penalty(jr.lp_norm, lambda step: 0.5 * step, name="size", options={"p": 1.0})
+    image = jnp.ones((2, 2, 1))
+    values = [float(penalty(image, jnp.asarray(step))) for step in (0, 2)]
+    assert values == [0.0, 1.0] and penalty.name == "size"
+
+
+def test_blur_keeps_the_mean_and_a_flat_image(rng):
+    flat = jnp.full((6, 7, 2), 0.3)
+    np.testing.assert_allclose(jr.gaussian_blur(flat, sigma=0.8), flat, rtol=1e-6)
+    spot = jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)
+    blurred = jr.gaussian_blur(spot, sigma=0.8)
+    assert float(blurred.sum()) == pytest.approx(1, rel=1e-5) and float(blurred.max()) < 0.5
+
+
+def test_equal_penalties_are_one_program():
+    assert jr.blur_steps(every=2) == jr.blur_steps(every=2)
+    first = jr.penalty(jr.lp_norm, 1.0, options={"p": 2.0})
+    assert hash(first) == hash(jr.penalty(jr.lp_norm, 1.0, options={"p": 2.0}))
+
+
+def test_a_step_that_never_comes_is_refused():
+    with pytest.raises(ValueError, match="`every` must be at least 1 step: got 0"):
+        jr.blur_steps(every=0)

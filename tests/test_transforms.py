@@ -1,0 +1,149 @@
+"""Random transformations: what they do, that they repeat, and that they can be differentiated."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from jaxviz import transforms as jt
+
+KEY = jax.random.key(3)
+KEEP_SIZE = [
+    jt.jitter(3),
+    jt.scale(0.8, 1.2),
+    jt.rotate(20),
+    jt.flip(),
+    jt.noise(0.1),
+    jt.blur(0.5, 1.5),
+]
+
+
+@pytest.fixture
+def images(rng):
+    return jnp.asarray(rng.uniform(size=(2, 9, 7, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize("transform", [*KEEP_SIZE, jt.pad(2), jt.crop(4, 5)])
+def test_the_same_key_gives_the_same_images_bit_for_bit(images, transform):
+    first, again = transform(KEY, images), transform(KEY, images)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(jax.vmap(lambda x: transform(KEY, x))(images[None])[0], first)
+
+
+@pytest.mark.parametrize("transform", KEEP_SIZE)
+def test_images_of_a_call_share_one_draw(images, transform):
+    both = transform(KEY, images)
+    assert both.shape == images.shape
+    np.testing.assert_allclose(transform(KEY, images[1:]), both[1:], rtol=1e-6, atol=1e-6)
+    others = [transform(jax.random.key(n), images) for n in range(6)]
+    assert any((other != both).any() for other in others)
+
+
+@pytest.mark.parametrize("transform", [*KEEP_SIZE, jt.pad(2), jt.crop(4, 5)])
+def test_the_derivative_is_that_of_a_linear_map(images, transform):
+    def moved(x):
+        return transform(KEY, x) - transform(KEY, jnp.zeros_like(x))
+
+    weights = jnp.sin(jnp.arange(moved(images).size, dtype=jnp.float32)).reshape(
+        moved(images).shape
+    )
+    gradient = jax.grad(lambda x: (weights * transform(KEY, x)).sum())(images)
+    total, expected = (gradient * images).sum(), (weights * moved(images)).sum()
+    np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pixels", [0, 3, 11])
+def test_jitter_is_a_true_roll(images, pixels):
+    for n in range(8):
+        key = jax.random.key(n)
+        shifts = jax.random.randint(key, (2,), -pixels, pixels + 1)
+        expected = np.roll(np.asarray(images), tuple(np.asarray(shifts)), (1, 2))
+        np.testing.assert_array_equal(jt.jitter(pixels)(key, images), expected)
+
+
+def test_pad_and_crop_move_no_pixel(images):
+    padded = jt.pad(2, value=0.25)(KEY, images)
+    assert padded.shape == (2, 13, 11, 3) and float(padded[0, 0, 0, 0]) == 0.25
+    np.testing.assert_array_equal(padded[:, 2:-2, 2:-2], images)
+    cut = np.asarray(jt.crop(4, 5)(KEY, images))
+    places = [
+        (row, col)
+        for row in range(6)
+        for col in range(3)
+        if (np.asarray(images)[:, row : row + 4, col : col + 5] == cut).all()
+    ]
+    assert len(places) == 1
+
+
+def test_flip_mirrors_about_half_of_the_time(images):
+    flipped = [
+        bool((jt.flip()(jax.random.key(n), images) == images[:, :, ::-1]).all()) for n in range(20)
+    ]
+    kept = [bool((jt.flip()(jax.random.key(n), images) == images).all()) for n in range(20)]
+    assert all(a != b for a, b in zip(flipped, kept, strict=True)) and 3 < sum(flipped) < 17
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.6])
+def test_scale_samples_bilinearly_about_the_centre(images, factor):
+    found = np.asarray(jt.scale(factor, factor)(KEY, images))
+    rows, cols = [(np.arange(n) - (n - 1) / 2) / factor + (n - 1) / 2 for n in (9, 7)]
+    grid = np.meshgrid(rows, cols, indexing="ij")
+    expected = ndimage.map_coordinates(
+        np.asarray(images)[1, :, :, 2], grid, order=1, mode="nearest"
+    )
+    np.testing.assert_allclose(found[1, :, :, 2], expected, atol=1e-5)
+
+
+def test_rotate_samples_bilinearly_about_the_centre(images):
+    found = np.asarray(jt.rotate(40)(KEY, images))
+    angle = np.deg2rad(float(jax.random.uniform(KEY, (), minval=-40, maxval=40)))
+    y, x = np.meshgrid(np.arange(9) - 4.0, np.arange(7) - 3.0, indexing="ij")
+    row = np.cos(angle) * y - np.sin(angle) * x + 4
+    col = np.sin(angle) * y + np.cos(angle) * x + 3
+    expected = ndimage.map_coordinates(
+        np.asarray(images)[0, :, :, 1], [row, col], order=1, mode="nearest"
+    )
+    np.testing.assert_allclose(found[0, :, :, 1], expected, atol=1e-5)
+
+
+def test_blur_keeps_flat_images_and_is_a_gaussian():
+    flat = jnp.full((1, 8, 8, 1), 0.4)
+    np.testing.assert_allclose(jt.blur(1.0, 2.0)(KEY, flat), flat, rtol=1e-5)
+    spot = jnp.zeros((1, 15, 15, 1)).at[0, 7, 7, 0].set(1.0)
+    found = np.asarray(jt.blur(1.0, 1.0)(KEY, spot))[0, :, :, 0]
+    assert found[7, 8] / found[7, 7] == pytest.approx(np.exp(-0.5), rel=1e-4)
+
+
+def test_compose_gives_each_its_own_key(images):
+    both = jt.compose([jt.jitter(2), jt.noise(0.1)])(KEY, images)
+    first = jt.jitter(2)(jax.random.fold_in(KEY, 0), images)
+    expected = jt.noise(0.1)(jax.random.fold_in(KEY, 1), first)
+    np.testing.assert_array_equal(both, expected)
+
+
+def test_equal_options_give_one_function():
+    assert jt.jitter(2) is jt.jitter(2) and jt.scale(0.9, 1.1) is jt.scale(0.9, 1.1)
+    assert jt.compose([jt.flip()]) is jt.compose([jt.flip()])
+
+
+def test_bfloat16_stays_bfloat16(images):
+    for transform in [*KEEP_SIZE, jt.pad(1), jt.crop(3, 3)]:
+        assert transform(KEY, images.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jt.jitter(-1), "`pixels` must be at least 0: got -1"),
+        (lambda: jt.pad(-2), "`pixels` must be at least 0: got -2"),
+        (lambda: jt.scale(1.2, 0.9), "`low, high` must be positive and in this order"),
+        (lambda: jt.blur(0, 1), "`low, high` must be positive and in this order"),
+        (lambda: jt.rotate(-1), "`degrees` must be at least 0: got -1"),
+        (lambda: jt.noise(-1), "`sigma` must be at least 0: got -1"),
+        (lambda: jt.crop(10, 3)(KEY, jnp.ones((1, 9, 7, 3))), "`crop` must not exceed the image"),
+    ],
+)
+def test_wrong_options_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
