@@ -47,11 +47,11 @@ def tag(name: str, value: jax.Array) -> jax.Array:
         `value`.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.activations as ja
+        >>> import jax.numpy as jnp, jaxviz as jv
         >>> def f(images):
-        ...     hidden = ja.tag("squares", images**2)
+        ...     hidden = jv.tag("squares", images**2)
         ...     return hidden.sum((1, 2))
-        >>> ja.activations(f, jnp.full((1, 2, 2, 1), 3.0))["squares"].shape
+        >>> jv.activations(f, jnp.full((1, 2, 2, 1), 3.0))["squares"].shape
         (1, 2, 2, 1)
     """
     return checkpoint_name(value, name)
@@ -75,9 +75,9 @@ def activations(
             nearest.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.activations as ja
-        >>> f = lambda images: ja.tag("mean", images.mean((1, 2)))
-        >>> ja.activations(f, jnp.ones((2, 4, 4, 3)), "mean")["mean"].shape
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> f = lambda images: jv.tag("mean", images.mean((1, 2)))
+        >>> jv.activations(f, jnp.ones((2, 4, 4, 3)), "mean")["mean"].shape
         (2, 3)
     """
     if np.ndim(images) != 4:

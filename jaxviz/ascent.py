@@ -33,7 +33,7 @@ class Program(NamedTuple):
     layers: tuple[Layer, ...]
     image_shape: tuple[int, int, int]
     parametrization: Parametrization
-    bounds: str | None
+    bounds: str
     transforms: tuple[Callable[..., jax.Array], ...]
     penalties: tuple[Penalty, ...]
     tidies: tuple[Tidy, ...]
@@ -53,6 +53,7 @@ class Data(NamedTuple):
     low: jax.Array
     high: jax.Array
     keys: jax.Array
+    start: jax.Array
 
 
 class State(NamedTuple):
@@ -81,15 +82,23 @@ def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
     return tuple((key[0], tuple(numbers)) for key, numbers in members.items()), stacked
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def start(program: Program, data: Data, objectives: int, images: jax.Array | None) -> State:
-    """The state before the first step, from images (S, H, W, C), or from noise where None."""
+def start(program: Program, data: Data) -> State:
+    """The state before the first step: start images, or noise added to a start value."""
+    # Not compiled as a whole: all programs share its parts, and drawing takes long to compile.
     shape, (init, _, encode) = program.image_shape, program.parametrization
-    if images is None:
-        parameters = jax.vmap(lambda key: init(key, shape))(data.keys)
-    else:
+    objectives = sum(len(numbers) for _, numbers in program.groups)
+
+    def meaning(image: jax.Array) -> Any:
         assert encode is not None
-        parameters = jax.vmap(lambda x: encode(_free(program, data, x), shape))(images)
+        return encode(_free(program, data, image), shape)
+
+    if data.start.ndim:
+        parameters = jax.vmap(meaning)(data.start)
+    else:
+        parameters = jax.vmap(lambda key: init(key, shape))(data.keys)
+        if encode is not None:
+            plain = meaning(jnp.broadcast_to(data.start, shape))
+            parameters = jax.tree.map(lambda noise, p: noise + p[None], parameters, plain)
     parameters = jax.tree.map(
         lambda p: jnp.broadcast_to(p[None], (objectives, *p.shape)).copy(), parameters
     )
@@ -99,9 +108,9 @@ def start(program: Program, data: Data, objectives: int, images: jax.Array | Non
         memory=jax.vmap(jax.vmap(program.optimizer.init))(parameters),
         step=jnp.zeros((), jnp.int32),
         best=jax.tree.map(jnp.copy, parameters),
-        best_total=jnp.full(batch, -jnp.inf),
+        best_total=jnp.full(batch, -jnp.inf, jnp.float32),
         blocked=jnp.zeros(batch, bool),
-        gradient_sum=jnp.zeros((*batch, *shape[:2])),
+        gradient_sum=jnp.zeros((*batch, *shape[:2]), jnp.float32),
     )
 
 
