@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxviz.activations import Layer, capture, thaw
+from jaxviz.activations import Layer, capture, numbered, thaw
 from jaxviz.gradients import quick_rules, relu_rules
 from jaxviz.objectives import Objective
 from jaxviz.parametrize import Parametrization
@@ -80,6 +80,12 @@ def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
         for key, numbers in members.items()
     ]
     return tuple((key[0], tuple(numbers)) for key, numbers in members.items()), stacked
+
+
+def term_names(program: Program) -> list[str]:
+    """The terms of the history in order; a penalty's second use is its name and "#2"."""
+    penalties = numbered(penalty.name for penalty in program.penalties)
+    return ["objective", *penalties, "total"]
 
 
 def start(program: Program, data: Data) -> State:
@@ -222,12 +228,8 @@ def _penalties(program: Program, step: jax.Array, images: jax.Array) -> tuple[Te
         return {}, jnp.zeros_like(images)
 
     def weighted(image: jax.Array) -> Terms:
-        terms: Terms = {}
-        for penalty in program.penalties:
-            same = sum(name.split("#")[0] == penalty.name for name in terms)
-            name = f"{penalty.name}#{same + 1}" if same else penalty.name
-            terms[name] = penalty(image, step).astype(jnp.float32)
-        return terms
+        values = [penalty(image, step).astype(jnp.float32) for penalty in program.penalties]
+        return dict(zip(term_names(program)[1:-1], values, strict=True))
 
     return _value_and_gradient(_per_image(weighted), images)
 

@@ -118,7 +118,7 @@ def _run(
             if options.callback(done, shown, newest):
                 stopped = f"the callback asked for it after step {done}"
         if done - looked >= _LOOK_EVERY or done == options.steps or stopped:
-            history.append(_fetched(pending))
+            history.append(_fetched(pending, ascent.term_names(program)))
             pending, looked = [], done
             stopped = _fault(history[-1], done, before) or stopped or _plateau(history, options)
     return _result(program, data, state, history, snapshots, stopped, kept)
@@ -142,10 +142,10 @@ def _segment(done: int, options: Options) -> int:
     return min(options.steps, (done // every + 1) * every) - done
 
 
-def _fetched(pending: Sequence[ascent.Terms]) -> dict[str, np.ndarray]:
+def _fetched(pending: Sequence[ascent.Terms], names: Sequence[str]) -> dict[str, np.ndarray]:
     """The terms of several segments on the host: {term: (steps, N)}."""
     pieces = jax.device_get(list(pending))
-    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
     return {name: term.reshape(term.shape[0], -1) for name, term in joined.items()}
 
 

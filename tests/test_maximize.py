@@ -59,7 +59,7 @@ RISING = {
     "layer": jo.layer("conv"),
     "direction": jo.direction("conv", [1.0, -1.0, 0.5, 0.0, 0.0, 2.0]),
     "direction at": jo.direction("conv", [1.0, -1.0, 0.5, 0.0, 0.0, 2.0], position=(3, 3)),
-    "interpolate": jo.interpolate("conv", 1, 4),
+    "interpolate": jo.interpolate("conv", 1, 2),
     "diversity": jo.diversity("conv"),
     "sum": jo.channel("conv", 1) + 2 * jo.unit(0) - jo.unit(1),
     "own": jo.objective(lambda acts: acts["pool"].max((1, 2, 3)), ["pool"]),
