@@ -71,6 +71,11 @@ def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str,
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
+def ratio(slow: Timing, fast: Timing) -> float:
+    """Return how many times longer `slow` takes: the median over runs that were taken in turn."""
+    return float(np.median(np.divide(slow.seconds, fast.seconds)))
+
+
 def machine() -> Row:
     """Describe the machine: no name of it, and no path."""
     import jax

@@ -5,12 +5,10 @@ scored in the same run, never change a result.
 """
 
 from collections import deque
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxviz.programs import Program, Task, choose, halve
 from jaxviz.progress import Advance, Progress, track
@@ -46,10 +44,7 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
       ValueError: see `choose`.
       MemoryError: not even a single image fits.
     """
-    if task.mesh is not None:
-        everywhere = NamedSharding(task.mesh, PartitionSpec())
-        arrays, occluder = jax.device_put(task.arguments, everywhere)
-        task = replace(task, scorer=task.scorer._replace(arrays=arrays), occluder=occluder)
+    task = task.replicated()
     program = choose(task, batch_size)
     shape = (len(task.images), task.rows, *program.scores.shape[2:])
     values = np.full(shape, np.nan, program.scores.dtype)
@@ -80,7 +75,7 @@ class _Queue:
                 self.advance(self._store())
             except jax.errors.JaxRuntimeError as error:
                 self._go_back()
-                self.program = halve(self.task, self.program, error)
+                self.program = halve(self.task, self.program.engine, self.program.block, error)
 
     def store_launched(self) -> None:
         while self.launched:

@@ -1,4 +1,4 @@
-"""The command line: `jaxviz demo | inspect | occlude | maximize | activations`.
+"""The command line: `jaxviz demo | inspect | convert | occlude | maximize | activations | …`.
 
 Every command prints one summary to stdout. Those that write files write all of them or none. What
 can go wrong with the input is told in one sentence on stderr, and the exit status is then 2.
@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from jaxviz._version import __version__
+from jaxviz.scale.arguments import add_bench, add_export, add_status, add_store_options
 
 MODEL = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
 IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those of scikit-learn'
@@ -46,7 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
             return command(args) or 0
-    except (ValueError, TypeError, OSError, ModuleNotFoundError, ArithmeticError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        ModuleNotFoundError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
         print(f"jaxviz {args.name}: {sentence}", file=sys.stderr)
         return 2
@@ -65,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jaxviz {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_inspect, _add_occlude, _add_maximize, _add_activations):
+    own = (_add_demo, _add_inspect, _add_convert, _add_occlude, _add_maximize, _add_activations)
+    for add in (*own, add_status, add_export, add_bench):
         add(commands)
     return parser
 
@@ -86,6 +95,12 @@ def _command(commands, name: str, text: str, example: str, *, writes: bool = Tru
     return parser
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
+
+
 def _add_demo(commands) -> None:
     text = "occlusion maps, class images and filters of the bundled network on real digits"
     parser = _command(commands, "demo", text, "jaxviz demo")
@@ -103,18 +118,36 @@ def _add_demo(commands) -> None:
 def _add_inspect(commands) -> None:
     text = "tell what a Keras file holds, and whether it can be loaded"
     parser = _command(commands, "inspect", text, "jaxviz inspect bundled", writes=False)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
+
+
+def _add_convert(commands) -> None:
+    text = "write the Flax parameters of a Keras file"
+    parser = _command(commands, "convert", text, "jaxviz convert bundled mnist.npz", writes=False)
+    _add_model(parser)
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="*.npz, *.safetensors, or a folder for orbax"
+    )
 
 
 def _add_occlude(commands) -> None:
     text = "cover every part of the images in turn, and map how the scores change"
     example = "jaxviz occlude bundled digits --limit 6 --patch 7 --stride 1 --target true"
     parser = _command(commands, "occlude", text, example)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=IMAGES)
     _add_preprocessing(parser)
     parser.add_argument("--limit", type=_positive, metavar="N", help="read the first N images only")
     parser.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
+    _add_patch_options(parser)
+    _add_map_options(parser)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")
+    run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
+    add_store_options(parser)
+
+
+def _add_patch_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("the patch (in pixels of the model's input)")
     where.add_argument(
         "--patch", type=_sizes, metavar="H[,W]", help="default: a quarter of the input"
@@ -136,8 +169,11 @@ def _add_occlude(commands) -> None:
         "--preset",
         metavar="NAME:SIZE",
         help="another library's convention, for patch, fill, score and reduce: seed:4, captum:15,8,"
-        " xplique:3,3, pair_saliency:15, tf_explain:7, monai:16",
+        " xplique:3,3, pair:15, tf_explain:7, monai:16",
     )
+
+
+def _add_map_options(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("the map")
     how.add_argument(
         "--target",
@@ -150,16 +186,13 @@ def _add_occlude(commands) -> None:
     how.add_argument("--robust", type=float, metavar="PERCENT", help="limits at this percentile")
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
     how.add_argument("--top", type=_positive, default=3, metavar="K", help="classes in the summary")
-    run = parser.add_argument_group("the run")
-    run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")
-    run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
 
 
 def _add_maximize(commands) -> None:
     text = "find the images that the units of a layer respond to most"
     example = "jaxviz maximize bundled --units 0,3,8 --steps 200"
     parser = _command(commands, "maximize", text, example)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
     parser.add_argument(
         "--layer", default=None, help="its name; default: the output without softmax"
     )
@@ -181,7 +214,7 @@ def _add_activations(commands) -> None:
     text = "draw what every filter of a network sees in one image"
     example = "jaxviz activations bundled digits --layers conv2d,conv2d_1"
     parser = _command(commands, "activations", text, example)
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    _add_model(parser)
     parser.add_argument("image", metavar="IMAGE", help=f"{IMAGES}; the first one is taken")
     _add_preprocessing(parser)
     parser.add_argument("--layers", type=_words, metavar="A,B,…", help="default: all with maps")

@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ import numpy as np
 from jaxviz import fills, plot, presets
 from jaxviz.activations import activations as layer_outputs
 from jaxviz.images import Pictures, Preprocessing, read_pictures
-from jaxviz.keras import load_keras, logits
+from jaxviz.keras import convert_keras, inspect_keras, load_keras, logits
 from jaxviz.maximize import maximize as maximize_objectives
 from jaxviz.objectives import channel
 from jaxviz.occlusion import occlude as occlude_images
 from jaxviz.output import output_folder, say, stage, table, write_arrays
 
 DRAWN = 16  # images in one picture
-PRESETS = ("seed", "captum", "xplique", "pair_saliency", "tf_explain", "monai")
+PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
 
 
 def bundled_model() -> Path:
@@ -38,24 +39,37 @@ def model_path(name: str) -> Path:
     return bundled_model() if name == "bundled" and not Path(name).exists() else Path(name)
 
 
-def load_model(name: str) -> Any:
-    """Load what MODEL names."""
+def load_model(name: str, weights: Path | None = None) -> Any:
+    """Load what MODEL names, with the weights of another file if that is said."""
     with stage(f"reading {name}"):
-        return load_keras(model_path(name))
+        return load_keras(_sources(name, weights))
+
+
+def _sources(name: str, weights: Path | None) -> Any:
+    return model_path(name) if weights is None else (model_path(name), weights)
 
 
 def inspect(args: argparse.Namespace) -> int:
     """Print what a Keras file holds; 1 if it cannot be loaded."""
-    from jaxviz.keras import inspect_keras
-
-    report = inspect_keras(model_path(args.model))
+    report = inspect_keras(_sources(args.model, args.weights))
+    if report.layers:
+        table(args.model, ["layer", "class"], report.layers)
     say(str(report))
     return 0 if report.loadable else 1
 
 
-def occlude(args: argparse.Namespace) -> None:
-    """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images."""
-    model = load_model(args.model)
+def convert(args: argparse.Namespace) -> None:
+    """Write the Flax parameters of a Keras file."""
+    say(f"wrote {convert_keras(_sources(args.model, args.weights), args.out)}")
+
+
+def occlude(args: argparse.Namespace) -> int:
+    """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images; or a store."""
+    if args.store:
+        from jaxviz.scale.commands import occlude_store  # which needs the functions below
+
+        return occlude_store(args)
+    model = load_model(args.model, args.weights)
     pictures, images = _read(args, model, args.images, args.limit)
     names = read_class_names(args.classes)
     target = _target(args.target, pictures, names)
@@ -82,23 +96,35 @@ def occlude(args: argparse.Namespace) -> None:
     _print_occlusion(args, pictures, occ.base, classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
+    return 0
 
 
 def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:
     """What the options say, or the convention that --preset names."""
     if args.preset is not None:
-        name, _, numbers = args.preset.partition(":")
-        if name not in PRESETS or not all(part.isdigit() for part in numbers.split(",")):
-            raise ValueError(
-                f"`--preset` must be NAME:SIZE or NAME:SIZE,STRIDE with NAME one of "
-                f"{', '.join(PRESETS)}: got {args.preset!r}."
-            )
-        return getattr(presets, name)(*map(int, numbers.split(",")))
+        return _named_preset(args.preset, size)
     patch = args.patch or (max(1, round(min(size) / 4)),)
     stride = args.stride or (max(1, min(patch) // 4),)
     where = {"patch": _pair(patch), "stride": _pair(stride), "margin": _pair(args.margin)}
     where |= {"fill": _fill(args.fill), "border": args.border}
     return presets.Preset(where, {"score": args.score, "reduce": args.reduce})
+
+
+def _named_preset(text: str, size: tuple[int, int]) -> presets.Preset:
+    name, _, numbers = text.partition(":")
+    try:
+        if name not in PRESETS:
+            raise ValueError
+        extra = {"image_shape": size} if name == "monai" else {}
+        sizes = [int(part) for part in numbers.split(",")]
+        make = getattr(presets, name)
+        signature(make).bind(*sizes, **extra)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`--preset` must be NAME:SIZE, or NAME:SIZE,STRIDE for captum and xplique; the names "
+            f"are {', '.join(PRESETS)}: got {text!r}."
+        ) from None
+    return make(*sizes, **extra)
 
 
 def _draw_occlusion(
@@ -158,7 +184,7 @@ def _print_occlusion(
 
 def maximize(args: argparse.Namespace) -> None:
     """Write maximize.png and images.npz for some units of a layer."""
-    model = load_model(args.model)
+    model = load_model(args.model, args.weights)
     if len(args.range) != 2 or not args.range[0] < args.range[1]:
         raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_text(args.range)}.")
     scorer = logits(model) if args.layer is None else model
@@ -197,7 +223,7 @@ def maximize(args: argparse.Namespace) -> None:
 
 def activations(args: argparse.Namespace) -> None:
     """Write activations.png and activations.npz for one image."""
-    model = load_model(args.model)
+    model = load_model(args.model, args.weights)
     pictures, images = _read(args, model, [args.image], 1)
     with output_folder(args.out) as folder:
         with stage("running the network"):
@@ -206,7 +232,9 @@ def activations(args: argparse.Namespace) -> None:
         chosen = args.layers or [name for name in maps if maps[name].ndim == 4]
         title = f"What each filter sees: {pictures.names[0]}"
         shown = {name: maps[name] for name in chosen}
-        figure = plot.activations(shown or maps, max_maps=args.max_maps, title=title)
+        figure = plot.activations(
+            shown or maps, image=pictures.values[0], max_maps=args.max_maps, title=title
+        )
         figure.savefig(folder / "activations.png")
         write_arrays(folder / "activations.npz", maps)
     rows = [

@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,7 +53,7 @@ def load_digits(split: str = "test") -> tuple[np.ndarray, np.ndarray]:
             "the UCI digits come with scikit-learn, which is missing: pip install scikit-learn."
         )
         raise ModuleNotFoundError(message, name="sklearn") from error
-    data = load_uci()
+    data: Any = load_uci()
     small = np.asarray(data["images"], np.float32) / 16
     images = np.stack([_enlarge(digit) for digit in small[parts[split]]])
     return images[..., None], np.asarray(data["target"], np.int64)[parts[split]]
@@ -93,10 +94,10 @@ def load_mnist(
     if not file.is_file():
         raise FileNotFoundError(f"`path` must name an .npz file: there is none at {file}.")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             images = np.concatenate([arrays[f"x_{part}"] for part in parts[split]])
             labels = np.concatenate([arrays[f"y_{part}"] for part in parts[split]])
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, OSError) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         message = f"`path` must hold x_train, y_train, x_test and y_test: {file} does not."
         raise ValueError(message) from error
     return images.astype(np.float32)[..., None] / 255, labels.astype(np.int64)

@@ -172,7 +172,7 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
     incremental = Incremental.on_grid(grid)
     arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
     image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
-    dense, window = _operations(incremental, task.scorer.call, arrays, image)
+    dense, window = operations(incremental, task.scorer.call, arrays, image)
     if dense < LEAST_SPEED_UP * window:
         return (Dense(),)
     saved = task.rows * len(task.images) * (dense - window)
@@ -181,8 +181,8 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
 
 
 @lru_cache(maxsize=64)
-def _operations(engine: Incremental, call: Call, arrays: tuple, image: Any) -> tuple[int, int]:
-    """The operations of one position, dense and incremental; from shapes alone."""
+def operations(engine: Incremental, call: Call, arrays: tuple, image: Any) -> tuple[int, int]:
+    """Return the operations of one position, dense and incremental; from shapes alone."""
     found: list[tuple[int, int]] = []
 
     def trace(arrays: Arrays, image: jax.Array) -> jax.Array:

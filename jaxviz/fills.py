@@ -8,12 +8,27 @@ there. Both are `Partial`, so a fill is a pytree whose arrays can be traced. Ima
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import Partial
+
+__all__ = [
+    "Fill",
+    "baseline",
+    "blur",
+    "constant",
+    "function",
+    "gaussian_mask",
+    "image_mean",
+    "make_fill",
+    "noise",
+    "patch_mean",
+    "soft",
+]
 
 ArrayLike = jax.Array | np.ndarray
 PatchFn = Callable[[jax.Array, jax.Array], jax.Array]
@@ -81,12 +96,27 @@ def baseline(image: ArrayLike) -> Fill:
 
     Returns:
       The fill.
+
+    Example:
+      >>> baseline(jnp.ones((2, 2, 1))).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
+      [1.0]
     """
     return Fill(Partial(_constant, jnp.asarray(image, float)), Partial(_other), "another image")
 
 
 def image_mean(*, per_channel: bool = True) -> Fill:
-    """Fill with the mean over the whole image, of each channel by itself or of all together."""
+    """Fill with the mean over the whole image.
+
+    Args:
+      per_channel: the mean of each channel by itself; False: one of all channels together.
+
+    Returns:
+      The fill.
+
+    Example:
+      >>> image_mean(per_channel=False).background(jnp.arange(4.0).reshape(1, 2, 2))[0, 0].tolist()
+      [1.5, 1.5]
+    """
     axes = (0, 1) if per_channel else (0, 1, 2)
     return Fill(Partial(_ImageMean(axes)), Partial(_other), "image mean")
 
@@ -99,7 +129,18 @@ class _ImageMean(NamedTuple):
 
 
 def patch_mean(*, per_channel: bool = True) -> Fill:
-    """Fill with the mean over the pixels under the patch, of each channel or of all together."""
+    """Fill with the mean over the pixels under the patch.
+
+    Args:
+      per_channel: the mean of each channel by itself; False: one of all channels together.
+
+    Returns:
+      The fill.
+
+    Example:
+      >>> str(patch_mean())
+      'patch mean'
+    """
     axes = (0, 1) if per_channel else (0, 1, 2)
     return Fill(Partial(_identity), Partial(_PatchMean(axes)), "patch mean")
 
@@ -129,6 +170,10 @@ def blur(sigma: float) -> Fill:
 
     Raises:
       ValueError: `sigma` is not above 0.
+
+    Example:
+      >>> str(blur(2.5))
+      'blur 2.5'
     """
     if not sigma > 0:
         raise ValueError(f"`sigma` must be above 0 pixels: got {sigma}.")
@@ -158,6 +203,10 @@ def noise(key: jax.Array, *, mean: float | None = None, std: float | None = None
 
     Returns:
       The fill.
+
+    Example:
+      >>> noise(jax.random.key(0), mean=0.5, std=0.1).background(jnp.zeros((4, 4, 3))).shape
+      (4, 4, 3)
     """
     level, scale = (None if x is None else jnp.asarray(x, float) for x in (mean, std))
     return Fill(Partial(_noise, key, level, scale), Partial(_other), "noise")
@@ -220,6 +269,10 @@ def gaussian_mask(shape: tuple[int, int], *, sigma: float | tuple[float, float])
 
     Returns:
       float64 (rows, cols), 1 in the middle.
+
+    Example:
+      >>> gaussian_mask((1, 3), sigma=1.0).round(3).tolist()
+      [[0.607, 1.0, 0.607]]
     """
     sigmas = np.broadcast_to(np.asarray(sigma, np.float64), 2)
     rows, cols = (
@@ -238,6 +291,10 @@ def function(make: PatchFn) -> Fill:
 
     Returns:
       The fill.
+
+    Example:
+      >>> str(function(lambda under, start: under[::-1]))
+      'function <lambda>'
     """
     name = getattr(make, "__name__", type(make).__name__)
     blend = Partial(_function, _as_pytree(make))
@@ -289,7 +346,8 @@ def make_fill(fill: FillLike) -> Fill:
     try:
         if fill is None:  # NumPy makes NaN of it
             raise TypeError
-        values = fill if isinstance(fill, jax.core.Tracer) else np.asarray(fill, np.float64)
+        traced = isinstance(fill, Tracer)
+        values: Any = fill if traced else np.asarray(fill, np.float64)
     except (TypeError, ValueError) as error:
         message = "`fill` must be a number, an array, a word, a function or a Fill: got a "
         raise TypeError(message + f"{type(fill).__name__}.") from error
@@ -298,7 +356,7 @@ def make_fill(fill: FillLike) -> Fill:
             "`fill` must be a number, one number per channel or an image (height, width, channel):"
             f" got an array of shape {values.shape}."
         )
-    if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
+    if not traced and not np.all(np.isfinite(values)):
         raise ValueError("`fill` must be finite: got NaN or infinity.")
     return baseline(values) if values.ndim == 3 else constant(values)
 

@@ -102,10 +102,10 @@ def read_pictures(
     names: list[str] = []
     labels: list[int | None] = []
     for source in sources:
-        for name, label, load in _entries(source):
+        for name, label, load in picture_entries(source):
             if limit is not None and len(values) >= limit:
                 break
-            values.append(_fit(load(), shape))
+            values.append(fit_picture(load(), shape))
             names.append(name)
             labels.append(label)
     if not values:
@@ -114,10 +114,11 @@ def read_pictures(
     return Pictures(np.stack(values), names, known)
 
 
-_Entry = tuple[str, int | None, Callable[[], np.ndarray]]
+Entry = tuple[str, int | None, Callable[[], np.ndarray]]
 
 
-def _entries(source: str | Path) -> list[_Entry]:
+def picture_entries(source: str | Path) -> list[Entry]:
+    """Return a name, a label or None, and a function that reads it, for each picture."""
     path = Path(source)
     if str(source) == DIGITS and not path.exists():
         from jaxviz.datasets import load_digits
@@ -128,7 +129,7 @@ def _entries(source: str | Path) -> list[_Entry]:
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
             raise ValueError(f"the folder {path} holds no image (looked for {_suffixes()}).")
-        return [entry for file in files for entry in _entries(file)]
+        return [entry for file in files for entry in picture_entries(file)]
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path}.")
     if path.suffix.lower() in (".npy", ".npz"):
@@ -136,7 +137,7 @@ def _entries(source: str | Path) -> list[_Entry]:
     return [(path.name, None, lambda: _read_image(path))]
 
 
-def _array_entries(images: np.ndarray, labels: np.ndarray | None, name: str) -> list[_Entry]:
+def _array_entries(images: np.ndarray, labels: np.ndarray | None, name: str) -> list[Entry]:
     return [
         (f"{name}[{i}]", None if labels is None else int(labels[i]), lambda i=i: images[i])
         for i in range(len(images))
@@ -201,7 +202,8 @@ def _check_range(images: np.ndarray, path: Path) -> np.ndarray:
     return images
 
 
-def _fit(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def fit_picture(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return a picture in [0, 1] of a model's shape, from bytes or floats."""
     picture = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
     picture = picture[..., None] if picture.ndim == 2 else picture
     if picture.shape[-1] == 3 and shape[-1] == 1:

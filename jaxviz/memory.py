@@ -18,7 +18,7 @@ def memory_budget(device: Any = None) -> int:
     Returns:
       The budget in bytes.
     """
-    device = jax.devices()[0] if device is None else device
+    device = jax.local_devices()[0] if device is None else device
     stats: dict[str, int] = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))

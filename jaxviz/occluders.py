@@ -61,7 +61,7 @@ class PatchOccluder:
 
     def patch(self, canvas: Canvas, start: jax.Array) -> jax.Array:
         """Return the patch (rows, cols, C) that goes to `start`."""
-        at = (*(start + jnp.asarray(self.shape, start.dtype)), 0)
+        at = self._in_canvas(start)
         size = (*self.shape, canvas.under.shape[-1])
         under = jax.lax.dynamic_slice(canvas.under, at, size)
         over = jax.lax.dynamic_slice(canvas.over, at, size)
@@ -73,14 +73,18 @@ class PatchOccluder:
 
     def hide(self, canvas: Canvas, position: jax.Array) -> jax.Array:
         """Return the image (H, W, C) with the patch pasted at `position`, a start (2,)."""
-        at = (*(position + jnp.asarray(self.shape, position.dtype)), 0)
-        pasted = jax.lax.dynamic_update_slice(canvas.under, self.patch(canvas, position), at)
+        patch, at = self.patch(canvas, position), self._in_canvas(position)
+        pasted = jax.lax.dynamic_update_slice(canvas.under, patch, at)
         return self.crop(pasted)
 
     def crop(self, padded: jax.Array) -> jax.Array:
         """Return the image (H, W, C) in the middle of an array with a patch's width around."""
         rows, cols = self.shape
         return padded[rows:-rows, cols:-cols]
+
+    def _in_canvas(self, start: jax.Array) -> tuple[jax.Array, ...]:
+        row, col = start + jnp.asarray(self.shape, start.dtype)
+        return row, col, jnp.zeros_like(row)
 
     def _inside(self, canvas: Canvas, start: jax.Array) -> jax.Array:
         rows, cols = (

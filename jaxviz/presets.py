@@ -67,6 +67,10 @@ def captum(window: int | Pair, stride: int | Pair = 1, *, baseline: fills.FillLi
     Raises:
       ValueError: `stride` exceeds the window.
 
+    Example:
+      >>> captum(15, 8).heatmap
+      {'score': 'drop', 'reduce': 'mean'}
+
     Source: https://captum.ai/api/occlusion.html
     """
     shape, step = geometry.pair(window, "window", least=1), geometry.pair(stride, "stride", least=1)
@@ -93,6 +97,10 @@ def xplique(
     Returns:
       The preset.
 
+    Example:
+      >>> xplique().occlude
+      {'patch': 3, 'stride': 3, 'fill': 0.0, 'border': 'valid'}
+
     Source: https://deel-ai.github.io/xplique/latest/api/attributions/methods/occlusion/
     """
     where = {"patch": patch, "stride": stride, "fill": value, "border": "valid"}
@@ -110,6 +118,10 @@ def pair(size: int = 15, *, value: fills.FillLike = 0.0) -> Preset:
 
     Returns:
       The preset.
+
+    Example:
+      >>> pair().heatmap
+      {'score': 'drop', 'reduce': 'sum', 'uncovered': 0.0}
 
     Source: https://github.com/PAIR-code/saliency
     """
@@ -130,6 +142,10 @@ def tf_explain(size: int, *, value: float = 127.5) -> Preset:
 
     Returns:
       The preset.
+
+    Example:
+      >>> tf_explain(4).heatmap
+      {'score': 'complement', 'reduce': 'bilinear'}
 
     Source: https://tf-explain.readthedocs.io
     """
@@ -165,6 +181,10 @@ def monai(
 
     Raises:
       ValueError: `overlap` is out of range, or `mode` is unknown.
+
+    Example:
+      >>> monai(image_shape=(64, 64), mode="mean_img").occlude["stride"]
+      (6, 6)
 
     Source: https://docs.monai.io/en/stable/visualize.html
     """

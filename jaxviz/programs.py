@@ -9,24 +9,24 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from math import ceil, prod
+from dataclasses import dataclass, field, replace
+from math import ceil, inf, prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxviz.engines import Engine
 from jaxviz.memory import memory_budget, program_bytes
 from jaxviz.scorer import SplitScorer
 
 ACCELERATOR_BATCH = 256
-CPU_BATCH = 64
-# XLA's convolutions on a CPU run fastest at some small batch; a long run tries these.
+# XLA's convolutions on a CPU run fastest at some small batch; a long run tries a few.
+CPU_BATCH = 16
 TRIED_CPU_BATCHES = (8, 16, 32)
-ROWS_WORTH_TRYING = 24 * max(TRIED_CPU_BATCHES)
+ROWS_WORTH_TRYING = 16 * max(TRIED_CPU_BATCHES)
 KEPT_TASKS = 32
 
 
@@ -75,14 +75,26 @@ class Task:
         """The arrays that every call of a program gets."""
         return self.scorer.arrays, self.occluder
 
+    def replicated(self) -> "Task":
+        """Return the task with its arrays on all devices of the mesh."""
+        if self.mesh is None:
+            return self
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        arrays, occluder = jax.device_put(self.arguments, everywhere)
+        return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
+
     @property
-    def device(self) -> jax.Device:
+    def device(self) -> Any:
         """One of the devices that run it."""
-        return self.mesh.devices.flat[0] if self.mesh is not None else jax.devices()[0]
+        return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
+
+    def images_at_once(self, block: Block) -> int:
+        """Return how many images a round of blocks holds, one block per device."""
+        return block.images * self._across("images")
 
     def images_from(self, first: int, block: Block) -> np.ndarray:
         """Return the images of the round from `first` on, the last one repeated to fill it."""
-        rows = np.arange(first, first + block.images * self._across("images"))
+        rows = np.arange(first, first + self.images_at_once(block))
         return self.images[np.minimum(rows, len(self.images) - 1)]
 
     def positions_from(self, row: int, block: Block) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +155,8 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     Args:
       task: what to score.
       batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-        most 256 on an accelerator and 64 on a CPU. A long run tries all engines once, on a CPU with
-        8, 16 and 32 images, and keeps the fastest.
+        most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all engines
+        are tried once, on a CPU with 8, 16 and 32 images, and the fastest is kept.
 
     Returns:
       The program.
@@ -159,29 +171,33 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
         try:
             _check_rows(task, program)
         except jax.errors.JaxRuntimeError as error:
-            program = halve(task, program, error)
+            program = halve(task, program.engine, program.block, error)
         else:
             known.checked.add(program.engine)
     return program
 
 
-def halve(task: Task, program: Program, error: jax.errors.JaxRuntimeError) -> Program:
+def halve(task: Task, engine: Engine, block: Block, error: Exception) -> Program:
     """Return the program with blocks of half the size, and say so, if memory ran out.
 
     Raises:
       JaxRuntimeError: `error` itself, if it tells of something else.
       MemoryError: a block of one image is the smallest there is.
     """
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    if not _tells_of_memory(error):
         raise error
-    size = prod(program.block)
+    size = prod(block)
     if size == 1:
         message = "not even one image at a time fits into memory; make the images smaller."
         raise MemoryError(message) from error
     warnings.warn(f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2)
-    smaller = _compile(task, program.engine, _cut(task, size // 2))
-    _known(task).fastest[task.engines] = (smaller.engine, smaller.block)
+    smaller = _compile(task, engine, _cut(task, size // 2))
+    _known(task).fastest[task.engines] = (engine, smaller.block)
     return smaller
+
+
+def _tells_of_memory(error: Exception) -> bool:
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _chosen(task: Task, batch_size: int | str) -> Program:
@@ -190,22 +206,25 @@ def _chosen(task: Task, batch_size: int | str) -> Program:
         return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
     on_cpu = task.device.platform == "cpu"
     if task.engines in known.fastest:
-        return _compile(task, *known.fastest[task.engines])
-    if task.total_rows < ROWS_WORTH_TRYING:
-        return _fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
+        engine, block = known.fastest[task.engines]
+        return fit(task, engine, prod(block))
+    if task.rows < ROWS_WORTH_TRYING:
+        return fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
     batches = TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,)
-    tried = (_fit(task, engine, batch) for engine in task.engines for batch in batches)
-    programs = {(program.engine, program.block): program for program in tried}
-    fastest = min(programs, key=lambda found: _seconds_per_row(task, programs[found]))
-    known.fastest[task.engines] = fastest
-    return programs[fastest]
+    tried = [fit(task, engine, batch) for engine in task.engines for batch in batches]
+    program = min(tried, key=lambda program: _seconds_per_row(task, program))
+    known.fastest[task.engines] = (program.engine, program.block)
+    return program
 
 
 def _compile(task: Task, engine: Engine, block: Block) -> Program:
     """Return the program for one block shape, compiled unless it is known."""
     programs = _known(task).programs
     if (engine, block) not in programs:
-        programs[engine, block] = _build(task, engine, block)
+        try:
+            programs[engine, block] = _build(task, engine, block)
+        except jax.errors.JaxRuntimeError as error:
+            return halve(task, engine, block, error)
     return programs[engine, block]
 
 
@@ -218,7 +237,7 @@ def _known(task: Task) -> _Known:
     key = (task.scorer.call, structure, shapes, image, task.mesh, settings)
     known = _known_tasks.setdefault(key, _Known())
     _known_tasks.move_to_end(key)
-    if len(_known_tasks) > KEPT_TASKS:
+    while len(_known_tasks) > KEPT_TASKS:
         _known_tasks.popitem(last=False)
     return known
 
@@ -228,7 +247,8 @@ def _cut(task: Task, batch: int) -> Block:
     return Block(max(1, batch // task.rows), ceil(task.rows / ceil(task.rows / batch)))
 
 
-def _fit(task: Task, engine: Engine, batch: int) -> Program:
+def fit(task: Task, engine: Engine, batch: int) -> Program:
+    """Return the program with the largest batch up to `batch` that stays within the budget."""
     budget = memory_budget(task.device) if task.budget is None else task.budget
     program = _compile(task, engine, _cut(task, batch))
     while program.bytes > budget and prod(program.block) > 1:
@@ -292,11 +312,15 @@ def _check_rows(task: Task, program: Program) -> None:
 
 
 def _seconds_per_row(task: Task, program: Program) -> float:
-    states = program.prepare(*task.arguments, task.images_from(0, program.block))
-    rows = task.positions_from(0, program.block)
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        jax.block_until_ready(program.evaluate(*task.arguments, states, *rows))
-        seconds.append(time.perf_counter() - start)
+    rows, seconds = task.positions_from(0, program.block), []
+    try:
+        states = program.prepare(*task.arguments, task.images_from(0, program.block))
+        for _ in range(2):
+            start = time.perf_counter()
+            jax.block_until_ready(program.evaluate(*task.arguments, states, *rows))
+            seconds.append(time.perf_counter() - start)
+    except jax.errors.JaxRuntimeError as error:
+        if not _tells_of_memory(error):
+            raise
+        return inf
     return min(seconds) / prod(program.block)

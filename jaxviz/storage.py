@@ -74,7 +74,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
     if not file.is_file():
         raise FileNotFoundError(f"`path` must name a saved occlusion: there is none at {file}.")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             record = json.loads(str(arrays["record"]))
             if record["format"] != FORMAT:
                 raise ValueError(record["format"])

@@ -145,7 +145,10 @@ def slow_bilinear(values, shape):
 
 
 def slow_monai(f, image, window, overlap, mode, target):
-    """Probabilities, averaged over windows; the last one is moved inside."""
+    """Probabilities, averaged over windows; the last one is moved inside.
+
+    In mode "mean_patch" it multiplies where it says that it replaces.
+    """
     height, width, _ = image.shape
     axes = zip(window, (height, width), strict=True)
     steps = [w if w == d else max(1, int(w * (1 - overlap))) for w, d in axes]
@@ -162,9 +165,10 @@ def slow_monai(f, image, window, overlap, mode, target):
             occluded = np.array(image, np.float64)
             if mode == "gaussian":
                 occluded[where] *= 1 - fading[..., None]
+            elif mode == "mean_patch":
+                occluded[where] *= occluded[where].mean()
             else:
-                means = {"mean_patch": occluded[where].mean(), "mean_img": image.mean(dtype=float)}
-                occluded[where] = means[mode] if isinstance(mode, str) else mode
+                occluded[where] = image.mean(dtype=float) if mode == "mean_img" else mode
             total[where] += scored(f, occluded)[target] * importance
             weight[where] += importance
     return total / weight

@@ -94,7 +94,7 @@ def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
     classes.write_text(json.dumps({str(i): [f"n{i}", f"digit_{i}"] for i in range(10)}))
     command = (
         f"occlude bundled {photo} --invert --mean 0.25 --std 2 --patch 9,7 --stride 5,6"
-        f" --margin 2,3 --border clip --fill -0.1 --method dense --batch-size 3 --target 'digit 4'"
+        f" --margin 2,3 --border clip --fill 0.1 --method dense --batch-size 3 --target 'digit 4'"
         f" --score log_odds_drop --reduce sum --robust 99 --outline --top 2 --classes {classes}"
         f" --out {tmp_path / 'out'}"
     )
@@ -103,20 +103,21 @@ def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
     grey = np.asarray(Image.open(photo), np.float32) / 255 @ np.float32([0.299, 0.587, 0.114])
     small = Image.fromarray(grey).resize((28, 28), Image.Resampling.BILINEAR)
     image = ((0.75 - np.asarray(small)) / 2)[..., None]
-    occ = occlude(model, image, patch=(9, 7), stride=(5, 6), margin=(2, 3), fill=-0.1)
+    occ = occlude(model, image, patch=(9, 7), stride=(5, 6), margin=(2, 3), fill=0.1)
     expected = occ.heatmap(4, "log_odds_drop", "sum")
     with np.load(tmp_path / "out" / "maps.npz") as maps:
         np.testing.assert_allclose(maps["heatmaps"][0], expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "name", ["seed:4", "captum:14,7", "xplique:7,7", "pair_saliency:15", "tf_explain:7", "monai:16"]
+    "name", ["seed:4", "captum:14,7", "xplique:7,7", "pair:15", "tf_explain:7", "monai:16"]
 )
 def test_presets_are_those_of_the_api(tmp_path, capsys, model, name):
     command = f"occlude bundled digits --limit 1 --preset {name} --target 3 --out {tmp_path}"
     assert run(command, capsys)[0] == 0
     word, sizes = name.split(":")
-    preset = getattr(presets, word)(*map(int, sizes.split(",")))
+    extra = {"image_shape": (28, 28)} if word == "monai" else {}
+    preset = getattr(presets, word)(*map(int, sizes.split(",")), **extra)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fill of tf_explain is for bytes
         occ = occlude(model, load_digits("test")[0][:1], **preset.occlude)
@@ -155,8 +156,16 @@ def test_activations_are_those_of_the_model(tmp_path, capsys, model):
 def test_inspect_tells_what_the_model_is(capsys):
     status, printed, _ = run("inspect bundled", capsys)
     assert status == 0
-    for word in ("keras", "conv2d", "Conv2D", "preds", "28", "1,199,882"):
+    for word in ("loadable    yes", "conv2d", "Conv2D", "preds", "28", "1,199,882"):
         assert word in printed
+
+
+def test_architecture_and_weights_may_lie_in_two_files(tmp_path, capsys, data_folder):
+    stem = data_folder / "keras" / "DeepImportance__deepimportance_code_release" / "LeNet1"
+    command = f"activations {stem}.json --weights {stem}.h5 digits --out {tmp_path}"
+    assert run(command, capsys)[0] == 0
+    status, printed, _ = run(f"inspect {stem}.json", capsys)
+    assert status == 1 and "loadable    no: " in printed
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -192,6 +201,8 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"occlude bundled {x} --target true": "`--target true` needs labels",
         f"occlude bundled {x} --target zebra": "`--target` must be a number",
         f"occlude bundled {x} --preset lime:3": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --preset seed:4,4": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --preset seed:0": "`size` must",
         f"occlude bundled {x} --preset seed": "`--preset` must be NAME:SIZE",
         f"occlude bundled {x} --classes {folder}/names": "must be JSON",
         f"occlude bundled {x} --classes {folder}/none": "none",

@@ -1,11 +1,16 @@
 """Every update equals the dense evaluation, bit for bit on integer-valued data."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 
 from jaxviz.incremental import base, incremental, make_plan, update
 from jaxviz.incremental.interpret import paste
@@ -223,3 +228,172 @@ ROUNDED = {
 def test_windowed_operations_equal_dense_to_rounding(rng):
     plan = check(lambda x: {name: f(x) for name, f in ROUNDED.items()}, rng, tolerance=1e-6)
     assert dense_names(plan) == []
+
+
+IMAGE = jax.ShapeDtypeStruct((12, 15, 3), jnp.float32)
+BLUR = jnp.asarray([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).reshape(3, 3, 1, 1)
+
+
+def blur(x, stride=1):
+    """Three channels to one, by a 3x3 kernel of integers."""
+    kernel = jnp.broadcast_to(BLUR, (3, 3, x.shape[3], 1)).astype(x.dtype)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    strides = (stride, stride)
+    return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=numbers)
+
+
+def soften(x):
+    """Every channel plus the blurred sum of all."""
+    return x + blur(x)
+
+
+def sharp(x):
+    return x * 2 + 1
+
+
+@jax.custom_jvp
+def own_jvp(x):
+    return x * 3
+
+
+own_jvp.defjvp(lambda primals, tangents: (own_jvp(*primals), tangents[0] * 100))
+
+
+@jax.custom_vjp
+def own_vjp(x):
+    return x * 3
+
+
+own_vjp.defvjp(lambda x: (own_vjp(x), None), lambda _, g: (g * 100,))
+
+INLINED = {
+    "jit in jit": lambda x: jax.jit(lambda y: jax.jit(sharp)(y) - 1)(x),
+    "custom_jvp": own_jvp,
+    "custom_vjp": own_vjp,
+    "remat": jax.checkpoint(sharp),
+    "named": lambda x: checkpoint_name(x, "x") * 2,
+}
+
+
+def test_calls_are_inlined(rng):
+    plan = check(lambda x: {name: blur(f(soften(x))) for name, f in INLINED.items()}, rng)
+    assert dense_names(plan) == []
+
+
+DENSE = {
+    "scan": lambda x: lax.scan(lambda c, row: (c + row, c), x[0, 0], x[0])[1][None],
+    "map": lambda x: lax.map(sharp, x),
+    "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + x), (0, x))[1],
+    "cond": lambda x: lax.cond(x.sum() > 0, sharp, lambda y: y - 1, x),
+    "cond with a fixed predicate": lambda x: lax.cond(jnp.bool_(True), sharp, lambda y: y - 1, x),
+    "switch": lambda x: lax.switch(jnp.int32(1), [sharp, lambda y: y, lambda y: -y], x),
+    "global pool": lambda x: x.sum((1, 2)),
+    "self product": lambda x: jnp.einsum("nhwc,nijc->nhwij", x, x),
+    "flatten": lambda x: x.reshape(1, -1) @ jnp.ones((12 * 15 * 3, 2)),
+    "merge rows": lambda x: x.reshape(1, 6, 30, 3) * 2,
+    "gather by content": lambda x: jnp.take(x, x[0, 5, 5, :1].astype(jnp.int32), axis=3, mode="clip"),
+    "slice at a changed index": lambda x: lax.dynamic_slice(
+        x, (0, x[0, 5, 5, 0].astype(jnp.int32), 0, 0), (1, 3, 15, 3)
+    ),
+    "scatter": lambda x: x.at[:, 2:4].add(1.0),
+    "turn": lambda x: x[:, :12, :12] + jnp.transpose(x[:, :12, :12], (0, 2, 1, 3)),
+    "unequal strides": lambda x: x[:, :6, :7] + x[:, ::2, 0:14:2],
+    "squeeze and excitation": lambda x: x * (x.sum((1, 2), keepdims=True) + 1),
+    "resize": lambda x: jax.image.resize(x, (1, 24, 30, 3), "nearest"),
+    "transposed convolution": lambda x: lax.conv_transpose(
+        x, jnp.ones((3, 3, 3, 2)), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+    "changed kernel": lambda x: lax.conv_general_dilated(
+        x, x[:, :3, :3].reshape(3, 3, 3, 1), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+    "changed padding": lambda x: lax.pad(x, x[0, 6, 6, 0], ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0))),
+    "changed predicate": lambda x: lax.select_n(x[0, 6, 6, 0] > 5, x, -x),
+    "grouped batch": lambda x: lax.conv_general_dilated(
+        jnp.concatenate([x, x]),
+        jnp.ones((3, 3, 3, 2)),
+        (1, 1),
+        "SAME",
+        batch_group_count=2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    ),
+}
+
+
+HALF = {
+    "product over space": lambda x: jnp.einsum("nhwc,hk->nkwc", x, jnp.arange(24.0).reshape(12, 2)),
+    "gather over space": lambda x: x[:, jnp.asarray([3, 1, 2])],
+    "sort over space": lambda x: jnp.sort(x, axis=1),
+    "cumulative sum over space": lambda x: jnp.cumsum(x, axis=1),
+    "reverse": lambda x: x[:, ::-1] * 2,
+    "padding between": lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))),
+}
+
+
+def test_an_axis_read_as_a_whole_leaves_the_other_windowed(rng):
+    plan = check(lambda x: {name: f(soften(x)) for name, f in HALF.items()}, rng)
+    assert dense_names(plan) == []
+
+
+def test_everything_else_equals_dense(rng):
+    check(lambda x: {name: f(soften(x)) for name, f in DENSE.items()}, rng)
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_everything_else_goes_dense(name):
+    plan = make_plan(lambda x: DENSE[name](soften(x)), IMAGE, (3, 4), dense_above=1.0)
+    assert windowed_names(plan)[:2] == ["broadcast_in_dim", "conv_general_dilated"]
+    assert dense_names(plan) != []
+
+
+triple_p = Primitive("triple")
+triple_p.def_impl(lambda x: x * 3)
+triple_p.def_abstract_eval(lambda x: x)
+mlir.register_lowering(triple_p, mlir.lower_fun(lambda x: x * 3, multiple_results=False))
+batching.primitive_batchers[triple_p] = lambda args, axes: (triple_p.bind(*args), axes[0])
+
+
+def test_an_invented_primitive_goes_dense(rng):
+    plan = check(lambda x: blur(triple_p.bind(soften(x))), rng)
+    assert dense_names(plan)[0] == "triple"
+    assert plan.body.steps[-1].reason
+
+
+@pytest.mark.parametrize(
+    "shape, patch",
+    [((9, 14, 3), (1, 1)), ((14, 9, 1), (2, 7)), ((8, 10, 3), (8, 10)), ((8, 10, 2), (11, 3))],
+)
+def test_any_patch_equals_dense(rng, shape, patch):
+    check(lambda x: blur(lax.reduce_window(soften(x), -jnp.inf, lax.max, **POOL_OPTIONS), 2), rng, shape, patch)
+
+
+@pytest.mark.parametrize("step", [(2, 2), (3, 5), (8, 4)])
+def test_starts_on_a_grid_equal_dense_with_smaller_windows(rng, step):
+    def f(x):
+        return blur(blur(blur(soften(x), 2), 2), 2)
+
+    shape = (40, 44, 3)
+    plan = check(f, rng, shape, step=step)
+    free = make_plan(f, jnp.zeros(shape), (3, 4), dense_above=1.0)
+    assert plan.flops_window <= free.flops_window
+    assert step != (8, 4) or plan.flops_window < 0.9 * free.flops_window
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_low_precision_equals_dense(rng, dtype):
+    def f(x):
+        return lax.reduce_window(soften(x), dtype(-jnp.inf), lax.max, **POOL_OPTIONS)
+
+    check(f, rng, dtype=dtype)
+
+
+def test_double_precision_equals_dense(rng):
+    with jax.enable_x64():
+        check(soften, rng, dtype=jnp.float64)
+
+
+def test_bytes_equal_dense(rng):
+    check(lambda x: blur(x.astype(jnp.float32) / 4), rng, dtype=jnp.uint8)
+
+
+def test_complex_numbers_equal_dense(rng):
+    check(lambda x: jnp.abs(lax.complex(soften(x), x)), rng, tolerance=1e-4)

@@ -1,4 +1,4 @@
-"""Every option of `occlude` against a loop that pastes each patch; what is bad is refused."""
+"""Every option of `occlude` against a loop that pastes one patch at a time."""
 
 import warnings
 
@@ -39,8 +39,8 @@ def test_scores_equal_the_loop(options, method):
     occ = occlude(F, IMAGE, **options, fill=3.0, method=method)
     np.testing.assert_array_equal(occ.scores, wanted)
     np.testing.assert_array_equal(occ.base, scored(F, IMAGE))
-    kernel = occlusion_scores(F, IMAGE, **options, fill=3.0, method=method)
-    np.testing.assert_array_equal(kernel, wanted)
+    kernel = jax.jit(lambda image: occlusion_scores(F, image, **options, fill=3.0, method=method))
+    np.testing.assert_array_equal(kernel(IMAGE), wanted)
 
 
 @settings(max_examples=8)
@@ -235,10 +235,12 @@ class TestKernel:
     """`occlusion_scores` is a pure function of its arrays."""
 
     def test_chunks_change_nothing(self, method):
-        wanted = occlusion_scores(F, IMAGE, patch=2, method=method)
-        for batch_size in (1, 5, 12, 99):
-            ours = occlusion_scores(F, IMAGE, patch=2, method=method, batch_size=batch_size)
-            np.testing.assert_array_equal(ours, wanted)
+        def scores(batch_size):
+            return occlusion_scores(F, IMAGE, patch=2, method=method, batch_size=batch_size)
+
+        wanted = jax.jit(scores, static_argnums=0)(None)
+        for batch_size in (1, 5, 99):
+            np.testing.assert_array_equal(jax.jit(scores, static_argnums=0)(batch_size), wanted)
 
     def test_jit_and_vmap(self, method):
         images = jnp.asarray(integers((3, *SHAPE)))
@@ -246,15 +248,15 @@ class TestKernel:
         def scores(image):
             return occlusion_scores(F, image, patch=(3, 2), fill="mean", method=method)
 
-        many = jax.jit(jax.vmap(scores))(images)
+        one, many = jax.jit(scores), jax.jit(jax.vmap(scores))(images)
         for image, ours in zip(images, many, strict=True):
-            np.testing.assert_allclose(ours, scores(image), rtol=1e-5)
+            np.testing.assert_allclose(ours, one(image), rtol=1e-5)
 
     def test_gradient_by_the_image(self, method):
         def total(image):
             return occlusion_scores(F, image, patch=2, method=method)[..., 1].sum()
 
-        slope = jax.grad(total)(jnp.asarray(IMAGE))
+        slope = jax.jit(jax.grad(total))(jnp.asarray(IMAGE))
         # Each pixel is hidden at one of the twelve positions, and counts in the other eleven.
         np.testing.assert_allclose(slope, 11 * weights_of(SHAPE)[..., 1], rtol=1e-5)
 
@@ -268,7 +270,8 @@ class TestKernel:
         slopes = jax.jit(jax.grad(total, (0, 1)))(f, 0.5)
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
         step = 1e-2
-        rise = (total(f, 0.5 + step) - total(f, 0.5 - step)) / (2 * step)
+        forward = jax.jit(total)
+        rise = (forward(f, 0.5 + step) - forward(f, 0.5 - step)) / (2 * step)
         np.testing.assert_allclose(slopes[1], rise, rtol=0.1)
 
 
@@ -287,161 +290,6 @@ def test_the_record_says_how_it_was_made():
     assert ("complement", "True") in occlude_segments(F, IMAGE, LABELS, complement=True).config
 
 
-def test_a_fill_off_the_scale_warns_once():
-    with pytest.warns(UserWarning, match="`fill` leaves the range of the images: 127.5") as told:
-        occlude(F, integers((3, *SHAPE)), patch=2, fill=127.5)
-    assert len(told) == 1 and told[0].filename == __file__
-
-
-def test_scores_of_nan_are_told():
-    def f(images):
-        return jnp.where(images[:, :1, 0, 0] == 0, jnp.nan, images.sum((1, 2)))
-
-    image = IMAGE.copy()
-    image[0, 0, 0] = 1
-    with pytest.warns(UserWarning, match="`f` gave NaN for some windows"):
-        occ = occlude(f, image, patch=2)
-    assert np.isnan(occ.scores[0, 0]).all() and np.isfinite(occ.scores[1:]).all()
-
-
-@pytest.mark.parametrize(
-    "images, error, match",
-    [
-        (
-            IMAGE[..., 0],
-            ValueError,
-            r"`images` must be \(N, H, W, C\) or .* \(6, 8\); add a channel",
-        ),
-        (
-            IMAGE[None, None],
-            ValueError,
-            r"`images` must be .* got an array of shape \(1, 1, 6, 8, 2",
-        ),
-        (np.zeros((0, 6, 8, 2)), ValueError, "`images` must hold at least one pixel"),
-        (np.full(SHAPE, "a"), TypeError, "`images` must be real numbers: got <U1"),
-        (IMAGE * 1j, TypeError, "`images` must be real numbers: got complex64"),
-        (
-            np.where(np.arange(2) == 1, np.nan, IMAGE),
-            ValueError,
-            r"finite: got nan at index \(0, 0, 1",
-        ),
-        (
-            np.where(np.arange(2) == 1, np.inf, IMAGE),
-            ValueError,
-            "`images` must be finite: got inf",
-        ),
-    ],
-)
-def test_bad_images_are_refused(images, error, match):
-    with pytest.raises(error, match=match):
-        occlude(F, images, patch=2)
-
-
-@pytest.mark.parametrize(
-    "options, error, match",
-    [
-        (dict(patch=7), ValueError, r"`patch` must not exceed the image: got \(7, 7\)"),
-        (dict(patch=2, stride=0), ValueError, "`stride` must be at least 1"),
-        (
-            dict(patch=2, fill=[1, 2, 3]),
-            ValueError,
-            "`fill` must hold one value per channel: got 3",
-        ),
-        (dict(patch=2, fill=IMAGE[1:]), ValueError, "`fill` must have the image's shape"),
-        (dict(patch=2, method="fast"), ValueError, "`method` must be .* got 'fast'"),
-        (dict(patch=2, batch_size=0), ValueError, "`batch_size` must be .auto. or a .* got 0"),
-        (dict(patch=2, batch_size="large"), ValueError, "`batch_size` must be .* got 'large'"),
-        (dict(patch=2, batch_size=2.5), ValueError, "`batch_size` must be .* got 2.5"),
-        (dict(patch=2, dtype="int8"), ValueError, "`dtype` must be a floating dtype: got int8"),
-        (dict(patch=2, channels=[2]), ValueError, r"`channels` must name .* 0 to 1: got \(2,\)"),
-        (dict(patch=2, channels=[]), ValueError, "`channels` must name some"),
-        (dict(patch=2, channels=[0.5]), ValueError, "`channels` must name some"),
-        (dict(patch=2, region=(1, 2, 3)), ValueError, "`region` must be a box .* got tuple"),
-        (dict(patch=2, region=[1, 2, 3, 4]), ValueError, "`region` must be a box .* got list"),
-        (dict(patch=2, region=MASK.T), ValueError, r"`region` must be .* of shape \(8, 6\)"),
-        (dict(patch=2, region=MASK * 1), ValueError, "`region` must be a box"),
-        (dict(patch=2, region=(9, 9, 12, 12)), ValueError, "`region` must meet the image"),
-        (dict(patch=2, region=(3, 3, 3, 3)), ValueError, "`region` must meet the image"),
-        (
-            dict(patch=2, complement=True, fill="patch_mean"),
-            ValueError,
-            '`complement` needs .* "patch',
-        ),
-    ],
-)
-def test_bad_options_are_refused(options, error, match):
-    with pytest.raises(error, match=match):
-        occlude(F, IMAGE, **options)
-
-
-@pytest.mark.parametrize(
-    "options, match",
-    [
-        (
-            dict(image=IMAGE[None], patch=2),
-            r"`image` must be \(H, W, C\): got an array of shape \(1",
-        ),
-        (dict(image=IMAGE[..., 0], patch=2), r"add a channel axis: image\[\.\.\., None\]"),
-        (dict(image=IMAGE, patch=2, batch_size=0), "`batch_size` must be None or a whole number"),
-        (dict(image=IMAGE, patch=2, method="fast"), "`method` must be"),
-        (dict(image=IMAGE, patch=2, fill=[1, 2, 3]), "`fill` must hold one value per channel"),
-    ],
-)
-def test_the_kernel_refuses_them_too(options, match):
-    with pytest.raises(ValueError, match=match):
-        occlusion_scores(F, **options)
-
-
-@pytest.mark.parametrize(
-    "f, match",
-    [
-        (lambda x: x.mean((1, 2, 3)), r"`f` must return scores \(N, K\).* give \(N, 1\)"),
-        (lambda x: x.mean((0, 1, 2)), r"`f` must return scores \(N, K\)"),
-        (lambda x: (F(x), F(x)), "`f` must return one array of scores .* got a tuple"),
-        (lambda x: F(x - x.mean(0, keepdims=True)), "`f` must score every image by itself"),
-        (lambda x: F(x) / F(x).std(0, keepdims=True), "`f` must score every image by itself"),
-    ],
-)
-def test_bad_scorers_are_refused(f, match):
-    with pytest.raises(ValueError, match=match):
-        occlude(f, IMAGE, patch=2)
-
-
-def test_mixing_is_found_where_the_first_positions_change_nothing():
-    dark = np.zeros((12, 12, 1), np.float32)
-    dark[5:8, 5:8] = 1
-    with pytest.raises(ValueError, match="`f` must score every image by itself"):
-        occlude(
-            lambda x: x.sum((1, 2)) - x.sum((1, 2)).mean(0, keepdims=True),
-            dark,
-            patch=1,
-            batch_size=8,
-        )
-
-
-def test_a_batch_normalisation_in_training_mode_is_found():
-    nnx = pytest.importorskip("flax.nnx")
-
-    class Net(nnx.Module):
-        def __init__(self):
-            self.norm = nnx.BatchNorm(2, use_running_average=False, rngs=nnx.Rngs(0))
-
-        def __call__(self, images):
-            return self.norm(images).mean((1, 2)) ** 3
-
-    with pytest.raises(ValueError, match="batch normalisation or dropout in training mode"):
-        occlude(Net(), IMAGE, patch=4)
-
-
-def test_segments_refuse_labels_of_another_size():
-    with pytest.raises(
-        ValueError, match=r"`labels` must have the image's size \(6, 8\): got \(8, 6"
-    ):
-        occlude_segments(F, IMAGE, LABELS.T)
-    with pytest.raises(ValueError, match="`complement` needs a fill for the whole image"):
-        occlude_segments(F, IMAGE, LABELS, complement=True, fill="patch_mean")
-
-
 def test_fills_of_the_package_run():
     for fill in (fills.blur(1.0), fills.noise(jax.random.key(0), mean=0.0, std=1.0)):
         with warnings.catch_warnings():
@@ -455,3 +303,28 @@ def test_starts_of_the_oracle_are_those_of_the_contract():
     assert slow_starts(10, 4, 4, "valid") == [0, 4]
     assert slow_starts(10, 4, 4, "shift") == [0, 4, 6]
     assert slow_starts(10, 20, 4, margin=8) == [-8, -4, 0]
+
+
+def test_a_refined_run_is_exact_where_it_says_so():
+    images = integers((2, *SHAPE))
+    everything = occlude(F, images, patch=2, stride=1, fill=3.0)
+    some = occlude(F, images, patch=2, stride=1, fill=3.0, refine=(3, 0.2))
+    assert some.exact.shape == (2, *some.grid.shape) and 0 < some.exact.mean() < 0.7
+    np.testing.assert_array_equal(some.scores[some.exact], everything.scores[some.exact])
+    np.testing.assert_array_equal(some.base, everything.base)
+    assert np.isfinite(some.scores).all()
+    assert f"approximate: {some.exact.mean():.0%} exact" in repr(some)
+
+
+def test_an_interrupted_refinement_stops_at_once():
+    told = []
+
+    def stop(done, total):
+        told.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        occ = occlude(F, integers((2, *SHAPE)), patch=2, stride=1, refine=(3, 0.2), progress=stop)
+    assert len(told) == 1 and occ.partial
+    np.testing.assert_array_equal(occ.base[0], scored(F, integers((2, *SHAPE))[0]))
+    assert np.isnan(occ.base[1]).all() and np.isnan(occ.scores[1]).all()

@@ -97,13 +97,21 @@ def test_no_text_is_clipped_or_overlaps(rng, count, shape, names):
 def test_activations_text_is_not_clipped(rng):
     maps = {
         "a_layer_with_a_name_longer_than_most": rng.random((1, 24, 24, 64)),
+        "one": rng.random((9, 9, 1)),
         "wide": rng.normal(size=(6, 20, 3)),
         "dense": rng.random((1, 128)),
         "preds": rng.random(10),
     }
-    figure = plot.activations(maps, title="What each filter sees")
+    figure = plot.activations(maps, image=rng.random((1, 9, 5, 3)), title="What each filter sees")
     boxes = text_boxes(figure)
-    assert {"64 maps of 24 × 24", "3 maps of 6 × 20", "128 units", "10 units"} <= set(texts(figure))
+    assert {
+        "image",
+        "1 map of 9 × 9",
+        "64 maps of 24 × 24",
+        "3 maps of 6 × 20",
+        "128 units",
+        "10 units",
+    } <= set(texts(figure))
     for text, box in boxes:
         assert 0 <= box.x0 and box.x1 <= figure.bbox.x1, text
         assert 0 <= box.y0 and box.y1 <= figure.bbox.y1, text
@@ -167,9 +175,9 @@ def test_nan_is_drawn_grey_and_named():
     values[0, 0] = np.nan
     figure = plot.heatmap(values, limits=(0, 2), label="drop")
     grey = np.array([round(255 * v) for v in to_rgb("#bdbdbd")])
-    assert (pixels(figure) == grey).all(-1).any()
+    assert (pixels(figure) == grey).all(-1).mean() > 0.02
     assert "drop\ngrey: no value" in texts(figure)
-    assert (pixels(plot.heatmap(values * np.nan)) == grey).all(-1).any()
+    assert (pixels(plot.heatmap(values * np.nan)) == grey).all(-1).mean() > 0.4
 
 
 def test_bytes_and_floats_draw_the_same_image(rng):

@@ -1,4 +1,4 @@
-"""The repository itself: notebooks without outputs, a layout that the README tells truly, no stray paths."""
+"""The repository itself: bare notebooks, a layout that the README tells truly, no stray paths."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def test_notebooks_carry_no_outputs():
 
 
 def test_no_file_names_this_machine():
-    stray = re.compile(r"(?<![\w.])/(work|home|root|tmp)/\w")
+    stray = re.compile(r"(?<![\w.])/(work|home|root)/\w")
     for file in _files(".py", ".md", ".toml", ".json", ".ipynb", ".txt"):
         if file.name != "test_repository.py":
             found = stray.search(file.read_text())
@@ -37,7 +37,7 @@ def test_no_file_names_this_machine():
 def test_the_layout_section_of_the_readme_is_true():
     readme = (ROOT / "README.md").read_text()
     section = readme.split("## Layout")[1].split("```")[1]
-    told = set(re.findall(r"^  (\w+(?:\.py|/))", section, re.MULTILINE))
+    told = set(re.findall(r"\b(\w+(?:\.py|/))", section.split("tests/")[0])) - {"jaxviz/"}
     package = [path for path in (ROOT / "jaxviz").iterdir() if not path.name.startswith("_")]
     there = {path.name + "/" * path.is_dir() for path in package if path.suffix in ("", ".py")}
     assert told == there

@@ -1,4 +1,27 @@
-"""Exact re-inference after a local change, for any JAX function."""
+"""Exact re-inference after a local change, for any JAX function.
+
+    y, update = incremental(f, image, patch_shape)
+    update(patch, start)        # == f(the image with the patch pasted at start), at less work
+
+A patch changes a window of each layer, and the window can be told in advance: it follows from the
+patch's position by receptive-field arithmetic (`reach`). So `f` is traced once into a flat list of
+equations (`program`), a rule for each primitive says what its result reads (`rules`), and a plan
+says, per equation, which window is computed again and which region of which saved array it reads
+(`window`). Updates walk the plan (`interpret`). An equation that no rule covers, that reads an
+axis whole, or whose window is nearly everything, is evaluated as it stands: always right.
+
+Three functions below `incremental` let a driver keep what is saved as an argument of its own:
+
+    plan = make_plan(f, image, patch_shape, step=(8, 8), offset=(0, 0))   # static, shapes only
+    clean = base(plan, f, image)                  # a pytree of arrays; clean.scores are f's
+    vmap(update, (None, None, 0, 0))(plan, clean, patches, starts)
+
+`plan` is a pytree too (static but for arrays that closures of `f` captured), so all three go
+through `jit` as they are. Exact means: the same sums of the same products, of which the compiler
+may choose the order. The method is Krypton's (Nakandala, Kumar, Papakonstantinou: Incremental and
+Approximate Inference for Faster Occlusion-based Deep CNN Explanations, SIGMOD 2019), as a
+transformation.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +30,9 @@ import jax
 
 from jaxviz.incremental.interpret import Base, Plan, base, base_from_arrays, make_plan, update
 from jaxviz.incremental.program import split_arrays
+from jaxviz.incremental.report import describe
 
-__all__ = ["Base", "Plan", "base", "incremental", "make_plan", "update"]
+__all__ = ["Base", "Plan", "base", "describe", "explain", "incremental", "make_plan", "update"]
 
 _base = jax.jit(base_from_arrays)
 _update = jax.jit(update)
@@ -22,7 +46,77 @@ def incremental(
     step: tuple[int, int] = (1, 1),
     offset: tuple[int, int] = (0, 0),
 ) -> tuple[Any, Callable[[jax.Array, jax.Array], Any]]:
-    """Evaluate `f` once on an image, and give a function that evaluates it again after a patch."""
+    """Evaluate `f` on an image, and return a function that evaluates it again after a patch.
+
+    Like `jax.linearize`: the work for the unmodified image is done once. `update` composes with
+    jit, vmap, lax.map and grad; it is a pytree, whose leaves are the saved arrays. `f` is traced
+    for one image, and must treat the images of a batch independently.
+
+    Args:
+        f: a scorer, images (N, H, W, C) -> any tree of arrays (N, ...). The arrays of a pytree
+            (`nnx.Module`, `jax.tree_util.Partial`) stay arguments when a caller compiles.
+        image: (H, W, C), of any dtype.
+        patch_shape: (rows, columns) of the patch, in pixels; may exceed the image.
+        step: what all starts are known to be multiples of, apart from `offset`. Windows
+            are smaller where the starts are known to lie on a grid.
+        offset: the (row, column) from which `step` counts.
+
+    Returns:
+        `y`, the scores f(image[None])[0], and `update(patch, start)`: the scores of the image with
+        `patch` (rows, columns, C) pasted at the integers `start` (2,), clipped at the border;
+        NaN for a start off the grid.
+
+    Raises:
+        ValueError: the image is not (H, W, C), `patch_shape` or `step` is smaller than 1, or `f`
+            does not return one row per image.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxviz.incremental import incremental
+        >>> y, update = incremental(lambda x: x.max((1, 2)), jnp.zeros((8, 8, 1)), (2, 2))
+        >>> update(jnp.ones((2, 2, 1)), jnp.array([3, -1]))
+        Array([1.], dtype=float32)
+    """
     plan = make_plan(f, image, patch_shape, step=step, offset=offset)
     clean = _base(plan, split_arrays(f)[0], image)
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)
+
+
+def explain(
+    f: Callable,
+    image: Any,
+    patch: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+) -> Plan:
+    """Print how `f` would be evaluated again after a patch, and return the plan.
+
+    Args:
+        f: a scorer, images (N, H, W, C) -> any tree of arrays (N, ...).
+        image: an array or `jax.ShapeDtypeStruct`, (H, W, C); only its shape and dtype matter.
+        patch: side or (rows, columns) of the patch, in pixels.
+        stride: distance or (rows, columns) between neighbouring positions; None: `patch`.
+
+    Returns:
+        The `Plan`: `flops_dense`, `flops_window`, `speedup`; `describe(plan)` is what was printed:
+        per equation the result's shape, the window or "dense" and why, and the operations both ways.
+
+    Raises:
+        ValueError: as `incremental`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxviz.incremental import explain
+        >>> image = jax.ShapeDtypeStruct((8, 8, 1), jnp.float32)
+        >>> plan = explain(lambda x: jnp.tanh(x).max((1, 2)), image, 2)  # doctest: +ELLIPSIS
+        operation ...
+        >>> round(plan.speedup, 1)
+        1.9
+    """
+    patch, stride = _pair(patch), _pair(patch if stride is None else stride)
+    plan = make_plan(f, image, patch, step=stride)
+    print(describe(plan))
+    return plan
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value

@@ -62,7 +62,7 @@ class Body:
     patch: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """How to evaluate a scorer again after a patch: static, but for the arrays it captured."""
 
@@ -78,6 +78,22 @@ class Plan:
     def flops_window(self) -> int:
         """Floating-point operations of one update."""
         return sum(step.flops_window for step in self.body.steps)
+
+    @property
+    def speedup(self) -> float:
+        """How many times fewer floating-point operations an update takes; 1 if all is dense."""
+        return self.flops_dense / max(1, self.flops_window) if self.flops_dense else 1.0
+
+    def __repr__(self) -> str:
+        """Say how much is windowed and what it saves."""
+        rows, columns, _ = self.body.patch
+        step = "x".join(str(at.step) for at in self.body.positions)
+        windowed = sum(step.reason == "" for step in self.body.steps)
+        return (
+            f"Plan(patch {rows}x{columns}, step {step}: {windowed} of {len(self.body.steps)} "
+            f"equations on windows; {self.flops_dense / 1e9:.3g} GFLOP dense, "
+            f"{self.flops_window / 1e9:.3g} GFLOP an update: speed-up {self.speedup:.2f})"
+        )
 
 
 jax.tree_util.register_dataclass(Plan, data_fields=["captured"], meta_fields=["body"])
@@ -147,7 +163,7 @@ class Planner:
         site, result = self.site(eqn), self.shape(eqn.results[0])
         access, reaches, reason = self.decide(eqn, site)
         for array in eqn.results:
-            self.mark(array, reaches)
+            self.mark(array, reaches if access else (None,) * len(self.shape(array)))
         window = self.spans(self.reaches[eqn.results[0]], result)
         sizes = {a: span.size for a, span in enumerate(window) if span is not None}
         reads = tuple(map(self.read, eqn.operands, _asks(site, access, window)))
@@ -184,7 +200,13 @@ class Planner:
             if span is not None
         )
         if share == 1:
-            return None, whole, "needs all of a changed operand"
+            known = [self.reaches[x] for x in eqn.operands if self.changes(x)]
+            follows_dense = any(not any(reaches) for reaches in known)
+            return (
+                None,
+                whole,
+                "behind a dense one" if follows_dense else "reads the windows' axes whole",
+            )
         if share > self.dense_above:
             return None, whole, f"window of {share:.0%}"
         return access, reaches, ""
@@ -256,7 +278,7 @@ def make_plan(
     Raises:
         ValueError: the image is not (H, W, C), or a patch or step is smaller than 1.
     """
-    _check(image, patch_shape, step)
+    _check(f, image, patch_shape, step)
     program, captured, tree = trace(f, image)
     positions = tuple(
         Positions.on_grid(image.shape[a], patch_shape[a], step[a], offset[a]) for a in (0, 1)
@@ -382,7 +404,9 @@ def _whole(shape: tuple[int, ...]) -> Ask:
     return Ask((None,) * len(shape))
 
 
-def _check(image: Any, patch_shape: tuple[int, int], step: tuple[int, int]) -> None:
+def _check(f: Any, image: Any, patch_shape: tuple[int, int], step: tuple[int, int]) -> None:
+    if not callable(f):
+        raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
     if len(image.shape) != 3:
         raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")
     for name, pair in (("patch_shape", patch_shape), ("step", step)):

@@ -1,10 +1,12 @@
 """How an operation is carried out where XLA does better on an equivalent one.
 
-The results are the same sums of the same products, in another order.
+The results are the same sums of the same products, in another order. Everything here was measured
+on the CPU (`benchmarks/incremental_speedup_follows_the_flops.py` says how much each gives); on
+other platforms every operation is carried out as it stands.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,76 +20,108 @@ CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 PRODUCT_CHANNELS = 128
 
 
+def bind(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
+    """Apply a primitive the way that suits the platform."""
+    suited = LOWERINGS.get(primitive.name) if jax.default_backend() == "cpu" else None
+    return (suited or _jax.bind)(primitive, params, args)
+
+
+class _Taps(NamedTuple):
+    """The shifted views of an image that a kernel's taps see: (height, width) of the result."""
+
+    image: jax.Array
+    height: int
+    width: int
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+
+    @classmethod
+    def of(cls, params: Params, image: jax.Array, kernel: jax.Array) -> "_Taps":
+        padding = [(0, 0, 0), *((low, high, 0) for low, high in params["padding"]), (0, 0, 0)]
+        image = lax.pad(image, jnp.zeros((), image.dtype), padding)
+        strides, dilations = params["window_strides"], params["rhs_dilation"]
+        height, width = (
+            (image.shape[a + 1] - (kernel.shape[a] - 1) * dilations[a] - 1) // strides[a] + 1
+            for a in (0, 1)
+        )
+        return cls(image, height, width, strides, dilations)
+
+    def row(self, image: jax.Array, i: int) -> jax.Array:
+        return _every(image, i * self.dilations[0], self.height, self.strides[0], axis=1)
+
+    def column(self, image: jax.Array, j: int) -> jax.Array:
+        return _every(image, j * self.dilations[1], self.width, self.strides[1], axis=2)
+
+
+def _every(x: jax.Array, first: int, count: int, step: int, axis: int) -> jax.Array:
+    return lax.slice_in_dim(x, first, first + (count - 1) * step + 1, step, axis)
+
+
 def convolution(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
-    """A convolution of many channels as matrix products, one for each row of the kernel.
-
-    XLA's convolution of small windows runs at a quarter to a half of the speed of its matrix
-    product on the CPU once the kernel outgrows the cache.
-    """
+    """Choose a form: depthwise taps, matrix products, or the convolution as it stands."""
     image, kernel = args
-    if not _suits_products(params, image, kernel):
-        return _jax.bind(primitive, params, args)
-    (stride, across), (dilation, apart) = params["window_strides"], params["rhs_dilation"]
-    padding = ((0, 0), *params["padding"], (0, 0))
-    image = lax.pad(image, jnp.zeros((), image.dtype), [(lo, hi, 0) for lo, hi in padding])
-    batch, height, width, channels = image.shape
-    rows, columns, _, features = kernel.shape
-    height = (height - (rows - 1) * dilation - 1) // stride + 1
-    width = (width - (columns - 1) * apart - 1) // across + 1
-
-    def shifted(x: jax.Array, first: int, count: int, step: int, axis: int) -> jax.Array:
-        return lax.slice_in_dim(x, first, first + (count - 1) * step + 1, step, axis)
-
-    wide = jnp.concatenate(
-        [shifted(image, j * apart, width, across, 2) for j in range(columns)], axis=3
+    specs = tuple(params["dimension_numbers"])
+    groups, one = params["feature_group_count"], params["batch_group_count"] == 1
+    plain = (
+        specs == CHANNELS_LAST
+        and one
+        and image.dtype == kernel.dtype
+        and image.dtype in (jnp.float32, jnp.float64)
+        and set(params["lhs_dilation"]) == {1}
+        and min(map(min, params["padding"])) >= 0
     )
-    wide = fence(wide)
+    if plain and groups == image.shape[3] == kernel.shape[3]:
+        return [depthwise(params, image, kernel)]
+    if plain and groups == 1 and image.shape[3] >= PRODUCT_CHANNELS:
+        return [products(params, image, kernel)]
+    return _jax.bind(primitive, params, args)
+
+
+def depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One multiply-add for each tap: XLA fuses them into one loop over the channels."""
+    taps = _Taps.of(params, image, kernel)
+    lines = [taps.row(taps.image, i) for i in range(kernel.shape[0])]
+    terms = (
+        taps.column(line, j) * kernel[i, j][None, None]
+        for i, line in enumerate(lines)
+        for j in range(kernel.shape[1])
+    )
+    return _sum(terms)
+
+
+def products(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One matrix product for each row of the kernel, its columns side by side.
+
+    XLA's convolution runs at a quarter to a half of the speed of its matrix product once the
+    kernel outgrows the cache.
+    """
+    taps = _Taps.of(params, image, kernel)
+    rows, columns, channels, features = kernel.shape
+    views = [taps.column(taps.image, j) for j in range(columns)]
+    wide = fence(jnp.concatenate(views, axis=3))
     flat = kernel.reshape(rows, columns * channels, features)
-    total = None
-    for i in range(rows):
-        lines = shifted(wide, i * dilation, height, stride, 1)
-        product = lax.dot_general(
-            lines.reshape(batch * height * width, -1),
+    terms = (
+        lax.dot_general(
+            taps.row(wide, i).reshape(-1, columns * channels),
             flat[i],
             (((1,), (0,)), ((), ())),
             precision=params["precision"],
             preferred_element_type=params["preferred_element_type"],
         )
-        total = product if total is None else total + product
-    return [total.reshape(batch, height, width, features)]
-
-
-def fence(x: jax.Array) -> jax.Array:
-    """Return x, by an operation that XLA's fusion on the CPU does not cross.
-
-    It would fuse a pool into the matrix product that follows, and compute it anew for each tile.
-    """
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return x
-    kind = jnp.finfo(x.dtype)
-    return lax.reduce_precision(x, kind.nexp, kind.nmant)
-
-
-def _suits_products(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
-    numbers = params["dimension_numbers"]
-    specs = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
-    return (
-        jax.default_backend() == "cpu"
-        and image.dtype == kernel.dtype
-        and image.dtype in (jnp.float32, jnp.float64)
-        and specs == CHANNELS_LAST
-        and params["feature_group_count"] == params["batch_group_count"] == 1
-        and set(params["lhs_dilation"]) == {1}
-        and min(min(pair) for pair in params["padding"]) >= 0
-        and image.shape[3] >= PRODUCT_CHANNELS
+        for i in range(rows)
     )
+    return _sum(terms).reshape(len(image), taps.height, taps.width, features)
+
+
+def _sum(terms: Iterator[jax.Array]) -> jax.Array:
+    total = next(terms)
+    for term in terms:
+        total = total + term
+    return total
 
 
 def dot_general(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
-    """A matrix product without the unit axes of its left side, kept apart from its neighbours.
-
-    XLA on the CPU fuses a chain of small products and computes the first anew for each tile.
-    """
+    """A matrix product without the unit axes of its left side, behind a fence."""
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
     left, right = args
     free = [a for a in range(left.ndim) if a not in left_sum and a not in left_batch]
@@ -102,12 +136,20 @@ def dot_general(primitive: Primitive, params: Params, args: list[Any]) -> list[A
     return [lax.expand_dims(out, [len(left_batch) + free.index(a) for a in unit])]
 
 
+def fence(x: jax.Array) -> jax.Array:
+    """Return x, by an operation that XLA's fusion on the CPU does not cross.
+
+    XLA would fuse a pool into the matrix product behind it and pool anew for each of its tiles: the
+    head of VGG-16 took 1.3 s instead of 30 ms for 4 or 8 images. It removes optimization barriers
+    before it fuses, so they do not help.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    kind = jnp.finfo(x.dtype)
+    return lax.reduce_precision(x, kind.nexp, kind.nmant)
+
+
 LOWERINGS: dict[str, Callable[[Primitive, Params, list[Any]], list[Any]]] = {
     "conv_general_dilated": convolution,
     "dot_general": dot_general,
 }
-
-
-def bind(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
-    """Apply a primitive the way that suits the platform."""
-    return LOWERINGS.get(primitive.name, _jax.bind)(primitive, params, args)

@@ -27,6 +27,8 @@ _FLOATS = ("float16", "bfloat16", "float32")
 # No array between two layers may have more elements for one image.
 MAX_ELEMENTS = 1 << 31
 
+_MASK_READERS = ("GlobalAveragePooling1D", "MultiHeadAttention", "Softmax")
+
 Path = tuple[str, ...]
 Custom = Mapping[str, Callable[..., Any]]
 
@@ -66,6 +68,7 @@ def find_slots(model: Model, custom: Custom) -> list[Slot]:
     ]
     if unknown:
         raise KerasFileError(_refusal(unknown))
+    _refuse_masks([layer for _, layer in layers])
     slots = []
     for path, layer in layers:
         if find_custom(layer, custom) is not None:
@@ -73,6 +76,17 @@ def find_slots(model: Model, custom: Custom) -> list[Slot]:
         else:
             slots.append(Slot(path, layer, _guard(layer, TABLE[layer.class_name].weights)))
     return slots
+
+
+def _refuse_masks(layers: Sequence[Layer]) -> None:
+    """An embedding may mark positions to be skipped; only a few layers would heed the mark."""
+    if any(layer.config.get("mask_zero") for layer in layers):
+        for layer in layers:
+            if layer.class_name in _MASK_READERS:
+                raise KerasFileError(
+                    f'Layer "{layer.name}" ({layer.class_name}) reads the mask of an embedding, '
+                    "which is not handled."
+                )
 
 
 def _refusal(unknown: Sequence[Layer]) -> str:
@@ -166,16 +180,30 @@ def _compute_dtype(layer: Layer, override: str | None) -> str | None:
 
 
 def with_shapes(model: KerasModel) -> KerasModel:
-    """The same model with its output shape; a layer that does not fit its input is an error."""
+    """The same model with its output shape; a layer that does not fit its input is an error.
+
+    A model that would need an array beyond all measure between two layers is refused too.
+    """
     graph = model._graph
     if any(entry.shape is None for entry in graph.inputs):
         raise KerasFileError(
             "The file does not say the shape of its input: "
             "give `input_shape=(height, width, channel)`."
         )
-    outputs = open_shapes(model, lambda m, x: m(x))
+    outputs, each = open_shapes(model, lambda m, x: m._everything(x))
+    for name, shape in each.items():
+        for item in jax.tree.leaves(shape, is_leaf=lambda x: isinstance(x, _Shape)):
+            if math.prod(size or 1 for size in item) > MAX_ELEMENTS:
+                raise KerasFileError(
+                    f'Layer "{name}" would give an array of shape {tuple(item)} for each image.'
+                )
     layers = {name: getattr(model, attribute) for name, attribute in graph.attributes.items()}
-    return KerasModel(replace(graph, output_shape=outputs), layers)
+    return KerasModel(replace(graph, output_shape=_plain(outputs)), layers)
+
+
+def _plain(shapes: Any) -> Any:
+    """Ordinary tuples in place of `_Shape`s."""
+    return jax.tree.map(tuple, shapes, is_leaf=lambda x: isinstance(x, _Shape))
 
 
 def open_shapes(model: KerasModel, function: Callable[[KerasModel, Any], Any]) -> Any:
@@ -187,7 +215,7 @@ def open_shapes(model: KerasModel, function: Callable[[KerasModel, Any], Any]) -
     results = [_shapes(model, function, probe) for probe in _PROBES[: 2 if is_open else 1]]
     first, last = results[0], results[-1]
     return jax.tree.map(
-        lambda a, b: tuple(m if m == n else None for m, n in zip(a, b, strict=True)),
+        lambda a, b: _Shape(m if m == n else None for m, n in zip(a, b, strict=True)),
         first,
         last,
         is_leaf=lambda x: isinstance(x, _Shape),
@@ -215,17 +243,6 @@ def _shapes(model: KerasModel, function: Callable, probe: int) -> Any:
             f"The layers of the model do not fit together. {where}: {reason}"
         ) from error
     return jax.tree.map(lambda x: _Shape(x.shape[1:]), outputs)
-
-
-def check_sizes(model: KerasModel) -> None:
-    """Refuse a model that would need an array beyond all measure between two layers."""
-    shapes = open_shapes(model, lambda m, x: m.activations(x))
-    for name, shape in shapes.items():
-        for item in jax.tree.leaves(shape, is_leaf=lambda x: isinstance(x, tuple)):
-            if math.prod(size or 1 for size in item if not isinstance(size, tuple)) > MAX_ELEMENTS:
-                raise KerasFileError(
-                    f'Layer "{name}" would give an array of shape {item} for each image.'
-                )
 
 
 def concrete(model: KerasModel) -> KerasModel:

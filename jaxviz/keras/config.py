@@ -4,7 +4,7 @@ A `Model` has layers, each with its configuration in today's spelling, and calls
 which each follows the calls that it reads from. Nothing here knows what a layer computes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from jaxviz.keras.nodes import (
 from jaxviz.keras.operators_tf import translate_function, translate_node
 
 MAX_LAYERS = 20_000
-MAX_CALLS = 100_000
+MAX_CALLS = 10_000
 MODELS = ("Functional", "Model", "Sequential")
 
 
@@ -99,15 +99,19 @@ def _parse(config: Mapping[str, Any], input_shape: tuple | None) -> Model:
         _parse_sequential(model, inner, input_shape or _built_shape(config, inner))
     else:
         _parse_functional(model, inner)
-    _check(model)
+    _check_size(model)
     return model
 
 
-def _check(model: Model) -> None:
-    names = [layer.name for layer in model.layers] + [entry.name for entry in model.inputs]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise KerasFileError(f'Two layers of the model have the same name, "{twice}".')
+def _check_names(layers: list[Layer], inputs: Iterable[str]) -> None:
+    seen = set(inputs)
+    for layer in layers:
+        if layer.name in seen:
+            raise KerasFileError(f'Two layers of the model have the same name, "{layer.name}".')
+        seen.add(layer.name)
+
+
+def _check_size(model: Model) -> None:
     nested = {layer.name: layer.model.size for layer in model.layers if layer.model}
     model.size = sum(1 + nested.get(call.layer, 0) for call in model.calls)
     if model.size > MAX_CALLS:
@@ -127,7 +131,7 @@ def _parse_layer(entry: Mapping[str, Any]) -> Layer:
     class_name, config = entry["class_name"], entry.get("config")
     if not isinstance(class_name, str):
         raise KerasFileError("A layer of the model has no class name.")
-    if class_name in MODELS and _origin(entry) == "keras":
+    if class_name in MODELS and _origin(entry) != "own":
         model = _parse(entry, None)
         named = isinstance(config, Mapping) and "name" in config
         return Layer(_name(config["name"] if named else entry.get("name")), class_name, {}, model)
@@ -156,7 +160,19 @@ def _origin(entry: Mapping[str, Any]) -> str:
             return "operation"
         family = module.split(".")[0]
         return "keras" if family in ("keras", "tensorflow", "tf_keras") else "own"
-    return "keras" if registered is None else "own"
+    if registered is not None:
+        return "own"
+    return "operation" if _is_bare(entry) else "keras"
+
+
+def _is_bare(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is an operation in an HDF5 file of Keras 3, which leaves the module out.
+
+    The layers of that time all have a `trainable` field; operations have none.
+    """
+    config, inbound = entry.get("config"), entry.get("inbound_nodes")
+    of_keras_3 = isinstance(inbound, list) and inbound and isinstance(inbound[0], Mapping)
+    return bool(of_keras_3 and isinstance(config, Mapping) and "trainable" not in config)
 
 
 def _operation(name: str, class_name: str, config: Mapping[str, Any]) -> Layer:
@@ -234,6 +250,7 @@ def _parse_sequential(model: Model, inner: Mapping, built_shape: tuple | None) -
             raise KerasFileError(f'Layer "{layer.name}" of the Sequential model is a second input.')
         model.calls.append(Call(layer.name, 0, (here,)))
         here = Ref(layer.name, 0, 0)
+    _check_names(layers, [entry.name])
     model.layers, model.outputs = layers, here
 
 
@@ -253,6 +270,7 @@ def _parse_functional(model: Model, inner: Mapping) -> None:
             raise KerasFileError(f'Layer "{layer.name}" is not connected to anything.')
         for number, described in enumerate(inbound):
             nodes[layer.name, number] = _call(layer, number, described)
+    _check_names(model.layers, inputs)
     nodes, model.outputs = shift_nested(nodes, structure(inner["output_layers"]))
     model.input_structure = structure(inner["input_layers"])
     names = [ref.layer for ref in refs(model.input_structure)]

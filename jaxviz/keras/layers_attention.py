@@ -81,8 +81,7 @@ class MultiHeadAttention(nnx.Module):
 def _embedding(fields: Fields, weights: Weights) -> Embedding:
     shape = fields.integer("input_dim"), fields.integer("output_dim")
     check_shape("embeddings", weights["embeddings"], shape)
-    if fields.raw("mask_zero"):
-        raise fields.wrong("mask_zero", "false, masks are not handled")
+    fields.raw("mask_zero")
     return Embedding(weights["embeddings"])
 
 

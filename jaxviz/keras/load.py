@@ -8,7 +8,6 @@ from jaxviz.keras.archive import Archive, archive_from_config, parse_json, read_
 from jaxviz.keras.build import (
     Options,
     build_model,
-    check_sizes,
     concrete,
     find_slots,
     with_shapes,
@@ -17,6 +16,7 @@ from jaxviz.keras.config import Model, parse_model
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.legacy import adapt_to_era, is_older, rotates_kernels
 from jaxviz.keras.model import KerasModel
+from jaxviz.keras.refuse import refuse_foreign_objects
 from jaxviz.keras.weights import Era, Slot, assign, is_by_class, to_modern
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -78,9 +78,7 @@ def load_keras(
 
 def _finished(model: Model, slots: Sequence[Slot], era: Era, options: Options) -> KerasModel:
     arrays = {slot.path: to_modern(slot, era) for slot in slots}
-    built = with_shapes(build_model(model, arrays, options))
-    check_sizes(built)
-    return concrete(built)
+    return concrete(with_shapes(build_model(model, arrays, options)))
 
 
 def from_keras(
@@ -138,7 +136,9 @@ def from_arrays(
     return _finished(model, slots, Era(False, False), options)
 
 
-def read_sources(path: Source | Sequence[Source]) -> tuple[Archive, Archive]:
+def read_sources(
+    path: Source | Sequence[Source], *, needs_architecture: bool = True
+) -> tuple[Archive, Archive]:
     """The archives that hold the architecture and the weights; often the same one."""
     single = isinstance(path, str | os.PathLike | Mapping)
     paths: Any = [path] if single else list(path)
@@ -147,7 +147,7 @@ def read_sources(path: Source | Sequence[Source]) -> tuple[Archive, Archive]:
     archives = [
         archive_from_config(dict(p)) if isinstance(p, Mapping) else read_archive(p) for p in paths
     ]
-    if archives[0].config is None:
+    if archives[0].config is None and needs_architecture:
         raise KerasFileError(
             "The file holds weights but no architecture: "
             "give both, `load_keras((architecture, weights))`."
@@ -161,6 +161,7 @@ def read_architecture(
     architecture: Archive, weights: Archive, input_shape: tuple | None = None
 ) -> Model:
     """The architecture, with what the age of the weights means for its layers."""
+    refuse_foreign_objects(architecture.config)
     model = parse_model(architecture.config or {}, input_shape)
     named = weights.weights is not None and not is_by_class(weights.weights)
     adapt_to_era(model, weights.keras_version if named else architecture.keras_version or "3")

@@ -187,6 +187,13 @@ class KerasModel(nnx.Module):
                     found[f"{layer}:{node}" if node else layer] = values[layer, node]
         return found
 
+    def _everything(self, images: Any) -> tuple[Any, dict[str, Any]]:
+        """The output, and the outputs of all layers, from one evaluation."""
+        wanted = [(call.layer, call.node) for call in self._graph.calls]
+        values = self._evaluate(images, wanted, None, {})
+        each = {f"{layer}:{node}" if node else layer: values[layer, node] for layer, node in wanted}
+        return _gather(self._graph.outputs, values), each
+
     def _resolve(self, name: str | int) -> tuple[str, ...]:
         """A layer's path: its name, or the names that lead into nested models."""
         names = self.layer_names

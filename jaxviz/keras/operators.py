@@ -17,7 +17,7 @@ from jax import lax
 from jaxviz.keras.converter import Converter, Weights
 from jaxviz.keras.fields import MAX_SIZE, Fields
 from jaxviz.keras.layers_activation import FUNCTIONS
-from jaxviz.keras.layers_image import resize as resize_images
+from jaxviz.keras.layers_image import Resizing
 from jaxviz.keras.nodes import Slice
 
 _DTYPES = ("float16", "bfloat16", "float32", "int32", "uint8", "bool")
@@ -174,12 +174,18 @@ def _resize(
     size: tuple[int, int],
     interpolation: str = "bilinear",
     antialias: bool = False,
+    crop_to_aspect_ratio: bool = False,
+    pad_to_aspect_ratio: bool = False,
+    fill_mode: str = "constant",
+    fill_value: float = 0.0,
     data_format: str = "channels_last",
 ) -> jax.Array:
-    first = data_format == "channels_first"
-    if len(size) != 2 or max(size) > MAX_SIZE:
+    if len(size) != 2 or max(size) > MAX_SIZE or fill_mode != "constant":
         raise ValueError(f"a size must be two numbers up to {MAX_SIZE}, got {size}")
-    return resize_images(images, tuple(size), interpolation, bool(antialias), first)
+    fit = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
+    first = data_format == "channels_first"
+    layer = Resizing((size[0], size[1]), interpolation, bool(antialias), fit, fill_value, first)
+    return layer(images)
 
 
 def _depth_to_space(x: jax.Array, block_size: int, data_format: str = "channels_last") -> jax.Array:

@@ -191,6 +191,19 @@ def named_arrays(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
     return found
 
 
+def named_or_by_class(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
+    """Layer to its (weight, array) pairs, of a file of either layout; by-class names are paths."""
+    if not is_by_class(group):
+        return named_arrays(group)
+    key = "_layer_checkpoint_dependencies"
+    start = key if key in group.links else "layers"
+    found: dict[str, list[tuple[str, Dataset]]] = {}
+    for path in sorted(_datasets(group, start), key=_natural):
+        layer, _, number = path.removeprefix(start + "/").rpartition("/vars/")
+        found.setdefault(layer, []).append((number, group[path]))
+    return found
+
+
 def _assign_named(model: Model, slots: Sequence[Slot], group: Group) -> None:
     stored = named_arrays(group)
     owners: dict[str, list[Slot]] = {}

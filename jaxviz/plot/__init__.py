@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from jaxviz.plot._bands import class_band, heat_band, image_band
 from jaxviz.plot._inputs import as_images, as_integers, as_maps, class_lines, title_lines
-from jaxviz.plot._layers import layer_block
+from jaxviz.plot._layers import layer_block, picture_block
 from jaxviz.plot._page import BOLD, MARGIN, Band, Page, compose, panel_size, wrap, write_heading
 from jaxviz.plot._scale import blend, colour_bar, common_scale
 
@@ -152,7 +152,6 @@ def gallery(
         >>> figure = jaxviz.plot.gallery(np.zeros((2, 8, 8, 1)), titles=["0", "1"])
     """
     pictures = as_images(images, "images", True)
-    columns = 5 if columns is None and len(pictures) == 10 else columns
     lines = title_lines(titles, len(pictures))
     return compose([image_band(pictures)], pictures.shape[:3], lines, title, columns)
 
@@ -249,6 +248,7 @@ def occlusion_png(result: Any) -> bytes | None:
 def activations(
     maps: ArrayLike | Mapping[str, ArrayLike],
     *,
+    image: ArrayLike | None = None,
     max_maps: int = 64,
     columns: int = 16,
     title: str = "",
@@ -261,6 +261,7 @@ def activations(
     Args:
         maps: {layer: array} as `jaxviz.activations` returns it for one image, or one array; each
             (1, height, width, channel), (height, width, channel), (1, unit) or (unit,).
+        image: the image itself, (height, width) with 1 or 3 channels, drawn first if given.
         max_maps: the most maps shown of one layer.
         columns: maps in a row.
         title: of the figure.
@@ -282,6 +283,10 @@ def activations(
     if not layers:
         raise ValueError("`maps` must hold at least one layer: got an empty mapping.")
     blocks = [layer_block(name, value, max_maps, columns) for name, value in layers.items()]
+    if image is not None:
+        single = np.asarray(image)
+        single = single[0] if single.ndim == 4 and len(single) == 1 else single
+        blocks.insert(0, picture_block(as_images(single, "image", False)[0]))
     width = MARGIN * 2 + 0.3 + 9.6 + 0.8
     heading = wrap(title, width - 2 * MARGIN, 12 * BOLD)
     top = MARGIN + 0.24 * len(heading)

@@ -19,6 +19,18 @@ class Block(NamedTuple):
     draw: Callable[[Page, float], None]
 
 
+def picture_block(image: np.ndarray) -> Block:
+    """The section of the image itself: (height, width, 3) in 0…1."""
+    height, width = image.shape[:2]
+    tall = min(1.2 * height / width, 2.4)
+
+    def draw(page: Page, top: float) -> None:
+        page.text(MARGIN + 0.3, top + 0.16, "image", fontsize=10, weight="bold")
+        page.axes(MARGIN + 0.3, top + 0.32, 1.2, tall).imshow(image, aspect="auto")
+
+    return Block(0.32 + tall + 0.2, draw)
+
+
 def layer_block(name: str, value: ArrayLike, max_maps: int, columns: int) -> Block:
     stack = as_feature_maps(value, name)
     total, height, width = stack.shape
@@ -32,7 +44,8 @@ def layer_block(name: str, value: ArrayLike, max_maps: int, columns: int) -> Blo
     tile = min(9.6 / columns, 1.2)
     tall = min(tile * height / width, 2.4) if not vector else min(tile, 0.3)
     scale = common_scale(stack, None, None, None, "")
-    what = f"{total} units" if vector else f"{total} maps of {height} × {width}"
+    plural = "s" * (total != 1)
+    what = f"{total} unit{plural}" if vector else f"{total} map{plural} of {height} × {width}"
     what += f", the {len(kept)} strongest shown" if len(kept) < total else ""
     left, numbered = MARGIN + 0.3, vector and total <= 16
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import BytesIO
+from itertools import product
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def compose(
     tall, wide = panel_size(shape)
     if count == 1 and len(bands) > 1:
         return _compose_row(bands, tall, wide, lines[0], title)
-    most = min(4 if len(bands) == 1 and count <= 16 else 8, max(1, int(11.2 / (wide + GAP))))
+    most = min(5 if len(bands) == 1 and count <= 16 else 8, max(1, int(11.2 / (wide + GAP))))
     columns = min(columns or math.ceil(count / math.ceil(count / most)), count)
     blocks = math.ceil(count / columns)
     above = LINE * max(map(len, lines)) + 0.04
@@ -106,15 +107,15 @@ def compose(
         _write_lines(page, x + wide / 2, y, lines[i], wide + GAP * 0.5)
         for b, band in enumerate(bands):
             band.draw(page.axes(x, y + above + b * (tall + GAP), wide, tall), i)
-    for r in range(blocks):
-        for b, band in enumerate(bands):
-            y = start + r * block + above + b * (tall + GAP)
-            if label_room:
-                text = "\n".join(wrap(band.label, tall, TEXT, 2))
-                page.text(MARGIN + 0.12, y + tall / 2, text, rotation=90, ha="center")
-            if band.key and (len(bands) > 1 or r == 0):
-                reach = tall if len(bands) > 1 else (blocks - 1) * block + tall
-                band.key(page, key_left, y, min(reach, 3.0))
+    rows = range(blocks) if len(bands) > 1 else range(1)
+    reach = tall if len(bands) > 1 else min((blocks - 1) * block + tall, 3.0)
+    for r, (b, band) in product(rows, enumerate(bands)):
+        y = start + r * block + above + b * (tall + GAP)
+        if label_room:
+            text = "\n".join(wrap(band.label, tall, TEXT, 2))
+            page.text(MARGIN + 0.12, y + tall / 2, text, rotation=90, ha="center")
+        if band.key:
+            band.key(page, key_left, y, reach)
     return page.figure
 
 

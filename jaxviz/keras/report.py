@@ -1,0 +1,70 @@
+"""The table people know: a model's layers, shapes and parameters."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxviz.keras.build import open_shapes
+from jaxviz.keras.model import KerasModel
+
+_WIDTHS = (40, 26, 14)
+
+
+def summary(model: KerasModel) -> None:
+    """Print a model as Keras does: each layer, its class, output shape and number of parameters.
+
+    Args:
+        model: A model from `load_keras`.
+
+    Example:
+        >>> from jaxviz.keras import load_keras
+        >>> relu = {"class_name": "ReLU", "config": {"name": "r", "batch_input_shape": [None, 2]}}
+        >>> model = load_keras({"class_name": "Sequential", "config": [relu]})
+        >>> summary(model)  # doctest: +NORMALIZE_WHITESPACE
+        Model: sequential
+        Layer (type)            Output shape           Parameters
+        --------------------------------------------------------------------------------
+        r_input (InputLayer)    (batch, 2)             0
+        r (ReLU)                (batch, 2)             0
+        --------------------------------------------------------------------------------
+        Parameters: 0 in all, 0 trainable
+    """
+    print(summary_text(model))
+
+
+def summary_text(model: KerasModel) -> str:
+    """The table that `summary` prints."""
+    graph = model._graph
+    _, shapes = open_shapes(model, lambda m, x: m._everything(x))
+    rows = [(f"{entry.name} (InputLayer)", entry.shape, 0) for entry in graph.inputs]
+    for name, attribute, kind, _ in graph.layers:
+        count = count_parameters(getattr(model, attribute))[0]
+        rows.append((f"{name} ({kind.removeprefix('ops.')})", shapes[name], count))
+    total, trainable = count_parameters(model)
+    rule = "-" * sum(_WIDTHS)
+    lines = [f"Model: {graph.name}", _row("Layer (type)", "Output shape", "Parameters"), rule]
+    lines += [_row(name, shape_text(shape), f"{count:,}") for name, shape, count in rows]
+    lines += [rule, f"Parameters: {total:,} in all, {trainable:,} trainable"]
+    return "\n".join(lines)
+
+
+def count_parameters(layer: Any) -> tuple[int, int]:
+    """The numbers in a layer or model: all of them, and the trainable ones."""
+    if not isinstance(layer, nnx.Module):
+        return sum(np.size(leaf) for leaf in jax.tree.leaves(layer)), 0
+    leaves, trainable = (jax.tree.leaves(nnx.state(layer, kind)) for kind in (..., nnx.Param))
+    return sum(leaf.size for leaf in leaves), sum(leaf.size for leaf in trainable)
+
+
+def _row(name: str, shape: str, count: str) -> str:
+    first, second, third = _WIDTHS
+    return f"{name:<{first}}{shape:<{second}}{count:>{third}}"
+
+
+def shape_text(shape: Any) -> str:
+    """A shape with its batch; several shapes one after the other."""
+    if any(isinstance(item, tuple) for item in shape):
+        return ", ".join(shape_text(item) for item in shape)
+    return "(" + ", ".join(["batch", *("any" if s is None else str(s) for s in shape)]) + ")"

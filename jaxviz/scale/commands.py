@@ -1,0 +1,250 @@
+"""What `occlude --store`, `status`, `export` and `bench` do; their options: `.arguments`."""
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from jaxviz.commands import _input_shape, _preprocessing, _preset, load_model
+from jaxviz.images import Entry, fit_picture, picture_entries
+from jaxviz.output import output_folder, say, stage, table, write_arrays
+from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.lock import in_use
+from jaxviz.scale.reader import StoredOcclusion, open_store
+from jaxviz.scale.sources import Source, open_source
+from jaxviz.scale.store import connect
+
+SHOWN = 20  # bad images in a table
+SIDE = 224  # heatmaps are enlarged, by whole pixels, to about this size
+
+
+def occlude_store(args: argparse.Namespace) -> int:
+    """Score the images into a store; 130 if interrupted."""
+    _join(args)
+    model = load_model(args.model)
+    shape = _input_shape(model, args.size)
+    try:
+        stored = occlude_dataset(
+            model,
+            _source(args, shape),
+            args.store,
+            **_preset(args, shape[:2]).occlude,
+            **_kept(args.keep),
+            image_shape=shape,
+            method=args.method,
+            batch_size=args.batch_size or "auto",
+            chunk=args.chunk or "auto",
+            stored=args.stored,
+            share=args.share,
+            on_error=args.on_error,
+            log=args.log,
+            progress=jax.process_index() == 0,
+        )
+    except KeyboardInterrupt:
+        say(f"interrupted; what was finished is in {args.store}: the same command goes on.")
+        return 130
+    _tell(stored)
+    return 0
+
+
+def status(args: argparse.Namespace) -> None:
+    """Print how far a store is."""
+    stored = open_store(args.store)
+    if not args.json:
+        _tell(stored)
+        return
+    done, errors = stored.done, stored.errors
+    facts = {
+        "store": stored.url,
+        "images": len(stored),
+        "done": int(done.sum()),
+        "bad": len(errors),
+        "in_use": in_use(connect(args.store)),
+        "errors": [error._asdict() for error in errors],
+        "run": stored.identity,
+    }
+    print(json.dumps(facts, ensure_ascii=False))
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the heatmaps of a store, as pictures or arrays, with a table of what they are."""
+    stored = open_store(args.store)
+    folder = args.png or args.npz
+    if folder is None or (args.png and args.npz):
+        raise ValueError("`export` needs one of --png FOLDER and --npz FOLDER.")
+    chosen = np.arange(len(stored))[args.images or slice(None)]
+    wanted = chosen[stored.done[chosen] & (stored.predicted[chosen] >= 0)]
+    if not len(wanted):
+        raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
+    names, kept = stored.names, stored.classes
+    with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps") as told:
+        rows = []
+        for image in wanted.tolist():
+            own = kept[image] if kept is not None and kept.ndim == 2 else kept
+            rows.append(_export_one(stored, image, args, out, names[image] if names else "", own))
+            told(len(rows), len(wanted))
+        with open(out / "index.csv", "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    left = len(chosen) - len(wanted)
+    note = f"; {left} are bad or not done" if left else ""
+    say(f"wrote {len(wanted)} heatmaps and index.csv to {folder}{note}")
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Measure this machine, print the table, and write what was asked for."""
+    from jaxviz.scale.bench import markdown, plot, run_bench
+
+    report = run_bench(quick=args.quick, models=args.models, dtype=args.dtype, tell=say)
+    say(markdown(report))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    if args.markdown:
+        args.markdown.write_text(markdown(report) + "\n", encoding="utf-8")
+    if args.png:
+        plot(report, args.png)
+
+
+def _join(args: argparse.Namespace) -> None:
+    """Join the other processes, before anything else touches a device."""
+    if args.coordinator:
+        try:
+            address, count, index = args.coordinator.split(",")
+            jax.distributed.initialize(address, int(count), int(index))
+        except ValueError as error:
+            raise ValueError(
+                f"`--coordinator` must be HOST:PORT,N,I: got {args.coordinator!r} ({error})."
+            ) from error
+    elif args.distributed:
+        jax.distributed.initialize()
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """From pictures of any size to the model's units."""
+
+    shape: tuple[int, int, int]
+    preprocessing: Any
+
+    def __call__(self, load: Any) -> np.ndarray:
+        return self.preprocessing(fit_picture(load(), self.shape)[None])[0]
+
+
+def _source(args: argparse.Namespace, shape: tuple[int, int, int]) -> Source:
+    """IMAGES, read one at a time; a folder with its subfolders."""
+    preprocessing = _preprocessing(args)
+    if len(args.images) == 1 and Path(args.images[0]).is_dir():
+        source = open_source(args.images[0], image_shape=shape, preprocess=preprocessing)
+        elements: list[Any] = list(source.elements)  # pyright: ignore
+        read, names, units = source.read, source.names or (), source.units
+    else:
+        entries: list[Entry] = [e for path in args.images for e in picture_entries(path)]
+        elements, names = [load for _, _, load in entries], tuple(name for name, _, _ in entries)
+        read = _Fitted(shape, preprocessing)
+        units = f"{shape[0]}×{shape[1]}×{shape[2]}, x in [0, 1]: {preprocessing.describe()}"
+    return Source(elements[: args.limit], read, names[: args.limit], units)
+
+
+def _kept(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        if text.startswith("top"):
+            return {"top": int(text[3:])}
+        return {"classes": [int(part) for part in text.split(",")]}
+    except ValueError:
+        raise ValueError(f"`--keep` must be I,J,… or topK: got {text!r}.") from None
+
+
+def _tell(stored: StoredOcclusion) -> None:
+    table(stored.url, ["", ""], list(_facts(stored)))
+    errors = stored.errors
+    if errors:
+        table("Bad images", ["image", "name", "why"], [list(e) for e in errors[:SHOWN]])
+    if len(errors) > SHOWN:
+        say(f"and {len(errors) - SHOWN} more")
+
+
+def _facts(stored: StoredOcclusion) -> Iterator[tuple[str, str]]:
+    run, done = stored.identity, int(stored.done.sum())
+    yield "images", f"{done:,} of {len(stored):,} done ({100 * done / len(stored):.1f} %)"
+    yield "bad", f"{len(stored.errors):,}"
+    yield "in use by", in_use(connect(stored.url)) or "nobody"
+    yield "model", f"{run['model']['name']} {run['model']['fingerprint'][:12]}"
+    yield "positions", str(stored.grid)
+    yield "fill", f"{run['fill']['name']} {run['fill']['values'] or ''}".strip()
+    yield "images are", run["source"]["units"]
+    yield "program", ", ".join(f"{key} {value}" for key, value in run["program"].items())
+    yield "versions", ", ".join(f"{key} {value}" for key, value in run["versions"].items())
+
+
+def _export_one(
+    stored: StoredOcclusion,
+    image: int,
+    args: argparse.Namespace,
+    out: Path,
+    name: str,
+    kept: np.ndarray | None,
+) -> dict[str, Any]:
+    occ = stored[image]
+    target = stored.predicted_class(image) if args.target is None else args.target
+    values = occ.heatmap(_kept_index(kept, image, target), args.score, args.reduce)
+    known = values[np.isfinite(values)]
+    file = f"{image:06d}{'-' * bool(name)}{Path(name).stem}.{'png' if args.png else 'npz'}"
+    facts = {
+        "image": image,
+        "name": name,
+        "class": target,
+        "score": args.score,
+        "least": float(known.min()),
+        "greatest": float(known.max()),
+        "file": file,
+    }
+    if args.png:
+        _picture(values, args.score.endswith("drop")).save(out / file, pnginfo=_note(facts))
+    else:
+        write_arrays(out / file, {"heatmap": values, "facts": json.dumps(facts)})
+    return facts
+
+
+def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
+    """Where a class lies among those that the store keeps of an image; None: all."""
+    if kept is None:
+        return target
+    if target not in kept:
+        raise ValueError(
+            f"`--target` must be a class that the store keeps of image {image}: got {target}, kept"
+            f" are {', '.join(map(str, kept))}."
+        )
+    return kept.tolist().index(target)
+
+
+def _picture(values: np.ndarray, signed: bool) -> Image.Image:
+    """Colour a heatmap: red for and blue against if signed, grey where there is no value."""
+    known = values[np.isfinite(values)]
+    low, high = float(known.min()), float(known.max())
+    if signed:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    good = np.isfinite(values)
+    shades = (np.where(good, values, low) - low) / ((high - low) or 1)
+    colours = matplotlib.colormaps["RdBu_r" if signed else "viridis"](shades)
+    colours[~good] = 0.5
+    times = max(1, round(SIDE / max(values.shape)))
+    pixels = (255 * colours[..., :3]).round().astype(np.uint8)
+    return Image.fromarray(pixels.repeat(times, 0).repeat(times, 1))
+
+
+def _note(facts: dict[str, Any]) -> PngInfo:
+    note = PngInfo()
+    note.add_itxt("jaxviz", json.dumps(facts, ensure_ascii=False))
+    return note

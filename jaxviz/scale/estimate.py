@@ -1,0 +1,196 @@
+"""What a run over many images will take: operations, bytes, time, from a short measured probe."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxviz.fills import FillLike
+from jaxviz.geometry import Border, Pair
+from jaxviz.occlusion import Method
+from jaxviz.scale.pipeline import Chunk, Waits, score
+from jaxviz.scale.run import Run, Settled, make_run
+from jaxviz.scale.sources import check_source, open_source
+from jaxviz.scorer import Scorer
+
+LEAST_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes, on the devices that measured it.
+
+    Attributes:
+      images: N.
+      windows: occluded images, N · rows · cols.
+      method: "dense" or "incremental".
+      batch: images that a device evaluates at once.
+      chunk: images that are written, and may be lost, at a time.
+      operations: floating-point operations of the whole run.
+      memory: bytes that one block takes on a device, without the weights.
+      stored: bytes of the scores, before they are compressed.
+      compile_seconds: before the first image.
+      image_seconds: per image.
+      seconds: expected for the whole run, with compilation.
+    """
+
+    images: int
+    windows: int
+    method: str
+    batch: int
+    chunk: int
+    operations: int
+    memory: int
+    stored: int
+    compile_seconds: float
+    image_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Expected for the whole run, with compilation."""
+        return self.compile_seconds + self.images * self.image_seconds
+
+    def elsewhere(self, operations_per_second: float, devices: int = 1) -> float:
+        """Return the seconds of the run on devices that nothing was measured on.
+
+        Args:
+          operations_per_second: what one of them sustains: a share of its peak, to be assumed.
+          devices: how many.
+        """
+        return self.operations / (operations_per_second * devices)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images:,} images, {self.windows:,} windows, {self.method}, batch {self.batch},"
+            f" chunks of {self.chunk}: {self.operations:.3g} operations,"
+            f" {self.memory / 2**20:,.0f} MiB per device, {self.stored / 2**20:,.0f} MiB of scores,"
+            f" {self.images / self.seconds:.3g} images/s, {duration(self.seconds)}"
+            f" ({duration(self.compile_seconds)} of them compiling)"
+        )
+
+
+def estimate(
+    f: Scorer,
+    image_shape: tuple[int, int, int],
+    n_images: int,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    *,
+    margin: int | Pair = 0,
+    fill: FillLike = 0.0,
+    border: Border = "clip",
+    method: Method = "auto",
+    batch_size: int | Literal["auto", "fastest"] = "auto",
+    chunk: int | Literal["auto"] = "auto",
+    memory: int | None = None,
+    dtype: Any = None,
+    stored: Literal["float32", "float16"] = "float32",
+    mesh: Mesh | None = None,
+    probe_seconds: float = 3.0,
+) -> Estimate:
+    """Measure a few blocks of a run over many images, and tell what all of it will take.
+
+    seconds = compilation + n_images · (once per image + blocks per image · seconds per block).
+
+    Args:
+      f: scorer, see `jaxviz.occlude`.
+      image_shape: (H, W, C) of the images.
+      n_images: how many there are.
+      patch: see `jaxviz.occlude`.
+      stride: see `jaxviz.occlude`.
+      margin: see `jaxviz.occlude`.
+      fill: see `jaxviz.occlude`.
+      border: see `jaxviz.occlude`.
+      method: see `jaxviz.occlude_dataset`, as all that follows.
+      batch_size: "fastest" tries what is fastest; its answer can be given to `occlude_dataset`.
+      chunk: images of a chunk.
+      memory: bytes that a block may take.
+      dtype: of the forward pass.
+      stored: dtype of the scores in the store.
+      mesh: devices.
+      probe_seconds: how long to measure; at least four blocks are.
+
+    Returns:
+      The estimate. Reading images is not in it: it goes on beside computing.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+
+    Example:
+      >>> expected = estimate(lambda x: x.mean((1, 2)), (8, 8, 1), 100, 4, probe_seconds=0.1)
+      >>> expected.windows, expected.seconds > 0
+      (400, True)
+    """
+    if n_images < 1:
+        raise ValueError(f"`n_images` must be at least 1: got {n_images}.")
+    image = np.random.default_rng(0).random(image_shape, np.float32)
+    images = check_source(open_source(np.broadcast_to(image, (n_images, *image_shape))))
+    begin = time.perf_counter()
+    run = make_run(
+        f,
+        images,
+        patch=patch,
+        stride=stride,
+        margin=margin,
+        fill=fill,
+        border=border,
+        method=method,
+        batch_size=batch_size,
+        chunk=chunk,
+        memory=memory,
+        dtype=dtype,
+        stored=stored,
+        mesh=mesh,
+    )
+    settled = run.settle(None)
+    compiling = time.perf_counter() - begin
+    classes = settled.program.scores.shape[-1]
+    return Estimate(
+        images=n_images,
+        windows=n_images * run.grid.size,
+        method=settled.method,
+        batch=settled.batch,
+        chunk=settled.chunk,
+        operations=n_images * run.operations(settled.program.engine),
+        memory=settled.program.bytes,
+        stored=n_images * run.grid.size * classes * np.dtype(stored).itemsize,
+        compile_seconds=compiling,
+        image_seconds=seconds_per_image(run, settled, probe_seconds),
+    )
+
+
+def seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float:
+    """Run rounds of images, or their first blocks, for a while; return what an image takes."""
+    program, task = settled.program, run.task.replicated()
+    across, rows = program.scores.shape[:2]
+    images = np.repeat(task.images, across, 0)
+    blocks = ceil(task.rows / rows)
+
+    def seconds(count: int, times: int = 1) -> float:
+        """Of `times` rounds with their first `count` blocks."""
+        part = replace(task, positions=task.positions[: count * rows - 1])
+        rounds = (Chunk(i, images, [""] * across) for i in range(times))
+        begin = time.perf_counter()
+        deque(score(part, program, rounds, Waits()), maxlen=0)
+        return time.perf_counter() - begin
+
+    seconds(1)
+    first = seconds(1)
+    affordable = max(LEAST_BLOCKS, int(probe_seconds / first))
+    if affordable >= blocks:
+        times = max(1, affordable // blocks)
+        return seconds(blocks, times) / times / across
+    each = max(0.0, seconds(affordable) - first) / (affordable - 1)
+    return (first + (blocks - 1) * each) / across
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, in the unit that suits it."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

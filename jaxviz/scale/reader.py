@@ -1,0 +1,146 @@
+"""Read a store: any images of it as an `Occlusion`, and which images are done, bad or missing."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxviz.geometry import Grid
+from jaxviz.result import Occlusion
+from jaxviz.scale.identity import Identity
+from jaxviz.scale.store import BAD, NOT_DONE, Store, connect, find
+
+
+class ImageError(NamedTuple):
+    """A bad image: its number, its name ("" without names) and why."""
+
+    image: int
+    name: str
+    why: str
+
+
+class StoredOcclusion:
+    """The scores of many images, on disk; nothing is read before it is asked for.
+
+    Example:
+      >>> stored = open_store("out.zarr")  # doctest: +SKIP
+      >>> stored[3].heatmap()  # doctest: +SKIP
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def __len__(self) -> int:
+        return self._store.count
+
+    def __getitem__(self, images: int | slice | np.ndarray) -> Occlusion:
+        """Read one image, or several, as an `Occlusion`; NaN for what is bad or not done.
+
+        Where only some classes were kept, its classes are those, in their order.
+        """
+        single = isinstance(images, int | np.integer)
+        rows = np.atleast_1d(np.arange(len(self))[images])
+        scores = self._store.read("scores", rows).astype(np.float32)
+        base = self._store.read("base", rows)
+        if "class" in self._store.arrays:
+            kept = self._classes(rows)
+            base = np.where(kept < 0, np.nan, np.take_along_axis(base, np.maximum(kept, 0), -1))
+        if single:
+            scores, base = scores[0], base[0]
+        config = (("model", str(self.identity["model"]["name"])), ("store", self.url))
+        return Occlusion(scores, base, self.grid, bool(single), False, config)
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self._store.url
+
+    @property
+    def identity(self) -> Identity:
+        """What the run is: model, grid, fill, images, program, versions."""
+        return self._store.identity
+
+    @property
+    def grid(self) -> Grid:
+        """Where the patches lie."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in self.identity["grid"].items()
+        }
+        return Grid(**fields)
+
+    @property
+    def base(self) -> np.ndarray:
+        """Scores of the clean images, float32 (N, K), of all classes."""
+        return self._store.read("base", slice(None))
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class with the largest clean score, int32 (N,); −1 for what is bad or not done."""
+        return self._store.read("predicted", slice(None))
+
+    def predicted_class(self, image: int) -> int:
+        """Return the class with the largest clean score of one image."""
+        return int(self._store.read("predicted", image))
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """Which classes were kept, int32 (k,), or (N, k) for the largest; None: all."""
+        return self._store.read("class", ...) if "class" in self._store.arrays else None
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names of the images, if they have any."""
+        return self._store.texts("name") if "name" in self._store.arrays else None
+
+    @property
+    def done(self) -> np.ndarray:
+        """Which images are finished, scored or bad: bool (N,)."""
+        return self._store.status() != NOT_DONE
+
+    @property
+    def errors(self) -> list[ImageError]:
+        """The bad images."""
+        bad = np.flatnonzero(self._store.status() == BAD)
+        if not len(bad):
+            return []
+        names, why = self.names, self._store.texts("error", bad)
+        return [
+            ImageError(int(i), names[i] if names else "", text)
+            for i, text in zip(bad, why, strict=True)
+        ]
+
+    def _classes(self, rows: np.ndarray) -> np.ndarray:
+        array = self._store.arrays["class"]
+        if array.rank == 2:
+            return self._store.read("class", rows)
+        return np.broadcast_to(self._store.read("class", ...), (len(rows), array.shape[0]))
+
+    def __repr__(self) -> str:
+        status = self._store.status()
+        done, bad = int(np.sum(status != NOT_DONE)), int(np.sum(status == BAD))
+        text = f"{done} of {len(self)} images done" + f", {bad} of them bad" * (bad > 0)
+        return f"StoredOcclusion({text}, {self.grid}, {self.url})"
+
+
+def open_store(store: str | Path | dict[str, Any]) -> StoredOcclusion:
+    """Open a store that `occlude_dataset` made, whether or not it is finished.
+
+    Args:
+      store: the folder, or a URL.
+
+    Returns:
+      The store, for reading.
+
+    Raises:
+      ValueError: there is no store, or it is something else.
+      OSError: it cannot be read.
+
+    Example:
+      >>> open_store("out.zarr")[:8].heatmap()  # doctest: +SKIP
+    """
+    kvstore = connect(store)
+    found = find(kvstore)
+    if found is None:
+        raise ValueError(f"`store` must be a store of jaxviz: there is none at {kvstore.url}.")
+    return StoredOcclusion(found)

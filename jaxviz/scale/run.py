@@ -1,0 +1,297 @@
+"""What is run: images, task, grid and what is kept; and what makes it the same run again.
+
+The program, that is method, batch and chunk, is settled once, when a store is made. Nothing is
+timed for it unless asked, so that equal runs, wherever they are started, make equal stores.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from math import ceil, prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxviz.checks import checked_channels, checked_fill
+from jaxviz.engines import Engine, Incremental, choose_engines, operations
+from jaxviz.fills import Fill, FillLike
+from jaxviz.geometry import Border, Grid, Pair, make_grid
+from jaxviz.occluders import PatchOccluder
+from jaxviz.occlusion import Method, make_task
+from jaxviz.programs import Program, Task, choose, fit
+from jaxviz.scale.identity import Identity, fingerprint, versions
+from jaxviz.scale.sources import Images
+from jaxviz.scale.store import ArraySpec, array_specs, name_array
+from jaxviz.scorer import Scorer
+
+BATCH, BATCH_ELSEWHERE = {"cpu": 16}, 256
+# A chunk is what may be lost and computed again: little of it in images, bytes and operations.
+CHUNK_IMAGES, CHUNK_BYTES, CHUNK_OPERATIONS, LEAST_CHUNKS = 64, 2**25, 4e12, 8
+
+
+class Kept(NamedTuple):
+    """Which classes are kept of the scores: those named, or the `top` of each image, or all."""
+
+    classes: tuple[int, ...] | None = None
+    top: int | None = None
+
+    def pick(self, base: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the kept scores (n, P, k) and, for the top ones, their classes (n, k)."""
+        if self.classes is not None:
+            return scores[..., list(self.classes)], None
+        if self.top is None:
+            return scores, None
+        clean = np.nan_to_num(base, nan=-np.inf)
+        best = np.argsort(-clean, axis=-1, kind="stable")[:, : self.top].astype(np.int32)
+        return np.take_along_axis(scores, best[:, None], axis=-1), best
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless there are such classes."""
+        if self.classes is not None and self.top is not None:
+            raise ValueError("`classes` and `top` exclude each other: give one of them.")
+        named = self.classes
+        if named is not None and not (named and 0 <= min(named) and max(named) < classes):
+            raise ValueError(
+                f"`classes` must be classes from 0 to {classes - 1}: got {list(named)}."
+            )
+        if self.top is not None and not 1 <= self.top <= classes:
+            raise ValueError(f"`top` must be from 1 to {classes}, the classes: got {self.top}.")
+
+
+ALL_CLASSES = Kept()
+
+
+class Settled(NamedTuple):
+    """How it is computed: the compiled program, its batch, and images per chunk."""
+
+    program: Program
+    batch: int
+    chunk: int
+
+    @property
+    def method(self) -> str:
+        """ "dense" or "incremental"."""
+        return type(self.program.engine).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run over many images.
+
+    Attributes:
+      images: the images.
+      task: what to do with one of them.
+      grid: where the patches lie.
+      kept: which classes are kept.
+      stored: dtype of the scores in the store.
+      method: "auto", or what was asked for.
+      batch_size: "auto", "fastest", or what was asked for.
+      chunk: "auto", or what was asked for.
+    """
+
+    images: Images
+    task: Task
+    grid: Grid
+    kept: Kept
+    stored: str
+    method: str
+    batch_size: int | str
+    chunk: int | str
+
+    def settle(self, recorded: Identity | None) -> Settled:
+        """Return the program that a store records, or that a new store shall.
+
+        What was asked for goes before what is recorded: the difference is then an error.
+        """
+        known = recorded["program"] if recorded else {}
+        method = known["method"] if known and self.method == "auto" else self.method
+        batch = known["batch"] if known and isinstance(self.batch_size, str) else self.batch_size
+        chunk = known["chunk"] if known and self.chunk == "auto" else self.chunk
+        shape = (len(self.images), *self.task.images.shape[1:])
+        whole = replace(self.task, images=np.broadcast_to(self.task.images, shape))
+        platform = self.task.device.platform
+        engines = choose_engines(method, self.grid, whole, platform)
+        whole = replace(whole, engines=engines if batch == "fastest" else engines[:1])
+        if batch == "auto":
+            batch = prod(fit(whole, engines[0], BATCH.get(platform, BATCH_ELSEWHERE)).block)
+        elif batch != "fastest" and (not isinstance(batch, int) or batch < 1):
+            raise ValueError(
+                f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
+            )
+        program = choose(whole, "auto" if batch == "fastest" else batch)
+        if program.scores.ndim != 3:
+            raise ValueError(
+                f"`f` must give scores (N, K): got {('N', *program.scores.shape[2:])}."
+            )
+        self.kept.check(program.scores.shape[-1])
+        if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
+            raise ValueError(f'`chunk` must be "auto" or a whole number from 1: got {chunk!r}.')
+        size = self._chunk_size(program) if chunk == "auto" else chunk
+        return Settled(program, prod(program.block), size)
+
+    @cached_property
+    def fingerprints(self) -> tuple[str, str]:
+        """Of the scorer, and of what hides part of an image."""
+        images = jax.ShapeDtypeStruct(self.task.images.shape, self.task.images.dtype)
+        image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+        inside = jax.ShapeDtypeStruct((*image.shape[:2], 1), bool)
+        start = jax.ShapeDtypeStruct((2,), np.int32)
+
+        def filled(fill: Fill, image: jax.Array, inside: jax.Array, start: jax.Array) -> Any:
+            return fill.blend(image, fill.background(image), inside, start)
+
+        scorer, occluder = self.task.scorer, self.task.occluder
+        return (
+            fingerprint(scorer.call, scorer.arrays, images),
+            fingerprint(filled, occluder.fill, image, inside, start),
+        )
+
+    def identity(self, settled: Settled) -> Identity:
+        """Return what makes it the same run again."""
+        model, fill = self.fingerprints
+        occluder = self.task.occluder
+        names = self.images.source.names
+        identity = {
+            "format": 1,
+            "model": {"name": self.task.scorer.name, "fingerprint": model},
+            "grid": asdict(self.grid),
+            "fill": {
+                "name": occluder.fill.name,
+                "values": [v.tolist() for v in jax.tree.leaves(occluder.fill) if v.size <= 4],
+                "fingerprint": fill,
+                "channels": occluder.channels,
+                "complement": occluder.complement,
+            },
+            "source": {
+                "images": len(self.images),
+                "shape": self.images.template.shape,
+                "units": self.images.source.units,
+                "names": sha256("\n".join(names).encode()).hexdigest() if names else None,
+                "samples": self.images.digests(),
+            },
+            "forward": {
+                "dtype": str(self.task.images.dtype),
+                "precision": str(jax.config.jax_default_matmul_precision),  # pyright: ignore
+                "platform": self.task.device.platform,
+            },
+            "scores": {"dtype": self.stored, **self.kept._asdict()},
+            "program": {
+                "method": settled.method,
+                "batch": settled.batch,
+                "chunk": settled.chunk,
+            },
+            "versions": versions(),
+        }
+        return json.loads(json.dumps(identity))
+
+    def arrays(self, settled: Settled) -> tuple[dict[str, ArraySpec], dict[str, np.ndarray]]:
+        """Return the arrays of a store, and the values of those that are known beforehand."""
+        classes = settled.program.scores.shape[-1]
+        known = {"row": np.array(self.grid.row_starts), "col": np.array(self.grid.col_starts)}
+        names = self.images.source.names
+        if names is not None:
+            known["name"] = name_array(names)
+        axes, kept = None, classes
+        if self.kept.classes is not None:
+            axes, kept = ("class",), len(self.kept.classes)
+            known["class"] = np.array(self.kept.classes)
+        elif self.kept.top is not None:
+            axes, kept = ("image", "rank"), self.kept.top
+        specs = array_specs(
+            len(self.images),
+            self.grid.shape,
+            classes,
+            kept,
+            chunk=settled.chunk,
+            dtype=self.stored,
+            name_bytes=known["name"].shape[1] if names is not None else 0,
+            class_axes=axes,
+        )
+        return specs, known
+
+    def stored_scores(self, scores: np.ndarray) -> np.ndarray:
+        """Return scores in the dtype that they are stored in.
+
+        Raises:
+          ValueError: float16 does not hold them.
+        """
+        if self.stored == "float32":
+            return scores
+        with np.errstate(over="ignore"):
+            small = scores.astype(self.stored)
+        if np.any(np.isinf(small) & np.isfinite(scores)):
+            largest = np.max(np.abs(scores[np.isfinite(scores)]))
+            raise ValueError(
+                f'`stored` must hold the scores: "{self.stored}" does not hold {largest:.3g};'
+                ' use "float32".'
+            )
+        return small
+
+    def operations(self, engine: Engine) -> int:
+        """Return the floating-point operations that one image takes."""
+        arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.task.scorer.arrays)
+        image = jax.ShapeDtypeStruct(self.task.images.shape[1:], self.task.images.dtype)
+        windows = Incremental.on_grid(self.grid)
+        dense, window = operations(windows, self.task.scorer.call, arrays, image)
+        if isinstance(engine, Incremental):
+            return dense + window * self.grid.size
+        return dense * self.task.rows
+
+    def _chunk_size(self, program: Program) -> int:
+        rows = self.task.rows
+        size = rows * program.scores.shape[-1] * 4
+        most = min(
+            CHUNK_IMAGES,
+            CHUNK_BYTES // size,
+            int(CHUNK_OPERATIONS / max(self.operations(program.engine), 1)),
+            ceil(len(self.images) / LEAST_CHUNKS),
+        )
+        # Whole blocks, so that every image lies the same way in its block.
+        step = program.block.images
+        return max(1, most // step) * step
+
+
+def make_run(
+    f: Scorer,
+    images: Images,
+    *,
+    patch: int | Pair,
+    stride: int | Pair | None = None,
+    margin: int | Pair = 0,
+    fill: FillLike = 0.0,
+    border: Border = "clip",
+    channels: Sequence[int] | None = None,
+    complement: bool = False,
+    kept: Kept = ALL_CLASSES,
+    method: Method = "auto",
+    batch_size: int | str = "auto",
+    chunk: int | str = "auto",
+    memory: int | None = None,
+    dtype: Any = None,
+    stored: str = "float32",
+    mesh: Mesh | None = None,
+) -> Run:
+    """Return a run; the arguments are those of `occlude_dataset`.
+
+    Raises:
+      ValueError: an argument breaks its rule.
+    """
+    if stored not in ("float32", "float16"):
+        raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
+    samples = np.stack(list(images.samples.values()))
+    grid = make_grid(samples.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
+    filled = checked_fill(fill, samples, complement)
+    occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, samples), complement)
+    mesh = _local_mesh() if mesh is None else mesh
+    task = make_task(f, samples[:1], occluder, grid.starts.reshape(-1, 2), dtype, mesh, memory)
+    return Run(images, task, grid, kept, stored, method, batch_size, chunk)
+
+
+def _local_mesh() -> Mesh | None:
+    devices = jax.local_devices()
+    several = len(devices) > 1 and devices[0].platform != "cpu"
+    return Mesh(np.array(devices), ("images",)) if several else None

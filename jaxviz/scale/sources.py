@@ -1,0 +1,283 @@
+"""Where many images come from: one image at a time, by its number, read when it is needed.
+
+A source has a length and gives image i as an array (height, width, channel); no more than the
+images asked for is ever in memory. Images are asked for from several threads at once.
+"""
+
+import hashlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxviz.checks import checked_images
+from jaxviz.images import SUFFIXES, Preprocessing, read_pictures
+
+Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
+KEYS = ("images", "x_test", "x", "x_train")
+SAMPLES = 4  # images by which a source is known again
+
+
+class Sized(Protocol):
+    """What can be asked for its length and for element i: a list, a grain data source, …"""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images by number.
+
+    Attributes:
+      elements: what holds them.
+      read: an element -> an array (H, W, C).
+      names: a name for each image, where there are names.
+      units: how pixels were turned into the model's units, in words.
+    """
+
+    elements: Sized
+    read: Callable[[Any], np.ndarray]
+    names: tuple[str, ...] | None = None
+    units: str = "as given"
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.read(self.elements[index])
+
+
+SourceLike = Source | str | Path | np.ndarray | jax.Array | Sized
+
+
+def open_source(
+    source: SourceLike,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    preprocess: Preprocess | None = None,
+) -> Source:
+    """Open a source of images.
+
+    Args:
+      source: an array (N, H, W, C), also memory-mapped; an .npy or .npz file of one (`images`,
+        `x_test`, `x`, `x_train`, or the only array that it holds); a folder, with its subfolders,
+        whose image files are taken in the order of their names; anything with a length and
+        elements, such as a list or a grain data source, whose elements are images, tuples that
+        begin with one, or dictionaries with the key "image"; or a `Source`, which is returned.
+      image_shape: (height, width, channel) that image files are read in: values in [0, 1],
+        stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need it.
+      preprocess: (1, H, W, C) -> (1, H, W, C), applied to every image; None: none.
+
+    Returns:
+      The source.
+
+    Raises:
+      ValueError: there are no images, or a file holds none.
+      TypeError: the source has no length.
+
+    Example:
+      >>> len(open_source(np.zeros((5, 8, 8, 1))))
+      5
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        return _folder(Path(source), image_shape, preprocess)
+    elements: Any = _array_of(Path(source)) if isinstance(source, str | Path) else source
+    if isinstance(elements, np.ndarray | jax.Array):
+        elements = elements[..., None] if elements.ndim == 3 else elements
+        if elements.ndim != 4:
+            raise ValueError(f"`source` must hold images (N, H, W, C): got shape {elements.shape}.")
+    elif not (hasattr(elements, "__len__") and hasattr(elements, "__getitem__")):
+        raise TypeError(
+            "`source` must be an array, a file, a folder, or have a length and elements:"
+            f" got a {type(elements).__name__}."
+        )
+    if not len(elements):
+        raise ValueError("`source` must hold at least one image: it is empty.")
+    return Source(elements, _Reader(_image_of, preprocess), None, describe(preprocess))
+
+
+def describe(preprocess: Preprocess | None) -> str:
+    """Return in words what a preprocessing does, for the record of a run."""
+    if preprocess is None:
+        return "as given"
+    if isinstance(preprocess, Preprocessing):
+        return preprocess.describe()
+    return getattr(preprocess, "__qualname__", type(preprocess).__name__)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A source whose images are checked: floats, finite, of one shape.
+
+    Attributes:
+      source: where they come from.
+      samples: some that can be read, spread over the source, by number; all of the shape and the
+        dtype that the images have.
+    """
+
+    source: Source
+    samples: dict[int, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def template(self) -> np.ndarray:
+        """An image, whose shape and dtype all have."""
+        return next(iter(self.samples.values()))
+
+    def read(self, index: int) -> np.ndarray | str:
+        """Return image `index`, (H, W, C), or why it is bad."""
+        image = _checked(self.source, index)
+        if isinstance(image, str) or image.shape == self.template.shape:
+            return image
+        return f"its shape is {image.shape}, not {self.template.shape} as that of the others"
+
+    def name(self, index: int) -> str:
+        """Return what to call an image."""
+        names = self.source.names
+        return f"image {index}" + (f" ({names[index]})" if names else "")
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the samples, by number: enough to tell another source."""
+        return {
+            str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
+            for i, image in self.samples.items()
+        }
+
+
+def check_source(source: Source) -> Images:
+    """Read some images of a source, so that its shape is known.
+
+    Args:
+      source: the images.
+
+    Returns:
+      The images; the first that can be read tells the shape.
+
+    Raises:
+      ValueError: not one image can be read.
+
+    Example:
+      >>> sorted(check_source(open_source(np.zeros((9, 2, 2, 1)))).samples)
+      [0, 3, 5, 8]
+    """
+    spread = sorted({round(i) for i in np.linspace(0, len(source) - 1, SAMPLES)})
+    found = {i: _checked(source, i) for i in spread}
+    good = {i: image for i, image in found.items() if not isinstance(image, str)}
+    if not good:
+        for i in range(len(source)):
+            image = _checked(source, i)
+            if not isinstance(image, str):
+                good = {i: image}
+                break
+        else:
+            raise ValueError(
+                f"`source` must hold images: not one of {len(source)} can be read; of the first:"
+                f" {found[0]}"
+            )
+    shape = next(iter(good.values())).shape
+    return Images(source, {i: image for i, image in good.items() if image.shape == shape})
+
+
+def _checked(source: Source, index: int) -> np.ndarray | str:
+    try:
+        images, single = checked_images(source[index])
+    except Exception as error:  # whatever a decoder or a user's function may raise
+        return " ".join(str(error).split()) or type(error).__name__
+    return images[0] if single else f"its shape is {images.shape}, not (H, W, C)"
+
+
+@dataclass(frozen=True)
+class _Reader:
+    take: Callable[[Any], np.ndarray]
+    preprocess: Preprocess | None
+
+    def __call__(self, element: Any) -> np.ndarray:
+        image = self.take(element)
+        return image if self.preprocess is None else np.asarray(self.preprocess(image[None]))[0]
+
+
+def _image_of(element: Any) -> np.ndarray:
+    if isinstance(element, dict):
+        element = element["image"]
+    elif isinstance(element, tuple):
+        element = element[0]
+    image = np.asarray(element)
+    return image[..., None] if image.ndim == 2 else image
+
+
+@dataclass(frozen=True)
+class _FileReader:
+    shape: tuple[int, int, int]
+
+    def __call__(self, path: Path) -> np.ndarray:
+        return read_pictures([path], self.shape).values[0]
+
+
+def _folder(
+    folder: Path, image_shape: tuple[int, int, int] | None, preprocess: Preprocess | None
+) -> Source:
+    if image_shape is None:
+        raise ValueError(
+            "`image_shape` must be given for a folder of images, (height, width, channel), if the"
+            " model does not tell its `input_shape`."
+        )
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
+        known = ", ".join(sorted(SUFFIXES))
+        raise ValueError(f"`source` must hold images: the folder {folder} has none ({known}).")
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    height, width, channels = image_shape
+    units = f"{height}×{width}×{channels}, x in [0, 1]: {describe(preprocess)}"
+    return Source(files, _Reader(_FileReader(image_shape), preprocess), names, units)
+
+
+def _array_of(path: Path) -> np.ndarray:
+    """Map the images of an .npy or .npz file into memory."""
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r")
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return _map(archive, _member(archive.namelist(), path))
+    except FileNotFoundError:
+        raise ValueError(f"`source` must exist: there is no file or folder {path}.") from None
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`source` must be a NumPy file: {path} cannot be read ({error})."
+        ) from error
+    if not path.exists():
+        raise ValueError(f"`source` must exist: there is no file or folder {path}.")
+    raise ValueError(f"`source` must be a folder of images, an .npy or an .npz file: got {path}.")
+
+
+def _member(names: Sequence[str], path: Path) -> str:
+    arrays = [name.removesuffix(".npy") for name in names]
+    picked = next((key for key in KEYS if key in arrays), arrays[0] if len(arrays) == 1 else None)
+    if picked is None:
+        raise ValueError(
+            f"`source` must hold an array called {', '.join(KEYS)}, or only one:"
+            f" {path} holds {', '.join(arrays) or 'none'}."
+        )
+    return f"{picked}.npy"
+
+
+def _map(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    # A compressed array cannot be read from the middle: it is unpacked to a file that goes away
+    # with the array, so that memory stays bounded.
+    with tempfile.NamedTemporaryFile(suffix=".npy") as unpacked:
+        with archive.open(member) as packed:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+        unpacked.flush()
+        return np.load(unpacked.name, mmap_mode="r")

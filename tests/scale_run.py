@@ -1,0 +1,115 @@
+"""One run over many images in a process of its own, which tests kill, interrupt and starve.
+
+Usage: python scale_run.py STORE [JSON]; the JSON holds options of `occlude_dataset`, and
+
+  n         images, in all
+  delay     seconds that reading one image takes
+  die_at    the process kills itself at this write of an array (counted from 0)
+  die_making  … or at this array while the store is made
+  hosts     [coordinator, processes, process]: join a `jax.distributed` cluster first
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+SHAPE = (12, 10, 1)
+
+
+class Slowly:
+    """Images that take their time."""
+
+    def __init__(self, images, delay):
+        self.images, self.delay = images, delay
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        time.sleep(self.delay)
+        return self.images[index]
+
+
+def images(n):
+    return np.random.default_rng(0).random((n, *SHAPE), np.float32)
+
+
+def network(kernel, dense, x):
+    """One convolution and a softmax."""
+    dims = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dims)
+    return jax.nn.softmax(jax.nn.relu(y).reshape(y.shape[0], -1) @ dense)
+
+
+def scorer(scale=1.0):
+    """A small network with weights as arguments."""
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(size=(3, 3, 1, 8)).astype(np.float32)
+    dense = scale * rng.normal(size=(12 * 10 * 8, 5)).astype(np.float32)
+    return Partial(network, jnp.asarray(kernel), jnp.asarray(dense))
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at(owner, name, count):
+    """Let the process kill itself when `owner.name` is called for the count-th time."""
+    calls, original = iter(range(10**9)), getattr(owner, name)
+
+    def call(*args, **kwargs):
+        if next(calls) == count:
+            die()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, call)
+
+
+def start(store, **options):
+    """Start a run in a process of its own."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}", "XLA_FLAGS": ""}
+    command = [sys.executable, __file__, store, json.dumps(options)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def files(store):
+    """Every file of a store, by its path."""
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in sorted(Path(store).rglob("*"))
+        if path.is_file()
+    }
+
+
+def events(log):
+    """The lines of a log."""
+    return [json.loads(line) for line in Path(log).read_text().splitlines()]
+
+
+def main(store, options):
+    from jaxviz.scale import store as module
+    from jaxviz.scale.dataset import occlude_dataset
+
+    if hosts := options.pop("hosts", None):
+        jax.distributed.initialize(*hosts, initialization_timeout=60)
+    if (count := options.pop("die_at", None)) is not None:
+        kill_at(module.Store, "_put", count)
+    if (count := options.pop("die_making", None)) is not None:
+        kill_at(module, "_metadata", count)
+    source = Slowly(images(options.pop("n", 20)), options.pop("delay", 0.0))
+    settings = {"patch": 4, "stride": 2, "chunk": 4, "progress": False, **options}
+    occlude_dataset(scorer(), source, store, **settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})

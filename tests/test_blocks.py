@@ -1,0 +1,114 @@
+"""Every row is scored once, in whatever blocks; an interruption gives back what is finished."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scorers import integers, weighted_sums
+
+from jaxviz.occlusion import occlude
+
+IMAGES = integers((5, 6, 8, 2))
+F = weighted_sums((6, 8, 2))
+TILES = dict(patch=2, fill=3.0)  # 12 positions and the clean image: 13 rows
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return occlude(F, IMAGES, **TILES)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 13, 30, 65, 1000])
+def test_blocks_cover_every_row_of_every_image(everything, batch_size):
+    told = []
+    occ = occlude(
+        F, IMAGES, **TILES, batch_size=batch_size, progress=lambda *done: told.append(done)
+    )
+    np.testing.assert_array_equal(occ.scores, everything.scores)
+    np.testing.assert_array_equal(occ.base, everything.base)
+    done = [0, *(done for done, _ in told)]
+    assert done[-1] == 65 and all(total == 65 for _, total in told)
+    assert all(0 < step <= max(batch_size, 1) for step in np.diff(done))
+
+
+def test_it_is_silent_by_default(capfd):
+    occlude(F, IMAGES, **TILES)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_is_drawn_on_request(capfd):
+    occlude(F, IMAGES, **TILES, progress=True)
+    out, err = capfd.readouterr()
+    assert out == "" and "65/65" in err
+
+
+@pytest.mark.parametrize("at", [4, 13, 26, 40, 65])
+def test_an_interruption_gives_back_what_is_finished(everything, at):
+    def stop(done, total):
+        if done >= at:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted: .* of 65 windows are scored") as told:
+        occ = occlude(F, IMAGES, **TILES, batch_size=5, progress=stop)
+    assert occ.partial and repr(occ).endswith(", interrupted)") and told[0].filename == __file__
+    known = ~np.isnan(occ.scores)
+    np.testing.assert_array_equal(occ.scores[known], everything.scores[known])
+    some = ~np.isnan(occ.base)
+    np.testing.assert_array_equal(occ.base[some], everything.base[some])
+    rows = int(known[..., 0].sum() + some[:, 0].sum())
+    assert rows >= at and str(told[0].message).startswith(f"interrupted: {rows} of 65")
+    mapped = occ.grid.spread(np.where(known[..., 0], 1.0, np.nan), "cell")
+    np.testing.assert_array_equal(
+        np.isnan(occ.heatmap(0)), np.isnan(mapped) | np.isnan(occ.base[:, :1, None])
+    )
+
+
+def test_what_was_launched_is_not_lost():
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        occ = occlude(F, IMAGES, **TILES, batch_size=5, progress=stop)
+    assert (~np.isnan(occ.scores[..., 0])).sum() + 1 == 2 * 5  # one stored, one on its way
+
+
+SCRIPT = """
+import time, warnings
+import numpy as np
+import jaxviz as jv
+
+warnings.simplefilter("ignore")
+
+def slowly(done, total):
+    print(done, flush=True)
+    time.sleep(0.05 if done < 8 else 60)
+
+images = np.random.default_rng(0).random((2, 8, 8, 1), np.float32)
+occ = jv.occlude(lambda x: x.mean((1, 2)), images, patch=2, batch_size=4, progress=slowly)
+print(occ, np.isfinite(occ.scores).sum())
+"""
+
+
+def test_a_real_ctrl_c_gives_back_what_is_finished():
+    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True) as run:
+        for line in run.stdout:
+            if int(line) >= 8:
+                break
+        run.send_signal(signal.SIGINT)
+        rest, _ = run.communicate(timeout=60)
+    assert run.returncode == 0
+    assert "2 images 8×8" in rest and ", interrupted)" in rest
+    assert 7 <= int(rest.split()[-1]) < 32
+
+
+def test_a_second_ctrl_c_is_obeyed(monkeypatch):
+    from jaxviz import blocks
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(blocks._Queue, "store_launched", lambda queue: stop(0, 0))
+    with pytest.raises(KeyboardInterrupt):
+        occlude(F, IMAGES, **TILES, progress=stop)

@@ -1,0 +1,215 @@
+"""`incremental` composes with jit, vmap, lax.map and grad, and refuses what it cannot do."""
+
+import jax
+import jax.numpy as jnp
+import networks
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from jaxviz.incremental import base, describe, explain, incremental, make_plan, update
+from jaxviz.incremental._jax import equations
+from jaxviz.incremental.interpret import paste
+
+SHAPE, PATCH = (20, 18, 3), (5, 4)
+
+
+@pytest.fixture
+def model():
+    return networks.Chain(
+        networks.conv(3, 8, strides=2, rngs=nnx.Rngs(0)),
+        networks.conv(8, 8, rngs=nnx.Rngs(1)),
+        networks.flatten,
+        nnx.Linear(720, 4, rngs=nnx.Rngs(2)),
+    )
+
+
+@pytest.fixture
+def image(rng):
+    return jnp.asarray(rng.standard_normal(SHAPE), jnp.float32)
+
+
+@pytest.fixture
+def patches(rng):
+    return jnp.asarray(rng.standard_normal((7, *PATCH, 3)), jnp.float32)
+
+
+@pytest.fixture
+def starts(rng):
+    return jnp.asarray(rng.integers(-6, 21, (7, 2)), jnp.int32)
+
+
+def dense(f, image, patch, start):
+    return f(paste(image, patch, start)[None])[0]
+
+
+def test_scores_and_updates_equal_the_function(model, image, patches, starts):
+    y, update = incremental(model, image, PATCH)
+    np.testing.assert_allclose(y, model(image[None])[0], atol=1e-6)
+    for patch, start in zip(patches, starts, strict=True):
+        wanted = dense(model, image, patch, start)
+        np.testing.assert_allclose(update(patch, start), wanted, atol=1e-6)
+        np.testing.assert_allclose(update(np.asarray(patch), [*map(int, start)]), wanted, atol=1e-6)
+
+
+def test_composes_with_vmap_map_and_jit(model, image, patches, starts):
+    @jax.jit
+    def run(model, image, patches, starts):
+        y, update = incremental(model, image, PATCH)
+        return (
+            jax.vmap(update)(patches, starts),
+            lax.map(lambda pair: update(*pair), (patches, starts), batch_size=3),
+            jax.vmap(update, (None, 0))(patches[0], starts),
+        )
+
+    batched, mapped, shared = run(model, image, patches, starts)
+    wanted = jax.vmap(lambda p, s: dense(model, image, p, s))(patches, starts)
+    np.testing.assert_allclose(batched, wanted, atol=1e-6)
+    np.testing.assert_allclose(mapped, wanted, atol=1e-6)
+    np.testing.assert_allclose(shared[0], wanted[0], atol=1e-6)
+
+
+def test_composes_with_vmap_over_images(model, image, patches, starts):
+    images = jnp.stack([image, image * 2])
+    run = jax.vmap(lambda x: incremental(model, x, PATCH)[1](patches[0], starts[0]))
+    wanted = jax.vmap(lambda x: dense(model, x, patches[0], starts[0]))(images)
+    np.testing.assert_allclose(run(images), wanted, atol=1e-6)
+
+
+def test_gradients_equal_dense_gradients(model, image, patches, starts):
+    def ours(model, image, patch):
+        return incremental(model, image, PATCH)[1](patch, starts[0]).sum()
+
+    def theirs(model, image, patch):
+        return dense(model, image, patch, starts[0]).sum()
+
+    for argument in (0, 1, 2):
+        got = jax.grad(ours, argument)(model, image, patches[0])
+        wanted = jax.grad(theirs, argument)(model, image, patches[0])
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_gradients_follow_derivative_rules_of_the_function(image, patches, starts):
+    @jax.custom_jvp
+    def straight_through(x):
+        return jnp.round(x)
+
+    straight_through.defjvp(lambda primals, tangents: (straight_through(*primals), tangents[0]))
+
+    def f(images):
+        return (straight_through(images) * images).sum((1, 2))
+
+    _, update = incremental(f, image, PATCH)
+    got = jax.vmap(jax.grad(lambda p, s: update(p, s).sum()))(patches, starts)
+    wanted = jax.vmap(jax.grad(lambda p, s: dense(f, image, p, s).sum()))(patches, starts)
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+    assert np.abs(got).sum() > 0
+
+
+def test_arrays_of_the_scorer_stay_arguments(model, image, patches, starts):
+    def run(model, image, patches, starts):
+        return jax.vmap(incremental(model, image, PATCH)[1])(patches, starts)
+
+    jaxpr = jax.make_jaxpr(run)(model, image, patches, starts)
+    assert sum(np.size(const) for const in jaxpr.consts) < 200
+
+
+def test_captured_arrays_are_leaves_of_the_plan(image, patches, starts):
+    weights = jnp.ones((720, 2))
+
+    def f(images):
+        return (images[:, ::2, ::2] * 8).reshape(1, -1)[:, :720] @ weights[:270]
+
+    plan = make_plan(f, image, PATCH)
+    assert [leaf.shape for leaf in jax.tree.leaves(plan)] == [weights.shape]
+    clean = jax.jit(base, static_argnums=1)(plan, f, image)
+    got = jax.jit(update)(plan, clean, patches[0], starts[0])
+    np.testing.assert_allclose(got, dense(f, image, patches[0], starts[0]), rtol=1e-5)
+
+
+def test_no_convolution_over_the_whole_image(model, image, patches, starts):
+    plan = make_plan(model, image, PATCH, dense_above=1.0)
+    clean = base(plan, model, image)
+    run = jax.vmap(lambda patch, start: update(plan, clean, patch, start))
+    shapes = [
+        eqn.outvars[0].aval.shape
+        for eqn in equations(jax.make_jaxpr(run)(patches, starts).jaxpr)
+        if eqn.primitive.name == "conv_general_dilated"
+    ]
+    assert shapes == [(7, 4, 3, 8), (7, 6, 5, 8)]
+
+
+def test_a_start_off_the_grid_gives_nan(model, image, patches):
+    _, update = incremental(model, image, PATCH, step=(4, 2), offset=(1, 0))
+    assert jnp.isfinite(update(patches[0], jnp.array([5, -2]))).all()
+    assert jnp.isnan(update(patches[0], jnp.array([4, 2]))).all()
+    assert jnp.isnan(update(patches[0], jnp.array([5, 3]))).all()
+
+
+def test_outputs_that_do_not_change_or_stay_windowed(image, patches, starts):
+    def f(images):
+        return {"map": images * 2, "fixed": jnp.ones((1, 3)), "sum": images.sum((1, 2))}
+
+    y, update = incremental(f, image, PATCH)
+    got = update(patches[0], starts[0])
+    wanted = jax.tree.map(lambda s: s[0], f(paste(image, patches[0], starts[0])[None]))
+    jax.tree.map(np.testing.assert_array_equal, y, jax.tree.map(lambda s: s[0], f(image[None])))
+    np.testing.assert_array_equal(got["map"], wanted["map"])
+    np.testing.assert_array_equal(got["fixed"], wanted["fixed"])
+    np.testing.assert_allclose(got["sum"], wanted["sum"], atol=1e-5)
+
+
+def test_nan_in_the_image_stays_where_it_is(image, patches):
+    image = image.at[0, 0, 0].set(jnp.nan)
+    _, update = incremental(lambda x: x * 2, image, PATCH)
+    got = update(patches[0], jnp.array([9, 9]))
+    assert int(jnp.isnan(got).sum()) == 1
+
+
+def test_explain_prints_the_plan(model, image, capsys):
+    plan = explain(model, image, 5, 4)
+    assert capsys.readouterr().out == describe(plan) + "\n"
+    lines = describe(plan).splitlines()
+    assert lines[0].split() == "operation result window share MFLOP dense window why dense".split()
+    assert len(lines) == len(plan.body.steps) + 3
+    assert any("reads the windows' axes whole" in line for line in lines)
+    assert 1 < plan.speedup == plan.flops_dense / plan.flops_window
+    assert "expected speed-up" in repr(plan) or "speed-up" in repr(plan)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((jnp.zeros((4, 4)), (2, 2)), r"`image` must be \(height, width, channel\): got shape \(4, 4\)"),
+        ((jnp.zeros((4, 4, 1)), (0, 2)), r"`patch_shape` must be two integers of at least 1"),
+        ((jnp.zeros((4, 4, 1)), (2,)), r"`patch_shape` must be two integers of at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        incremental(lambda x: x.sum((1, 2)), *arguments)
+
+
+def test_bad_steps_are_refused(image):
+    with pytest.raises(ValueError, match="`step` must be two integers of at least 1"):
+        incremental(lambda x: x.sum((1, 2)), image, PATCH, step=(0, 1))
+
+
+def test_a_scorer_that_sums_the_batch_is_refused(image):
+    with pytest.raises(ValueError, match="`f` must return one row per image"):
+        incremental(lambda x: x.sum(), image, PATCH)
+
+
+def test_something_that_cannot_be_called_is_refused(image):
+    with pytest.raises(TypeError, match="`f` must be callable"):
+        incremental(jnp.ones(3), image, PATCH)
+
+
+def test_a_patch_of_another_shape_or_dtype_is_refused(image):
+    _, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
+    with pytest.raises(ValueError, match=r"`patch` must be \(5, 4, 3\) of float32"):
+        update(jnp.zeros((4, 5, 3)), jnp.zeros(2, jnp.int32))
+    with pytest.raises(ValueError, match=r"`patch` must be \(5, 4, 3\) of float32"):
+        update(jnp.zeros((5, 4, 3), jnp.int32), jnp.zeros(2, jnp.int32))

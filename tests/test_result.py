@@ -1,0 +1,168 @@
+"""What can be read from a run: maps, classes, counts; a frozen pytree with a one-line repr."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from oracles import slow_spread
+
+from jaxviz.geometry import make_grid
+from jaxviz.result import Occlusion
+from jaxviz.segments import make_segments
+
+GRID = make_grid((6, 8), patch=(3, 4), stride=(2, 3))
+STARTS = GRID.row_starts, GRID.col_starts
+
+
+@pytest.fixture
+def occ(rng):
+    scores = rng.uniform(size=(2, *GRID.shape, 3)).astype(np.float32)
+    return Occlusion(scores, rng.uniform(size=(2, 3)).astype(np.float32), GRID)
+
+
+def one(occ, n=0):
+    """One image's part of a result."""
+    return Occlusion(occ.scores[n], occ.base[n], occ.grid, single=True)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+@pytest.mark.parametrize("score", ["drop", "raw", "complement", "relative_drop", "log_odds_drop"])
+def test_a_heatmap_is_the_spread_comparison(occ, score, reduce):
+    def odds(p):
+        return np.log(p / (1 - p))
+
+    heatmaps = occ.heatmap([0, 2], score, reduce)
+    for n, k in enumerate([0, 2]):
+        f, g = np.float64(occ.base[n, k]), occ.scores[n, ..., k].astype(np.float64)
+        values = {
+            "drop": f - g,
+            "raw": g,
+            "complement": 1 - g,
+            "relative_drop": (f - g) / f,
+            "log_odds_drop": odds(f) - odds(g),
+        }[score]
+        wanted = slow_spread(values, STARTS, GRID.patch, (6, 8), reduce)
+        np.testing.assert_allclose(heatmaps[n], wanted, rtol=1e-5)
+
+
+def test_a_heatmap_is_a_batch_or_a_single_map(occ):
+    for options in (dict(), dict(reduce="cell"), dict(reduce="bilinear"), dict(target=1)):
+        maps = occ.heatmap(**options)
+        assert maps.shape == (2, 6, 8) and maps.dtype == np.float32
+        np.testing.assert_array_equal(one(occ, 1).heatmap(**options), maps[1])
+
+
+def test_no_target_is_the_clean_argmax(occ):
+    np.testing.assert_array_equal(occ.heatmap(), occ.heatmap(occ.base.argmax(-1)))
+
+
+def test_weights_count_the_pixels_of_a_patch(occ, rng):
+    weights = rng.uniform(0.1, 1, GRID.patch)
+    wanted = slow_spread(occ.scores[0, ..., 1], STARTS, GRID.patch, (6, 8), "mean", weights)
+    ours = one(occ).heatmap(1, "raw", weights=weights)
+    np.testing.assert_allclose(ours, wanted, rtol=1e-5)
+
+
+def test_uncovered_pixels_are_nan_or_what_is_asked(rng):
+    grid = make_grid((5, 5), patch=2, border="valid")
+    occ = Occlusion(rng.uniform(size=(2, 2, 3)), rng.uniform(size=3), grid, single=True)
+    assert np.isnan(occ.heatmap()[4]).all() and not np.isnan(occ.heatmap()[:4, :4]).any()
+    np.testing.assert_array_equal(occ.heatmap(uncovered=0.0)[4], 0)
+
+
+def test_a_relative_drop_beyond_float32_is_silent(occ):
+    occ.base[:] = 1e-40
+    occ.scores[:] = 1e3
+    assert np.all(occ.heatmap(0, "relative_drop") == -np.inf)
+
+
+def test_the_class_map_says_what_is_predicted_when_a_cell_is_covered(occ):
+    classes = occ.class_map()
+    assert classes.dtype == np.int32 and classes.shape == (2, 6, 8)
+    for n, i, j in np.ndindex(2, *GRID.shape):
+        r0, c0, r1, c1 = GRID.cells[i, j]
+        assert np.all(classes[n, r0:r1, c0:c1] == occ.scores[n, i, j].argmax())
+    np.testing.assert_array_equal(one(occ, 1).class_map(), classes[1])
+
+
+def test_the_counts_are_of_positions(occ):
+    for counts, scores in zip(occ.class_counts(), occ.scores, strict=True):
+        winners = scores.argmax(-1).ravel().tolist()
+        assert counts == {k: winners.count(k) for k in sorted(set(winners))}
+        assert sum(counts.values()) == GRID.size
+        assert all(type(x) is int for pair in counts.items() for x in pair)
+    assert one(occ).class_counts() == occ.class_counts()[0]
+
+
+def test_one_score_is_a_class_by_half(occ):
+    single = Occlusion(occ.scores[0, ..., :1], occ.base[0, :1], GRID, single=True)
+    over = int((occ.scores[0, ..., 0] > 0.5).sum())
+    counts = {0: GRID.size - over, 1: over}
+    assert single.class_counts() == {k: count for k, count in counts.items() if count}
+    assert set(np.unique(single.class_map())) == set(single.class_counts())
+
+
+def test_what_was_not_computed_has_no_class(occ):
+    occ.scores[0, 0, 0] = np.nan
+    r0, c0, r1, c1 = GRID.cells[0, 0]
+    assert np.all(occ.class_map()[0, r0:r1, c0:c1] == -1)
+    assert sum(occ.class_counts()[0].values()) == GRID.size - 1
+    assert np.isnan(occ.heatmap(0)[0, 0, 0]) and not np.isnan(occ.heatmap(0)[1]).any()
+
+
+def test_it_is_frozen(occ):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        occ.scores = occ.scores
+
+
+def test_it_is_a_pytree(occ):
+    leaves, structure = jax.tree.flatten(occ)
+    assert len(leaves) == 2
+    again = jax.tree.unflatten(structure, leaves)
+    assert again.grid == GRID and again.scores is occ.scores
+    twice = jax.jit(lambda occ: jax.tree.map(lambda x: 2 * x, occ))(occ)
+    np.testing.assert_array_equal(twice.heatmap(1), 2 * occ.heatmap(1))
+
+
+def test_two_runs_on_equal_segments_are_one_structure(rng):
+    runs = [
+        Occlusion(rng.uniform(size=(2, 3)), rng.uniform(size=3), make_segments(labels), True)
+        for labels in (np.array([[0, 1]]), np.array([[0, 1]]))
+    ]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *runs)
+    assert mean.scores.shape == (2, 3) and mean.grid == runs[0].grid
+
+
+def test_repr_is_one_readable_line(occ):
+    assert repr(occ) == "Occlusion(2 images 6×8, 3×3 positions, patch 3×4, stride 2×3, 3 classes)"
+    part = dataclasses.replace(one(occ), partial=True)
+    assert repr(part).startswith("Occlusion(1 image 6×8") and repr(part).endswith(", interrupted)")
+
+
+def test_a_notebook_is_shown_a_picture(occ):
+    assert occ._repr_png_().startswith(b"\x89PNG")
+    assert one(occ)._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "options, match",
+    [
+        (dict(target=3), "`target` must be a class from 0 to 2: got 3"),
+        (dict(score="gain"), "`score` must be"),
+        (dict(reduce="median"), "`reduce` must be"),
+        (dict(weights=np.ones((2, 2))), "`weights` must have the patch's shape"),
+    ],
+)
+def test_what_is_unknown_is_refused(occ, options, match):
+    with pytest.raises(ValueError, match=match):
+        occ.heatmap(**options)
+
+
+def test_dense_scores_have_no_class_map(rng):
+    occ = Occlusion(
+        rng.uniform(size=(1, *GRID.shape, 4, 4, 3)), rng.uniform(size=(1, 4, 4, 3)), GRID
+    )
+    for read in (occ.class_map, occ.class_counts):
+        with pytest.raises(ValueError, match=r"a class map needs scores \(K,\) per image"):
+            read()

@@ -1,0 +1,269 @@
+"""Many images into a store: the scores of `occlude`, bit for bit; what differs is refused."""
+
+import json
+import warnings
+
+import jax
+import numpy as np
+import pytest
+import xarray
+import zarr
+from jax.sharding import Mesh
+from scale_run import SHAPE, images, scorer
+
+from jaxviz.fills import blur
+from jaxviz.occlusion import occlude
+from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.reader import open_store
+
+SETTINGS = {"patch": 4, "stride": 2, "progress": False}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "out.zarr"
+
+
+def run(store, f=None, source=None, **options):
+    f, source = f or scorer(), images(10) if source is None else source
+    return occlude_dataset(f, source, store, **{**SETTINGS, "chunk": 4, **options})
+
+
+@pytest.mark.parametrize("method", ["dense", "incremental"])
+def test_stored_scores_are_those_of_occlude_bit_for_bit(store, method):
+    stored = run(store, method=method, batch_size=8)
+    occ = occlude(scorer(), images(10), patch=4, stride=2, method=method, batch_size=8)
+    np.testing.assert_array_equal(stored[:].scores, occ.scores)
+    np.testing.assert_array_equal(stored.base, occ.base)
+    np.testing.assert_array_equal(stored.predicted, occ.base.argmax(-1))
+    np.testing.assert_array_equal(stored[7].heatmap(), occ.heatmap()[7])
+    assert stored.grid == occ.grid and stored.done.all() and not stored.errors
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10, "auto"])
+def test_chunk_size_never_changes_a_score(store, chunk):
+    stored = run(store, chunk=chunk, batch_size=8)
+    occ = occlude(scorer(), images(10), patch=4, stride=2, method="dense", batch_size=8)
+    np.testing.assert_array_equal(stored[:].scores, occ.scores)
+
+
+@pytest.mark.parametrize("axes", [("images",), ("positions",), ("images", "positions")])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_number_of_devices_never_changes_a_bit(store, axes, count):
+    shape = (count,) if len(axes) == 1 else (min(count, 2), count // min(count, 2))
+    mesh = Mesh(np.array(jax.devices()[:count]).reshape(shape), axes)
+    with_mesh = run(store, mesh=mesh, batch_size=4)
+    without = run(store.with_name("other.zarr"), batch_size=4)
+    np.testing.assert_array_equal(with_mesh[:].scores, without[:].scores)
+    assert with_mesh.identity == without.identity
+
+
+def test_plain_zarr_and_xarray_open_a_store(store):
+    stored = run(store, top=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open_group(store, mode="r")
+        assert sorted(group.array_keys()) == sorted(stored.identity["arrays"])
+        np.testing.assert_array_equal(group["scores"][:], stored[:].scores)
+        assert group["scores"].chunks == (1, *stored.grid.shape, 2)
+        assert group.attrs["jaxviz"]["grid"]["patch"] == [4, 4]
+        data = xarray.open_zarr(store, consolidated=False)
+    assert data["scores"].dims == ("image", "row", "col", "rank")
+    assert data["row"].values.tolist() == list(stored.grid.row_starts)
+    np.testing.assert_array_equal(data["base"].values, stored.base)
+
+
+def test_metadata_tell_how_the_run_was_made(store):
+    identity = run(store, fill=0.5, stored="float16").identity
+    assert identity["fill"]["values"] == [0.5]
+    assert identity["scores"] == {"dtype": "float16", "classes": None, "top": None}
+    assert identity["program"] == {"method": "dense", "batch": 11, "chunk": 4}
+    assert identity["versions"]["jax"] == jax.__version__
+    assert len(identity["model"]["fingerprint"]) == 64
+    assert json.loads((store / "zarr.json").read_text())["attributes"]["jaxviz"] == identity
+
+
+def test_kept_classes_are_those_of_all_classes(store):
+    everything = run(store)[:]
+    some = run(store.with_name("some.zarr"), classes=[3, 0])
+    np.testing.assert_array_equal(some[:].scores, everything.scores[..., [3, 0]])
+    np.testing.assert_array_equal(some[:].base, everything.base[:, [3, 0]])
+    best = run(store.with_name("best.zarr"), top=2)
+    order = np.argsort(-everything.base, -1)[:, :2]
+    np.testing.assert_array_equal(best.classes, order)
+    np.testing.assert_array_equal(best[5].scores, everything.scores[5][..., order[5]])
+    np.testing.assert_array_equal(best[:].heatmap(), everything.heatmap())
+
+
+def test_half_precision_store_rounds_and_refuses_what_it_cannot_hold(store):
+    stored = run(store, stored="float16")
+    full = run(store.with_name("full.zarr"))
+    np.testing.assert_array_equal(stored[:].scores, full[:].scores.astype(np.float16))
+    with pytest.raises(ValueError, match='`stored` must hold the scores: "float16"'):
+        run(store.with_name("big.zarr"), lambda x: 1e6 + x.mean((1, 2)), stored="float16")
+
+
+def test_folder_of_images_gives_names(store, tmp_path, rng):
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "ä.png"):
+        Image.fromarray(rng.integers(0, 256, (20, 20), np.uint8)).save(tmp_path / "pictures" / name)
+    stored = run(store, source=tmp_path / "pictures", image_shape=SHAPE, fill=0.5)
+    assert stored.names == ["a.png", "ä.png"]
+    assert stored[0].scores.shape == (*stored.grid.shape, 5)
+
+
+def test_finished_store_is_not_computed_again(store, tmp_path):
+    run(store)
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
+    run(store, log=tmp_path / "log")
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()} == before
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "end"]
+
+
+def test_run_goes_on_with_the_program_of_the_store(store):
+    run(store, method="incremental", batch_size=4, chunk=5)
+    assert run(store, chunk="auto").identity["program"] == {
+        "method": "incremental",
+        "batch": 4,
+        "chunk": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"f": scorer(2.0)}, r"model.fingerprint is \w+… there and \w+… now"),
+        ({"f": lambda x: x.mean((1, 2))}, "model.fingerprint"),
+        ({"patch": 3}, r"grid.patch is \[4, 4\] there and \[3, 3\] now"),
+        ({"stride": 3}, "grid.stride"),
+        ({"margin": 1}, "grid.margin"),
+        ({"fill": 0.5}, r"fill.values is \[0.0\] there and \[0.5\] now"),
+        ({"fill": blur(1.0)}, "fill.name"),
+        ({"channels": [0]}, "fill.channels is None there and"),
+        ({"source": images(11)}, "source.images is 10 there and 11 now"),
+        ({"source": images(10)[::-1]}, "source.samples.0"),
+        ({"preprocess": lambda x: x}, "source.units is as given there"),
+        ({"dtype": "bfloat16"}, "forward.dtype is float32 there and bfloat16 now"),
+        ({"stored": "float16"}, "scores.dtype"),
+        ({"top": 2}, "scores.top is None there and 2 now"),
+        ({"method": "incremental"}, "program.method is dense there and incremental now"),
+        ({"batch_size": 2}, "program.batch is 11 there and 2 now"),
+        ({"chunk": 2}, "program.chunk is 4 there and 2 now"),
+    ],
+)
+def test_store_of_another_run_is_refused_with_what_differs(store, change, told):
+    run(store)
+    with pytest.raises(ValueError, match=told):
+        run(store, **change)
+
+
+def test_store_of_another_version_is_refused(store, monkeypatch):
+    run(store)
+    monkeypatch.setattr("jaxviz.scale.identity.__version__", "9.9")
+    with pytest.raises(ValueError, match=r"versions.jaxviz is .* there and 9.9 now"):
+        run(store)
+
+
+def test_store_that_is_none_is_refused(store, tmp_path):
+    with pytest.raises(ValueError, match="there is none at"):
+        open_store(store)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"precious")
+    with pytest.raises(ValueError, match="photos/ holds a.png"):
+        run(tmp_path / "photos")
+    zarr.create_group(tmp_path / "foreign.zarr")
+    with pytest.raises(ValueError, match="foreign.zarr/ is not"):
+        run(tmp_path / "foreign.zarr")
+    with pytest.raises(ValueError, match="a URL that tensorstore knows"):
+        run("nowhere://bucket/out.zarr")
+    run(store)
+    with pytest.raises(ValueError, match="`resume=False`: there is one at"):
+        run(store, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"on_error": "ignore"}, '`on_error` must be "raise" or "skip"'),
+        ({"stored": "int8"}, '`stored` must be "float32" or "float16"'),
+        ({"classes": [7]}, "`classes` must be classes from 0 to 4"),
+        ({"classes": []}, "`classes` must be classes from 0 to 4"),
+        ({"top": 9}, "`top` must be from 1 to 5"),
+        ({"top": 1, "classes": [1]}, "exclude each other"),
+        ({"share": (2, 2)}, r"`share` must be \(i, n\)"),
+        ({"chunk": 0}, "`chunk` must be"),
+        ({"batch_size": "large"}, '`batch_size` must be "auto", "fastest" or a whole number'),
+        ({"f": lambda x: x}, r"`f` must give scores \(N, K\)"),
+    ],
+)
+def test_wrong_option_is_refused(store, option, message):
+    with pytest.raises(ValueError, match=message):
+        run(store, **option)
+
+
+def test_bad_image_stops_the_run_or_is_recorded(store):
+    source = list(images(10))
+    source[6], source[9] = np.full(SHAPE, np.nan), np.zeros((3, 3, 1))
+    with pytest.raises(ValueError, match=r"`source`: image 6 is bad: .* finite"):
+        run(store, source=source)
+    assert open_store(store).done.tolist() == [True] * 4 + [False] * 6
+    with pytest.warns(UserWarning, match="2 of 6 images are bad"):
+        stored = run(store, source=source, on_error="skip")
+    assert [(error.image, error.name) for error in stored.errors] == [(6, ""), (9, "")]
+    assert "finite" in stored.errors[0].why and "(3, 3, 1)" in stored.errors[1].why
+    assert np.isnan(stored[6].scores).all() and stored.predicted[6] == -1
+    good = [i for i in range(10) if i not in (6, 9)]
+    whole = run(store.with_name("whole.zarr"))
+    np.testing.assert_array_equal(stored[good].scores, whole[good].scores)
+
+
+def test_repaired_image_is_computed_by_the_next_run(store, tmp_path):
+    source = list(images(10))
+    source[6] = np.full(SHAPE, np.nan)
+    with pytest.warns(UserWarning, match="1 of 10 images are bad"):
+        run(store, source=source, on_error="skip")
+    stored = run(store, log=tmp_path / "log")
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "chunk", "end"]
+    assert not stored.errors
+    whole = run(store.with_name("whole.zarr"))
+    np.testing.assert_array_equal(stored[:].scores, whole[:].scores)
+
+
+def test_shares_divide_the_work_and_give_the_same_store(store):
+    run(store, share=(1, 3))
+    assert open_store(store).done.tolist() == [False] * 4 + [True] * 4 + [False] * 2
+    run(store, share=(0, 3))
+    stored = run(store, share=(2, 3))
+    assert stored.done.all()
+    np.testing.assert_array_equal(stored[:].scores, run(store.with_name("b.zarr"))[:].scores)
+
+
+def test_store_in_memory_stands_for_those_in_the_cloud(store):
+    stored = run("memory://bucket/out.zarr")
+    np.testing.assert_array_equal(stored[:].scores, run(store)[:].scores)
+    assert open_store("memory://bucket/out.zarr").done.all()
+
+
+def test_progress_and_log_tell_how_far_the_run_is(store, tmp_path, capsys):
+    reports = []
+    run(store, progress=reports.append, log=tmp_path / "log")
+    assert [report.images for report in reports] == [4, 8, 10]
+    assert reports[-1].windows == 10 * 20 and reports[-1].seconds_left == 0
+    assert "windows/s" in reports[0].describe()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "chunk", "chunk", "chunk", "end"]
+    assert {"images_per_second", "windows_per_second", "seconds_left", "errors"} <= set(lines[1])
+    run(store.with_name("bar.zarr"), progress=True)
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_log_tells_why_a_run_stopped(store, tmp_path):
+    source = [*images(4), np.zeros((3, 3, 1))]
+    with pytest.raises(ValueError, match="image 4 is bad"):
+        run(store, source=source, log=tmp_path / "log")
+    last = json.loads((tmp_path / "log").read_text().splitlines()[-1])
+    assert last["event"] == "stopped" and "image 4 is bad" in last["why"]

@@ -1,0 +1,71 @@
+"""What a run takes, told beforehand; the times themselves are measured in benchmarks/."""
+
+from math import ceil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scale_run import SHAPE, images, scorer
+
+from jaxviz.scale import estimate as module
+from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.estimate import duration, estimate
+
+
+def test_estimate_tells_what_the_run_does(tmp_path):
+    told = estimate(scorer(), SHAPE, 10, 4, 2, stored="float16", probe_seconds=0.1)
+    stored = occlude_dataset(
+        scorer(), images(10), tmp_path / "o", patch=4, stride=2, stored="float16", progress=False
+    )
+    program = {"method": told.method, "batch": told.batch, "chunk": told.chunk}
+    assert program == stored.identity["program"]
+    assert told.windows == 10 * stored.grid.size
+    assert told.stored == stored[:].scores.astype(np.float16).nbytes
+    assert told.seconds > 0 and "windows" in str(told)
+
+
+def test_operations_are_those_of_the_network():
+    told = estimate(scorer(), SHAPE, 3, 4, method="dense", probe_seconds=0.1)
+    convolution, dense = 2 * 9 * 8 * 120, 2 * 960 * 5
+    assert told.windows == 3 * 9
+    least = 3 * 10 * (convolution + dense)
+    assert least <= told.operations <= 1.2 * least
+    assert told.elsewhere(1e9, devices=4) == told.operations / 4e9
+
+
+@pytest.mark.parametrize("probe_seconds", [0.0, 4.0, 100.0])
+def test_time_of_an_image_is_that_of_its_blocks(monkeypatch, probe_seconds):
+    now = 0.0
+
+    def score(task, program, chunks, waits):
+        """Take 1 s for each round of images, and 0.25 s for each block."""
+        nonlocal now
+        for chunk in chunks:
+            now += 1 + 0.25 * ceil(task.rows / program.block.positions)
+            yield chunk, None
+
+    monkeypatch.setattr(module, "score", score)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
+    told = estimate(
+        scorer(), SHAPE, 7, 4, 1, batch_size=2, method="dense", probe_seconds=probe_seconds
+    )
+    assert told.image_seconds == pytest.approx(1 + 0.25 * 32)
+    assert told.seconds == pytest.approx(7 * told.image_seconds)
+
+
+def test_fastest_may_be_asked_for():
+    told = estimate(scorer(), SHAPE, 100, 4, 1, batch_size="fastest", probe_seconds=0.1)
+    assert told.batch in (7, 8, 13, 14, 15, 16, 27, 28, 32)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "1.0 s"), (119, "119.0 s"), (600, "10.0 min"), (9000, "2.5 h"), (1e6, "11.6 days")],
+)
+def test_durations_are_told_in_units_that_suit(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_wrong_count_is_refused():
+    with pytest.raises(ValueError, match="`n_images` must be at least 1"):
+        estimate(scorer(), SHAPE, 0, 4)

@@ -1,0 +1,85 @@
+"""Several processes on one run, joined by `jax.distributed`: the store of a single process."""
+
+import signal
+import socket
+import time
+from contextlib import contextmanager
+
+import pytest
+from scale_run import events, files, images, scorer, start
+
+from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.reader import open_store
+
+N = 40
+SETTINGS = {"patch": 4, "stride": 2, "chunk": 4, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The files of a run of one process."""
+    store = tmp_path_factory.mktemp("whole") / "out.zarr"
+    occlude_dataset(scorer(), images(N), store, **SETTINGS)
+    return files(store)
+
+
+@contextmanager
+def cluster(store, count, **options):
+    """Start `count` processes that know of each other; `dying` tells who is to kill itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    dying = options.pop("dying", None)
+    log = str(store.parent / options.pop("log", "log.jsonl"))
+    processes = []
+    try:
+        for i in range(count):
+            own = {"die_at": 7} if i == dying else {}
+            hosts = [address, count, i]
+            processes.append(start(store, n=N, log=log, hosts=hosts, **own, **options))
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def chunks_computed(folder, name):
+    """How many chunks each process computed, by its number."""
+    logs = sorted(folder.glob(f"{name}.*.jsonl"))
+    return [sum(event["event"] == "chunk" for event in events(log)) for log in logs]
+
+
+def test_two_processes_share_the_work_and_make_the_same_store(tmp_path, whole):
+    with cluster(tmp_path / "out.zarr", 2) as processes:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    assert files(tmp_path / "out.zarr") == whole
+    assert chunks_computed(tmp_path, "log") == [5, 5]
+
+
+def test_killed_process_loses_its_chunk_and_the_next_run_shares_what_is_left(tmp_path, whole):
+    store = tmp_path / "out.zarr"
+    with cluster(store, 4, dying=2) as processes:
+        assert processes[2].wait(120) == -signal.SIGKILL
+    first, done = chunks_computed(tmp_path, "log"), open_store(store).done.sum() // 4
+    assert done < 10
+    with cluster(store, 4, log="again.jsonl") as processes:
+        assert [process.wait(120) for process in processes] == [0, 0, 0, 0]
+    again = chunks_computed(tmp_path, "again")
+    assert sum(again) == 10 - done and max(again) - min(again) <= 1
+    assert sum(first) - done <= 4 * 2
+    assert files(store) == whole
+
+
+def test_killed_process_is_restarted_alone_while_the_others_go_on(tmp_path, whole):
+    store = tmp_path / "out.zarr"
+    with cluster(store, 4, dying=2, delay=0.05) as processes:
+        assert processes[2].wait(120) == -signal.SIGKILL
+        occlude_dataset(scorer(), images(N), store, share=(2, 4), **SETTINGS)
+        stored = open_store(store)
+        assert stored.done[8:12].all() and stored.done[24:28].all()
+        for _ in range(600):
+            if stored.done.all():
+                break
+            time.sleep(0.1)
+    assert files(store) == whole

@@ -1,0 +1,129 @@
+"""Sources of many images: arrays, files, folders, sequences; what is bad is told, not raised."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxviz.images import Preprocessing, read_pictures
+from jaxviz.scale.sources import check_source, open_source
+
+
+@pytest.fixture
+def images(rng):
+    return rng.random((5, 8, 6, 3), np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """Pictures of several sizes and modes, in subfolders."""
+    (tmp_path / "b").mkdir()
+    for name, mode, size in [("b/2.png", "RGB", (9, 7)), ("a.png", "L", (20, 20))]:
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).convert(mode).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_array_and_memory_map_give_their_images(images, tmp_path):
+    np.save(tmp_path / "x.npy", images)
+    for source in (images, np.load(tmp_path / "x.npy", mmap_mode="r"), tmp_path / "x.npy"):
+        opened = open_source(source)
+        assert len(opened) == 5
+        np.testing.assert_array_equal(opened[3], images[3])
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_is_mapped_and_not_held_in_memory(images, tmp_path, save):
+    save(tmp_path / "x.npz", x_test=images, y_test=np.arange(5))
+    opened = open_source(tmp_path / "x.npz")
+    assert isinstance(opened.elements, np.memmap)
+    np.testing.assert_array_equal(opened[4], images[4])
+
+
+def test_grey_images_get_a_channel_axis(rng):
+    assert open_source(rng.random((4, 8, 6)))[0].shape == (8, 6, 1)
+    assert open_source([rng.random((8, 6))])[0].shape == (8, 6, 1)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x, 7), lambda x: {"image": x, "id": 1}])
+def test_sized_sequence_gives_its_images(images, wrap):
+    class Records:
+        """What a grain data source is: a length and elements."""
+
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            return wrap(images[index])
+
+    np.testing.assert_array_equal(open_source(Records())[2], images[2])
+
+
+def test_folder_is_read_in_the_order_of_names_as_pictures_are(folder):
+    prep = Preprocessing(scale=255, mean=(10.0,), bgr=True)
+    opened = open_source(folder, image_shape=(6, 5, 3), preprocess=prep)
+    assert opened.names == ("a.png", "b/2.png")
+    wanted = prep(read_pictures([folder / "b" / "2.png"], (6, 5, 3)).values)[0]
+    np.testing.assert_array_equal(opened[1], wanted)
+    assert opened.units == "6×5×3, x in [0, 1]: BGR of x · 255 − 10"
+
+
+def test_bad_images_are_told_apart(folder, images):
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    Image.fromarray(np.zeros((4, 4), np.int32)).save(folder / "d.tif")
+    checked = check_source(open_source(folder, image_shape=(6, 5, 1)))
+    told = [checked.read(i) for i in range(4)]
+    assert [isinstance(image, str) for image in told] == [False, False, True, True]
+    assert "cannot be read" in told[2] and "8 bits" in told[3]
+    images[1, 2, 3, 0] = np.nan
+    mixed = [*images[:2], images[2, :4], "no array", images[4]]
+    checked = check_source(open_source(mixed))
+    assert "finite" in checked.read(1)
+    assert checked.read(2) == "its shape is (4, 6, 3), not (8, 6, 3) as that of the others"
+    assert isinstance(checked.read(3), str)
+    assert checked.read(4).dtype == np.float32
+
+
+def test_digests_tell_sources_apart(images):
+    one = check_source(open_source(images)).digests()
+    images[4, 0, 0, 0] += 1
+    two = check_source(open_source(images)).digests()
+    assert [key for key in one if one[key] != two[key]] == ["4"]
+
+
+def test_first_readable_image_is_found_behind_bad_ones(images):
+    images[[0, 1, 3, 4]] = np.nan
+    assert list(check_source(open_source(images)).samples) == [2]
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (np.zeros((0, 4, 4, 1)), ValueError, "at least one image: it is empty"),
+        (np.zeros((4, 4)), ValueError, r"images \(N, H, W, C\): got shape \(4, 4\)"),
+        (iter([]), TypeError, "have a length and elements: got a list_iterator"),
+        ("missing.npz", ValueError, "there is no file or folder missing.npz"),
+        ("missing", ValueError, "there is no file or folder missing"),
+    ],
+)
+def test_wrong_source_is_refused(source, error, message):
+    with pytest.raises(error, match=message):
+        open_source(source)
+
+
+def test_wrong_files_are_refused(tmp_path):
+    (tmp_path / "x.txt").write_text("text")
+    (tmp_path / "x.npz").write_bytes(b"text")
+    np.savez(tmp_path / "y.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(ValueError, match=r"an \.npy or an \.npz file"):
+        open_source(tmp_path / "x.txt")
+    with pytest.raises(ValueError, match="x.npz cannot be read"):
+        open_source(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="y.npz holds a, b"):
+        open_source(tmp_path / "y.npz")
+    with pytest.raises(ValueError, match="`image_shape` must be given for a folder"):
+        open_source(tmp_path)
+    with pytest.raises(ValueError, match="has none"):
+        open_source(tmp_path, image_shape=(4, 4, 1))
+    with pytest.raises(ValueError, match="not one of 2 can be read"):
+        check_source(open_source(["a", "b"]))
