@@ -15,6 +15,7 @@ from jaxviz.fills import blur
 from jaxviz.occlusion import occlude
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
+from jaxviz.scale.store import connect
 
 SETTINGS = {"patch": 4, "stride": 2, "progress": False}
 
@@ -240,6 +241,14 @@ def test_shares_divide_the_work_and_give_the_same_store(store):
     stored = run(store, share=(2, 3))
     assert stored.done.all()
     np.testing.assert_array_equal(stored[:].scores, run(store.with_name("b.zarr"))[:].scores)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"), [("gs://bucket/a/out", "gcs"), ("s3://bucket/a/out", "s3")]
+)
+def test_addresses_in_the_cloud_pass_through(url, driver):
+    spec = connect(url).spec().to_json()
+    assert (spec["driver"], spec["bucket"], spec["path"]) == (driver, "bucket", "a/out/")
 
 
 def test_store_in_memory_stands_for_those_in_the_cloud(store):
