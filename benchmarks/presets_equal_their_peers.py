@@ -178,14 +178,15 @@ def tf_explain_cases() -> Iterator[Case]:
 def monai_cases() -> Iterator[Case]:
     """All four ways to fill; the last window is moved inside; overlap from none to its default."""
     square, wide = (32, 32, 3), (30, 23, 3)
-    for shape, window, overlap, mode in (
+    calls: list[tuple[tuple[int, int, int], tuple[int, int], float, Any]] = [
         (square, (16, 16), 0.6, "gaussian"),
         (wide, (9, 8), 0.5, "gaussian"),
         (square, (7, 10), 0.25, 0.5),
         (wide, (9, 8), 0.6, "mean_patch"),
         (wide, (8, 8), 0.0, "mean_img"),
         (wide, (30, 8), 0.4, "gaussian"),
-    ):
+    ]
+    for shape, window, overlap, mode in calls:
 
         def theirs(setting: Setting, window=window, overlap=overlap, mode=mode) -> np.ndarray:
             from monai.visualize import OcclusionSensitivity
@@ -215,9 +216,9 @@ def _to_torch(image: np.ndarray) -> Any:
 def compare(case: Case, index: int) -> dict[str, Any]:
     """Run one case both ways."""
     image = np.random.default_rng(index).random(case.shape, np.float32) * np.float32(case.scale)
-    network = networks.make_network(case.shape, ((8,), (16,)), (10,), seed=index)
-    first = network[0]._replace(kernel=network[0].kernel / np.float32(case.scale))
-    network = (first, *network[1:])
+    first, *others = networks.make_network(case.shape, ((8,), (16,)), (10,), seed=index)
+    assert isinstance(first, networks.Conv)
+    network = (first._replace(kernel=first.kernel / np.float32(case.scale)), *others)
     scorer = networks.in_jax(network, softmax=True)
     ours = occlude(scorer, image, **case.preset.occlude)
     target = int(np.argmax(ours.base))

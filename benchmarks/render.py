@@ -31,7 +31,7 @@ def load_results(folder: Path = FOLDER / "results") -> list[Result]:
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows as a Markdown table; columns are the keys, in the order they first come up."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    numeric = {c for c in columns if all(isinstance(r.get(c, 0), int | float) for r in rows)}
+    numeric = {c for c in columns if all(isinstance(r.get(c) or 0, int | float) for r in rows)}
     head = "| " + " | ".join(columns) + " |"
     rule = "|" + "|".join("---:" if c in numeric else "---" for c in columns) + "|"
     body = ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]

@@ -22,42 +22,78 @@ from jaxviz.result import Occlusion
 if TYPE_CHECKING:
     from jaxviz import datasets as datasets
     from jaxviz import plot as plot
-    from jaxviz.keras import load_keras, logits
+    from jaxviz.keras import (
+        KerasFileError,
+        convert_keras,
+        from_keras,
+        inspect_keras,
+        load_keras,
+        load_weights,
+        logits,
+        summary,
+        to_linen_params,
+        verify_keras,
+    )
     from jaxviz.keras_vis import visualize_activation, visualize_cam, visualize_saliency
+    from jaxviz.scale.dataset import occlude_dataset
+    from jaxviz.scale.estimate import estimate
+    from jaxviz.scale.reader import open_store
     from jaxviz.storage import load_occlusion
 
 _LAZY = {
+    "KerasFileError": "jaxviz.keras",
+    "convert_keras": "jaxviz.keras",
     "datasets": "jaxviz.datasets",
+    "estimate": "jaxviz.scale.estimate",
+    "from_keras": "jaxviz.keras",
+    "inspect_keras": "jaxviz.keras",
     "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.storage",
+    "load_weights": "jaxviz.keras",
     "logits": "jaxviz.keras",
+    "occlude_dataset": "jaxviz.scale.dataset",
+    "open_store": "jaxviz.scale.reader",
     "plot": "jaxviz.plot",
+    "summary": "jaxviz.keras",
+    "to_linen_params": "jaxviz.keras",
+    "verify_keras": "jaxviz.keras",
     "visualize_activation": "jaxviz.keras_vis",
     "visualize_cam": "jaxviz.keras_vis",
     "visualize_saliency": "jaxviz.keras_vis",
 }
 
 __all__ = [
+    "KerasFileError",
     "Occlusion",
     "activations",
+    "convert_keras",
     "datasets",
+    "estimate",
     "explain",
     "fills",
+    "from_keras",
     "incremental",
+    "inspect_keras",
     "load_keras",
     "load_occlusion",
+    "load_weights",
     "logits",
     "maximize",
     "objectives",
     "occlude",
+    "occlude_dataset",
     "occlude_segments",
     "occlusion_scores",
+    "open_store",
     "parametrize",
     "plot",
     "presets",
     "regularize",
+    "summary",
     "tag",
+    "to_linen_params",
     "transforms",
+    "verify_keras",
     "visualize_activation",
     "visualize_cam",
     "visualize_saliency",

@@ -1,4 +1,4 @@
-"""The command line: `jaxviz demo | inspect | occlude | maximize | activations`.
+"""The command line: `jaxviz demo | inspect | convert | occlude | maximize | activations | …`.
 
 Every command prints one summary to stdout. Those that write files write all of them or none. What
 can go wrong with the input is told in one sentence on stderr, and the exit status is then 2.
@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from jaxviz._version import __version__
+from jaxviz.scale.arguments import add_bench, add_export, add_status, add_store_options
 
 MODEL = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
 IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those of scikit-learn'
@@ -46,7 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
             return command(args) or 0
-    except (ValueError, TypeError, OSError, ModuleNotFoundError, ArithmeticError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        ModuleNotFoundError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         sentence = " ".join(str(error).split()) or type(error).__name__
         print(f"jaxviz {args.name}: {sentence}", file=sys.stderr)
         return 2
@@ -65,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jaxviz {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_inspect, _add_occlude, _add_maximize, _add_activations):
+    own = (_add_demo, _add_inspect, _add_convert, _add_occlude, _add_maximize, _add_activations)
+    for add in (*own, add_status, add_export, add_bench):
         add(commands)
     return parser
 
@@ -112,6 +121,15 @@ def _add_inspect(commands) -> None:
     _add_model(parser)
 
 
+def _add_convert(commands) -> None:
+    text = "write the Flax parameters of a Keras file"
+    parser = _command(commands, "convert", text, "jaxviz convert bundled mnist.npz", writes=False)
+    _add_model(parser)
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="*.npz, *.safetensors, or a folder for orbax"
+    )
+
+
 def _add_occlude(commands) -> None:
     text = "cover every part of the images in turn, and map how the scores change"
     example = "jaxviz occlude bundled digits --limit 6 --patch 7 --stride 1 --target true"
@@ -126,6 +144,7 @@ def _add_occlude(commands) -> None:
     run = parser.add_argument_group("the run")
     run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")
     run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
+    add_store_options(parser)
 
 
 def _add_patch_options(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxviz import fills, plot, presets
 from jaxviz.activations import activations as layer_outputs
 from jaxviz.images import Pictures, Preprocessing, read_pictures
-from jaxviz.keras import load_keras, logits
+from jaxviz.keras import convert_keras, inspect_keras, load_keras, logits
 from jaxviz.maximize import maximize as maximize_objectives
 from jaxviz.objectives import channel
 from jaxviz.occlusion import occlude as occlude_images
@@ -51,8 +51,6 @@ def _sources(name: str, weights: Path | None) -> Any:
 
 def inspect(args: argparse.Namespace) -> int:
     """Print what a Keras file holds; 1 if it cannot be loaded."""
-    from jaxviz.keras import inspect_keras
-
     report = inspect_keras(_sources(args.model, args.weights))
     if report.layers:
         table(args.model, ["layer", "class"], report.layers)
@@ -60,8 +58,17 @@ def inspect(args: argparse.Namespace) -> int:
     return 0 if report.loadable else 1
 
 
-def occlude(args: argparse.Namespace) -> None:
-    """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images."""
+def convert(args: argparse.Namespace) -> None:
+    """Write the Flax parameters of a Keras file."""
+    say(f"wrote {convert_keras(_sources(args.model, args.weights), args.out)}")
+
+
+def occlude(args: argparse.Namespace) -> int:
+    """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images; or a store."""
+    if args.store:
+        from jaxviz.scale.commands import occlude_store  # which needs the functions below
+
+        return occlude_store(args)
     model = load_model(args.model, args.weights)
     pictures, images = _read(args, model, args.images, args.limit)
     names = read_class_names(args.classes)
@@ -89,6 +96,7 @@ def occlude(args: argparse.Namespace) -> None:
     _print_occlusion(args, pictures, occ.base, classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
+    return 0
 
 
 def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:

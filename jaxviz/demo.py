@@ -212,7 +212,7 @@ def print_summary(folder: Path, summary: dict[str, Any]) -> None:
                 summary["class images"][str(digit["true"])],
             ]
         )
-    columns = ["digit", "predicted", "probability", "covering changes it", "to", "class image's p"]
+    columns = ["digit", "predicted", "p(digit)", "covering changes it", "to", "class image's p"]
     table(f"The bundled network on {summary['data']}", columns, rows)
     seconds = summary["seconds"]
     say(

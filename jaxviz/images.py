@@ -118,7 +118,7 @@ Entry = tuple[str, int | None, Callable[[], np.ndarray]]
 
 
 def picture_entries(source: str | Path) -> list[Entry]:
-    """Return a name, a label or None, and a function that reads it, for each picture of a source."""
+    """Return a name, a label or None, and a function that reads it, for each picture."""
     path = Path(source)
     if str(source) == DIGITS and not path.exists():
         from jaxviz.datasets import load_digits

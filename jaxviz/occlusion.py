@@ -18,8 +18,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz.blocks import Scores, execute
+from jaxviz.checks import (
+    Region,
+    check_batch_size,
+    check_rank,
+    checked_channels,
+    checked_fill,
+    checked_images,
+    positions_in,
+)
 from jaxviz.engines import Dense, choose_engines, make_engine
-from jaxviz.fills import FillLike, check_fill, make_fill, outside_range
+from jaxviz.fills import FillLike, check_fill, make_fill
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import LabelOccluder, PatchOccluder
 from jaxviz.programs import Task
@@ -30,7 +39,6 @@ from jaxviz.scorer import Scorer, SplitScorer, split
 from jaxviz.segments import make_segments
 
 Method = Literal["auto", "dense", "incremental"]
-Region = tuple[int, int, int, int] | np.ndarray
 
 
 def occlusion_scores(
@@ -77,14 +85,14 @@ def occlusion_scores(
     doi:10.1007/978-3-319-10590-1_53.
     """
     image = jnp.asarray(image)
-    _check_rank(image, "image", 3)
+    check_rank(image, "image", 3)
     image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
     size = image.shape[0], image.shape[1]
     grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)
     filled = make_fill(fill)
     check_fill(filled, image[None])
     if batch_size is not None:
-        _check_batch_size(batch_size, "None")
+        check_batch_size(batch_size, "None")
     engine = make_engine("dense" if method == "auto" else method, grid)
     arrays, call, _ = split(f)
     context = (call, arrays, PatchOccluder(filled, grid.patch))
@@ -130,7 +138,8 @@ def occlude(
     Args:
       f: scorer, images (N, H, W, C) -> scores (N, K); a Flax, Keras or Equinox model or a function.
         Its arrays are arguments of the compiled program, see `jaxviz.scorer.split`.
-      images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale.
+      images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale. A signal of
+        length L is an image (1, L, C); volumes are not supported.
       patch: height and width of the patch in pixels; an int means a square.
       stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
       margin: by how many pixels the first patch starts before the image.
@@ -175,12 +184,12 @@ def occlude(
     doi:10.1007/978-3-319-10590-1_53.
     """
     if batch_size != "auto":
-        _check_batch_size(batch_size, '"auto"')
+        check_batch_size(batch_size, '"auto"')
     batch, single = checked_images(images)
     grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
     filled = checked_fill(fill, batch, complement)
     occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, batch), complement)
-    wanted = _positions_in(region, grid)
+    wanted = positions_in(region, grid)
     task = make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
     task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
     config = {
@@ -243,7 +252,7 @@ def occlude_segments(
       [4.0, 4.0]
     """
     if batch_size != "auto":
-        _check_batch_size(batch_size, '"auto"')
+        check_batch_size(batch_size, '"auto"')
     batch, single = checked_images(images)
     segments = make_segments(labels, groups)
     if segments.image_shape != batch.shape[1:3]:
@@ -332,90 +341,3 @@ def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) ->
     if single:
         scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
     return Occlusion(scores, base, grid, single, interrupted, pairs, exact)
-
-
-def _check_batch_size(batch_size: int, default: str) -> None:
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be {default} or a whole number from 1: got {batch_size!r}."
-        )
-
-
-def _check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
-    if images.ndim not in ranks:
-        hint = f"; add a channel axis: {name}[..., None]" if images.ndim == 2 else ""
-        wanted = "(H, W, C)" if ranks == (3,) else "(N, H, W, C) or (H, W, C)"
-        raise ValueError(f"`{name}` must be {wanted}: got an array of shape {images.shape}{hint}.")
-
-
-def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return the images as floats (N, H, W, C), and whether it was a single one."""
-    array = np.asarray(images)
-    _check_rank(array, "images", 3, 4)
-    if array.size == 0:
-        raise ValueError(f"`images` must hold at least one pixel: got shape {array.shape}.")
-    if array.dtype.kind in "biu":
-        array = array.astype(np.float32)
-    elif not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"`images` must be real numbers: got {array.dtype}.")
-    if array.dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
-        array = array.astype(np.float32)
-    finite = np.isfinite(array)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"`images` must be finite: got {array[where]} at index {where}.")
-    return (array[None], True) if array.ndim == 3 else (array, False)
-
-
-def checked_fill(fill: FillLike, images: np.ndarray, complement: bool):
-    """Return the fill; ValueError unless it suits the images, a warning if off their range."""
-    filled = make_fill(fill)
-    check_fill(filled, images)
-    if complement and not filled.whole:
-        raise ValueError(
-            f'`complement` needs a fill for the whole image: "{filled.name}" makes single patches.'
-        )
-    outside = outside_range(filled, images)
-    if outside is not None:
-        warnings.warn(
-            f"`fill` leaves the range of the images: {outside[0]:g} to {outside[1]:g}, against"
-            f" {images.min():g} to {images.max():g}; is it on their scale?",
-            stacklevel=3,
-        )
-    return filled
-
-
-def checked_channels(channels: Sequence[int] | None, images: np.ndarray) -> tuple[int, ...] | None:
-    """Return the channels as a tuple; ValueError unless the images have them."""
-    if channels is None:
-        return None
-    picked, count = tuple(np.atleast_1d(channels).tolist()), images.shape[-1]
-    if not picked or any(channel not in range(count) for channel in picked):
-        raise ValueError(
-            f"`channels` must name some of the channels 0 to {count - 1}: got {picked}."
-        )
-    return tuple(int(channel) for channel in picked)
-
-
-def _positions_in(region: Region | None, grid: Grid) -> np.ndarray:
-    """Return which positions to score, bool (rows, cols)."""
-    if region is None:
-        return np.ones(grid.shape, bool)
-    mask = np.zeros(grid.image_shape, bool)
-    if isinstance(region, tuple) and len(region) == 4:
-        top, left, bottom, right = region
-        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
-    elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:
-        mask = np.asarray(region)
-    else:
-        raise ValueError(
-            "`region` must be a box (top, left, bottom, right) or a bool mask of the image's shape"
-            f" {grid.image_shape}: got {type(region).__name__} of shape {np.shape(region)}."
-        )
-    inside = np.zeros(grid.shape, bool)
-    for i, j in np.ndindex(grid.shape):
-        r0, c0, r1, c1 = grid.cells[i, j]
-        inside[i, j] = mask[r0:r1, c0:c1].any()
-    if not inside.any():
-        raise ValueError("`region` must meet the image: no position lies in it.")
-    return inside

@@ -26,7 +26,7 @@ ACCELERATOR_BATCH = 256
 # XLA's convolutions on a CPU run fastest at some small batch; a long run tries a few.
 CPU_BATCH = 16
 TRIED_CPU_BATCHES = (8, 16, 32)
-ROWS_WORTH_TRYING = 24 * max(TRIED_CPU_BATCHES)
+ROWS_WORTH_TRYING = 16 * max(TRIED_CPU_BATCHES)
 KEPT_TASKS = 32
 
 
@@ -155,8 +155,8 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     Args:
       task: what to score.
       batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-        most 256 on an accelerator and 16 on a CPU. A long run tries all engines once, on a CPU with
-        8, 16 and 32 images, and keeps the fastest.
+        most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all engines
+        are tried once, on a CPU with 8, 16 and 32 images, and the fastest is kept.
 
     Returns:
       The program.
@@ -208,7 +208,7 @@ def _chosen(task: Task, batch_size: int | str) -> Program:
     if task.engines in known.fastest:
         engine, block = known.fastest[task.engines]
         return fit(task, engine, prod(block))
-    if task.total_rows < ROWS_WORTH_TRYING:
+    if task.rows < ROWS_WORTH_TRYING:
         return fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
     batches = TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,)
     tried = [fit(task, engine, batch) for engine in task.engines for batch in batches]

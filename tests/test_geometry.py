@@ -8,8 +8,6 @@ from oracles import slow_bilinear, slow_spread, slow_starts
 
 from jaxviz.geometry import Grid, make_grid, pair
 
-SIZES = st.integers(1, 12)
-
 
 @st.composite
 def grids(draw, *, max_size=12):

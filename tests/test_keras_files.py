@@ -128,7 +128,7 @@ def test_theano_kernels_decide_the_accuracy(data_folder, kernels, expected):
 
 def test_kernels_must_be_named():
     with pytest.raises(ValueError, match='`kernels` must be "auto", "rotated" or "as stored"'):
-        load_keras(sequential(), kernels="upside down")
+        load_keras(sequential(layer("ReLU", "r", batch_input_shape=[None, 2])), kernels="odd")
 
 
 @pytest.mark.parametrize("folder", ["mlcommons__tiny", "Moonflower2022__MNIST-models"])

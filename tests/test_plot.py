@@ -175,9 +175,9 @@ def test_nan_is_drawn_grey_and_named():
     values[0, 0] = np.nan
     figure = plot.heatmap(values, limits=(0, 2), label="drop")
     grey = np.array([round(255 * v) for v in to_rgb("#bdbdbd")])
-    assert (pixels(figure) == grey).all(-1).any()
+    assert (pixels(figure) == grey).all(-1).mean() > 0.02
     assert "drop\ngrey: no value" in texts(figure)
-    assert (pixels(plot.heatmap(values * np.nan)) == grey).all(-1).any()
+    assert (pixels(plot.heatmap(values * np.nan)) == grey).all(-1).mean() > 0.4
 
 
 def test_bytes_and_floats_draw_the_same_image(rng):

@@ -202,7 +202,11 @@ class Planner:
         if share == 1:
             known = [self.reaches[x] for x in eqn.operands if self.changes(x)]
             follows_dense = any(not any(reaches) for reaches in known)
-            return None, whole, "behind a dense one" if follows_dense else "reads the windows' axes whole"
+            return (
+                None,
+                whole,
+                "behind a dense one" if follows_dense else "reads the windows' axes whole",
+            )
         if share > self.dense_above:
             return None, whole, f"window of {share:.0%}"
         return access, reaches, ""

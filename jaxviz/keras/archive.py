@@ -16,7 +16,7 @@ from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.hdf5 import Group, Hdf5File
 from jaxviz.keras.hdf5_bytes import SIGNATURE
 
-MAX_JSON = 64 << 20
+MAX_JSON = 16 << 20
 MAX_ENTRIES = 10_000
 # Trained weights hardly compress; an entry that grows more than this is a bomb.
 MAX_INFLATION, FREE_BYTES = 20, 64 << 20
@@ -116,6 +116,8 @@ def _read_hdf5(data: bytes) -> Archive:
 
 
 def _read_zip(data: bytes) -> Archive:
+    if data.count(b"PK\x01\x02") > MAX_ENTRIES:
+        raise KerasFileError(f"The zip archive has more than {MAX_ENTRIES} entries.")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = _check_entries(archive)
@@ -141,10 +143,6 @@ def _read_zip(data: bytes) -> Archive:
 
 def _check_entries(archive: zipfile.ZipFile) -> set[str]:
     entries = archive.infolist()
-    if len(entries) > MAX_ENTRIES:
-        raise KerasFileError(
-            f"The zip archive has {len(entries)} entries; {MAX_ENTRIES} is the limit."
-        )
     names = [entry.filename for entry in entries]
     for entry in entries:
         parts = entry.filename.replace("\\", "/").split("/")

@@ -25,7 +25,7 @@ from jaxviz.keras.nodes import (
 from jaxviz.keras.operators_tf import translate_function, translate_node
 
 MAX_LAYERS = 20_000
-MAX_CALLS = 100_000
+MAX_CALLS = 10_000
 MODELS = ("Functional", "Model", "Sequential")
 
 

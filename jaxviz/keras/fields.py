@@ -64,7 +64,7 @@ class Fields:
             value = value.get("config", {}).get("value")
         if isinstance(value, Mapping) and value.get("type") == "ndarray":
             value = value.get("value")
-        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e38:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e38:
             raise self.wrong(name, "a finite number")
         return float(value)
 

@@ -86,7 +86,9 @@ class Cursor:
     def expect(self, magic: bytes) -> None:
         """Check a record's signature."""
         if self.take(len(magic)) != magic:
-            raise KerasFileError(f"The HDF5 file is damaged: no {magic.decode()} where one belongs.")
+            raise KerasFileError(
+                f"The HDF5 file is damaged: no {magic.decode()} where one belongs."
+            )
 
 
 def text(raw: bytes) -> str:

@@ -16,6 +16,7 @@ from jaxviz.keras.config import Model, parse_model
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.legacy import adapt_to_era, is_older, rotates_kernels
 from jaxviz.keras.model import KerasModel
+from jaxviz.keras.refuse import refuse_foreign_objects
 from jaxviz.keras.weights import Era, Slot, assign, is_by_class, to_modern
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
@@ -160,6 +161,7 @@ def read_architecture(
     architecture: Archive, weights: Archive, input_shape: tuple | None = None
 ) -> Model:
     """The architecture, with what the age of the weights means for its layers."""
+    refuse_foreign_objects(architecture.config)
     model = parse_model(architecture.config or {}, input_shape)
     named = weights.weights is not None and not is_by_class(weights.weights)
     adapt_to_era(model, weights.keras_version if named else architecture.keras_version or "3")

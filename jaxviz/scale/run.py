@@ -16,11 +16,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz.checks import checked_channels, checked_fill
 from jaxviz.engines import Engine, Incremental, choose_engines, operations
 from jaxviz.fills import Fill, FillLike
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import PatchOccluder
-from jaxviz.occlusion import Method, checked_channels, checked_fill, make_task
+from jaxviz.occlusion import Method, make_task
 from jaxviz.programs import Program, Task, choose, fit
 from jaxviz.scale.identity import Identity, fingerprint, versions
 from jaxviz.scale.sources import Images

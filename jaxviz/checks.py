@@ -1,0 +1,105 @@
+"""What `occlude` and its kin demand of their arguments: each check returns it, made plain.
+
+Every error names the argument, the rule, and what was got.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxviz.fills import Fill, FillLike, check_fill, make_fill, outside_range
+from jaxviz.geometry import Grid
+
+Region = tuple[int, int, int, int] | np.ndarray
+
+
+def check_batch_size(batch_size: int, default: str) -> None:
+    """Raise ValueError unless it is a whole number from 1; `default` is what else is allowed."""
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be {default} or a whole number from 1: got {batch_size!r}."
+        )
+
+
+def check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
+    """Raise ValueError unless the array has one of the ranks."""
+    if images.ndim not in ranks:
+        hint = f"; add a channel axis: {name}[..., None]" if images.ndim == 2 else ""
+        wanted = "(H, W, C)" if ranks == (3,) else "(N, H, W, C) or (H, W, C)"
+        raise ValueError(f"`{name}` must be {wanted}: got an array of shape {images.shape}{hint}.")
+
+
+def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return the images as floats (N, H, W, C), and whether it was a single one."""
+    array = np.asarray(images)
+    check_rank(array, "images", 3, 4)
+    if array.size == 0:
+        raise ValueError(f"`images` must hold at least one pixel: got shape {array.shape}.")
+    if array.dtype.kind in "biu":
+        array = array.astype(np.float32)
+    elif not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"`images` must be real numbers: got {array.dtype}.")
+    if array.dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
+        array = array.astype(np.float32)
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"`images` must be finite: got {array[where]} at index {where}.")
+    return (array[None], True) if array.ndim == 3 else (array, False)
+
+
+def checked_fill(fill: FillLike, images: np.ndarray, complement: bool) -> Fill:
+    """Return the fill; ValueError unless it suits the images, a warning if off their range."""
+    filled = make_fill(fill)
+    check_fill(filled, images)
+    if complement and not filled.whole:
+        raise ValueError(
+            f'`complement` needs a fill for the whole image: "{filled.name}" makes single patches.'
+        )
+    outside = outside_range(filled, images)
+    if outside is not None:
+        warnings.warn(
+            f"`fill` leaves the range of the images: {outside[0]:g} to {outside[1]:g}, against"
+            f" {images.min():g} to {images.max():g}; is it on their scale?",
+            stacklevel=3,
+        )
+    return filled
+
+
+def checked_channels(channels: Sequence[int] | None, images: np.ndarray) -> tuple[int, ...] | None:
+    """Return the channels as a tuple; ValueError unless the images have them."""
+    if channels is None:
+        return None
+    picked, count = tuple(np.atleast_1d(channels).tolist()), images.shape[-1]
+    if not picked or any(channel not in range(count) for channel in picked):
+        raise ValueError(
+            f"`channels` must name some of the channels 0 to {count - 1}: got {picked}."
+        )
+    return tuple(int(channel) for channel in picked)
+
+
+def positions_in(region: Region | None, grid: Grid) -> np.ndarray:
+    """Return which positions to score, bool (rows, cols)."""
+    if region is None:
+        return np.ones(grid.shape, bool)
+    mask = np.zeros(grid.image_shape, bool)
+    if isinstance(region, tuple) and len(region) == 4:
+        top, left, bottom, right = region
+        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+    elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:
+        mask = np.asarray(region)
+    else:
+        raise ValueError(
+            "`region` must be a box (top, left, bottom, right) or a bool mask of the image's shape"
+            f" {grid.image_shape}: got {type(region).__name__} of shape {np.shape(region)}."
+        )
+    inside = np.zeros(grid.shape, bool)
+    for i, j in np.ndindex(grid.shape):
+        r0, c0, r1, c1 = grid.cells[i, j]
+        inside[i, j] = mask[r0:r1, c0:c1].any()
+    if not inside.any():
+        raise ValueError("`region` must meet the image: no position lies in it.")
+    return inside

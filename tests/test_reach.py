@@ -1,0 +1,132 @@
+"""Reach algebra against brute-force dependence: sets of pixels, one axis."""
+
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from jaxviz.incremental.reach import POINT, Positions, Reach, Stencil, join_all
+
+STENCILS = st.builds(
+    lambda extent, stride, low: Stencil(extent, stride, low),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(-2, 4),
+)
+
+
+def slow_dependence(inputs, stencil, high):
+    """For each output of a stencil padded by (low, high): the set of pixels its inputs depend on."""
+    count = (len(inputs) + stencil.low + high - stencil.extent) // stencil.stride + 1
+    outputs = []
+    for o in range(count):
+        first = o * stencil.stride - stencil.low
+        taps = range(first, first + stencil.extent)
+        outputs.append(set().union(*(inputs[i] for i in taps if 0 <= i < len(inputs))))
+    return outputs
+
+
+def chain(dim, layers):
+    """Dependence and reach behind several stencils."""
+    pixels, reach = [{i} for i in range(dim)], Reach(0)
+    for stencil, high in layers:
+        assume(dim + stencil.low + high >= stencil.extent)
+        pixels, reach = slow_dependence(pixels, stencil, high), reach.through(stencil)
+        dim = len(pixels)
+        assume(dim >= 1)
+    return pixels, reach
+
+
+LAYERS = st.lists(st.tuples(STENCILS, st.integers(-2, 4)), max_size=4)
+
+
+@given(st.integers(4, 30), LAYERS)
+def test_reach_holds_every_pixel_an_output_depends_on(dim, layers):
+    pixels, reach = chain(dim, layers)
+    for o, seen in enumerate(pixels):
+        inside = range(o * reach.stride - reach.left, o * reach.stride + reach.right + 1)
+        assert seen <= set(inside)
+
+
+@given(st.integers(8, 30), st.lists(st.tuples(STENCILS, st.integers(0, 2)), max_size=3))
+def test_reach_is_tight_without_gaps_and_away_from_the_border(dim, layers):
+    assume(all(stencil.extent >= stencil.stride for stencil, _ in layers))
+    assume(all(0 <= stencil.low < stencil.extent for stencil, _ in layers))
+    pixels, reach = chain(dim, layers)
+    for o, seen in enumerate(pixels):
+        first, last = o * reach.stride - reach.left, o * reach.stride + reach.right
+        if first >= 0 and last < dim:
+            assert {first, last} <= seen
+
+
+GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(-5, 5))
+
+
+@given(st.integers(4, 30), LAYERS, GRIDS)
+def test_window_holds_every_changed_output_for_every_start(dim, layers, grid):
+    patch, step, offset = grid
+    pixels, reach = chain(dim, layers)
+    positions = Positions.on_grid(dim, patch, step, offset)
+    window = positions.window(reach, len(pixels))
+    assert 1 <= window.size <= len(pixels)
+    for start, first in zip(positions.starts, window.first, strict=True):
+        changed = [o for o, seen in enumerate(pixels) if seen & set(range(start, start + patch))]
+        assert 0 <= first <= len(pixels) - window.size
+        assert set(changed) <= set(range(first, first + window.size))
+
+
+@given(st.integers(4, 30), LAYERS, GRIDS)
+def test_window_is_no_larger_than_the_largest_change_plus_gaps(dim, layers, grid):
+    patch, step, offset = grid
+    assume(all(s.extent >= s.stride and 0 <= s.low < s.extent and h == s.extent - 1 - s.low for s, h in layers))
+    pixels, reach = chain(dim, layers)
+    positions = Positions.on_grid(dim, patch, step, offset)
+    spread = 0
+    for start in positions.starts:
+        changed = [o for o, seen in enumerate(pixels) if seen & set(range(start, start + patch))]
+        spread = max(spread, changed[-1] - changed[0] + 1 if changed else 0)
+    assert positions.window(reach, len(pixels)).size == max(1, spread)
+
+
+@given(st.integers(1, 30), GRIDS)
+def test_grid_holds_every_start_that_touches_the_image(dim, grid):
+    patch, step, offset = grid
+    positions = Positions.on_grid(dim, patch, step, offset)
+    touching = [s for s in range(-patch + 1, dim) if (s - offset) % step == 0]
+    assert set(touching) <= set(positions.starts)
+    assert positions.starts[0] <= -patch and positions.starts[-1] >= dim
+    assert all((positions.starts - offset) % step == 0) and positions.step == step
+
+
+@given(st.integers(1, 30), GRIDS, st.integers(-100, 100))
+def test_place_is_the_index_of_a_start(dim, grid, start):
+    patch, step, offset = grid
+    positions = Positions.on_grid(dim, patch, step, offset)
+    found = positions.starts[positions.place(np.int64(start))]
+    assert positions.knows(start) == ((start - offset) % step == 0)
+    if positions.knows(start) and -patch < start < dim:
+        assert found == start
+
+
+@given(STENCILS, STENCILS, STENCILS)
+def test_composition_is_associative(a, b, c):
+    both = Stencil(
+        a.extent + (b.extent - 1) * a.stride, a.stride * b.stride, a.low + b.low * a.stride
+    )
+    assert Reach(0).through(a).through(b).through(c) == Reach(0).through(both).through(c)
+
+
+@given(STENCILS, STENCILS)
+def test_join_is_the_larger_of_both(a, b):
+    left, right = Reach(0).through(a), Reach(0).through(b)
+    joined = join_all([left, right])
+    assert (joined is None) == (a.stride != b.stride)
+    if joined is not None:
+        assert joined.left == max(left.left, right.left)
+        assert joined.right == max(left.right, right.right)
+
+
+def test_what_does_not_align_joins_to_nothing():
+    assert join_all([Reach(0), Reach(1)]) is None
+    assert join_all([Reach(0), None]) is None
+    assert join_all([None, Reach(0)]) is None
+    assert Reach(0).through(POINT) == Reach(0)
