@@ -75,6 +75,7 @@ def test_killed_process_loses_its_chunk_and_the_next_run_shares_what_is_left(tmp
     assert files(store) == whole
 
 
+@pytest.mark.slow
 def test_killed_process_is_restarted_alone_while_the_others_go_on(tmp_path, whole):
     store = tmp_path / "out.zarr"
     with cluster(store, 4, dying=2, delay=0.05) as processes:
