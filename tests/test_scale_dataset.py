@@ -15,6 +15,7 @@ from jaxviz.fills import blur
 from jaxviz.occlusion import occlude
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
+from jaxviz.scale.store import connect
 
 SETTINGS = {"patch": 4, "stride": 2, "progress": False}
 
@@ -242,6 +243,14 @@ def test_shares_divide_the_work_and_give_the_same_store(store):
     np.testing.assert_array_equal(stored[:].scores, run(store.with_name("b.zarr"))[:].scores)
 
 
+@pytest.mark.parametrize(
+    ("url", "driver"), [("gs://bucket/a/out", "gcs"), ("s3://bucket/a/out", "s3")]
+)
+def test_addresses_in_the_cloud_pass_through(url, driver):
+    spec = connect(url).spec().to_json()
+    assert (spec["driver"], spec["bucket"], spec["path"]) == (driver, "bucket", "a/out/")
+
+
 def test_store_in_memory_stands_for_those_in_the_cloud(store):
     stored = run("memory://bucket/out.zarr")
     np.testing.assert_array_equal(stored[:].scores, run(store)[:].scores)
@@ -258,7 +267,8 @@ def test_progress_and_log_tell_how_far_the_run_is(store, tmp_path, capsys):
     assert [line["event"] for line in lines] == ["start", "chunk", "chunk", "chunk", "end"]
     assert {"images_per_second", "windows_per_second", "seconds_left", "errors"} <= set(lines[1])
     run(store.with_name("bar.zarr"), progress=True)
-    assert "10/10" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "10/10" in told and "windows/s, 0:00 left" in told
 
 
 def test_log_tells_why_a_run_stopped(store, tmp_path):
