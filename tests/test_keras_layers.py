@@ -1,18 +1,13 @@
 """Every layer against Keras: today's, through files and memory, and Keras 2's stored outputs."""
 
-import json
 
 import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from jaxviz.keras import KerasFileError, from_keras, load_keras
-from jaxviz.keras.archive import archive_from_config
-from jaxviz.keras.build import Options
-from jaxviz.keras.load import from_arrays
+from jaxviz.keras import load_keras
 
 FIRST = {"data_format": "channels_first"}
 

@@ -168,7 +168,9 @@ def test_a_layer_computes_what_keras_2_computed(name, outputs):
         pytest.skip("JAXVIZ_DATA does not name the folder of test data")
     expected = array(KNOWN[name]["expected"])
     assert all(y.shape == expected.shape for y in outputs[name])
-    assert min(np.abs(y - expected).max() for y in outputs[name]) < 2e-5 * max(1, np.abs(expected).max())
+    assert min(np.abs(y - expected).max() for y in outputs[name]) < 2e-5 * max(
+        1, np.abs(expected).max()
+    )
 
 
 def test_recurrent_cases_are_refused():

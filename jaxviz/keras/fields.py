@@ -1,4 +1,5 @@
-"""Checked access to a layer's configuration: what is read is validated, what is left unread is refused."""
+"""Checked access to a layer's configuration: what is read is validated, what is left unread is
+refused."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

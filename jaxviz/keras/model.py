@@ -1,8 +1,7 @@
 """`KerasModel`: an architecture and its layers as one Flax module, evaluated call by call.
 
-The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so that it
-can be passed to `jax.jit`, and two loads of one file share a compiled program.
-"""
+The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so
+that it can be passed to `jax.jit`, and two loads of one file share a compiled program."""
 
 import difflib
 import keyword
@@ -79,14 +78,14 @@ class Graph:
 class KerasModel(nnx.Module):
     """A Keras model as a Flax module: `model(images)` gives what Keras's `predict` gives.
 
-    Each layer is an attribute under its Keras name (characters that Python does not allow become "_").
+    Each layer is an attribute under its Keras name (characters that Python does not allow become
+    "_").
 
     Example:
-        >>> from jaxviz.keras import load_keras
-        >>> model = load_keras({"class_name": "Sequential", "config": [
-        ...     {"class_name": "Flatten", "config": {"name": "flat", "batch_input_shape": [None, 2, 3]}}]})
-        >>> model.layer_names, model.input_shape, model.output_shape
-        (['flat'], (2, 3), (6,))
+        >>> from jaxviz.keras import load_keras >>> model = load_keras({"class_name": "Sequential",
+        "config": [ ...     {"class_name": "Flatten", "config": {"name": "flat",
+        "batch_input_shape": [None, 2, 3]}}]}) >>> model.layer_names, model.input_shape,
+        model.output_shape (['flat'], (2, 3), (6,))
     """
 
     def __init__(self, graph: Graph, layers: Mapping[str, Any]):
@@ -125,11 +124,10 @@ class KerasModel(nnx.Module):
             ValueError: There is no such layer.
 
         Example:
-            >>> from jaxviz.keras import load_keras
-            >>> model = load_keras({"class_name": "Sequential", "config": [
-            ...     {"class_name": "ReLU", "config": {"name": "relu", "batch_input_shape": [None, 2]}}]})
-            >>> model.layer(-1)
-            Relu(slope=0.0, ceiling=None, threshold=0.0)
+            >>> from jaxviz.keras import load_keras >>> model = load_keras({"class_name":
+            "Sequential", "config": [ ...     {"class_name": "ReLU", "config": {"name": "relu",
+            "batch_input_shape": [None, 2]}}]}) >>> model.layer(-1) Relu(slope=0.0, ceiling=None,
+            threshold=0.0)
         """
         node: Any = self
         for part in self._resolve(name):
@@ -140,7 +138,8 @@ class KerasModel(nnx.Module):
         """Evaluate the model.
 
         Args:
-            images: (N, *input_shape), any real dtype; a list or a dictionary when there are several inputs.
+            images: (N, *input_shape), any real dtype; a list or a dictionary when there are several
+                inputs.
             rngs: Random streams, needed only in training mode and with dropout.
 
         Returns:
@@ -160,7 +159,8 @@ class KerasModel(nnx.Module):
             layers: Names or indices of layers ("model/layer" inside a nested model); None for all.
 
         Returns:
-            Layer name to (N, *shape). The second call of a shared layer is under "name:1", and so on.
+            Layer name to (N, *shape). The second call of a shared layer is under "name:1", and so
+            on.
 
         Raises:
             ValueError: There is no such layer.
