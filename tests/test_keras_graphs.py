@@ -1,4 +1,4 @@
-"""Architectures: shared layers, nested models, several inputs and outputs, operations, old files."""
+"""Architectures: shared layers, nested models, several inputs and outputs, operations."""
 
 import json
 
@@ -32,7 +32,7 @@ def built(build):
 
 
 def branchy() -> "keras.Model":
-    """A shared layer, a nested Sequential with batch norm, a nested model used twice, two inputs."""
+    """A shared layer, a nested Sequential with batch norm, a nested model used twice."""
     keras.utils.set_random_seed(1)
     image, number = keras.Input((6, 6, 2), name="image"), keras.Input((3,), name="number")
     shared = layers.Conv2D(2, 3, padding="same", name="shared")
@@ -138,7 +138,9 @@ def test_operations_equal_keras(tmp_path, rng):
     model = built(operations)
     built(lambda: model.save(tmp_path / "model.keras"))
     images = rng.normal(size=(3, 4, 6, 4)).astype(np.float32)
-    for y, z in zip(load_keras(tmp_path / "model.keras")(images), keras_output(model, images)):
+    for y, z in zip(
+        load_keras(tmp_path / "model.keras")(images), keras_output(model, images), strict=True
+    ):
         np.testing.assert_allclose(y, z, atol=1e-5)
 
 
@@ -302,7 +304,7 @@ def test_a_supplied_layer_gets_its_weights(tmp_path, rng):
 
         def convert(config, weights):
             return jax.tree_util.Partial(
-                lambda offset, x: x + offset[None], jnp.asarray(weights[0])
+                lambda offset, inputs: inputs + offset[None], jnp.asarray(weights[0])
             )
 
         ours = load_keras(tmp_path / f"model.{suffix}", custom_layers={"Shift": convert})

@@ -1,6 +1,5 @@
 """Every layer against Keras: today's, through files and memory, and Keras 2's stored outputs."""
 
-
 import jax
 import keras
 import numpy as np
@@ -21,7 +20,9 @@ def keras_numerics():
 
 def randomised(model: "keras.Model", rng: np.random.Generator) -> "keras.Model":
     """Weights of ordinary size, positive variances included, so that no error can hide."""
-    model.set_weights([_like(w, v.path, rng) for w, v in zip(model.get_weights(), model.weights)])
+    model.set_weights(
+        [_like(w, v.path, rng) for w, v in zip(model.get_weights(), model.weights, strict=True)]
+    )
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):
             layer.finalize_state()

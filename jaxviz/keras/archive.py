@@ -123,8 +123,8 @@ def _read_zip(data: bytes) -> Archive:
             names = _check_entries(archive)
             if "config.json" not in names or "model.weights.h5" not in names:
                 raise KerasFileError(
-                    "The zip archive is not a Keras model: it needs config.json and model.weights.h5, "
-                    f"and holds {', '.join(sorted(names)[:5]) or 'nothing'}."
+                    "The zip archive is not a Keras model: it needs config.json and "
+                    f"model.weights.h5, and holds {', '.join(sorted(names)[:5]) or 'nothing'}."
                 )
             config = parse_json(_extract(archive, "config.json", len(data)))
             metadata = {}
@@ -162,7 +162,8 @@ def _extract(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
     limit = FREE_BYTES + MAX_INFLATION * min(entry.compress_size, size)
     if entry.file_size > limit:
         raise KerasFileError(
-            f"{name} would grow from {entry.compress_size} to {entry.file_size} bytes: it is a zip bomb."
+            f"{name} would grow from {entry.compress_size} to {entry.file_size} bytes: "
+            "it is a zip bomb."
         )
     with archive.open(entry) as stream:
         data = stream.read(entry.file_size + 1)

@@ -49,8 +49,9 @@ class Graph:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        same = isinstance(other, Graph) and self._hash == other._hash
-        return same and self._key() == other._key()
+        if not isinstance(other, Graph) or self._hash != other._hash:
+            return False
+        return self._key() == other._key()
 
     @cached_property
     def attributes(self) -> dict[str, str]:
@@ -169,7 +170,7 @@ class KerasModel(nnx.Module):
             layers = self.layer_names
         if isinstance(layers, str | int):
             layers = [layers]
-        paths = [self._resolve(layer) for layer in layers]
+        paths: list[Sequence[str]] = [self._resolve(layer) for layer in layers]
         tapped: dict[str, dict[str, jax.Array]] = {p[0]: {} for p in paths if len(p) > 1}
         for path in paths:
             if len(path) > 1:
@@ -279,8 +280,8 @@ def _as_input(entry: Input, x: Any) -> jax.Array:
         if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise ValueError(
-                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs a "
-                "leading axis of 1."
+                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs "
+                "a leading axis of 1."
             )
     if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
         return cast(x, jnp.dtype("int32"))
