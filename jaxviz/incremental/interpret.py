@@ -23,7 +23,7 @@ from jaxviz.incremental.window import Cursor, Read, Saved, read
 
 
 class Base(NamedTuple):
-    """The clean image's scores, the arrays that updates read, and the scorer's own inputs."""
+    """The clean image's scores, what updates read of it, and the inputs of the scorer."""
 
     scores: Any
     saved: tuple[Any, ...]
@@ -85,7 +85,8 @@ def _update(body: Body, base: Base, patch: jax.Array, start: jax.Array) -> Any:
         window = known.get(plan.operand) if isinstance(plan.operand, int) else None
         return read(plan, window, base.saved, cursor)
 
-    known = {body.program.image: read(body.paste, patch, base.saved, cursor)}
+    known = dict(zip(body.program.arrays, base.arrays, strict=True))
+    known[body.program.image] = read(body.paste, patch, base.saved, cursor)
     for step in body.steps:
         args = [fetch(plan) for plan in step.reads]
         results = lower.bind(step.equation.primitive, step.params, args)

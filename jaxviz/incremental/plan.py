@@ -18,7 +18,7 @@ from jaxviz.incremental.cost import flops, seconds
 from jaxviz.incremental.program import Equation, Operand, Program, Traced, trace
 from jaxviz.incremental.reach import Positions, Reach, Span, join_all
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
-from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read
+from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
 
 SHARES = (0.5, 0.7, 0.85, 1.0)
 
@@ -130,6 +130,8 @@ class Planner:
     def read(self, operand: Operand, ask: Ask) -> Read:
         """Plan to read a region of an operand."""
         shape, window, uniform = self.shape(operand), None, frozenset()
+        if operand in self.program.arrays and not any(ask.spans):
+            return read_whole(operand, shape)
         if isinstance(operand, int):
             uniform = self.uniform.get(operand, uniform)
             if operand in self.reaches:
@@ -138,11 +140,8 @@ class Planner:
 
     def paste(self) -> Read:
         """Plan to read the image's window, with the patch, which may overhang, pasted over it."""
-        image, held = (
-            self.program.image,
-            [Span(a, at.starts, at.patch) for a, at in enumerate(self.positions)],
-        )
-        shape = self.shape(image)
+        image, shape = self.program.image, self.shape(self.program.image)
+        held = [Span(axis, at.starts, at.patch) for axis, at in enumerate(self.positions)]
         ask = Ask(self.spans(self.reaches[image], shape))
         return plan_read(image, shape, (*held, None), ask, self.table, self.slots)
 
