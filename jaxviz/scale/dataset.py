@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -244,7 +245,7 @@ def _compute(
             write(chunk.number, Results(scores, base, picked, chunk.errors))
             done, errors = done + len(values), errors + sum(map(bool, chunk.errors))
             seconds = time.perf_counter() - began
-            tell(Report(done, total, done * run.grid.size, errors, seconds, waits))
+            tell(Report(done, total, done * run.grid.size, errors, seconds, replace(waits)))
     if errors:
         warnings.warn(
             f"{errors} of {total} images are bad: the `errors` of the store tell which, and why.",
