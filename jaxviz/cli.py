@@ -60,7 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"jaxviz {args.name}: interrupted; nothing was written.", file=sys.stderr)
+        _wait_for_devices()
         return 130
+
+
+def _wait_for_devices() -> None:
+    """Let what was launched end: an interpreter that exits under a running program crashes."""
+    import jax
+
+    for array in jax.live_arrays():
+        array.block_until_ready()
 
 
 def _show_warning(name: str, message: Warning | str, *_: object) -> None:

@@ -96,7 +96,7 @@ def occlude(args: argparse.Namespace) -> int:
     _print_occlusion(args, pictures, occ.base, classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
-    return 0
+    return 130 if occ.partial else 0
 
 
 def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:

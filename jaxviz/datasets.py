@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,15 @@ def load_mnist(
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             images = np.concatenate([arrays[f"x_{part}"] for part in parts[split]])
             labels = np.concatenate([arrays[f"y_{part}"] for part in parts[split]])
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         message = f"`path` must hold x_train, y_train, x_test and y_test: {file} does not."
         raise ValueError(message) from error
     return images.astype(np.float32)[..., None] / 255, labels.astype(np.int64)

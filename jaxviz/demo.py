@@ -49,11 +49,11 @@ def demo(args: argparse.Namespace) -> None:
         images, labels = read_digits(args.data)
         with stage(f"classifying {len(images)} digits"):
             accuracy = float(np.mean(predict(model, images).argmax(-1) == labels))
-        first = [int(np.flatnonzero(labels == digit)[0]) for digit in range(10)]
+        first = np.unique(labels, return_index=True)[1]
         images, labels = images[first], labels[first]
         occ = draw_occlusion(folder, model, images, labels, seconds)
         perceived = draw_classes(folder, model, args.seed, seconds)
-        draw_activations(folder, model, images[5], seconds)
+        draw_activations(folder, model, images[len(images) // 2], seconds)
         summary = summarise(args, model, occ, labels, perceived)
         seconds["total"] = time.perf_counter() - start
         summary |= {"accuracy": accuracy, "seconds": {k: round(v, 3) for k, v in seconds.items()}}

@@ -175,7 +175,7 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
     dense, window = operations(incremental, task.scorer.call, arrays, image)
     if dense < LEAST_SPEED_UP * window:
         return (Dense(),)
-    saved = task.rows * len(task.images) * (dense - window)
+    saved = task.rows * (dense - window)  # of one image: how many there are changes nothing
     pays = saved > WORTH_COMPILING.get(platform, WORTH_COMPILING_ELSEWHERE)
     return (incremental, Dense()) if pays else (Dense(),)
 

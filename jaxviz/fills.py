@@ -114,8 +114,9 @@ def image_mean(*, per_channel: bool = True) -> Fill:
         The fill.
 
     Example:
-        >>> image_mean(per_channel=False).background(jnp.arange(4.0).reshape(1, 2, 2))[0,
-        0].tolist() [1.5, 1.5]
+        >>> image = jnp.arange(4.0).reshape(1, 2, 2)
+        >>> image_mean(per_channel=False).background(image)[0, 0].tolist()
+        [1.5, 1.5]
     """
     axes = (0, 1) if per_channel else (0, 1, 2)
     return Fill(Partial(_ImageMean(axes)), Partial(_other), "image mean")

@@ -10,6 +10,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil, inf, prod
 from typing import Any, NamedTuple
 
@@ -203,7 +204,7 @@ def _tells_of_memory(error: Exception) -> bool:
 def _chosen(task: Task, batch_size: int | str) -> Program:
     known, preferred = _known(task), task.engines[0]
     if batch_size != "auto":
-        return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
+        return _compile(task, preferred, _cut(task, int(batch_size)))
     on_cpu = task.device.platform == "cpu"
     if task.engines in known.fastest:
         engine, block = known.fastest[task.engines]
@@ -301,13 +302,19 @@ def _check_rows(task: Task, program: Program) -> None:
         np.asarray(program.evaluate(*task.arguments, (*states[:-1], others[-1]), positions, rows))
         for rows in (np.ones_like(clean), np.arange(len(clean)) == 0)
     )
-    alone, among = alone[0, 0], among[0, 0]
-    size = np.max(np.abs(alone), where=np.isfinite(alone), initial=0)
-    if not np.allclose(alone, among, rtol=1e-2, atol=1e-3 * size, equal_nan=True):
+    first, last, among = alone[0, 0], alone[0, -1], among[0, 0]
+    size = np.max(np.abs(first), where=np.isfinite(first), initial=0)
+    near = partial(np.allclose, first, rtol=1e-2, atol=1e-3 * size, equal_nan=True)
+    if not near(last):
+        raise ValueError(
+            "`f` must score equal images alike, but two of one batch differ by"
+            f" {np.max(np.abs(first - last)):.3g}; is a dropout in training mode in it?"
+        )
+    if not near(among):
         raise ValueError(
             "`f` must score every image by itself, but the score of an image changed by"
-            f" {np.max(np.abs(alone - among)):.3g} when the other images of its batch changed; is a"
-            " batch normalisation or dropout in training mode, or a sum over the batch, in it?"
+            f" {np.max(np.abs(first - among)):.3g} when the other images of its batch changed; is a"
+            " batch normalisation in training mode, or a sum over the batch, in it?"
         )
 
 

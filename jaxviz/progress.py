@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 Progress = bool | Callable[[int, int], object]
 Advance = Callable[[int], None]
@@ -61,5 +62,6 @@ def _bar(what: str):
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        # In a notebook rich draws with ipywidgets; without it, as in a terminal.
+        console=Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False),
     )

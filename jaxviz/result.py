@@ -15,7 +15,7 @@ static: dict[str, Any] = {"static": True}
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Occlusion:
     """Scores of every position of every image, and of the clean images. A pytree.
 

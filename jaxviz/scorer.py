@@ -5,6 +5,7 @@ function of them. So weights are never baked into a program as constants, and a 
 trained further, or another one of the same structure, runs the program that is there.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -106,6 +107,8 @@ def _as_pytree(f: Any) -> Any:
             [v.value for v in f.non_trainable_variables],
         ]
         return Partial(_KerasCall(f), *variables)
+    if isinstance(f, functools.partial) and not isinstance(f, Partial):
+        return Partial(f.func, *f.args, **f.keywords)
     if inspect.ismethod(f) and not jax.tree_util.all_leaves([f.__self__]):
         return Partial(f.__func__, f.__self__)
     return f

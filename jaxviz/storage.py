@@ -1,8 +1,10 @@
 """Occlusion results on disk: one .npz file of arrays and a JSON text, without pickle."""
 
+import contextlib
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,8 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     except OSError as error:
         raise OSError(f"`path` must be writable: {file} is not ({error.strerror}).") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def load_occlusion(path: str | Path) -> Occlusion:
@@ -88,7 +91,15 @@ def load_occlusion(path: str | Path) -> Occlusion:
                 tuple((str(key), str(value)) for key, value in record["config"]),
                 arrays["exact"] if "exact" in arrays else None,
             )
-    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(
             f"`path` must be a file that Occlusion.save wrote: {file} is not."
         ) from error
