@@ -1,4 +1,4 @@
-"""Architectures: shared layers, nested models, several inputs and outputs, operations."""
+"""Architectures: shared layers, nested models, several inputs, operations, old files."""
 
 import json
 
@@ -32,7 +32,7 @@ def built(build):
 
 
 def branchy() -> "keras.Model":
-    """A shared layer, a nested Sequential with batch norm, a nested model used twice."""
+    """Two inputs, a shared layer, and a nested model with batch norm that is used twice."""
     keras.utils.set_random_seed(1)
     image, number = keras.Input((6, 6, 2), name="image"), keras.Input((3,), name="number")
     shared = layers.Conv2D(2, 3, padding="same", name="shared")
@@ -138,9 +138,8 @@ def test_operations_equal_keras(tmp_path, rng):
     model = built(operations)
     built(lambda: model.save(tmp_path / "model.keras"))
     images = rng.normal(size=(3, 4, 6, 4)).astype(np.float32)
-    for y, z in zip(
-        load_keras(tmp_path / "model.keras")(images), keras_output(model, images), strict=True
-    ):
+    ours = load_keras(tmp_path / "model.keras")
+    for y, z in zip(ours(images), keras_output(model, images), strict=True):
         np.testing.assert_allclose(y, z, atol=1e-5)
 
 
@@ -303,9 +302,8 @@ def test_a_supplied_layer_gets_its_weights(tmp_path, rng):
         model = built(build)
 
         def convert(config, weights):
-            return jax.tree_util.Partial(
-                lambda offset, inputs: inputs + offset[None], jnp.asarray(weights[0])
-            )
+            offset = jnp.asarray(weights[0])[None]
+            return jax.tree_util.Partial(jnp.add, offset)
 
         ours = load_keras(tmp_path / f"model.{suffix}", custom_layers={"Shift": convert})
         x = rng.normal(size=(2, 3)).astype(np.float32)

@@ -20,9 +20,8 @@ def keras_numerics():
 
 def randomised(model: "keras.Model", rng: np.random.Generator) -> "keras.Model":
     """Weights of ordinary size, positive variances included, so that no error can hide."""
-    model.set_weights(
-        [_like(w, v.path, rng) for w, v in zip(model.get_weights(), model.weights, strict=True)]
-    )
+    pairs = zip(model.get_weights(), model.weights, strict=True)
+    model.set_weights([_like(value, variable.path, rng) for value, variable in pairs])
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):
             layer.finalize_state()

@@ -150,7 +150,7 @@ KNOWN = {case["id"]: case for case in CASES if kind_of(case) not in REFUSED}
 
 @pytest.fixture(scope="module")
 def outputs() -> dict[str, list[np.ndarray]]:
-    """What ours computes for every case, in one compiled program, but for models with errors."""
+    """What ours computes for every case, in one compiled program."""
     cases = {name: Case(case) for name, case in KNOWN.items()}
     models = {name: case.models for name, case in cases.items()}
     inputs = {name: [x[None] for x in case.inputs] for name, case in cases.items()}

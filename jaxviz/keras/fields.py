@@ -1,8 +1,7 @@
-"""Checked access to a layer's configuration: what is read is validated, what is left unread is
-refused."""
+"""Checked access to a layer's configuration: what is read is validated, the rest is refused."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from jaxviz.keras.errors import KerasFileError
 
@@ -13,8 +12,7 @@ MAX_SIZE = 1 << 24
 _NOT_FOR_INFERENCE = frozenset(
     """name trainable dtype input_dtype batch_input_shape batch_shape input_shape input_dim
     input_length sparse ragged optional seed noise_shape build_config registered_name init
-    inner_init synchronized fused momentum autocast implementation batch_size shared_object_id
-    data_format""".split()
+    momentum autocast implementation batch_size shared_object_id data_format""".split()
 )
 _NOT_FOR_INFERENCE_ENDINGS = ("_initializer", "_regularizer", "_constraint", "_init")
 
@@ -57,7 +55,7 @@ class Fields:
             value = int(value)
         if not is_integer(value) or not low <= value <= MAX_SIZE:
             raise self.wrong(name, f"a whole number from {low} to {MAX_SIZE}")
-        return int(value)
+        return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """A finite number."""
@@ -113,6 +111,6 @@ class Fields:
                 raise KerasFileError(f"field `{name}` = {str(value)[:60]} is not handled")
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Whether a JSON value is a whole number (true and false are not)."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -171,5 +171,5 @@ def _is_depthwise(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """(*window, in, multiplier) against (*window, 1, in · multiplier)."""
     if len(stored) != len(wanted) or len(stored) < 3:
         return False
-    *window, channels, multiplier = stored
-    return list(wanted) == [*window, 1, channels * multiplier]
+    flat = (*stored[:-2], 1, stored[-2] * stored[-1])
+    return flat == tuple(wanted)

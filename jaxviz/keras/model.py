@@ -1,7 +1,8 @@
 """`KerasModel`: an architecture and its layers as one Flax module, evaluated call by call.
 
 The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so
-that it can be passed to `jax.jit`, and two loads of one file share a compiled program."""
+that it can be passed to `jax.jit`, and two loads of one file share a compiled program.
+"""
 
 import difflib
 import keyword
@@ -79,14 +80,14 @@ class Graph:
 class KerasModel(nnx.Module):
     """A Keras model as a Flax module: `model(images)` gives what Keras's `predict` gives.
 
-    Each layer is an attribute under its Keras name (characters that Python does not allow become
-    "_").
+    Each layer is an attribute under its Keras name; characters that Python does not allow are "_".
 
     Example:
-        >>> from jaxviz.keras import load_keras >>> model = load_keras({"class_name": "Sequential",
-        "config": [ ...     {"class_name": "Flatten", "config": {"name": "flat",
-        "batch_input_shape": [None, 2, 3]}}]}) >>> model.layer_names, model.input_shape,
-        model.output_shape (['flat'], (2, 3), (6,))
+        >>> from jaxviz.keras import load_keras
+        >>> flat = {"class_name": "Flatten", "config": {"name": "flat", "input_shape": [2, 3]}}
+        >>> model = load_keras({"class_name": "Sequential", "config": [flat]})
+        >>> model.layer_names, model.input_shape, model.output_shape
+        (['flat'], (2, 3), (6,))
     """
 
     def __init__(self, graph: Graph, layers: Mapping[str, Any]):
@@ -105,7 +106,7 @@ class KerasModel(nnx.Module):
     def input_shape(self) -> Any:
         """The shape of the input without the batch; a tuple of shapes when there are several."""
         shapes = tuple(entry.shape for entry in self._graph.inputs)
-        return shapes[0] if len(shapes) == 1 else shapes
+        return shapes if len(shapes) != 1 else shapes[0]
 
     @property
     def output_shape(self) -> Any:
@@ -125,10 +126,11 @@ class KerasModel(nnx.Module):
             ValueError: There is no such layer.
 
         Example:
-            >>> from jaxviz.keras import load_keras >>> model = load_keras({"class_name":
-            "Sequential", "config": [ ...     {"class_name": "ReLU", "config": {"name": "relu",
-            "batch_input_shape": [None, 2]}}]}) >>> model.layer(-1) Relu(slope=0.0, ceiling=None,
-            threshold=0.0)
+            >>> from jaxviz.keras import load_keras
+            >>> relu = {"class_name": "ReLU", "config": {"name": "r", "batch_shape": [None, 2]}}
+            >>> model = load_keras({"class_name": "Sequential", "config": [relu]})
+            >>> model.layer(-1)
+            Relu(slope=0.0, ceiling=None, threshold=0.0)
         """
         node: Any = self
         for part in self._resolve(name):
@@ -139,8 +141,7 @@ class KerasModel(nnx.Module):
         """Evaluate the model.
 
         Args:
-            images: (N, *input_shape), any real dtype; a list or a dictionary when there are several
-                inputs.
+            images: (N, *input_shape), any real dtype; a list or dictionary for several inputs.
             rngs: Random streams, needed only in training mode and with dropout.
 
         Returns:
@@ -160,8 +161,7 @@ class KerasModel(nnx.Module):
             layers: Names or indices of layers ("model/layer" inside a nested model); None for all.
 
         Returns:
-            Layer name to (N, *shape). The second call of a shared layer is under "name:1", and so
-            on.
+            Layer name to (N, *shape); the second call of a shared layer is under "name:1".
 
         Raises:
             ValueError: There is no such layer.
@@ -170,7 +170,7 @@ class KerasModel(nnx.Module):
             layers = self.layer_names
         if isinstance(layers, str | int):
             layers = [layers]
-        paths: list[Sequence[str]] = [self._resolve(layer) for layer in layers]
+        paths = [self._resolve(layer) for layer in layers]
         tapped: dict[str, dict[str, jax.Array]] = {p[0]: {} for p in paths if len(p) > 1}
         for path in paths:
             if len(path) > 1:
@@ -179,12 +179,12 @@ class KerasModel(nnx.Module):
         wanted = [(call.layer, call.node) for call in self._graph.calls if call.layer in names]
         values = self._evaluate(images, wanted, None, tapped)
         found: dict[str, jax.Array] = {}
-        for path in paths:
-            if len(path) > 1:
-                found["/".join(path)] = tapped[path[0]]["/".join(path[1:])]
+        for outer, *inner in paths:
+            if inner:
+                found["/".join([outer, *inner])] = tapped[outer]["/".join(inner)]
                 continue
             for layer, node in wanted:
-                if layer == path[0]:
+                if layer == outer:
                     found[f"{layer}:{node}" if node else layer] = values[layer, node]
         return found
 

@@ -2,7 +2,8 @@
 
 A safe list by name: nothing outside it is ever looked up. Names and arguments are those of Keras
 3's operations; TensorFlow's are translated to them in `operators_tf`. Constants take the dtype of
-the array that they meet, and ranks are raised as NumPy does."""
+the array that they meet, and ranks are raised as NumPy does.
+"""
 
 import math
 from collections.abc import Callable

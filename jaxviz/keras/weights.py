@@ -27,8 +27,7 @@ class Era(NamedTuple):
 
 @dataclass
 class Slot:
-    """A layer that may have weights: its names for them (None: whatever there is), and its
-    arrays."""
+    """A layer that may have weights: their names (None: whatever there is), and its arrays."""
 
     path: tuple[str, ...]
     layer: Layer
