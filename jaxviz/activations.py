@@ -16,7 +16,7 @@ channel), and so are the outputs of convolutions.
 import contextlib
 import difflib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,11 +47,11 @@ def tag(name: str, value: jax.Array) -> jax.Array:
         `value`.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.activations as ja
+        >>> import jax.numpy as jnp, jaxviz as jv
         >>> def f(images):
-        ...     hidden = ja.tag("squares", images**2)
+        ...     hidden = jv.tag("squares", images**2)
         ...     return hidden.sum((1, 2))
-        >>> ja.activations(f, jnp.full((1, 2, 2, 1), 3.0))["squares"].shape
+        >>> jv.activations(f, jnp.full((1, 2, 2, 1), 3.0))["squares"].shape
         (1, 2, 2, 1)
     """
     return checkpoint_name(value, name)
@@ -75,9 +75,9 @@ def activations(
             nearest.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.activations as ja
-        >>> f = lambda images: ja.tag("mean", images.mean((1, 2)))
-        >>> ja.activations(f, jnp.ones((2, 4, 4, 3)), "mean")["mean"].shape
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> f = lambda images: jv.tag("mean", images.mean((1, 2)))
+        >>> jv.activations(f, jnp.ones((2, 4, 4, 3)), "mean")["mean"].shape
         (2, 3)
     """
     if np.ndim(images) != 4:
@@ -102,7 +102,7 @@ def layer_names(model: Any, images: Any) -> list[str]:
     image = jax.ShapeDtypeStruct(np.shape(images), images.dtype)
     closed = jax.make_jaxpr(_tagging(as_scorer(model)))(image)
     found = (e.params["name"] for e in equations(closed.jaxpr) if e.primitive.name == "name")
-    return list(_numbered(found))
+    return list(numbered(found))
 
 
 def resolve(layer: Layer, names: Sequence[str]) -> str:
@@ -190,11 +190,12 @@ def _run_tagged(f: Any, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Ar
 
     output = replay(_tagging(f), images, rules={"name": note})
     return dict(
-        zip(_numbered(name for name, _ in found), (v for _, v in found), strict=True)
+        zip(numbered(name for name, _ in found), (v for _, v in found), strict=True)
     ), output
 
 
-def _numbered(names: Iterator[str]) -> Iterator[str]:
+def numbered(names: Iterable[str]) -> Iterator[str]:
+    """Names made distinct: the second "a" is "a#2"."""
     seen: dict[str, int] = {}
     for name in names:
         seen[name] = seen.get(name, 0) + 1

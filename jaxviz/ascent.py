@@ -6,7 +6,7 @@ objective, so an image comes out the same in any batch. `Program` is all that is
 `Data` and `State` are arrays.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxviz.activations import Layer, capture, thaw
+from jaxviz.activations import Layer, capture, numbered, thaw
 from jaxviz.gradients import quick_rules, relu_rules
 from jaxviz.objectives import Objective
 from jaxviz.parametrize import Parametrization
 from jaxviz.regularize import Penalty, Tidy
 from jaxviz.replay import replay
+from jaxviz.scorer import Call
 
 Terms = dict[str, jax.Array]
 
@@ -28,12 +29,12 @@ Terms = dict[str, jax.Array]
 class Program(NamedTuple):
     """What a step is compiled for; hashable."""
 
-    scorer: Hashable
+    scorer: Call
     groups: tuple[tuple[Any, tuple[int, ...]], ...]
     layers: tuple[Layer, ...]
     image_shape: tuple[int, int, int]
     parametrization: Parametrization
-    bounds: str | None
+    bounds: str
     transforms: tuple[Callable[..., jax.Array], ...]
     penalties: tuple[Penalty, ...]
     tidies: tuple[Tidy, ...]
@@ -53,6 +54,7 @@ class Data(NamedTuple):
     low: jax.Array
     high: jax.Array
     keys: jax.Array
+    start: jax.Array
 
 
 class State(NamedTuple):
@@ -81,15 +83,29 @@ def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
     return tuple((key[0], tuple(numbers)) for key, numbers in members.items()), stacked
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def start(program: Program, data: Data, objectives: int, images: jax.Array | None) -> State:
-    """The state before the first step, from images (S, H, W, C), or from noise where None."""
+def term_names(program: Program) -> list[str]:
+    """The terms of the history in order; a penalty's second use is its name and "#2"."""
+    penalties = numbered(penalty.name for penalty in program.penalties)
+    return ["objective", *penalties, "total"]
+
+
+def start(program: Program, data: Data) -> State:
+    """The state before the first step: start images, or noise added to a start value."""
+    # Not compiled as a whole: all programs share its parts, and drawing takes long to compile.
     shape, (init, _, encode) = program.image_shape, program.parametrization
-    if images is None:
-        parameters = jax.vmap(lambda key: init(key, shape))(data.keys)
-    else:
+    objectives = sum(len(numbers) for _, numbers in program.groups)
+
+    def meaning(image: jax.Array) -> Any:
         assert encode is not None
-        parameters = jax.vmap(lambda x: encode(_free(program, data, x), shape))(images)
+        return encode(_free(program, data, image), shape)
+
+    if data.start.ndim:
+        parameters = jax.vmap(meaning)(data.start)
+    else:
+        parameters = jax.vmap(lambda key: init(key, shape))(data.keys)
+        if encode is not None:
+            plain = meaning(jnp.broadcast_to(data.start, shape))
+            parameters = jax.tree.map(lambda noise, p: noise + p[None], parameters, plain)
     parameters = jax.tree.map(
         lambda p: jnp.broadcast_to(p[None], (objectives, *p.shape)).copy(), parameters
     )
@@ -99,9 +115,9 @@ def start(program: Program, data: Data, objectives: int, images: jax.Array | Non
         memory=jax.vmap(jax.vmap(program.optimizer.init))(parameters),
         step=jnp.zeros((), jnp.int32),
         best=jax.tree.map(jnp.copy, parameters),
-        best_total=jnp.full(batch, -jnp.inf),
+        best_total=jnp.full(batch, -jnp.inf, jnp.float32),
         blocked=jnp.zeros(batch, bool),
-        gradient_sum=jnp.zeros((*batch, *shape[:2])),
+        gradient_sum=jnp.zeros((*batch, *shape[:2]), jnp.float32),
     )
 
 
@@ -213,12 +229,8 @@ def _penalties(program: Program, step: jax.Array, images: jax.Array) -> tuple[Te
         return {}, jnp.zeros_like(images)
 
     def weighted(image: jax.Array) -> Terms:
-        terms: Terms = {}
-        for penalty in program.penalties:
-            same = sum(name.split("#")[0] == penalty.name for name in terms)
-            name = f"{penalty.name}#{same + 1}" if same else penalty.name
-            terms[name] = penalty(image, step).astype(jnp.float32)
-        return terms
+        values = [penalty(image, step).astype(jnp.float32) for penalty in program.penalties]
+        return dict(zip(term_names(program)[1:-1], values, strict=True))
 
     return _value_and_gradient(_per_image(weighted), images)
 

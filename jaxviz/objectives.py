@@ -39,8 +39,8 @@ class Objective:
             batch axis) does not suit the values.
 
     Example:
-        >>> import jaxviz.objectives as jo
-        >>> both = jo.channel("conv1", 3) + 2 * jo.unit(7)
+        >>> import jaxviz as jv
+        >>> both = jv.objectives.channel("conv1", 3) + 2 * jv.objectives.unit(7)
         >>> both.layers
         ('conv1', None)
     """
@@ -89,8 +89,8 @@ def unit(index: int, *, layer: Layer = None) -> Objective:
         An objective.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
-        >>> jo.unit(2)({None: jnp.asarray([[0.0, 1.0, 5.0]])}).tolist()
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> jv.objectives.unit(2)({None: jnp.asarray([[0.0, 1.0, 5.0]])}).tolist()
         [5.0]
     """
     return Objective(_unit, (layer,), (_index(index),), _fits_unit)
@@ -107,8 +107,8 @@ def channel(layer: Layer, index: int) -> Objective:
         An objective.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
-        >>> jo.channel("conv", 1)({"conv": jnp.ones((1, 2, 2, 3))}).tolist()
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> jv.objectives.channel("conv", 1)({"conv": jnp.ones((1, 2, 2, 3))}).tolist()
         [1.0]
     """
     return Objective(_channel, (layer,), (_index(index),), _fits_channel)
@@ -126,11 +126,11 @@ def neuron(layer: Layer, index: int, *, position: tuple[int, int] | None = None)
         An objective.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> import jax.numpy as jnp, jaxviz as jv
         >>> acts = {"conv": jnp.arange(9.0).reshape(1, 3, 3, 1)}
-        >>> jo.neuron("conv", 0)(acts).tolist()
+        >>> jv.objectives.neuron("conv", 0)(acts).tolist()
         [4.0]
-        >>> jo.neuron("conv", 0, position=(0, 2))(acts).tolist()
+        >>> jv.objectives.neuron("conv", 0, position=(0, 2))(acts).tolist()
         [2.0]
     """
     values = (_index(index),) + _position(position)
@@ -147,8 +147,8 @@ def layer(name: Layer) -> Objective:
         An objective.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
-        >>> jo.layer("conv")({"conv": jnp.full((1, 2, 2, 3), -3.0)}).tolist()
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> jv.objectives.layer("conv")({"conv": jnp.full((1, 2, 2, 3), -3.0)}).tolist()
         [9.0]
     """
     return Objective(_layer, (name,), (), _fits_channel)
@@ -166,8 +166,8 @@ def direction(layer: Layer, vector: Any, *, position: tuple[int, int] | None = N
         An objective.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
-        >>> jo.direction("conv", [1.0, -2.0])({"conv": jnp.ones((1, 2, 2, 2))}).tolist()
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> jv.objectives.direction("conv", [1.0, -2.0])({"conv": jnp.ones((1, 2, 2, 2))}).tolist()
         [-1.0]
     """
     vector = jnp.asarray(vector, jnp.float32)
@@ -194,9 +194,9 @@ def interpolate(layer: Layer, first: int, second: int) -> Objective:
         An objective.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
+        >>> import jax.numpy as jnp, jaxviz as jv
         >>> acts = {"fc": jnp.asarray([[1.0, 5.0], [1.0, 5.0], [1.0, 5.0]])}
-        >>> jo.interpolate("fc", 0, 1)(acts).tolist()
+        >>> jv.objectives.interpolate("fc", 0, 1)(acts).tolist()
         [1.0, 3.0, 5.0]
     """
     values = (_index(first), _index(second))
@@ -217,8 +217,8 @@ def diversity(layer: Layer) -> Objective:
         An objective; 0 for a single image.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
-        >>> [round(d, 5) for d in jo.diversity("fc")({"fc": jnp.ones((2, 3))}).tolist()]
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> [round(d, 5) for d in jv.objectives.diversity("fc")({"fc": jnp.ones((2, 3))}).tolist()]
         [-1.0, -1.0]
 
     Source:
@@ -239,8 +239,8 @@ def objective(function: Callable[[Activations], jax.Array], layers: Sequence[Lay
         An objective.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.objectives as jo
-        >>> peak = jo.objective(lambda acts: acts["conv"].max((1, 2, 3)), ["conv"])
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> peak = jv.objectives.objective(lambda acts: acts["conv"].max((1, 2, 3)), ["conv"])
         >>> peak({"conv": jnp.ones((2, 4, 4, 3))}).tolist()
         [1.0, 1.0]
     """

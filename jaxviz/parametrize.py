@@ -51,8 +51,8 @@ def pixels(*, sd: float = 0.01) -> Parametrization:
         A parametrisation.
 
     Example:
-        >>> import jax, jaxviz.parametrize as jp
-        >>> jp.pixels().init(jax.random.key(0), (4, 5, 3)).shape
+        >>> import jax, jaxviz as jv
+        >>> jv.parametrize.pixels().init(jax.random.key(0), (4, 5, 3)).shape
         (4, 5, 3)
     """
 
@@ -76,8 +76,8 @@ def fourier(*, sd: float = 0.01, decay: float = 1.0) -> Parametrization:
         A parametrisation; its parameters are (2, H, W // 2 + 1, C), real and imaginary parts.
 
     Example:
-        >>> import jax, jaxviz.parametrize as jp
-        >>> jp.fourier().init(jax.random.key(0), (4, 6, 3)).shape
+        >>> import jax, jaxviz as jv
+        >>> jv.parametrize.fourier().init(jax.random.key(0), (4, 6, 3)).shape
         (2, 4, 4, 3)
 
     Source:
@@ -114,8 +114,8 @@ def pyramid(*, levels: int = 4, sd: float = 0.01) -> Parametrization:
         A parametrisation; its parameters are a list, finest first.
 
     Example:
-        >>> import jax, jaxviz.parametrize as jp
-        >>> [p.shape for p in jp.pyramid(levels=2).init(jax.random.key(0), (5, 4, 3))]
+        >>> import jax, jaxviz as jv
+        >>> [p.shape for p in jv.parametrize.pyramid(levels=2).init(jax.random.key(0), (5, 4, 3))]
         [(5, 4, 3), (3, 2, 3)]
     """
     if levels < 1:
@@ -152,8 +152,8 @@ def maco(magnitude: Any = None, *, decay: float = 1.0) -> Parametrization:
         A parametrisation; its parameters are (H, W // 2 + 1, C) angles. It has no `encode`.
 
     Example:
-        >>> import jax, jaxviz.parametrize as jp
-        >>> jp.maco().init(jax.random.key(0), (4, 6, 3)).shape
+        >>> import jax, jaxviz as jv
+        >>> jv.parametrize.maco().init(jax.random.key(0), (4, 6, 3)).shape
         (4, 4, 3)
 
     Source:
@@ -176,8 +176,8 @@ def magnitude_spectrum(images: jax.Array) -> jax.Array:
         (H, W // 2 + 1, C).
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.parametrize as jp
-        >>> jp.magnitude_spectrum(jnp.ones((2, 4, 4, 3))).shape
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> jv.parametrize.magnitude_spectrum(jnp.ones((2, 4, 4, 3))).shape
         (4, 3, 3)
     """
     return jnp.abs(jnp.fft.rfft2(images - 0.5, axes=(1, 2))).mean(0)
@@ -200,8 +200,8 @@ def decorrelated(parametrization: Parametrization) -> Parametrization:
         ValueError: when used for another number of channels.
 
     Example:
-        >>> import jax, jaxviz.parametrize as jp
-        >>> colour = jp.decorrelated(jp.fourier())
+        >>> import jax, jaxviz as jv
+        >>> colour = jv.parametrize.decorrelated(jv.parametrize.fourier())
         >>> colour.decode(colour.init(jax.random.key(0), (4, 4, 3)), (4, 4, 3)).shape
         (4, 4, 3)
 

@@ -42,14 +42,14 @@ class Task:
     """What is scored, and how.
 
     Attributes:
-      scorer: the scorer, taken apart.
-      engines: ways to score positions, all with the same result, the preferred one first.
-      occluder: how one position changes an image; a pytree.
-      images: float (N, H, W, C), at least one.
-      positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
-        position p.
-      mesh: devices to spread blocks over; None: the default device.
-      budget: bytes that a block may take on a device; None: a share of what is free.
+        scorer: the scorer, taken apart.
+        engines: ways to score positions, all with the same result, the preferred one first.
+        occluder: how one position changes an image; a pytree.
+        images: float (N, H, W, C), at least one.
+        positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
+            position p.
+        mesh: devices to spread blocks over; None: the default device.
+        budget: bytes that a block may take on a device; None: a share of what is free.
     """
 
     scorer: SplitScorer
@@ -121,12 +121,12 @@ class Program:
     """An engine, compiled for one block shape.
 
     Attributes:
-      prepare: (arrays, occluder, images) -> states.
-      evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
-      engine: which one.
-      block: which shape.
-      bytes: what one call adds to the memory of a device, with the states that it reads.
-      scores: shape and dtype of what `evaluate` returns.
+        prepare: (arrays, occluder, images) -> states.
+        evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
+        engine: which one.
+        block: which shape.
+        bytes: what one call adds to the memory of a device, with the states that it reads.
+        scores: shape and dtype of what `evaluate` returns.
     """
 
     prepare: Callable[..., Any]
@@ -153,17 +153,17 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     """Return the compiled program for a task.
 
     Args:
-      task: what to score.
-      batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-        most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all engines
-        are tried once, on a CPU with 8, 16 and 32 images, and the fastest is kept.
+        task: what to score.
+        batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
+            most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all
+            engines are tried once, on a CPU with 8, 16 and 32 images, and the fastest is kept.
 
     Returns:
-      The program.
+        The program.
 
     Raises:
-      ValueError: the scorer's scores have the wrong shape or depend on the other images.
-      MemoryError: a budget was set and not even a batch of one stays within it.
+        ValueError: the scorer's scores have the wrong shape or depend on the other images.
+        MemoryError: a budget was set and not even a batch of one stays within it.
     """
     known = _known(task)
     program = _chosen(task, batch_size)
@@ -181,8 +181,8 @@ def halve(task: Task, engine: Engine, block: Block, error: Exception) -> Program
     """Return the program with blocks of half the size, and say so, if memory ran out.
 
     Raises:
-      JaxRuntimeError: `error` itself, if it tells of something else.
-      MemoryError: a block of one image is the smallest there is.
+        JaxRuntimeError: `error` itself, if it tells of something else.
+        MemoryError: a block of one image is the smallest there is.
     """
     if not _tells_of_memory(error):
         raise error

@@ -12,13 +12,13 @@ def track(progress: Progress, total: int, what: str) -> Iterator[Advance]:
     """Yield a function that is told how many more of `total` steps are done.
 
     Args:
-      progress: False for silence; True for a bar with rate and remaining time, in a terminal or a
-        notebook; or a function (done, total), called after every chunk.
-      total: the number of steps.
-      what: the name of a step, for the bar ("windows").
+        progress: False for silence; True for a bar with rate and remaining time, in a terminal or a
+            notebook; or a function (done, total), called after every chunk.
+        total: the number of steps.
+        what: the name of a step, for the bar ("windows").
 
     Yields:
-      advance(n): n more steps are done.
+        advance(n): n more steps are done.
     """
     if callable(progress):
         done = 0

@@ -31,9 +31,9 @@ def total_variation(image: jax.Array, *, beta: float = 2.0) -> jax.Array:
         A number ≥ 0.
 
     Example:
-        >>> import numpy as np, jaxviz.regularize as jr
+        >>> import numpy as np, jaxviz as jv
         >>> x = np.arange(18, dtype=np.float32).reshape(3, 3, 2) % 7
-        >>> round(float(jr.total_variation(x)), 4)
+        >>> round(float(jv.regularize.total_variation(x)), 4)
         7.2778
 
     Source:
@@ -58,14 +58,34 @@ def lp_norm(image: jax.Array, *, p: float = 6.0) -> jax.Array:
         A number ≥ 0.
 
     Example:
-        >>> import jax.numpy as jnp, jaxviz.regularize as jr
-        >>> float(jr.lp_norm(jnp.full((1, 4, 1), 2.0), p=2))
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> float(jv.regularize.lp_norm(jnp.full((1, 4, 1), 2.0), p=2))
         1.0
     """
     # Scaled by the largest value, so that the power neither overflows nor underflows in float32.
     largest = jax.lax.stop_gradient(jnp.abs(image).max())
     scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
     return scale * _power(_power(jnp.abs(image) / scale, p).sum(), 1 / p) / image.size
+
+
+def ink(image: jax.Array, *, ground: float = 0.0) -> jax.Array:
+    """How far pixels are from an empty ground: Σ|x − ground| / N, N = H·W·C.
+
+    It keeps a drawing on its ground, such as white strokes on black.
+
+    Args:
+        image: (H, W, C).
+        ground: the pixel value that costs nothing.
+
+    Returns:
+        A number ≥ 0.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxviz as jv
+        >>> float(jv.regularize.ink(jnp.ones((2, 2, 1)), ground=0.25))
+        0.75
+    """
+    return jnp.abs(image - ground).sum() / image.size
 
 
 @dataclass(frozen=True)
@@ -79,8 +99,12 @@ class Penalty:
 
     def __call__(self, image: jax.Array, step: jax.Array) -> jax.Array:
         """The weighted penalty of one image at a step."""
-        weight = self.weight(step) if callable(self.weight) else self.weight
-        return weight * self.function(image, **dict(self.options))
+        value = self.function(image, **dict(self.options))
+        if not callable(self.weight):
+            return self.weight * value
+        # Schedules, optax's too, mix the step's integers with floats.
+        with jax.numpy_dtype_promotion("standard"):
+            return self.weight(step) * value
 
 
 def penalty(
@@ -102,8 +126,8 @@ def penalty(
         A penalty.
 
     Example:
-        >>> import jaxviz.regularize as jr
-        >>> jr.penalty(jr.total_variation, 0.1, options={"beta": 1.0}).name
+        >>> import jaxviz as jv
+        >>> jv.regularize.penalty(jv.regularize.total_variation, 0.1, options={"beta": 1.0}).name
         'total_variation'
     """
     own = getattr(function, "__name__", type(function).__name__)
@@ -129,8 +153,8 @@ def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
         A step for `maximize(regularizers=…)`.
 
     Example:
-        >>> import jaxviz.regularize as jr
-        >>> jr.blur_steps(every=8).every
+        >>> import jaxviz as jv
+        >>> jv.regularize.blur_steps(every=8).every
         8
 
     Source:

@@ -77,8 +77,8 @@ def evaluate(
         inputs = [read(atom) for atom in equation.invars]
         outputs = _apply(equation, inputs, rules)
         values.update(zip(equation.outvars, outputs, strict=True))
-        for var in equation.outvars if shifts else ():
-            if var in shifts:
+        for var in equation.outvars:
+            if shifts and var in shifts:
                 values[var] = values[var] + shifts[var]
     return [read(atom) for atom in jaxpr.outvars]
 

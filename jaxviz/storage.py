@@ -21,11 +21,11 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     """Write a result to one .npz file, complete or not at all.
 
     Args:
-      occlusion: the result.
-      path: the file, replaced if it is there.
+        occlusion: the result.
+        path: the file, replaced if it is there.
 
     Raises:
-      OSError: the file cannot be written.
+        OSError: the file cannot be written.
     """
     grid = occlusion.grid
     where = asdict(grid) if isinstance(grid, Grid) else {"groups": grid.groups}
@@ -58,17 +58,17 @@ def load_occlusion(path: str | Path) -> Occlusion:
     """Read a result that `Occlusion.save` wrote.
 
     Args:
-      path: the .npz file.
+        path: the .npz file.
 
     Returns:
-      The result, as it was saved.
+        The result, as it was saved.
 
     Raises:
-      FileNotFoundError: there is no file at `path`.
-      ValueError: the file is not such a result.
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is not such a result.
 
     Example:
-      >>> load_occlusion("occlusion.npz").heatmap()  # doctest: +SKIP
+        >>> load_occlusion("occlusion.npz").heatmap()  # doctest: +SKIP
     """
     file = Path(path)
     if not file.is_file():

@@ -27,9 +27,9 @@ def jitter(pixels: int) -> Transform:
         A transform that keeps the size.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
         >>> images = jnp.arange(9.0).reshape(1, 3, 3, 1)
-        >>> float(jt.jitter(2)(jax.random.key(0), images).sum())
+        >>> float(jv.transforms.jitter(2)(jax.random.key(0), images).sum())
         36.0
     """
     _check("pixels", pixels, pixels >= 0, "at least 0")
@@ -53,8 +53,8 @@ def pad(pixels: int, *, value: float = 0.5) -> Transform:
         A transform that enlarges height and width by 2·pixels.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> jt.pad(2)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> jv.transforms.pad(2)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 8, 8, 3)
     """
     _check("pixels", pixels, pixels >= 0, "at least 0")
@@ -79,8 +79,8 @@ def crop(height: int, width: int) -> Transform:
         A transform to (N, height, width, C).
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> jt.crop(3, 2)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> jv.transforms.crop(3, 2)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 3, 2, 3)
     """
 
@@ -111,8 +111,8 @@ def scale(low: float, high: float) -> Transform:
         A transform that keeps the size, bilinear.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> jt.scale(0.9, 1.1)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> jv.transforms.scale(0.9, 1.1)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 4, 4, 3)
     """
     _check("low, high", (low, high), 0 < low <= high, "positive and in this order")
@@ -137,8 +137,8 @@ def rotate(degrees: float) -> Transform:
         A transform that keeps the size, bilinear.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> jt.rotate(10)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> jv.transforms.rotate(10)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 4, 4, 3)
     """
     _check("degrees", degrees, degrees >= 0, "at least 0")
@@ -158,8 +158,8 @@ def flip() -> Transform:
         A transform that keeps the size.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> jt.flip()(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> jv.transforms.flip()(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 4, 4, 3)
     """
 
@@ -180,8 +180,8 @@ def noise(sigma: float) -> Transform:
         A transform that keeps the size.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> jt.noise(0.1)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> jv.transforms.noise(0.1)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 4, 4, 3)
     """
     _check("sigma", sigma, sigma >= 0, "at least 0")
@@ -205,8 +205,8 @@ def blur(low: float, high: float) -> Transform:
         A transform that keeps the size; edges are repeated.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> jt.blur(0.5, 1.0)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> jv.transforms.blur(0.5, 1.0)(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 4, 4, 3)
     """
     _check("low, high", (low, high), 0 < low <= high, "positive and in this order")
@@ -230,8 +230,8 @@ def compose(transforms: Sequence[Transform]) -> Transform:
         A transform.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jaxviz.transforms as jt
-        >>> both = jt.compose([jt.pad(2), jt.jitter(2)])
+        >>> import jax, jax.numpy as jnp, jaxviz as jv
+        >>> both = jv.transforms.compose([jv.transforms.pad(2), jv.transforms.jitter(2)])
         >>> both(jax.random.key(0), jnp.ones((1, 4, 4, 3))).shape
         (1, 8, 8, 3)
     """

@@ -182,7 +182,10 @@ def test_explain_prints_the_plan(model, image, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((jnp.zeros((4, 4)), (2, 2)), r"`image` must be \(height, width, channel\): got shape \(4, 4\)"),
+        (
+            (jnp.zeros((4, 4)), (2, 2)),
+            r"`image` must be \(height, width, channel\): got shape \(4, 4\)",
+        ),
         ((jnp.zeros((4, 4, 1)), (0, 2)), r"`patch_shape` must be two integers of at least 1"),
         ((jnp.zeros((4, 4, 1)), (2,)), r"`patch_shape` must be two integers of at least 1"),
     ],

@@ -28,7 +28,8 @@ from typing import Any
 
 import jax
 
-from jaxviz.incremental.interpret import Base, Plan, base, base_from_arrays, make_plan, update
+from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
+from jaxviz.incremental.plan import Plan, make_plan
 from jaxviz.incremental.program import split_arrays
 from jaxviz.incremental.report import describe
 
@@ -97,8 +98,8 @@ def explain(
         stride: distance or (rows, columns) between neighbouring positions; None: `patch`.
 
     Returns:
-        The `Plan`: `flops_dense`, `flops_window`, `speedup`; `describe(plan)` is what was printed:
-        per equation the result's shape, the window or "dense" and why, and the operations both ways.
+        The `Plan`: `flops_dense`, `flops_window`, `speedup`; `describe(plan)` is what was printed,
+        per equation the result's shape, the window, or "dense" and why, the operations both ways.
 
     Raises:
         ValueError: as `incremental`.

@@ -54,6 +54,14 @@ class Program(NamedTuple):
         return self.avals[operand] if isinstance(operand, int) else jax.typeof(operand.value)
 
 
+class Traced(NamedTuple):
+    """A program, the arrays that closures of the function captured, and the tree of its output."""
+
+    program: Program
+    captured: list[Any]
+    tree: Any
+
+
 def is_array(leaf: Any) -> bool:
     """Say whether a leaf of a scorer is an array, to be passed as an argument."""
     return isinstance(leaf, jax.Array | np.ndarray)
@@ -71,8 +79,8 @@ def split_arrays(f: Callable) -> tuple[list[Any], Callable[[Sequence[Any]], Call
     return arrays, rebuild
 
 
-def trace(f: Callable, image: Any) -> tuple[Program, list[Any], Any]:
-    """Trace `f` on one image; return the program, what closures captured, the output's tree."""
+def trace(f: Callable, image: Any) -> Traced:
+    """Trace `f` on one image, without its batch axis."""
     arrays, rebuild = split_arrays(f)
 
     def run(arrays: list[Any], image: jax.Array) -> Any:
@@ -96,7 +104,7 @@ def trace(f: Callable, image: Any) -> tuple[Program, list[Any], Any]:
         (*captured, *inputs),
         flat.own_derivative,
     )
-    return program, [*closed.consts, *flat.values], jax.tree.structure(outs)
+    return Traced(program, [*closed.consts, *flat.values], jax.tree.structure(outs))
 
 
 def evaluate(program: Program, arrays: Sequence[Any], image: jax.Array) -> dict[int, Any]:

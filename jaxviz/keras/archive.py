@@ -1,8 +1,8 @@
-"""Bytes to (configuration, arrays): every format of Keras file, told apart by content, nothing executed.
+"""Bytes to (configuration, arrays): every format of Keras file, told apart by content, nothing
+executed.
 
-A file is read once, as bytes; JSON becomes plain lists and dictionaries, HDF5 becomes arrays. No code, class
-or path named in a file is ever imported, called or opened.
-"""
+A file is read once, as bytes; JSON becomes plain lists and dictionaries, HDF5 becomes arrays. No
+code, class or path named in a file is ever imported, called or opened."""
 
 import io
 import json
@@ -25,9 +25,8 @@ MAX_INFLATION, FREE_BYTES = 20, 64 << 20
 class Archive(NamedTuple):
     """What a file holds, before any of it is interpreted.
 
-    `format` is one of "keras", "hdf5 model", "hdf5 weights", "json"; `config` the architecture, `weights`
-    the HDF5 group under which the layers' arrays lie.
-    """
+    `format` is one of "keras", "hdf5 model", "hdf5 weights", "json"; `config` the architecture,
+    `weights` the HDF5 group under which the layers' arrays lie."""
 
     format: str
     keras_version: str | None
@@ -51,7 +50,8 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
 
 
 def archive_from_config(config: dict[str, Any]) -> Archive:
-    """Wrap an architecture given as a dictionary, `model.get_config()` or `json.loads(model.to_json())`."""
+    """Wrap an architecture given as a dictionary, `model.get_config()` or
+    `json.loads(model.to_json())`."""
     if "layers" in config and "class_name" not in config:
         kind = "Functional" if "input_layers" in config else "Sequential"
         config = {"class_name": kind, "config": config}
@@ -123,8 +123,8 @@ def _read_zip(data: bytes) -> Archive:
             names = _check_entries(archive)
             if "config.json" not in names or "model.weights.h5" not in names:
                 raise KerasFileError(
-                    "The zip archive is not a Keras model: it needs config.json and model.weights.h5, "
-                    f"and holds {', '.join(sorted(names)[:5]) or 'nothing'}."
+                    "The zip archive is not a Keras model: it needs config.json and "
+                    f"model.weights.h5, and holds {', '.join(sorted(names)[:5]) or 'nothing'}."
                 )
             config = parse_json(_extract(archive, "config.json", len(data)))
             metadata = {}
@@ -162,7 +162,8 @@ def _extract(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
     limit = FREE_BYTES + MAX_INFLATION * min(entry.compress_size, size)
     if entry.file_size > limit:
         raise KerasFileError(
-            f"{name} would grow from {entry.compress_size} to {entry.file_size} bytes: it is a zip bomb."
+            f"{name} would grow from {entry.compress_size} to {entry.file_size} bytes: "
+            "it is a zip bomb."
         )
     with archive.open(entry) as stream:
         data = stream.read(entry.file_size + 1)

@@ -133,8 +133,8 @@ def _parse_layer(entry: Mapping[str, Any]) -> Layer:
         raise KerasFileError("A layer of the model has no class name.")
     if class_name in MODELS and _origin(entry) != "own":
         model = _parse(entry, None)
-        named = isinstance(config, Mapping) and "name" in config
-        return Layer(_name(config["name"] if named else entry.get("name")), class_name, {}, model)
+        inner = config if isinstance(config, Mapping) else {}
+        return Layer(_name(inner.get("name", entry.get("name"))), class_name, {}, model)
     if not isinstance(config, Mapping):
         raise KerasFileError(f"A layer of class {class_name[:60]} has no configuration.")
     name = _name(entry.get("name") or config.get("name"))

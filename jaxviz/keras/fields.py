@@ -1,4 +1,5 @@
-"""Checked access to a layer's configuration: what is read is validated, what is left unread is refused."""
+"""Checked access to a layer's configuration: what is read is validated, what is left unread is
+refused."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +11,10 @@ MAX_SIZE = 1 << 24
 
 # Fields that matter for training, for bookkeeping, or that the reader has used already.
 _NOT_FOR_INFERENCE = frozenset(
-    """name trainable dtype input_dtype batch_input_shape batch_shape input_shape input_dim input_length
-    sparse ragged optional seed noise_shape build_config registered_name init inner_init synchronized fused
-    momentum autocast implementation batch_size shared_object_id data_format""".split()
+    """name trainable dtype input_dtype batch_input_shape batch_shape input_shape input_dim
+    input_length sparse ragged optional seed noise_shape build_config registered_name init
+    inner_init synchronized fused momentum autocast implementation batch_size shared_object_id
+    data_format""".split()
 )
 _NOT_FOR_INFERENCE_ENDINGS = ("_initializer", "_regularizer", "_constraint", "_init")
 
@@ -55,7 +57,7 @@ class Fields:
             value = int(value)
         if not is_integer(value) or not low <= value <= MAX_SIZE:
             raise self.wrong(name, f"a whole number from {low} to {MAX_SIZE}")
-        return value
+        return int(value)
 
     def number(self, name: str, default: float | None = None) -> float:
         """A finite number."""

@@ -1,4 +1,5 @@
-"""The bytes of HDF5 arrays and attributes: contiguous, compact and chunked storage, heaps of text."""
+"""The bytes of HDF5 arrays and attributes: contiguous, compact and chunked storage, heaps of
+text."""
 
 import math
 import struct

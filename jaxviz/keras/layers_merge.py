@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,11 +113,9 @@ def _concatenate(fields: Fields, weights: Weights) -> Concatenate:
 
 
 def _dot(fields: Fields, weights: Weights) -> Dot:
-    axes = fields.raw("axes")
-    if isinstance(axes, list):
-        axes = tuple(a[0] if isinstance(a, list) and len(a) == 1 else a for a in axes)
-    else:
-        axes = (axes, axes)
+    given: Any = fields.raw("axes")
+    pair = given if isinstance(given, list) else [given, given]
+    axes: list[Any] = [a[0] if isinstance(a, list) and len(a) == 1 else a for a in pair]
     if len(axes) != 2 or not all(is_integer(a) and a != 0 and abs(a) < 16 for a in axes):
         raise fields.wrong("axes", "one axis, or two, other than the batch")
     return Dot((axes[0], axes[1]), bool(fields.raw("normalize", False)))

@@ -1,4 +1,5 @@
-"""Pooling over windows and over whole maps. Averages leave padding out of the count, as TensorFlow does."""
+"""Pooling over windows and over whole maps. Averages leave padding out of the count, as TensorFlow
+does."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -132,13 +132,13 @@ def amounts(fields: Fields, name: str, rank: int) -> tuple[tuple[int, int], ...]
         value = [value]
     if rank == 2 and len(value) == 4:
         value = [value[:2], value[2:]]
-    pairs = [
+    pairs: list[tuple[Any, ...]] = [
         (v, v) if is_integer(v) else tuple(v) if isinstance(v, list | tuple) else () for v in value
     ]
     sound = all(len(p) == 2 and all(is_integer(n) and 0 <= n <= MAX_SIZE for n in p) for p in pairs)
     if len(pairs) != rank or not sound:
         raise fields.wrong(name, f"amounts for {rank} axes")
-    return tuple((before, after) for before, after in pairs)
+    return tuple((pair[0], pair[-1]) for pair in pairs)
 
 
 def _pad(rank: int) -> Converter:

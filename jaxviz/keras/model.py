@@ -1,8 +1,7 @@
 """`KerasModel`: an architecture and its layers as one Flax module, evaluated call by call.
 
-The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so that it
-can be passed to `jax.jit`, and two loads of one file share a compiled program.
-"""
+The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so
+that it can be passed to `jax.jit`, and two loads of one file share a compiled program."""
 
 import difflib
 import keyword
@@ -50,8 +49,9 @@ class Graph:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        same = isinstance(other, Graph) and self._hash == other._hash
-        return same and self._key() == other._key()
+        if not isinstance(other, Graph) or self._hash != other._hash:
+            return False
+        return self._key() == other._key()
 
     @cached_property
     def attributes(self) -> dict[str, str]:
@@ -79,14 +79,14 @@ class Graph:
 class KerasModel(nnx.Module):
     """A Keras model as a Flax module: `model(images)` gives what Keras's `predict` gives.
 
-    Each layer is an attribute under its Keras name (characters that Python does not allow become "_").
+    Each layer is an attribute under its Keras name (characters that Python does not allow become
+    "_").
 
     Example:
-        >>> from jaxviz.keras import load_keras
-        >>> model = load_keras({"class_name": "Sequential", "config": [
-        ...     {"class_name": "Flatten", "config": {"name": "flat", "batch_input_shape": [None, 2, 3]}}]})
-        >>> model.layer_names, model.input_shape, model.output_shape
-        (['flat'], (2, 3), (6,))
+        >>> from jaxviz.keras import load_keras >>> model = load_keras({"class_name": "Sequential",
+        "config": [ ...     {"class_name": "Flatten", "config": {"name": "flat",
+        "batch_input_shape": [None, 2, 3]}}]}) >>> model.layer_names, model.input_shape,
+        model.output_shape (['flat'], (2, 3), (6,))
     """
 
     def __init__(self, graph: Graph, layers: Mapping[str, Any]):
@@ -125,11 +125,10 @@ class KerasModel(nnx.Module):
             ValueError: There is no such layer.
 
         Example:
-            >>> from jaxviz.keras import load_keras
-            >>> model = load_keras({"class_name": "Sequential", "config": [
-            ...     {"class_name": "ReLU", "config": {"name": "relu", "batch_input_shape": [None, 2]}}]})
-            >>> model.layer(-1)
-            Relu(slope=0.0, ceiling=None, threshold=0.0)
+            >>> from jaxviz.keras import load_keras >>> model = load_keras({"class_name":
+            "Sequential", "config": [ ...     {"class_name": "ReLU", "config": {"name": "relu",
+            "batch_input_shape": [None, 2]}}]}) >>> model.layer(-1) Relu(slope=0.0, ceiling=None,
+            threshold=0.0)
         """
         node: Any = self
         for part in self._resolve(name):
@@ -140,7 +139,8 @@ class KerasModel(nnx.Module):
         """Evaluate the model.
 
         Args:
-            images: (N, *input_shape), any real dtype; a list or a dictionary when there are several inputs.
+            images: (N, *input_shape), any real dtype; a list or a dictionary when there are several
+                inputs.
             rngs: Random streams, needed only in training mode and with dropout.
 
         Returns:
@@ -160,7 +160,8 @@ class KerasModel(nnx.Module):
             layers: Names or indices of layers ("model/layer" inside a nested model); None for all.
 
         Returns:
-            Layer name to (N, *shape). The second call of a shared layer is under "name:1", and so on.
+            Layer name to (N, *shape). The second call of a shared layer is under "name:1", and so
+            on.
 
         Raises:
             ValueError: There is no such layer.
@@ -169,7 +170,7 @@ class KerasModel(nnx.Module):
             layers = self.layer_names
         if isinstance(layers, str | int):
             layers = [layers]
-        paths = [self._resolve(layer) for layer in layers]
+        paths: list[Sequence[str]] = [self._resolve(layer) for layer in layers]
         tapped: dict[str, dict[str, jax.Array]] = {p[0]: {} for p in paths if len(p) > 1}
         for path in paths:
             if len(path) > 1:
@@ -279,8 +280,8 @@ def _as_input(entry: Input, x: Any) -> jax.Array:
         if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise ValueError(
-                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs a "
-                "leading axis of 1."
+                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs "
+                "a leading axis of 1."
             )
     if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
         return cast(x, jnp.dtype("int32"))

@@ -27,7 +27,8 @@ class Era(NamedTuple):
 
 @dataclass
 class Slot:
-    """A layer that may have weights: its names for them (None: whatever there is), and its arrays."""
+    """A layer that may have weights: its names for them (None: whatever there is), and its
+    arrays."""
 
     path: tuple[str, ...]
     layer: Layer
@@ -200,7 +201,9 @@ def named_or_by_class(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
     found: dict[str, list[tuple[str, Dataset]]] = {}
     for path in sorted(_datasets(group, start), key=_natural):
         layer, _, number = path.removeprefix(start + "/").rpartition("/vars/")
-        found.setdefault(layer, []).append((number, group[path]))
+        array = group[path]
+        if isinstance(array, Dataset):
+            found.setdefault(layer, []).append((number, array))
     return found
 
 

@@ -14,12 +14,12 @@ class Report(NamedTuple):
     """How far this process is.
 
     Attributes:
-      images: done in this run.
-      total: images that this run has to do.
-      windows: occluded images scored in this run.
-      errors: bad images met in this run.
-      seconds: since the first image was read; compiling does not count.
-      waits: how long computing waited for reading and for writing.
+        images: done in this run.
+        total: images that this run has to do.
+        windows: occluded images scored in this run.
+        errors: bad images met in this run.
+        seconds: since the first image was read; compiling does not count.
+        waits: how long computing waited for reading and for writing.
     """
 
     images: int
@@ -61,13 +61,13 @@ def reporting(progress: Progress, log: str | Path | None, start: dict[str, Any])
     """Yield a function that is told how far the run is after every chunk.
 
     Args:
-      progress: False for silence, True for a bar, or a function of the `Report`.
-      log: a file to which one JSON object per line is appended: "start", "chunk"… and "end" or
-        "stopped", each with the time in seconds since 1970; None: none.
-      start: what else the line "start" tells.
+        progress: False for silence, True for a bar, or a function of the `Report`.
+        log: a file to which one JSON object per line is appended: "start", "chunk"… and "end" or
+            "stopped", each with the time in seconds since 1970; None: none.
+        start: what else the line "start" tells.
 
     Yields:
-      tell(report).
+        tell(report).
     """
     last: list[Report] = []
     with _bar(progress, start["images"]) as draw, _log(log) as note:

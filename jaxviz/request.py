@@ -1,0 +1,98 @@
+"""What `maximize` is asked for, checked before anything is compiled."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxviz import ascent
+from jaxviz.climb import Options
+from jaxviz.gradients import relu_rules
+from jaxviz.objectives import Objective, check
+from jaxviz.replay import dependent
+
+BOUNDS = ("sigmoid", "project", "none")
+
+
+def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
+    """The images' shape, as given or as the model fixes it."""
+    shape = getattr(f, "input_shape", None) if image_shape is None else image_shape
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    positive = all(isinstance(n, int | np.integer) and n > 0 for n in sizes)
+    if len(sizes) != 3 or not positive:
+        raise ValueError(
+            "`image_shape` must be three positive integers (height, width, channels): got "
+            f"{shape}; give it where the model does not fix it."
+        )
+    height, width, channels = map(int, sizes)
+    return height, width, channels
+
+
+def checked_range(value_range: tuple[float, float]) -> None:
+    """Raise unless the value range has a lowest and a highest value."""
+    low, high = value_range
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"`value_range` must be (lowest, highest), finite: got ({low}, {high}).")
+
+
+def checked_start(start: Any, shape: tuple[int, int, int], seeds: int | None) -> jax.Array:
+    """What to start from: images (S, H, W, C), or a number."""
+    images = jnp.asarray(start, jnp.float32)
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim and images.shape[1:] != shape:
+        raise ValueError(
+            f"`start` must have shape {shape}, or (seeds, *{shape}): got {np.shape(start)}."
+        )
+    if images.ndim and seeds not in (None, len(images)):
+        raise ValueError(f"`seeds` must be one a start image, {len(images)}: got {seeds}.")
+    if not bool(jnp.isfinite(images).all()):
+        raise ValueError("`start` must be finite: got NaN or infinite pixels.")
+    return images
+
+
+def check_options(
+    program: ascent.Program, options: Options, counts: dict[str, int | None], start: jax.Array
+) -> None:
+    """Raise where an option is out of range."""
+    counts = {**counts, "steps": options.steps, "views": program.views}
+    counts |= {"snapshot_every": options.snapshot_every, "patience": options.patience}
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"`{name}` must be at least 1: got {count}.")
+    if program.bounds not in BOUNDS:
+        known = ", ".join(("auto", *BOUNDS))
+        raise ValueError(f"`bounds` must be one of {known}: got {program.bounds!r}.")
+    if options.loop not in ("auto", "host", "scan"):
+        raise ValueError(f"`loop` must be one of auto, host, scan: got {options.loop!r}.")
+    relu_rules(program.backprop)
+    if program.parametrization.encode is None and (start.ndim or program.tidies):
+        raise ValueError(
+            "`parametrization` must have `encode` for start images and tidying steps: got one "
+            "without; add the third function, or leave them out."
+        )
+
+
+def check_objectives(
+    program: ascent.Program, data: ascent.Data, objectives: Sequence[Objective]
+) -> None:
+    """Raise where an objective does not fit its layers or does not depend on the image."""
+    seen = jax.ShapeDtypeStruct((len(data.keys), *program.image_shape), program.dtype)
+    network = partial(ascent.network, program, data)
+    closed, found = jax.make_jaxpr(network, return_shape=True)(seen)
+    shapes = {n: value.shape[1:] for n, value in zip(program.layers, found, strict=True)}
+    for objective in objectives:
+        check(objective, shapes)
+    moving = dependent(closed.jaxpr, [True])
+    groups, arrays = ascent.group(objectives)
+    for (structure, numbers), values in zip(groups, arrays, strict=True):
+        one = [value[0] for value in values]
+        closed = jax.make_jaxpr(partial(ascent.evaluate_objective, program, structure))(one, found)
+        marks = [False] * len(one) + moving
+        if not any(dependent(closed.jaxpr, marks)):
+            raise ValueError(
+                f"`objective` must depend on the image: objective {numbers[0]} does not; it reads "
+                f"{objectives[numbers[0]].layers}."
+            )

@@ -1,0 +1,490 @@
+"""`maximize`: objectives rise, batches equal single runs, and trouble is named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from jax.tree_util import Partial
+
+from jaxviz import ascent, load_keras, logits
+from jaxviz import objectives as jo
+from jaxviz import parametrize as jp
+from jaxviz import regularize as jr
+from jaxviz import transforms as jt
+from jaxviz.activations import tag
+from jaxviz.maximize import NotFiniteError, maximize
+
+KEY = jax.random.key(0)
+SHAPE = (12, 10, 3)
+
+
+def network(first, second, images):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    hidden = jax.lax.conv_general_dilated(images, first, (1, 1), "VALID", dimension_numbers=numbers)
+    hidden = tag("conv", jax.nn.relu(hidden))
+    window = (1, 2, 2, 1)
+    pooled = jax.lax.reduce_window(hidden, -jnp.inf, jax.lax.max, window, window, "VALID")
+    return tag("pool", pooled).reshape(images.shape[0], -1) @ second
+
+
+def small_network(shape=SHAPE, seed=0):
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=(3, 3, shape[2], 6)) / 3
+    size = ((shape[0] - 2) // 2) * ((shape[1] - 2) // 2) * 6
+    second = rng.normal(size=(size, 5)) / np.sqrt(size)
+    return Partial(network, jnp.asarray(first, jnp.float32), jnp.asarray(second, jnp.float32))
+
+
+F = small_network()
+OPTIONS = {"image_shape": SHAPE, "key": KEY, "regularizers": (), "transforms": (jt.jitter(1),)}
+OPTIONS |= {"parametrization": jp.pixels()}
+
+
+class LinenNet(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Conv(4, (3, 3), name="conv")(x))
+        return linen.Dense(2, name="head")(x.mean((1, 2)))
+
+
+RISING = {
+    "unit": jo.unit(3),
+    "unit minimised": -jo.unit(3),
+    "centre": jo.neuron("conv", 2),
+    "neuron": jo.neuron("conv", 2, position=(0, 7)),
+    "channel": jo.channel("conv", 1),
+    "channel minimised": -jo.channel("pool", 1),
+    "layer": jo.layer("conv"),
+    "direction": jo.direction("conv", [1.0, -1.0, 0.5, 0.0, 0.0, 2.0]),
+    "direction at": jo.direction("conv", [1.0, -1.0, 0.5, 0.0, 0.0, 2.0], position=(3, 3)),
+    "interpolate": jo.interpolate("conv", 1, 2),
+    "diversity": jo.diversity("conv"),
+    "sum": jo.channel("conv", 1) + 2 * jo.unit(0) - jo.unit(1),
+    "own": jo.objective(lambda acts: acts["pool"].max((1, 2, 3)), ["pool"]),
+}
+
+
+def test_each_objective_rises_within_three_steps():
+    options = OPTIONS | {"transforms": ()}
+    result = maximize(F, list(RISING.values()), steps=4, seeds=2, **options)
+    values = result.history["objective"].reshape(4, -1, 2)
+    assert values.shape[1] == len(RISING)
+    for number, name in enumerate(RISING):
+        assert (values[-1, number] > values[0, number]).all(), name
+
+
+@pytest.mark.parametrize(
+    ("parametrization", "bounds"),
+    [
+        (jp.pixels(), "sigmoid"),
+        (jp.pyramid(), "project"),
+        (jp.maco(), "sigmoid"),
+        (jp.decorrelated(jp.fourier()), "project"),
+    ],
+    ids=["pixels", "pyramid", "maco", "colour fourier"],
+)
+def test_images_rise_and_stay_in_the_value_range(parametrization, bounds):
+    options = OPTIONS | {"parametrization": parametrization, "bounds": bounds, "transforms": ()}
+    result = maximize(F, jo.unit(1), steps=12, value_range=(-2, 3), **options)
+    assert result.images.shape == (1, *SHAPE) and result.images.dtype == jnp.float32
+    assert float(result.images.min()) >= -2 and float(result.images.max()) <= 3
+    values = result.history["objective"]
+    assert values[-1] > values[0]
+
+
+def test_without_bounds_images_leave_the_value_range():
+    options = OPTIONS | {"optimizer": optax.sgd(1e3), "bounds": "none", "start": 0.5}
+    assert float(jnp.abs(maximize(F, jo.unit(1), steps=3, **options).images).max()) > 1
+
+
+def test_every_kind_of_scorer_serves():
+    def rises(f, objective):
+        options = OPTIONS | {"transforms": ()}
+        values = maximize(f, objective, steps=4, **options).history["objective"]
+        return bool(values[-1] > values[0])
+
+    rngs = nnx.Rngs(0)
+    net = nnx.Sequential(nnx.Conv(3, 4, (3, 3), rngs=rngs), nnx.relu, nnx.Linear(4, 2, rngs=rngs))
+    assert rises(net, jo.channel("layers.0", 2))
+    module = LinenNet()
+    variables = module.init(KEY, jnp.zeros((1, *SHAPE)))
+    assert rises((module, variables), jo.channel("conv", 2) + jo.unit(0))
+    assert rises(lambda images: images.mean((1, 2)), jo.unit(0))
+    layers = [
+        {"class_name": "ReLU", "config": {"name": "relu", "batch_input_shape": [None, *SHAPE]}},
+        {"class_name": "Flatten", "config": {"name": "flat"}},
+        {"class_name": "Softmax", "config": {"name": "out"}},
+    ]
+    model = logits(load_keras({"class_name": "Sequential", "config": layers}))
+    options = OPTIONS | {"image_shape": None, "transforms": ()}
+    result = maximize(
+        model, [jo.unit(3), jo.channel("relu", 1), jo.unit(0, layer=-1)], steps=4, **options
+    )
+    values = result.history["objective"]
+    assert (values[-1] > values[0]).all()
+
+
+OBJECTIVES = [jo.unit(0), jo.channel("conv", 2), jo.unit(4)]
+
+
+def test_a_batch_equals_one_by_one():
+    options = OPTIONS | {"steps": 6, "regularizers": None}
+    together = maximize(F, OBJECTIVES, **options)
+    for number, objective in enumerate(OBJECTIVES):
+        alone = maximize(F, objective, **options)
+        np.testing.assert_allclose(together.images[number], alone.images[0], atol=2e-5)
+        for name, term in alone.history.items():
+            found = together.history[name][:, number]
+            np.testing.assert_allclose(found, term[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_batch_size_changes_nothing():
+    options = OPTIONS | {"steps": 5, "snapshot_every": 2}
+    objectives = [jo.unit(n) for n in range(5)]
+    whole = maximize(F, objectives, **options)
+    parts = maximize(F, objectives, batch_size=2, **options)
+    assert parts.images.shape == whole.images.shape and list(parts.snapshots) == [2, 4]
+    np.testing.assert_allclose(parts.images, whole.images, atol=2e-5)
+    np.testing.assert_allclose(parts.snapshots[4], whole.snapshots[4], atol=2e-5)
+    np.testing.assert_allclose(parts.history["total"], whole.history["total"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_key_gives_the_same_images_bit_for_bit():
+    options = OPTIONS | {"steps": 5, "seeds": 2}
+    first, again = (maximize(F, jo.unit(2), **options).images for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] != first[1]).any()
+    other = maximize(F, jo.unit(2), **(options | {"key": jax.random.key(1)})).images
+    assert (first != other).any()
+
+
+def test_host_and_scan_give_the_same_images():
+    options = OPTIONS | {"steps": 20, "seeds": 2, "regularizers": None, "snapshot_every": 8}
+    host = maximize(F, OBJECTIVES, loop="host", **options)
+    scan = maximize(F, OBJECTIVES, loop="scan", redirect_steps=2, **options)
+    np.testing.assert_allclose(host.images, scan.images, atol=1e-4)
+    np.testing.assert_allclose(host.history["total"], scan.history["total"], rtol=1e-3, atol=1e-4)
+    assert list(host.snapshots) == list(scan.snapshots) == [8, 16]
+
+
+def test_start_images_are_started_from():
+    start = jax.random.uniform(KEY, (2, *SHAPE), minval=0.1, maxval=0.9)
+    still = optax.sgd(0.0)
+    for bounds in ("sigmoid", "project", "none"):
+        options = OPTIONS | {"optimizer": still, "bounds": bounds}
+        result = maximize(F, [jo.unit(0), jo.unit(1)], start=start, steps=1, **options)
+        assert result.images.shape == (4, *SHAPE)
+        np.testing.assert_allclose(result.images[2:], start, atol=1e-5)
+    grey = maximize(F, jo.unit(0), start=0.25, steps=1, **(OPTIONS | {"optimizer": still}))
+    assert float(grey.images.mean()) == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.sgd(0.5),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.02)),
+        optax.adam(optax.cosine_decay_schedule(0.05, 10)),
+        optax.lbfgs(0.1, linesearch=None),
+    ],
+    ids=["sgd", "clipped", "schedule", "lbfgs"],
+)
+def test_any_optax_transformation_serves(optimizer):
+    options = OPTIONS | {"transforms": (), "optimizer": optimizer}
+    values = maximize(F, OBJECTIVES[:2], steps=6, **options).history["objective"]
+    assert (values[-1] > values[0]).all()
+
+
+def test_history_holds_every_term_before_every_step():
+    regularizers = (
+        jr.penalty(jr.total_variation, 2.0),
+        jr.penalty(jr.lp_norm, lambda step: 0.1 * step, name="size"),
+        jr.penalty(jr.total_variation, 1.0, options={"beta": 1.0}),
+    )
+    options = OPTIONS | {"regularizers": regularizers, "transforms": (), "start": 0.3}
+    result = maximize(F, jo.unit(2), steps=5, snapshot_every=1, **options)
+    names = ["objective", "total_variation", "size", "total_variation#2", "total"]
+    assert list(result.history) == names
+    assert all(term.shape == (5, 1) for term in result.history.values())
+    image = result.snapshots[3][0]
+    expected = {
+        "objective": F(image[None])[0, 2],
+        "total_variation": 2 * jr.total_variation(image),
+        "size": 0.1 * 3 * jr.lp_norm(image),
+        "total_variation#2": jr.total_variation(image, beta=1.0),
+    }
+    for name, value in expected.items():
+        assert result.history[name][3, 0] == pytest.approx(float(value), rel=1e-4, abs=1e-6)
+    penalties = sum(result.history[name] for name in names[1:4])
+    np.testing.assert_allclose(
+        result.history["total"], result.history["objective"] - penalties, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_best_images_are_those_of_the_highest_total():
+    options = OPTIONS | {"transforms": (), "optimizer": optax.sgd(-0.5)}
+    falling = maximize(F, jo.unit(0), steps=4, **options)
+    start = maximize(F, jo.unit(0), steps=1, **(options | {"optimizer": optax.sgd(0.0)}))
+    np.testing.assert_allclose(falling.best, start.images, atol=1e-6)
+    assert (falling.history["total"][0] >= falling.history["total"]).all()
+
+
+def test_blur_steps_blur_when_due():
+    start = jax.random.uniform(KEY, SHAPE)
+    options = OPTIONS | {"optimizer": optax.sgd(0.0), "bounds": "project", "start": start}
+    options |= {"regularizers": (jr.blur_steps(every=2, sigma=0.7),)}
+    result = maximize(F, jo.unit(0), steps=3, snapshot_every=1, **options)
+    blurred = jr.gaussian_blur(start, sigma=0.7)
+    np.testing.assert_allclose(result.snapshots[1][0], start, atol=1e-5)
+    np.testing.assert_allclose(result.snapshots[2][0], blurred, atol=1e-5)
+    np.testing.assert_allclose(result.snapshots[3][0], blurred, atol=1e-5)
+
+
+def test_transforms_that_change_the_size_are_resized_to_the_image():
+    shapes = []
+
+    def seen(images):
+        shapes.append(images.shape)
+        return images
+
+    transforms = (jt.pad(3), jt.crop(9, 9), jt.scale(0.9, 1.1))
+    options = OPTIONS | {"transforms": transforms}
+    maximize(F, jo.unit(0), steps=1, preprocess=seen, **options)
+    assert set(shapes) == {(1, *SHAPE)}
+
+
+def test_views_average_their_objectives():
+    def noisy(key, images):
+        return images + jax.random.normal(key, ())
+
+    def f(images):
+        return images.mean((1, 2))
+
+    options = OPTIONS | {"transforms": (noisy,), "steps": 1, "bounds": "none", "start": 0.0}
+    key = jax.random.fold_in(KEY, 0)
+    drawn = [
+        jax.random.normal(jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 0), v), 0))
+        for v in range(3)
+    ]
+    result = maximize(f, jo.unit(0), views=3, optimizer=optax.sgd(0.0), **options)
+    expected = float(result.images[..., 0].mean()) + float(np.mean(drawn))
+    assert result.history["objective"][0, 0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_preprocess_and_grad_modifier_are_applied():
+    def brighter(images):
+        return 10 * images
+
+    options = OPTIONS | {"steps": 1, "transforms": (), "optimizer": optax.sgd(0.01)}
+    plain = maximize(lambda x: brighter(x).mean((1, 2)), jo.unit(0), **options)
+    wrapped = maximize(lambda x: x.mean((1, 2)), jo.unit(0), preprocess=brighter, **options)
+    np.testing.assert_allclose(plain.images, wrapped.images, atol=1e-6)
+    still = maximize(F, jo.unit(0), grad_modifier=jnp.zeros_like, **options)
+    start = maximize(F, jo.unit(0), **(options | {"optimizer": optax.sgd(0.0)}))
+    np.testing.assert_array_equal(still.images, start.images)
+
+
+def test_guided_backpropagation_moves_the_image_elsewhere():
+    options = OPTIONS | {"steps": 3, "transforms": ()}
+    images = [maximize(F, jo.unit(0), backprop=b, **options).images for b in ("plain", "guided")]
+    assert float(jnp.abs(images[0] - images[1]).max()) > 1e-3
+
+
+def dead(images):
+    return tag("relu", jax.nn.relu(images - 2.0)).mean((1, 2))
+
+
+def half_dead(images):
+    return jnp.stack([dead(images)[:, 0], images.mean((1, 2, 3))], -1)
+
+
+def test_a_dead_start_is_woken_and_only_the_dead_one():
+    options = OPTIONS | {"steps": 30, "transforms": (), "value_range": (0.0, 4.0), "start": 1.0}
+    options |= {"optimizer": optax.adam(0.3)}
+    result = maximize(half_dead, [jo.unit(0), jo.unit(1)], **options)
+    values = result.history["objective"]
+    assert values[0, 0] == 0 and values[-1, 0] > 0.1
+    alone = maximize(half_dead, jo.unit(1), redirect_steps=0, **options)
+    np.testing.assert_allclose(result.images[1], alone.images[0], atol=1e-5)
+
+
+def test_without_redirection_a_dead_start_stays_dead_and_says_so():
+    options = OPTIONS | {"transforms": (), "value_range": (0.0, 4.0), "start": 1.0}
+    with pytest.raises(ValueError, match="its gradient was zero at every pixel in all 20 steps"):
+        maximize(dead, jo.unit(0), steps=20, redirect_steps=0, **options)
+
+
+def test_a_plateau_stops_early():
+    options = OPTIONS | {"transforms": (), "optimizer": optax.sgd(0.0), "steps": 200}
+    result = maximize(F, OBJECTIVES[:2], patience=10, **options)
+    assert len(result.history["total"]) == 25
+    assert result.stopped == "no total grew by 0.001 of its size for 10 steps"
+    rising = maximize(F, OBJECTIVES[:2], patience=10, steps=40, **OPTIONS)
+    assert rising.stopped is None and len(rising.history["total"]) == 40
+
+
+def test_a_callback_sees_arrays_and_can_stop():
+    seen = []
+
+    def callback(step, images, terms):
+        seen.append((step, images.shape, sorted(terms), terms["total"].shape))
+        return step == 3
+
+    result = maximize(F, OBJECTIVES, steps=9, callback=callback, **OPTIONS)
+    assert [step for step, *_ in seen] == [1, 2, 3]
+    assert seen[0][1:] == ((3, *SHAPE), ["objective", "total"], (3,))
+    assert result.stopped == "the callback asked for it after step 3"
+    assert len(result.history["total"]) == 3
+
+
+def test_progress_is_reported_over_all_batches():
+    seen = []
+    options = OPTIONS | {"steps": 3, "batch_size": 2}
+    maximize(
+        F, [jo.unit(0)] * 3, progress=lambda done, total: seen.append((done, total)), **options
+    )
+    assert seen == [(n, 6) for n in range(1, 7)]
+
+
+def exploding(images):
+    score = images.mean((1, 2))
+    return jnp.where(score > 0.6, jnp.nan, score)
+
+
+@pytest.mark.parametrize("loop", ["host", "scan"])
+def test_a_nan_names_step_and_term_and_keeps_the_best_images(loop):
+    options = OPTIONS | {"transforms": (), "steps": 60, "loop": loop, "redirect_steps": 0}
+    with pytest.raises(
+        NotFiniteError, match=r"`objective` of image 1 at step \d+; lower"
+    ) as raised:
+        maximize(exploding, [-jo.unit(0), jo.unit(0)], **options)
+    result = raised.value.result
+    assert result.images.shape == (2, *SHAPE) and np.isfinite(np.asarray(result.images)).all()
+    step = int(str(raised.value).split("step ")[1].split(";")[0])
+    history = result.history["objective"]
+    assert np.isnan(history[step, 1]) and np.isfinite(history[:step]).all()
+    best = float(result.images[1, ..., 0].mean())
+    assert best == pytest.approx(float(np.nanmax(history[:, 1])), abs=1e-5)
+
+
+def test_a_nan_in_a_later_batch_keeps_the_earlier_ones():
+    options = OPTIONS | {"transforms": (), "steps": 60, "batch_size": 1}
+    with pytest.raises(NotFiniteError, match="of image 1 at step") as raised:
+        maximize(exploding, [-jo.unit(0), jo.unit(0), -jo.unit(0)], **options)
+    assert raised.value.result.images.shape == (2, *SHAPE)
+
+
+def test_a_penalty_that_fails_is_named():
+    def broken(image):
+        return jnp.log(-image.sum())
+
+    options = OPTIONS | {"regularizers": (jr.penalty(broken, 1.0),), "steps": 3}
+    with pytest.raises(NotFiniteError, match="`broken` of image 0 at step 0"):
+        maximize(F, jo.unit(0), **options)
+
+
+def test_an_image_that_fails_after_the_last_step_is_named():
+    def modifier(gradient):
+        return gradient * jnp.nan
+
+    with pytest.raises(NotFiniteError, match="the image after the last step, 1"):
+        maximize(F, jo.unit(0), steps=1, grad_modifier=modifier, **OPTIONS)
+
+
+def test_zero_images_and_flat_patches_are_safe():
+    regularizers = (
+        jr.penalty(jr.total_variation, 1.0, options={"beta": 1.0}),
+        jr.penalty(jr.lp_norm, 1.0),
+    )
+    options = OPTIONS | {"regularizers": regularizers, "bounds": "project"}
+    result = maximize(F, jo.unit(0), steps=3, start=jnp.zeros(SHAPE), **options)
+    assert np.isfinite(np.asarray(result.images)).all()
+
+
+def test_bfloat16_networks_rise():
+    def cast(leaf):
+        return leaf.astype(jnp.bfloat16)
+
+    options = OPTIONS | {"transforms": (), "dtype": jnp.bfloat16}
+    result = maximize(jax.tree.map(cast, F), OBJECTIVES, steps=8, **options)
+    values = result.history["objective"]
+    assert result.images.dtype == jnp.float32 and (values[-1] > values[0]).all()
+
+
+def test_transparency_shows_where_the_objective_looked():
+    def corner(images):
+        return images[:, :3, :3].mean((1, 2))
+
+    result = maximize(corner, jo.unit(0), steps=3, **(OPTIONS | {"transforms": ()}))
+    seen = np.asarray(result.transparency[0])
+    assert seen.max() == 1 and (seen[:3, :3] > 0.5).all() and seen[3:].max() == 0
+
+
+def test_a_second_call_compiles_nothing():
+    options = OPTIONS | {"steps": 3, "regularizers": None}
+    maximize(F, [jo.unit(0), jo.unit(1)], **options)
+    before = ascent.advance_once._cache_size()
+    other = small_network(seed=1)
+    maximize(other, [jo.unit(3), jo.unit(2)], **(options | {"key": jax.random.key(4)}))
+    assert ascent.advance_once._cache_size() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_shape": None}, "`image_shape` must be three positive integers"),
+        ({"image_shape": (12, None, 3)}, r"got \(12, None, 3\); give it"),
+        (
+            {"value_range": (1.0, 0.0)},
+            r"`value_range` must be \(lowest, highest\).* got \(1.0, 0.0\)",
+        ),
+        ({"value_range": (0.0, np.inf)}, "`value_range` must be"),
+        ({"steps": 0}, "`steps` must be at least 1: got 0"),
+        ({"views": 0}, "`views` must be at least 1"),
+        ({"seeds": 0}, "`seeds` must be at least 1"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"snapshot_every": 0}, "`snapshot_every` must be at least 1"),
+        ({"patience": 0}, "`patience` must be at least 1"),
+        ({"bounds": "clip"}, "`bounds` must be one of auto, sigmoid, project, none: got 'clip'"),
+        ({"loop": "while"}, "`loop` must be one of auto, host, scan: got 'while'"),
+        ({"backprop": "deconv"}, "`backprop` must be one of plain"),
+        ({"start": np.zeros((3, 3, 3))}, "`start` must have shape"),
+        (
+            {"start": np.zeros((2, *SHAPE)), "seeds": 3},
+            "`seeds` must be one a start image, 2: got 3",
+        ),
+        ({"start": np.full(SHAPE, np.nan)}, "`start` must be finite"),
+        (
+            {"start": np.zeros(SHAPE), "parametrization": jp.maco()},
+            "`parametrization` must have `encode`",
+        ),
+    ],
+)
+def test_options_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        maximize(F, jo.unit(0), **(OPTIONS | changes))
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (jo.channel("covn", 1), "got 'covn'; did you mean 'conv'"),
+        (jo.unit(5), "`index` must be in 0…4 for the scores: got 5"),
+        ([jo.unit(0), jo.channel("pool", 6)], "`index` must be in 0…5 for layer 'pool': got 6"),
+        ([], "`objective` must be at least 1: got 0"),
+        (
+            jo.objective(lambda acts: jnp.ones(acts["conv"].shape[0]), ["conv"]),
+            "`objective` must depend on the image: objective 0 does not",
+        ),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused(objective, message):
+    with pytest.raises(ValueError, match=message):
+        maximize(F, objective, **OPTIONS)
+
+
+def test_a_scorer_that_ignores_the_image_is_refused():
+    with pytest.raises(ValueError, match="`objective` must depend on the image"):
+        maximize(lambda images: jnp.ones((images.shape[0], 3)), jo.unit(0), **OPTIONS)
