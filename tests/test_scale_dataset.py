@@ -6,8 +6,6 @@ import warnings
 import jax
 import numpy as np
 import pytest
-import xarray
-import zarr
 from jax.sharding import Mesh
 from scale_run import SHAPE, images, scorer
 
@@ -60,6 +58,7 @@ def test_number_of_devices_never_changes_a_bit(store, axes, count):
 
 
 def test_plain_zarr_and_xarray_open_a_store(store):
+    zarr, xarray = pytest.importorskip("zarr"), pytest.importorskip("xarray")
     stored = run(store, top=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -175,7 +174,9 @@ def test_store_that_is_none_is_refused(store, tmp_path):
     (tmp_path / "photos" / "a.png").write_bytes(b"precious")
     with pytest.raises(ValueError, match="photos/ holds a.png"):
         run(tmp_path / "photos")
-    zarr.create_group(tmp_path / "foreign.zarr")
+    (tmp_path / "foreign.zarr").mkdir()
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    (tmp_path / "foreign.zarr" / "zarr.json").write_text(json.dumps(group))
     with pytest.raises(ValueError, match="foreign.zarr/ is not"):
         run(tmp_path / "foreign.zarr")
     with pytest.raises(ValueError, match="a URL that tensorstore knows"):
