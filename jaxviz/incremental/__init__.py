@@ -17,10 +17,11 @@ Three functions below `incremental` let a driver keep what is saved as an argume
     vmap(update, (None, None, 0, 0))(plan, clean, patches, starts)
 
 `plan` is a pytree too (static but for arrays that closures of `f` captured), so all three go
-through `jit` as they are. Exact means: the same sums of the same products, of which the compiler
-may choose the order. The method is Krypton's (Nakandala, Kumar, Papakonstantinou: Incremental and
-Approximate Inference for Faster Occlusion-based Deep CNN Explanations, SIGMOD 2019), as a
-transformation.
+through `jit` as they are. `calibrate` finds how far windows may be cut for a tolerance on the
+scores (`approximate`); without it all is exact. Exact means: the same sums of the same products,
+of which the compiler may choose the order. The method is Krypton's (Nakandala, Kumar,
+Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-based Deep CNN
+Explanations, SIGMOD 2019), as a transformation.
 """
 
 from collections.abc import Callable
@@ -28,12 +29,24 @@ from typing import Any
 
 import jax
 
+from jaxviz.incremental.approximate import Calibration, calibrate
 from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
 from jaxviz.incremental.plan import Plan, make_plan
 from jaxviz.incremental.program import split_arrays
 from jaxviz.incremental.report import describe
 
-__all__ = ["Base", "Plan", "base", "describe", "explain", "incremental", "make_plan", "update"]
+__all__ = [
+    "Base",
+    "Calibration",
+    "Plan",
+    "base",
+    "calibrate",
+    "describe",
+    "explain",
+    "incremental",
+    "make_plan",
+    "update",
+]
 
 _base = jax.jit(base_from_arrays)
 _update = jax.jit(update)
