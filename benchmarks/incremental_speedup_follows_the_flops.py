@@ -42,16 +42,16 @@ NOTES = [
     "than the rows, so that is what is done, from 128 channels on. From 64 or 32 on: no change.",
     "Tried on depthwise 3x3 and 7x7: XLA's convolution 1.0 and 2.3 GFLOP/s; one multiply-add for "
     "each tap, fused, 8 and 37. MobileNetV2's update: 14.9 ms before, 2.0 ms after.",
-    "Tried: `optimization_barrier` to keep XLA from fusing a pool into the matrix product behind it "
-    "(VGG-16's head: 1330 ms for 4 images, 1460 ms for 8): no effect, XLA removes it first. A "
+    "Tried: `optimization_barrier` to keep XLA from fusing a pool into the matrix product behind "
+    "it (VGG-16's head: 1330 ms for 4 images, 1460 ms for 8): no effect, XLA removes it first. A "
     "`reduce_precision` to the same precision: 31 and 35 ms.",
     "Tried: products without the unit axes that vmap puts into them: no effect by itself; kept, as "
     "it makes the products of an update those of a dense batch.",
-    "Tried: cutting regions out of the padded base by vmapped dynamic_slice (a gather) and pasting by "
-    "vmapped dynamic_update_slice (a scatter): together 3 % of VGG-16's update, so no other form "
+    "Tried: cutting regions out of the padded base by vmapped dynamic_slice (a gather) and pasting "
+    "by vmapped dynamic_update_slice (a scatter): together 3 % of VGG-16's update, so no other form "
     "was tried.",
-    "Tried: giving up windows above 70 % of an array, or above 85 %: VGG-16 4.98 and 4.73 GFLOP. The "
-    "share is now chosen by modelled time; the model is within 5 % of the time measured on "
+    "Tried: giving up windows above 70 % of an array, or above 85 %: VGG-16 4.98 and 4.73 GFLOP. "
+    "The share is now chosen by modelled time; the model is within 5 % of the time measured on "
     "ResNet-18 and ResNet-50.",
     "Tried: one plan for each residue of the positions modulo 16 instead of one for all on VGG-16: "
     "4.57 GFLOP instead of 4.73; not worth four compilations.",
