@@ -26,7 +26,7 @@ class Archive(NamedTuple):
     """What a file holds, before any of it is interpreted.
 
     `format` is one of "keras", "hdf5 model", "hdf5 weights", "json"; `config` the architecture,
-    `weights` the HDF5 group under which the layers' arrays lie.
+    `weights` the HDF5 group under which the layers' arrays lie, `labels` the names of the classes.
     """
 
     format: str
@@ -34,6 +34,7 @@ class Archive(NamedTuple):
     backend: str | None
     config: dict[str, Any] | None
     weights: Group | None
+    labels: tuple[str, ...] | None = None
 
 
 def read_archive(path: str | os.PathLike[str]) -> Archive:
@@ -112,7 +113,17 @@ def _read_hdf5(data: bytes) -> Archive:
     if config is not None and not isinstance(config, dict):
         raise KerasFileError("`model_config` of the HDF5 file must be a JSON object.")
     kind = "hdf5 weights" if config is None else "hdf5 model"
-    return Archive(kind, _optional_text(version), _optional_text(backend), config, weights)
+    version, backend = _optional_text(version), _optional_text(backend)
+    return Archive(kind, version, backend, config, weights, _labels(attributes))
+
+
+def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names of the classes, which some people store with the model."""
+    for key in ("class_names", "labels", "classes"):
+        value = attributes.get(key)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    return None
 
 
 def _read_zip(data: bytes) -> Archive:

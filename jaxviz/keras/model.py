@@ -36,9 +36,11 @@ class Graph:
     calls: tuple[Call, ...]
     outputs: Any
     output_shape: Any = None
+    labels: tuple[str, ...] | None = None
 
     def _key(self) -> tuple:
-        return (self.name, self.inputs, self.layers, self.calls, self.outputs, self.output_shape)
+        shapes = (self.inputs, self.output_shape, self.labels)
+        return (self.name, self.layers, self.calls, self.outputs, *shapes)
 
     @cached_property
     def _hash(self) -> int:
@@ -113,6 +115,11 @@ class KerasModel(nnx.Module):
         """The shape of the output without the batch; a tuple of shapes when there are several."""
         return self._graph.output_shape
 
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the classes, if they are known."""
+        return self._graph.labels
+
     def layer(self, name: str | int) -> Any:
         """The layer of that Keras name or index.
 
@@ -136,6 +143,10 @@ class KerasModel(nnx.Module):
         for part in self._resolve(name):
             node = getattr(node, node._graph.attributes[part])
         return node
+
+    def with_graph(self, graph: Graph) -> "KerasModel":
+        """The same layers, shared, under other constants."""
+        return KerasModel(graph, {n: getattr(self, a) for n, a in graph.attributes.items()})
 
     def __call__(self, images: Any, *, rngs: nnx.Rngs | None = None) -> Any:
         """Evaluate the model.
