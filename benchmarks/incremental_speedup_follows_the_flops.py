@@ -48,8 +48,8 @@ NOTES = [
     "Tried: products without the unit axes that vmap puts into them: no effect by itself; kept, as "
     "it makes the products of an update those of a dense batch.",
     "Tried: cutting regions out of the padded base by vmapped dynamic_slice (a gather) and pasting "
-    "by vmapped dynamic_update_slice (a scatter): together 3 % of VGG-16's update, so no other form "
-    "was tried.",
+    "by vmapped dynamic_update_slice (a scatter): together 3 % of VGG-16's update, so no other "
+    "form was tried.",
     "Tried: giving up windows above 70 % of an array, or above 85 %: VGG-16 4.98 and 4.73 GFLOP. "
     "The share is now chosen by modelled time; the model is within 5 % of the time measured on "
     "ResNet-18 and ResNet-50.",
