@@ -263,11 +263,17 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers, please, A,B,…: got {text}") from None
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"whole numbers, please, A,B,…: got {text}") from None
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -289,7 +295,10 @@ def _positive(text: str) -> int:
 
 
 def _fill(text: str) -> float | tuple[float, ...] | str:
-    if text in ("mean", "patch_mean") or text.startswith("blur:"):
+    if text.startswith("blur:"):
+        _numbers(text.removeprefix("blur:"))
+        return text
+    if text in ("mean", "patch_mean"):
         return text
     values = _numbers(text)
     return values[0] if len(values) == 1 else values

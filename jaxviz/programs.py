@@ -204,7 +204,7 @@ def _tells_of_memory(error: Exception) -> bool:
 def _chosen(task: Task, batch_size: int | str) -> Program:
     known, preferred = _known(task), task.engines[0]
     if batch_size != "auto":
-        return _compile(task, preferred, _cut(task, int(batch_size)))
+        return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
     on_cpu = task.device.platform == "cpu"
     if task.engines in known.fastest:
         engine, block = known.fastest[task.engines]

@@ -42,7 +42,13 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
     wanted = (
         np.argmax(np.nan_to_num(base, nan=-np.inf), -1) if target is None else np.asarray(target)
     )
-    if wanted.dtype.kind == "f" or wanted.ndim == 2:
+    one_hot = wanted.shape == (classes,) and sorted(wanted) == [0] * (classes - 1) + [1]
+    if one_hot and wanted.dtype.kind in "iu" and count == classes > 1 and target is not None:
+        raise ValueError(
+            f"`target` {wanted.tolist()} may be a one-hot vector or one class for each of {count}"
+            " images: give a one-hot vector as floats."
+        )
+    if wanted.dtype.kind == "f" or wanted.ndim == 2 or one_hot:
         if wanted.shape not in ((classes,), (count, classes)):
             raise ValueError(
                 f"`target` must weigh {classes} classes, for all images or each of {count}:"
