@@ -271,6 +271,8 @@ HDF5 = {
     "an architecture of 5": (lambda f, d: f.attrs.__setitem__("model_config", 5), "be JSON"),
     "weights that are an array": (lambda f, d: (f.__delitem__("model_weights"), f.__setitem__(
         "model_weights", np.ones(3, "f4"))), "must be a group"),
+    "weights of the model's own": (lambda f, d: f["model_weights/top_level_model_weights"].attrs
+        .__setitem__("weight_names", [b"secret"]), "weights of its own"),
     "a name twice": (lambda f, d: f["model_weights"].attrs.__setitem__(
         "layer_names", [b"conv", b"conv"]), "lists twice"),
     "names that are numbers": (lambda f, d: f["model_weights"].attrs.__setitem__(

@@ -79,7 +79,7 @@ def _assign_by_class(model: Model, slots: Mapping[tuple, Slot], root: Group) -> 
     key = "_layer_checkpoint_dependencies"
     start = key if key in root.links else "layers"
     _walk_by_class(model, (), start, slots, root, used)
-    for path in _datasets(root, start):
+    for path in [*_datasets(root, start), *_datasets(root, "vars")]:
         if path not in used:
             raise KerasFileError(
                 f'The file holds an array "{path}" that no layer of the architecture uses.'
@@ -174,6 +174,9 @@ def named_arrays(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
     """Layer name to its (weight name, array) pairs, of a file with `layer_names`."""
     found: dict[str, list[tuple[str, Dataset]]] = {}
     seen: set[str] = set()
+    top = _lookup(group, "top_level_model_weights")
+    if isinstance(top, Group) and _attribute_list(top, "weight_names"):
+        raise KerasFileError("The model has weights of its own, outside its layers: not handled.")
     for name in _attribute_list(group, "layer_names"):
         node = _lookup(group, name)
         if not isinstance(node, Group) or name in seen:
