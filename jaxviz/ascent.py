@@ -183,8 +183,8 @@ def objective_values(
     program: Program, data: Data, step: jax.Array, images: jax.Array, *, backprop: str = "plain"
 ) -> jax.Array:
     """The objectives of images (M, S, H, W, C), the mean over random views: (M, S)."""
-    shown = _views(program, data, step, images).astype(program.dtype)
-    views, batch = shown.shape[0], shown.shape[:3]
+    shown = views(program, data, step, images).astype(program.dtype)
+    drawn, batch = shown.shape[0], shown.shape[:3]
     flat = shown.reshape(-1, *shown.shape[3:])
 
     rules = {**quick_rules(), **relu_rules(backprop)}
@@ -196,7 +196,7 @@ def objective_values(
         mine = found if len(program.groups) == 1 else [value[:, where] for value in found]
         given = partial(evaluate_objective, program, structure)
         group_values = jax.vmap(jax.vmap(given), in_axes=(None, 0))(arrays, mine)
-        values = values.at[where].set(group_values.sum(0) / views)
+        values = values.at[where].set(group_values.sum(0) / drawn)
     return values
 
 
@@ -235,15 +235,16 @@ def _penalties(program: Program, step: jax.Array, images: jax.Array) -> tuple[Te
     return _value_and_gradient(_per_image(weighted), images)
 
 
-def _views(program: Program, data: Data, step: jax.Array, images: jax.Array) -> jax.Array:
+def views(program: Program, data: Data, step: jax.Array, images: jax.Array) -> jax.Array:
     """What the network is shown: (views, M, S, H, W, C)."""
     seeds, shape = data.keys.shape[0], program.image_shape
 
     def one(key: jax.Array, images: jax.Array) -> jax.Array:
         for number, transform in enumerate(program.transforms):
             images = transform(jax.random.fold_in(key, number), images)
-        if images.shape[1:] != shape:
-            images = jax.image.resize(images, (images.shape[0], *shape), "bilinear")
+        if images.shape[1:3] != shape[:2]:
+            size = (images.shape[0], *shape[:2], images.shape[3])
+            images = jax.image.resize(images, size, "bilinear")
         return images
 
     def key(view: jax.Array | int, seed_key: jax.Array) -> jax.Array:

@@ -44,7 +44,7 @@ def relu_rules(backprop: str) -> Mapping[str, Rule]:
 
 
 def quick_rules() -> Mapping[str, Rule]:
-    """Rules for max pools whose windows do not overlap and for convolutions over few channels."""
+    """Rules for max pools and for convolutions over few channels."""
     return {"reduce_window_max": _pool_rule, "conv_general_dilated": _convolution_rule}
 
 
@@ -102,47 +102,82 @@ _BACKWARD: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 def _pool_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
     params = equation.params
     (x,) = inputs
-    window = params["window_dimensions"]
-    tiles = (
+    window, strides, padding = (
+        params[name] for name in ("window_dimensions", "window_strides", "padding")
+    )
+    fits = (
         x.ndim == 4
-        and window == params["window_strides"]
-        and window[0] == window[3] == 1
-        and all(pads == (0, 0) for pads in params["padding"])
+        and window[0] == window[3] == strides[0] == strides[3] == 1
+        and padding[0] == padding[3] == (0, 0)
         and all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
     )
-    return [_tile_max(window[1:3], x)] if tiles else None
+    geometry = (window[1:3], strides[1:3], padding[1:3])
+    return [_pool(geometry, x)] if fits else None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _tile_max(tile: tuple[int, int], x: jax.Array) -> jax.Array:
-    window = (1, *tile, 1)
+def _pool(geometry: Any, x: jax.Array) -> jax.Array:
+    window, strides, padding = geometry
     lowest = jnp.asarray(-jnp.inf, x.dtype)
-    return jax.lax.reduce_window(x, lowest, jax.lax.max, window, window, "VALID")
+    sizes, steps, pads = (1, *window, 1), (1, *strides, 1), ((0, 0), *padding, (0, 0))
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, sizes, steps, pads)
 
 
-def _tile_max_forward(tile: tuple[int, int], x: jax.Array) -> tuple[jax.Array, Any]:
-    y = _tile_max(tile, x)
+def _pool_forward(geometry: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+    y = _pool(geometry, x)
     return y, (x, y)
 
 
-def _tile_max_backward(tile: tuple[int, int], kept: Any, g: jax.Array) -> tuple[jax.Array]:
-    """g goes to the first of the largest pixels of each tile, as the usual gradient has it."""
+def _pool_backward(geometry: Any, kept: Any, g: jax.Array) -> tuple[jax.Array]:
+    """g goes to the first of the largest pixels of each window, as the usual gradient has it."""
+    window, strides, padding = geometry
     x, y = kept
-    high, wide = y.shape[1] * tile[0], y.shape[2] * tile[1]
+    border = ((0, 0), *padding, (0, 0))
+    padded = jnp.pad(x, border, constant_values=-jnp.inf)
+    high, wide = ((n - 1) * step + 1 for n, step in zip(y.shape[1:3], strides, strict=True))
     taken = jnp.zeros(y.shape, bool)
     parts = []
-    for row, col in product(range(tile[0]), range(tile[1])):
-        here = (x[:, row : high : tile[0], col : wide : tile[1]] == y) & ~taken
+    for row, col in product(*map(range, window)):
+        pixels = padded[:, row : row + high : strides[0], col : col + wide : strides[1]]
+        here = (pixels == y) & ~taken
         taken = taken | here
         parts.append(jnp.where(here, g, jnp.zeros_like(g)))
-    batch, rows, cols, channels = y.shape
+    spread = _tiled(parts, window) if window == strides else _overlapped(parts, geometry, padded)
+    rest = [(0, n - m) for n, m in zip(padded.shape[1:3], spread.shape[1:3], strict=True)]
+    spread = jnp.pad(spread, ((0, 0), *rest, (0, 0)))
+    (top, _), (left, _) = padding
+    return (spread[:, top : top + x.shape[1], left : left + x.shape[2]],)
+
+
+def _tiled(parts: Sequence[jax.Array], tile: tuple[int, int]) -> jax.Array:
+    """The pixels of tiles side by side, from the first pixel of every tile, the second, …"""
+    batch, rows, cols, channels = parts[0].shape
     tiles = jnp.stack(parts, 3).reshape(batch, rows, cols, *tile, channels)
-    spread = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(batch, high, wide, channels)
-    rest = ((0, 0), (0, x.shape[1] - high), (0, x.shape[2] - wide), (0, 0))
-    return (jnp.pad(spread, rest),)
+    tiles = tiles.transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(batch, rows * tile[0], cols * tile[1], channels)
 
 
-_tile_max.defvjp(_tile_max_forward, _tile_max_backward)
+def _overlapped(parts: Sequence[jax.Array], geometry: Any, padded: jax.Array) -> jax.Array:
+    """The same where windows share pixels or leave some out: a sum."""
+    window, strides, _ = geometry
+    total = jnp.zeros_like(padded)
+    for part, tap in zip(parts, product(*map(range, window)), strict=True):
+        total = total + _put_back(part, tap, strides, padded.shape[1:3])
+    return total
+
+
+def _put_back(
+    part: jax.Array, starts: tuple[int, int], strides: tuple[int, int], size: tuple[int, ...]
+) -> jax.Array:
+    """An array of `size` with `part` at every stride from `starts`, cut where it overhangs."""
+    border = [(0, 0, 0)]
+    for start, stride, extent, whole in zip(starts, strides, part.shape[1:3], size, strict=True):
+        border.append((start, whole - start - (extent - 1) * stride - 1, stride - 1))
+    border.append((0, 0, 0))
+    return jax.lax.pad(part, jnp.zeros((), part.dtype), border)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
 
 
 def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
@@ -189,14 +224,9 @@ def _thin_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> An
     taps = jnp.einsum("nhwk,ijck->ijnhwc", g, kernel, precision=precision)
     strides, padding, dilation = geometry
     dx = jnp.zeros_like(x)
-    for i, j in product(range(kernel.shape[0]), range(kernel.shape[1])):
-        border = [(0, 0, 0)]
-        for axis, tap in ((0, i), (1, j)):
-            low = tap * dilation[axis] - padding[axis][0]
-            span = (g.shape[axis + 1] - 1) * strides[axis] + 1
-            border.append((low, x.shape[axis + 1] - low - span, strides[axis] - 1))
-        border.append((0, 0, 0))
-        dx = dx + jax.lax.pad(taps[i, j], jnp.zeros((), g.dtype), border)
+    for tap in product(range(kernel.shape[0]), range(kernel.shape[1])):
+        starts = [t * d - low for t, d, (low, _) in zip(tap, dilation, padding, strict=True)]
+        dx = dx + _put_back(taps[tap], (starts[0], starts[1]), strides, x.shape[1:3])
     _, pull = jax.vjp(partial(_convolution, geometry, precision, x), kernel)
     return dx, pull(g)[0]
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.activations import Layer
+from jaxviz.activations import Layer, capture
 
 Activations = Mapping[Layer, jax.Array]
 Shapes = Mapping[Layer, tuple[int, ...]]
@@ -226,6 +226,31 @@ def diversity(layer: Layer) -> Objective:
         doi:10.23915/distill.00007.
     """
     return Objective(_diversity, (layer,), (), _fits_channel)
+
+
+def every_channel(f: Any, layer: Layer, *, image_shape: tuple[int, int, int]) -> list[Objective]:
+    """All channels of a layer, a list for `maximize`; give it a `batch_size` where they are many.
+
+    Args:
+        f: a scorer.
+        layer: a layer with output (N, h, w, C) or (N, C).
+        image_shape: (H, W, C) of the images.
+
+    Returns:
+        C objectives.
+
+    Raises:
+        ValueError: the layer is unknown.
+
+    Example:
+        >>> import jaxviz as jv
+        >>> f = lambda images: jv.tag("doubled", 2 * images).mean((1, 2))
+        >>> len(jv.objectives.every_channel(f, "doubled", image_shape=(8, 8, 3)))
+        3
+    """
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    found = jax.eval_shape(lambda x: capture(f, x, [layer])[layer], images)
+    return [channel(layer, index) for index in range(found.shape[-1])]
 
 
 def objective(function: Callable[[Activations], jax.Array], layers: Sequence[Layer]) -> Objective:

@@ -79,7 +79,9 @@ def check_objectives(
     program: ascent.Program, data: ascent.Data, objectives: Sequence[Objective]
 ) -> None:
     """Raise where an objective does not fit its layers or does not depend on the image."""
-    seen = jax.ShapeDtypeStruct((len(data.keys), *program.image_shape), program.dtype)
+    images = jax.ShapeDtypeStruct((1, len(data.keys), *program.image_shape), jnp.float32)
+    shown = jax.eval_shape(partial(ascent.views, program, data), jnp.int32(0), images)
+    seen = jax.ShapeDtypeStruct(shown.shape[2:], program.dtype)
     network = partial(ascent.network, program, data)
     closed, found = jax.make_jaxpr(network, return_shape=True)(seen)
     shapes = {n: value.shape[1:] for n, value in zip(program.layers, found, strict=True)}

@@ -1,5 +1,7 @@
 """keras-vis, number for number: against NumPy restatements with derivatives worked out by hand."""
 
+from importlib.resources import files
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from scipy import ndimage
 from jaxviz import keras_vis as kv
 from jaxviz import keras_vis_parts as parts
 from jaxviz.activations import tag
-from jaxviz.keras import load_keras
+from jaxviz.keras import load_keras, logits
 
 SHAPE = (5, 4, 2)
 
@@ -287,6 +289,27 @@ def test_cam_equals_the_oracle(rng):
     expected = parts.normalize(ndimage.zoom(heatmap, (4.0, 4.0)))
     found = kv.visualize_cam(Partial(coarse_net, jnp.asarray(weights)), None, 0, image)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_keras_model_loses_its_softmax_and_finds_its_last_pool():
+    model = load_keras(files("jaxviz.models") / "mnist_cnn.keras")
+    seed = np.random.default_rng(0).uniform(size=(28, 28, 1))
+    seen = []
+    found = kv.visualize_activation(
+        model,
+        "preds",
+        3,
+        seed_input=seed,
+        max_iter=2,
+        callbacks=[lambda *args: seen.append(args)],
+    )
+    assert found.shape == (28, 28, 1) and found.dtype == np.uint8
+    expected = logits(model)(seed[None].astype(np.float32))[0, 3]
+    assert seen[0][1]["activation"] == pytest.approx(-float(expected), rel=1e-4)
+    by_default = kv.visualize_cam(model, -1, 3, seed)
+    named = kv.visualize_cam(model, -1, 3, seed, penultimate="max_pooling2d")
+    np.testing.assert_array_equal(by_default, named)
+    assert by_default.shape == (28, 28) and by_default.max() == pytest.approx(1, abs=1e-4)
 
 
 def test_unknown_and_empty_requests_are_refused(weights, seed):

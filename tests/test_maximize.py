@@ -1,5 +1,7 @@
 """`maximize`: objectives rise, batches equal single runs, and trouble is named."""
 
+from importlib.resources import files
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -286,6 +288,18 @@ def test_preprocess_and_grad_modifier_are_applied():
     np.testing.assert_array_equal(still.images, start.images)
 
 
+def test_an_image_with_opacity_is_laid_over_noise():
+    def opacity(image):
+        return image[..., -1].mean()
+
+    options = OPTIONS | {"image_shape": (*SHAPE[:2], 4), "transforms": (jt.over_noise(),)}
+    options |= {"regularizers": (jr.penalty(opacity, 3.0),)}
+    result = maximize(F, jo.neuron("conv", 1), steps=8, **options)
+    assert result.images.shape == (1, *SHAPE[:2], 4)
+    inside = result.images[0, 5:8, 4:7, -1].mean()
+    assert float(inside) > float(result.images[0, :3, :, -1].mean())
+
+
 def test_guided_backpropagation_moves_the_image_elsewhere():
     options = OPTIONS | {"steps": 3, "transforms": ()}
     images = [maximize(F, jo.unit(0), backprop=b, **options).images for b in ("plain", "guided")]
@@ -488,3 +502,19 @@ def test_objectives_that_cannot_be_are_refused(objective, message):
 def test_a_scorer_that_ignores_the_image_is_refused():
     with pytest.raises(ValueError, match="`objective` must depend on the image"):
         maximize(lambda images: jnp.ones((images.shape[0], 3)), jo.unit(0), **OPTIONS)
+
+
+def test_default_images_of_the_ten_digits_are_read_by_other_networks(data_folder):
+    model = load_keras(files("jaxviz.models") / "mnist_cnn.keras")
+    result = maximize(logits(model), [jo.unit(digit) for digit in range(10)], key=KEY)
+    own = np.diagonal(model(result.images))
+    assert own.min() >= 0.99
+    others = data_folder / "keras"
+    lenet = others / "DeepImportance__deepimportance_code_release"
+    for path in (
+        others / "Moonflower2022__MNIST-models" / "mnist_model.keras",
+        (lenet / "LeNet5.json", lenet / "LeNet5.h5"),
+    ):
+        other = load_keras(path)
+        images = result.images.reshape(10, *other.input_shape)
+        assert np.diagonal(other(images)).mean() >= 0.5

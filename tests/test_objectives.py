@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxviz import objectives as jo
+from jaxviz.activations import tag
 
 
 @pytest.fixture
@@ -128,3 +129,12 @@ def test_wrong_arguments_are_refused():
         jo.direction("conv", np.ones((2, 2)))
     with pytest.raises(ValueError, match="composes with objectives and numbers"):
         jo.unit(1) + np.ones(3)
+
+
+def test_every_channel_of_a_layer():
+    def f(images):
+        return tag("wide", jnp.repeat(images, 4, -1)).mean((1, 2))
+
+    channels = jo.every_channel(f, "wide", image_shape=(3, 3, 2))
+    assert [int(objective.values[0]) for objective in channels] == list(range(8))
+    assert channels[5].layers == ("wide",)

@@ -12,6 +12,7 @@ KEY = jax.random.key(3)
 KEEP_SIZE = [
     jt.jitter(3),
     jt.scale(0.8, 1.2),
+    jt.magnify(0.2, 0.7),
     jt.rotate(20),
     jt.flip(),
     jt.noise(0.1),
@@ -95,6 +96,24 @@ def test_scale_samples_bilinearly_about_the_centre(images, factor):
     np.testing.assert_allclose(found[1, :, :, 2], expected, atol=1e-5)
 
 
+def test_magnify_enlarges_one_window(images):
+    found = np.asarray(jt.magnify(0.5, 0.5)(KEY, images))
+    row, col = np.asarray(jax.random.uniform(jax.random.split(KEY)[1], (2,))) * (4.0, 3.0)
+    places = np.linspace(row, row + 4, 9), np.linspace(col, col + 3, 7)
+    grid = np.meshgrid(*places, indexing="ij")
+    expected = ndimage.map_coordinates(np.asarray(images)[0, :, :, 1], grid, order=1)
+    np.testing.assert_allclose(found[0, :, :, 1], expected, atol=1e-5)
+    np.testing.assert_allclose(jt.magnify(1, 1)(KEY, images), images, atol=1e-5)
+
+
+def test_over_noise_shows_what_is_opaque(images):
+    opacity = jnp.zeros((2, 9, 7, 1)).at[:, 4:].set(1.0)
+    shown = np.asarray(jt.over_noise(0.1)(KEY, jnp.concatenate([images, opacity], -1)))
+    np.testing.assert_array_equal(shown[:, 4:], images[:, 4:])
+    ground = shown[:, :4]
+    assert abs(ground.mean() - 0.5) < 0.05 and ground.std() == pytest.approx(0.1, rel=0.3)
+
+
 def test_rotate_samples_bilinearly_about_the_centre(images):
     found = np.asarray(jt.rotate(40)(KEY, images))
     angle = np.deg2rad(float(jax.random.uniform(KEY, (), minval=-40, maxval=40)))
@@ -141,6 +160,8 @@ def test_bfloat16_stays_bfloat16(images):
         (lambda: jt.blur(0, 1), "`low, high` must be positive and in this order"),
         (lambda: jt.rotate(-1), "`degrees` must be at least 0: got -1"),
         (lambda: jt.noise(-1), "`sigma` must be at least 0: got -1"),
+        (lambda: jt.over_noise(-1), "`sd` must be at least 0: got -1"),
+        (lambda: jt.magnify(0.5, 2), "`low, high` must be shares in this order"),
         (lambda: jt.crop(10, 3)(KEY, jnp.ones((1, 9, 7, 3))), "`crop` must not exceed the image"),
     ],
 )
