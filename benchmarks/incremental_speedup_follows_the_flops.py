@@ -34,27 +34,29 @@ WITHIN = 1e-5
 PRODUCTS = ("conv_general_dilated", "dot_general")
 NOTES = [
     "Random weights (Flax NNX) but for SqueezeNet 1.0 and mini-XCEPTION, which are real files.",
-    "Factors can exceed the FLOP ratio: XLA's own depthwise convolution runs at 1 to 2 GFLOP/s on "
-    "this machine, and its convolution of 512 channels at a third of its matrix product.",
-    "Tried on VGG-16, one core, GFLOP/s at batches of 8 and 16: XLA's convolution of 14x14x512 "
-    "windows 105 and 47; one product for each kernel row 213 and 176; one product of all nine taps "
-    "side by side 186 and 170, which needs no copy of the weights: in the whole network 4 % faster "
-    "than the rows, so that is what is done, from 128 channels on. From 64 or 32 on: no change.",
-    "Tried on depthwise 3x3 and 7x7: XLA's convolution 1.0 and 2.3 GFLOP/s; one multiply-add for "
-    "each tap, fused, 8 and 37. MobileNetV2's update: 14.9 ms before, 2.0 ms after.",
-    "Tried: `optimization_barrier` to keep XLA from fusing a pool into the matrix product behind "
-    "it (VGG-16's head: 1330 ms for 4 images, 1460 ms for 8): no effect, XLA removes it first. A "
-    "`reduce_precision` to the same precision: 31 and 35 ms.",
-    "Tried: products without the unit axes that vmap puts into them: no effect by itself; kept, as "
-    "it makes the products of an update those of a dense batch.",
-    "Tried: cutting regions out of the padded base by vmapped dynamic_slice (a gather) and pasting "
-    "by vmapped dynamic_update_slice (a scatter): together 3 % of VGG-16's update, so no other "
-    "form was tried.",
-    "Tried: giving up windows above 70 % of an array, or above 85 %: VGG-16 4.98 and 4.73 GFLOP. "
-    "The share is now chosen by modelled time; the model is within 5 % of the time measured on "
+    "Factors can exceed the FLOP ratio: XLA's own depthwise convolution runs at 1 to 2 "
+    "GFLOP/s on this machine, and its convolution of 512 channels at a third of its matrix "
+    "product.",
+    "Tried on VGG-16, one core, GFLOP/s at batches of 8 and 16: XLA's convolution of windows "
+    "of 14x14x512 105 and 47; one product for each kernel row 213 and 176; one product of all "
+    "nine taps side by side 186 and 170, which needs no copy of the weights: in the whole "
+    "network 4 % faster than the rows, so that is what is done, from 128 channels on. From 64 "
+    "or 32 on: no change.",
+    "Tried on depthwise 3x3 and 7x7: XLA's convolution 1.0 and 2.3 GFLOP/s; one multiply-add "
+    "for each tap, fused, 8 and 37. MobileNetV2's update: 14.9 ms before, 2.0 ms after.",
+    "Tried: `optimization_barrier` to keep XLA from fusing a pool into the matrix product "
+    "behind it (VGG-16's head: 1330 ms for 4 images, 1460 ms for 8): no effect, XLA removes "
+    "it first. A `reduce_precision` to the same precision: 31 and 35 ms.",
+    "Tried: products without the unit axes that vmap puts into them: no effect by itself; "
+    "kept, as it makes the products of an update those of a dense batch.",
+    "Tried: cutting regions from the padded base by vmapped dynamic_slice (a gather) and "
+    "pasting by vmapped dynamic_update_slice (a scatter): together 3 % of VGG-16's update, so "
+    "no other form was tried.",
+    "Tried: giving up windows above 70 % or 85 % of an array: VGG-16 4.98 and 4.73 GFLOP. The "
+    "share is now chosen by modelled time; the model is within 5 % of the time measured on "
     "ResNet-18 and ResNet-50.",
-    "Tried: one plan for each residue of the positions modulo 16 instead of one for all on VGG-16: "
-    "4.57 GFLOP instead of 4.73; not worth four compilations.",
+    "Tried: one plan for each residue of the positions modulo 16 instead of one for all on "
+    "VGG-16: 4.57 GFLOP instead of 4.73; not worth four compilations.",
 ]
 
 
@@ -177,11 +179,13 @@ def measure(name: str, case: Case, settings: Any) -> common.Row:
     patch = jnp.full((case.patch, case.patch, case.shape[2]), 0.5)
     step = (case.stride, case.stride)
     plan = make_plan(f, image, patch.shape[:2], step=step)
-    arrays, rebuild = split_arrays(f)
-    clean = jax.block_until_ready(jax.jit(lambda a, x: base(plan, rebuild(a), x))(arrays, image))
+    arrays, skeleton = split_arrays(f)
+    clean = jax.block_until_ready(
+        jax.jit(lambda a, x: base(plan, skeleton.fill(a), x))(arrays, image)
+    )
 
     def dense(starts: jax.Array, arrays: Any, image: jax.Array) -> Any:
-        return rebuild(arrays)(jax.vmap(partial(paste, image, patch))(starts))
+        return skeleton.fill(arrays)(jax.vmap(partial(paste, image, patch))(starts))
 
     def incremental(starts: jax.Array, clean: Any) -> Any:
         return jax.vmap(partial(update, plan, clean, patch))(starts)

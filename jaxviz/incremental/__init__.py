@@ -31,7 +31,8 @@ import jax
 
 from jaxviz.incremental.approximate import Calibration, calibrate
 from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
-from jaxviz.incremental.plan import Plan, make_plan
+from jaxviz.incremental.plan import Plan
+from jaxviz.incremental.planner import make_plan
 from jaxviz.incremental.program import split_arrays
 from jaxviz.incremental.report import describe
 

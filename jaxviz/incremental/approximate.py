@@ -16,7 +16,8 @@ import numpy as np
 from jax import lax
 
 from jaxviz.incremental.interpret import base_from_arrays, update
-from jaxviz.incremental.plan import Plan, make_plan
+from jaxviz.incremental.plan import Plan
+from jaxviz.incremental.planner import make_plan
 from jaxviz.incremental.program import split_arrays
 
 FIELDS = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
