@@ -45,7 +45,7 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         if 0.99 <= value < 1:
-            return f"{value:.4f}"
+            return f"{value:.5f}"
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value).replace("|", "\\|")
 
