@@ -6,7 +6,7 @@ objective, so an image comes out the same in any batch. `Program` is all that is
 `Data` and `State` are arrays.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from jaxviz.objectives import Objective
 from jaxviz.parametrize import Parametrization
 from jaxviz.regularize import Penalty, Tidy
 from jaxviz.replay import replay
+from jaxviz.scorer import Call
 
 Terms = dict[str, jax.Array]
 
@@ -28,7 +29,7 @@ Terms = dict[str, jax.Array]
 class Program(NamedTuple):
     """What a step is compiled for; hashable."""
 
-    scorer: Hashable
+    scorer: Call
     groups: tuple[tuple[Any, tuple[int, ...]], ...]
     layers: tuple[Layer, ...]
     image_shape: tuple[int, int, int]

@@ -225,7 +225,7 @@ def visualize_cam(
     weights = gradient.mean((0, 1, 2))
     heatmap = np.maximum(np.asarray(value)[0] @ weights, 0)
     zoom = [i / j for i, j in zip(image.shape[1:3], heatmap.shape, strict=True)]
-    return normalize(ndimage.zoom(heatmap, zoom))
+    return normalize(np.asarray(ndimage.zoom(heatmap, zoom)))
 
 
 class _Losses(NamedTuple):
