@@ -1,11 +1,11 @@
 """All ten classes of the MNIST network in one run, against the fastest forms of two peers.
 
-Ten class images of the bundled network, 200 steps: pixels, a random roll of up to two pixels,
-total variation and Adam. tf-keras-vis runs its functional model on the batch of ten; PyTorch runs the loop
-that Lucent writes, channels last, on two threads. All three begin with the same images, and the
-derivatives of the ten logits at them are checked to be equal first. Each runs in a process of its
-own, in turn; times leave out compiling unless a column says so. With `JAXVIZ_DATA` set, a second
-table row does the same for SqueezeNet (227×227) against PyTorch.
+Ten class images of the bundled network, 200 steps: pixels, a random roll of up to two pixels, total
+variation and Adam. tf-keras-vis runs its functional model on the batch of ten; PyTorch runs the
+loop that Lucent writes, channels last, on two threads. All three begin with the same images, and
+the derivatives of the ten logits at them are checked to be equal first. Each runs in a process of
+its own, in turn; times leave out compiling unless a column says so. With `JAXVIZ_DATA` set, further
+rows do the same for SqueezeNet (227×227) against PyTorch.
 
     python -m benchmarks.all_ten_digits_in_one_run [--quick] [--save]
 """
@@ -146,7 +146,7 @@ def tf_keras_vis(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarra
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     file, images = case(network)
-    model = keras.models.load_model(file)
+    model: Any = keras.models.load_model(file)
     model.layers[-1].activation = keras.activations.linear
     entry = keras.Input(images.shape[1:])
     output = entry
@@ -172,7 +172,8 @@ def tf_keras_vis(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarra
     with tf.GradientTape() as tape:
         tape.watch(x)
         total = tf.reduce_sum(tf.linalg.diag_part(functional(x)))
-    return run, tape.gradient(total, x).numpy()
+    gradient: Any = tape.gradient(total, x)
+    return run, gradient.numpy()
 
 
 def _scale(network: str) -> float:
@@ -258,7 +259,7 @@ RUNS = {"ours": ours, "ours, defaults": recipe, "PyTorch": pytorch, "tf-keras-vi
 
 
 def measure(name: str, network: str, steps: int, repeats: int) -> dict[str, Any]:
-    """In this process: the seconds of the first run and of the next, and a sample of derivatives."""
+    """In this process: the seconds of the first run and of the next; some derivatives."""
     run, derivatives = RUNS[name](network, steps)
     first, images = common.once(run)
     assert np.isfinite(np.asarray(images)).all()

@@ -146,7 +146,7 @@ def capture(f: Any, images: jax.Array, layers: Sequence[Layer]) -> dict[Layer, j
     asked = {layer: _name(f, layer, names) for layer in inner}
     if hasattr(f, "activations"):
         values = f.activations(images, list(dict.fromkeys(asked.values())))
-        output = f(images) if None in layers else None
+        output = f(images) if None in layers else jnp.zeros(())
     else:
         values, output = _run_tagged(f, images)
     return {layer: output if layer is None else values[asked[layer]] for layer in layers}
@@ -155,7 +155,8 @@ def capture(f: Any, images: jax.Array, layers: Sequence[Layer]) -> dict[Layer, j
 def as_scorer(model: Any) -> Callable[[jax.Array], jax.Array]:
     """A callable from what stands for a scorer: `(linen_module, variables)` becomes one."""
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], linen.Module):
-        return Partial(model[0].apply, model[1])
+        scorer: Any = Partial(model[0].apply, model[1])
+        return scorer
     if not callable(model):
         raise ValueError(
             "`f` must be a callable from images to scores, or (linen module, variables): got "

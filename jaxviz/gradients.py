@@ -123,8 +123,8 @@ def _pool(geometry: Any, x: jax.Array) -> jax.Array:
     return jax.lax.reduce_window(x, lowest, jax.lax.max, sizes, steps, pads)
 
 
-def _pool_forward(geometry: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-    y = _pool(geometry, x)
+def _pool_forward(geometry: Any, x: jax.Array) -> tuple[Any, Any]:
+    y: Any = _pool(geometry, x)
     return y, (x, y)
 
 
@@ -167,7 +167,7 @@ def _overlapped(parts: Sequence[jax.Array], geometry: Any, padded: jax.Array) ->
 
 
 def _put_back(
-    part: jax.Array, starts: tuple[int, int], strides: tuple[int, int], size: tuple[int, ...]
+    part: jax.Array, starts: Sequence[int], strides: Sequence[int], size: Sequence[int]
 ) -> jax.Array:
     """An array of `size` with `part` at every stride from `starts`, cut where it overhangs."""
     border = [(0, 0, 0)]
@@ -226,7 +226,7 @@ def _thin_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> An
     dx = jnp.zeros_like(x)
     for tap in product(range(kernel.shape[0]), range(kernel.shape[1])):
         starts = [t * d - low for t, d, (low, _) in zip(tap, dilation, padding, strict=True)]
-        dx = dx + _put_back(taps[tap], (starts[0], starts[1]), strides, x.shape[1:3])
+        dx = dx + _put_back(taps[tap], starts, strides, x.shape[1:3])
     _, pull = jax.vjp(partial(_convolution, geometry, precision, x), kernel)
     return dx, pull(g)[0]
 

@@ -8,6 +8,7 @@ without rules the result is the function's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def evaluate(
     args: Sequence[Any],
     rules: Mapping[str, Rule],
     *,
-    shifts: Mapping[Any, jax.Array] | None = None,
+    shifts: Mapping[Any, jax.Array] = MappingProxyType({}),
 ) -> list[Any]:
     """The outputs of a jaxpr on values for its constants and arguments, with the rules applied.
 
@@ -77,9 +78,8 @@ def evaluate(
         inputs = [read(atom) for atom in equation.invars]
         outputs = _apply(equation, inputs, rules)
         values.update(zip(equation.outvars, outputs, strict=True))
-        for var in equation.outvars:
-            if shifts and var in shifts:
-                values[var] = values[var] + shifts[var]
+        for var in set(equation.outvars) & shifts.keys():
+            values[var] = values[var] + shifts[var]
     return [read(atom) for atom in jaxpr.outvars]
 
 

@@ -93,7 +93,7 @@ def test_activation_of_a_linear_net_equals_the_oracle(weights, seed, filters):
     with jax.enable_x64(True):
         f = Partial(linear_net, jnp.asarray(weights, jnp.float64))
         found = kv.visualize_activation(f, "scores", filters, **options)
-    np.testing.assert_allclose(found, expected, rtol=1e-7)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_activation_of_a_tanh_net_equals_the_oracle(rng, weights, seed):
