@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5 import Hdf5File
-from jaxviz.keras.hdf5_types import parse_datatype
+from jaxviz.keras.hdf5 import Dataset, Group, Hdf5File
+from jaxviz.keras.hdf5_bytes import Bytes
+from jaxviz.keras.hdf5_data import decode_attribute, parse_storage
+from jaxviz.keras.hdf5_tree import read_links, read_messages
+from jaxviz.keras.hdf5_types import Datatype, parse_datatype
 
 DTYPES = ["<f4", ">f4", "<f8", "<f2", "<i4", ">i2", "<u1", "<i8", "bool"]
 
@@ -213,6 +216,60 @@ def test_an_attribute_twice_is_refused():
     data = written(fill)
     with pytest.raises(KerasFileError, match='attribute "one" is given twice'):
         Hdf5File(patched(data, data.find(b"two\0"), b"one")).root.attributes.keys()
+
+
+def header(kind: int, body: bytes, *, version: int = 1, total: int = 1) -> bytes:
+    """An object header of one message."""
+    message = struct.pack("<HHI", kind, len(body), 0) + body
+    return struct.pack("<BBHIII", version, 0, total, 1, len(message), 0) + message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header(0, b"", version=7), "an object header is unreadable"),
+        (header(0, b"", total=2), "an object header is cut short"),
+        (header(0x10, b"12345678"), "a header continues nowhere"),
+        (header(0x11, b"12345678"), "a group has no table of names"),
+        (header(0x07, b"12345678"), "in other files, which are not opened"),
+        (header(0x0C, bytes(8)), "an attribute is unreadable"),
+        (header(0x08, bytes(8)), "an array has no shape or type"),
+    ],
+)
+def test_headers_that_are_wrong_are_refused(content, message):
+    source = Bytes(content)
+    with pytest.raises(KerasFileError, match=message):
+        messages = list(read_messages(source, 0))
+        read_links(source, messages)
+        Group(source, messages).attributes.keys()
+        Dataset(source, messages)
+
+
+def test_work_is_bounded(monkeypatch):
+    monkeypatch.setattr("jaxviz.keras.hdf5_bytes.MAX_STEPS", 50)
+    with pytest.raises(KerasFileError, match="reading it does not end"):
+        read_everything(SIMPLE)
+
+
+def test_chunks_must_fill_their_array_from_the_file():
+    array = np.arange(12, dtype="<f4").reshape(3, 4)
+    data = written(lambda f: f.create_dataset("d", data=array, chunks=(3, 2)))
+    tree = data.find(b"TREE\x01")
+    with pytest.raises(KerasFileError, match="has 1 of 2 chunks"):
+        read_everything(patched(data, tree + 6, b"\x01"))
+    with pytest.raises(KerasFileError, match="an array lies outside it"):
+        read_everything(patched(data, tree + 24 + 32, struct.pack("<Q", len(data) - 4)))
+
+
+def test_sizes_and_texts_must_agree():
+    body = bytes([3, 0]) + struct.pack("<H", 4) + bytes(4)
+    with pytest.raises(KerasFileError, match="has 4 bytes instead of 8"):
+        parse_storage(Bytes(b""), body, None, (2,), 4)
+    with pytest.raises(KerasFileError, match="an attribute is cut short"):
+        decode_attribute(Bytes(b""), Datatype("number", 4, np.dtype("<f4")), (3,), bytes(8))
+    data = written(lambda f: f.attrs.__setitem__("t", "text"))
+    with pytest.raises(KerasFileError, match="a text is missing"):
+        Hdf5File(patched(data, data.find(b"GCOL") + 16, b"\x09")).root.attributes.keys()
 
 
 def test_forms_that_keras_does_not_write_are_refused():

@@ -54,12 +54,6 @@ def assign(model: Model, slots: Sequence[Slot], group: Group) -> None:
         _assign_by_class(model, {slot.path: slot for slot in slots}, group)
     else:
         _assign_named(model, slots, group)
-    for slot in slots:
-        if slot.names is not None and len(slot.arrays) != len(slot.names):
-            raise KerasFileError(
-                f"Layer {slot.label} needs {len(slot.names)} arrays ({', '.join(slot.names)}), "
-                f"and the file holds {len(slot.arrays)} for it."
-            )
 
 
 def snake_case(class_name: str) -> str:
