@@ -95,7 +95,7 @@ def measure(
         drops = drops.reshape(len(axes[0]), len(axes[1]))
         exact = drops if field is None else exact
         pair = {"dense": trial[quickest], "update": blocking(loop, some[:16], clean)}
-        timings = common.interleave(pair, 3 if settings.quick else 7)
+        timings = common.interleave(pair, 3 if settings.quick else 5)
         rows.append(
             {
                 "network": name,
