@@ -211,7 +211,7 @@ def measure(name: str, case: Case, settings: Any) -> common.Row:
     if not any(step.reads[1].windowed for step in _products(plan)):
         loop, inputs = bare(plan, best["update"], -(-len(starts) // best["update"]))
         pair["bare"] = blocking(loop, *inputs)
-    timings = common.interleave(pair, 3 if settings.quick else 7)
+    timings = common.interleave(pair, 3 if settings.quick else 5)
     factor = common.ratio(timings["dense"], timings["update"])
     over = common.ratio(timings["update"], timings["bare"]) if "bare" in timings else None
     windowed = sum(step.reason == "" for step in plan.body.steps)

@@ -422,3 +422,22 @@ def test_bytes_equal_dense(rng):
 
 def test_complex_numbers_equal_dense(rng):
     check(lambda x: jnp.abs(lax.complex(soften(x), x)), rng, tolerance=1e-4)
+
+
+def test_keras_layers_are_windowed(rng):
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    forms = [
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.ZeroPadding2D(((0, 1), (2, 0))),
+        layers.DepthwiseConv2D(3, strides=2),
+        layers.SeparableConv2D(4, 3, padding="same"),
+        layers.BatchNormalization(),
+        layers.AveragePooling2D(3, strides=2, padding="same"),
+        layers.MaxPooling2D(2, strides=1, padding="same"),
+        layers.Cropping2D(((0, 1), (1, 0))),
+        layers.LeakyReLU(),
+    ]
+    model = keras.Sequential([keras.Input((24, 26, 3)), *forms])
+    plan = check(lambda x: model(x, training=False), rng, (24, 26, 3), tolerance=1e-3)
+    assert dense_names(plan) == []

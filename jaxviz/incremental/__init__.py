@@ -65,7 +65,9 @@ def incremental(
 
     Like `jax.linearize`: the work for the unmodified image is done once. `update` composes with
     jit, vmap, lax.map and grad; it is a pytree, whose leaves are the saved arrays. `f` is traced
-    for one image, and must treat the images of a batch independently.
+    for one image, and must treat the images of a batch independently. Gradients go through the
+    windows; a function with derivative rules of its own (`jax.custom_jvp`, `jax.custom_vjp`) is
+    differentiated as it is written, densely.
 
     Args:
         f: a scorer, images (N, H, W, C) -> any tree of arrays (N, ...). The arrays of a pytree
