@@ -197,7 +197,7 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"occlude bundled {x} --stride 0": "`stride` must",
         f"occlude bundled {x} --fill 1,2,3": "`fill`",
         f"occlude bundled {x} --fill blur:0": "`sigma` must be above 0",
-        f"occlude bundled {x} --target 10": "`target` must be a class from 0 to 9",
+        f"occlude bundled {x} --target 10": "`--target` must be a class from 0 to 9",
         f"occlude bundled {x} --target true": "`--target true` needs labels",
         f"occlude bundled {x} --target zebra": "`--target` must be a number",
         f"occlude bundled {x} --preset lime:3": "`--preset` must be NAME:SIZE",

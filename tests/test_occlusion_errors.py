@@ -166,7 +166,7 @@ def test_a_batch_normalisation_in_training_mode_is_found():
         def __call__(self, images):
             return self.norm(images).mean((1, 2)) ** 3
 
-    with pytest.raises(ValueError, match="batch normalisation or dropout in training mode"):
+    with pytest.raises(ValueError, match="batch normalisation in training mode"):
         occlude(Net(), IMAGE, patch=4)
 
 
@@ -182,3 +182,18 @@ def test_segments_refuse_labels_of_another_size():
 def test_a_refinement_and_a_region_exclude_each_other():
     with pytest.raises(ValueError, match="`refine` chooses the positions by itself"):
         occlude(F, IMAGE, patch=2, refine=(2, 0.5), region=(1, 3, 4, 6))
+
+
+def test_a_dropout_in_training_mode_is_found():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.dropout = nnx.Dropout(0.5)
+
+        def __call__(self, images):
+            return self.dropout(images, rngs=nnx.Rngs(0)).mean((1, 2))
+
+    images = np.random.default_rng(0).random((1, 8, 8, 2), np.float32)
+    with pytest.raises(ValueError, match="dropout in training mode"):
+        occlude(Net(), images, patch=4)
