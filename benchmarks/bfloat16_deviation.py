@@ -95,7 +95,7 @@ def main() -> None:
     ]
     said = "; ".join(
         f"{row['network']}: heatmap off by {row['heatmap, mean']:.1%} of its largest value in the"
-        f" mean, {row['heatmap, max']:.1%} at most, rank correlation {row['rank correlation']:.3f}"
+        f" mean, {row['heatmap, max']:.1%} at most, rank correlation {row['rank correlation']:.4f}"
         for row in rows
     )
     common.finish(

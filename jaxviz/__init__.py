@@ -21,6 +21,8 @@ from jaxviz.result import Occlusion
 
 if TYPE_CHECKING:
     from jaxviz import datasets as datasets
+    from jaxviz import keras_vis as keras_vis
+    from jaxviz import models as models
     from jaxviz import plot as plot
     from jaxviz.keras import (
         KerasFileError,
@@ -47,9 +49,11 @@ _LAZY = {
     "estimate": "jaxviz.scale.estimate",
     "from_keras": "jaxviz.keras",
     "inspect_keras": "jaxviz.keras",
+    "keras_vis": "jaxviz.keras_vis",
     "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.storage",
     "load_weights": "jaxviz.keras",
+    "models": "jaxviz.models",
     "logits": "jaxviz.keras",
     "occlude_dataset": "jaxviz.scale.dataset",
     "open_store": "jaxviz.scale.reader",
@@ -74,11 +78,13 @@ __all__ = [
     "from_keras",
     "incremental",
     "inspect_keras",
+    "keras_vis",
     "load_keras",
     "load_occlusion",
     "load_weights",
     "logits",
     "maximize",
+    "models",
     "objectives",
     "occlude",
     "occlude_dataset",

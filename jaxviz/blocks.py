@@ -20,9 +20,9 @@ class Scores(NamedTuple):
     """What a run gave.
 
     Attributes:
-      values: (N, 1 + P, ..., K), float32 unless the scorer gives float64: the clean image, then its
-        positions; NaN where the run was interrupted before.
-      partial: whether it was interrupted.
+        values: (N, 1 + P, ..., K), float32 unless the scorer gives float64: the clean image, then
+            its positions; NaN where the run was interrupted before.
+        partial: whether it was interrupted.
     """
 
     values: np.ndarray
@@ -33,16 +33,16 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
     """Score every position of every image.
 
     Args:
-      task: what to score.
-      batch_size: occluded images that a device evaluates at once, or "auto", see `choose`.
-      progress: see `track`.
+        task: what to score.
+        batch_size: occluded images that a device evaluates at once, or "auto", see `choose`.
+        progress: see `track`.
 
     Returns:
-      The scores; after Ctrl-C, those that were finished.
+        The scores; after Ctrl-C, those that were finished.
 
     Raises:
-      ValueError: see `choose`.
-      MemoryError: not even a single image fits.
+        ValueError: see `choose`.
+        MemoryError: not even a single image fits.
     """
     task = task.replicated()
     program = choose(task, batch_size)

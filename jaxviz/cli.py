@@ -60,7 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"jaxviz {args.name}: interrupted; nothing was written.", file=sys.stderr)
+        _wait_for_devices()
         return 130
+
+
+def _wait_for_devices() -> None:
+    """Let what was launched end: an interpreter that exits under a running program crashes."""
+    import jax
+
+    for array in jax.live_arrays():
+        array.block_until_ready()
 
 
 def _show_warning(name: str, message: Warning | str, *_: object) -> None:
@@ -254,11 +263,17 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers, please, A,B,…: got {text}") from None
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"whole numbers, please, A,B,…: got {text}") from None
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -280,7 +295,10 @@ def _positive(text: str) -> int:
 
 
 def _fill(text: str) -> float | tuple[float, ...] | str:
-    if text in ("mean", "patch_mean") or text.startswith("blur:"):
+    if text.startswith("blur:"):
+        _numbers(text.removeprefix("blur:"))
+        return text
+    if text in ("mean", "patch_mean"):
         return text
     values = _numbers(text)
     return values[0] if len(values) == 1 else values

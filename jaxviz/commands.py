@@ -73,6 +73,7 @@ def occlude(args: argparse.Namespace) -> int:
     pictures, images = _read(args, model, args.images, args.limit)
     names = read_class_names(args.classes)
     target = _target(args.target, pictures, names)
+    _check_target(target, model.output_shape)
     preset = _preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
         with stage(f"occluding {len(images)} images") as told:
@@ -96,7 +97,7 @@ def occlude(args: argparse.Namespace) -> int:
     _print_occlusion(args, pictures, occ.base, classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
-    return 0
+    return 130 if occ.partial else 0
 
 
 def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:
@@ -306,6 +307,13 @@ def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
             f"{text!r}."
         )
     return names.index(text)
+
+
+def _check_target(target: Any, output_shape: Any) -> None:
+    """Refuse a class that the model lacks before anything is computed."""
+    classes = output_shape[-1]
+    if isinstance(target, int) and classes is not None and not -classes <= target < classes:
+        raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {target}.")
 
 
 def _target_name(text: str) -> str:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,19 @@ def load_digits(split: str = "test") -> tuple[np.ndarray, np.ndarray]:
     was trained with its first 898 digits ("train"), and never saw the other 899 ("test").
 
     Args:
-      split: "train", "test" or "all".
+        split: "train", "test" or "all".
 
     Returns:
-      images, float32 (N, 28, 28, 1) in [0, 1], and labels, int64 (N,).
+        images, float32 (N, 28, 28, 1) in [0, 1], and labels, int64 (N,).
 
     Raises:
-      ValueError: `split` is none of the three.
-      ModuleNotFoundError: scikit-learn, which ships the digits, is not installed.
+        ValueError: `split` is none of the three.
+        ModuleNotFoundError: scikit-learn, which ships the digits, is not installed.
 
     Example:
-      >>> images, labels = load_digits("test")
-      >>> images.shape, float(images.max())
-      ((899, 28, 28, 1), 1.0)
+        >>> images, labels = load_digits("test")
+        >>> images.shape, float(images.max())
+        ((899, 28, 28, 1), 1.0)
 
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, doi:10.24432/C50P49.
     """
@@ -70,20 +71,20 @@ def load_mnist(
     """Load MNIST from an .npz file with the keys of `keras.datasets.mnist`.
 
     Args:
-      path: the file. None takes it from the cache (`$JAXVIZ_CACHE`, default `~/.cache/jaxviz`),
-        and downloads it there once, checked by its SHA-256, when the cache does not hold it.
-      split: "train" (60 000 images), "test" (10 000) or "all".
+        path: the file. None takes it from the cache (`$JAXVIZ_CACHE`, default `~/.cache/jaxviz`),
+            and downloads it there once, checked by its SHA-256, when the cache does not hold it.
+        split: "train" (60 000 images), "test" (10 000) or "all".
 
     Returns:
-      images, float32 (N, 28, 28, 1) in [0, 1], and labels, int64 (N,).
+        images, float32 (N, 28, 28, 1) in [0, 1], and labels, int64 (N,).
 
     Raises:
-      ValueError: `split` is none of the three, or the file is not such an .npz.
-      FileNotFoundError: there is no file at `path`.
-      OSError: the download failed, or what came has another checksum.
+        ValueError: `split` is none of the three, or the file is not such an .npz.
+        FileNotFoundError: there is no file at `path`.
+        OSError: the download failed, or what came has another checksum.
 
     Example:
-      >>> images, labels = load_mnist("mnist.npz", "test")  # doctest: +SKIP
+        >>> images, labels = load_mnist("mnist.npz", "test")  # doctest: +SKIP
 
     Source: Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits.
     """
@@ -97,7 +98,15 @@ def load_mnist(
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             images = np.concatenate([arrays[f"x_{part}"] for part in parts[split]])
             labels = np.concatenate([arrays[f"y_{part}"] for part in parts[split]])
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         message = f"`path` must hold x_train, y_train, x_test and y_test: {file} does not."
         raise ValueError(message) from error
     return images.astype(np.float32)[..., None] / 255, labels.astype(np.int64)

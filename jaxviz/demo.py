@@ -12,7 +12,6 @@ from typing import Any
 
 import flax
 import jax
-import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
@@ -23,20 +22,12 @@ from jaxviz.commands import bundled_model, load_model
 from jaxviz.datasets import load_digits, load_mnist
 from jaxviz.keras import logits
 from jaxviz.maximize import maximize
-from jaxviz.objectives import Objective
+from jaxviz.objectives import unit
 from jaxviz.occlusion import Occlusion, occlude
 from jaxviz.output import output_folder, say, stage, table, write_json
-from jaxviz.regularize import penalty, total_variation
-from jaxviz.transforms import jitter, rotate, scale
 
 OCCLUSION: dict[str, Any] = {"patch": 7, "stride": 1, "margin": 3, "fill": 0.0}
 LAYERS = ("conv2d", "conv2d_1")
-# Strokes rather than textures: little ink on black, smooth, and read as well when turned or scaled.
-CLASS_IMAGES: dict[str, Any] = {
-    "regularizers": (penalty(total_variation, 40.0), penalty(jnp.mean, 40.0)),
-    "transforms": (rotate(15), scale(0.8, 1.2), jitter(2)),
-    "views": 2,
-}
 BATCH = 500
 
 
@@ -49,11 +40,11 @@ def demo(args: argparse.Namespace) -> None:
         images, labels = read_digits(args.data)
         with stage(f"classifying {len(images)} digits"):
             accuracy = float(np.mean(predict(model, images).argmax(-1) == labels))
-        first = [int(np.flatnonzero(labels == digit)[0]) for digit in range(10)]
+        first = np.unique(labels, return_index=True)[1]
         images, labels = images[first], labels[first]
         occ = draw_occlusion(folder, model, images, labels, seconds)
         perceived = draw_classes(folder, model, args.seed, seconds)
-        draw_activations(folder, model, images[5], seconds)
+        draw_activations(folder, model, images[len(images) // 2], seconds)
         summary = summarise(args, model, occ, labels, perceived)
         seconds["total"] = time.perf_counter() - start
         summary |= {"accuracy": accuracy, "seconds": {k: round(v, 3) for k, v in seconds.items()}}
@@ -104,11 +95,10 @@ def draw_occlusion(
 def draw_classes(folder: Path, model: Any, seed: int, seconds: dict[str, float]) -> list[float]:
     """Write classes.png; return the probability that each image has for its class."""
     scorer, key = logits(model), jax.random.key(seed)
-    objectives = [log_odds(digit) for digit in range(10)]
+    objectives = [unit(digit) for digit in range(10)]
 
     def run() -> Any:
-        images = maximize(scorer, objectives, key=key, progress=told, **CLASS_IMAGES).images
-        return np.asarray(images)
+        return np.asarray(maximize(scorer, objectives, key=key, progress=told).images)
 
     with stage("maximising ten classes") as told:
         images = timed("class images", seconds, run)
@@ -117,21 +107,6 @@ def draw_classes(folder: Path, model: Any, seed: int, seconds: dict[str, float])
     title = "Network's perception of 0…9"
     plot.gallery(images, titles=titles, title=title).savefig(folder / "classes.png")
     return probabilities
-
-
-def log_odds(digit: int) -> Objective:
-    """The log-odds of a class, log p / (1 − p): its logit minus the logsumexp of the others.
-
-    Unlike the logit, it falls when the image looks like other digits, too.
-    """
-    return Objective(_log_odds, (None,), (digit,))
-
-
-def _log_odds(outputs: Any, digit: jax.Array) -> jax.Array:
-    scores = outputs[None]
-    own = jnp.arange(scores.shape[-1]) == digit
-    others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, scores), axis=-1)
-    return jnp.sum(jnp.where(own, scores, 0), axis=-1) - others
 
 
 def draw_activations(

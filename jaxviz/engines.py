@@ -80,9 +80,9 @@ class Incremental:
     """Run the network once, and again only on the windows that a patch changes.
 
     Attributes:
-      patch: (rows, cols) of the patch.
-      step: (rows, cols) that divide the distance of any two starts.
-      offset: one of the starts.
+        patch: (rows, cols) of the patch.
+        step: (rows, cols) that divide the distance of any two starts.
+        offset: one of the starts.
     """
 
     patch: Pair
@@ -156,16 +156,16 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
     """Return the engines that a method allows, the preferred one first.
 
     Args:
-      method: "dense", "incremental" or "auto".
-      grid: where the patches lie.
-      task: scorer, images and positions.
-      platform: of the device.
+        method: "dense", "incremental" or "auto".
+        grid: where the patches lie.
+        task: scorer, images and positions.
+        platform: of the device.
 
     Returns:
-      One engine, or two between which a long run decides by trial.
+        One engine, or two between which a long run decides by trial.
 
     Raises:
-      ValueError: `method` is none of the three.
+        ValueError: `method` is none of the three.
     """
     if method != "auto":
         return (make_engine(method, grid),)
@@ -175,7 +175,7 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
     dense, window = operations(incremental, task.scorer.call, arrays, image)
     if dense < LEAST_SPEED_UP * window:
         return (Dense(),)
-    saved = task.rows * len(task.images) * (dense - window)
+    saved = task.rows * (dense - window)  # of one image: how many there are changes nothing
     pays = saved > WORTH_COMPILING.get(platform, WORTH_COMPILING_ELSEWHERE)
     return (incremental, Dense()) if pays else (Dense(),)
 

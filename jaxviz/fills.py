@@ -40,10 +40,10 @@ class Fill:
     """How a patch is made.
 
     Attributes:
-      background: image (H, W, C) -> image (H, W, C).
-      blend: (under (h, w, C), background there (h, w, C), which of it lies on the image, bool
-        (h, w, 1), start (2,)) -> patch (h, w, C).
-      name: what kind of fill it is.
+        background: image (H, W, C) -> image (H, W, C).
+        blend: (under (h, w, C), background there (h, w, C), which of it lies on the image, bool
+            (h, w, 1), start (2,)) -> patch (h, w, C).
+        name: what kind of fill it is.
     """
 
     background: Partial
@@ -72,14 +72,14 @@ def constant(value: float | Sequence[float] | ArrayLike) -> Fill:
     """Fill with one value, or one per channel.
 
     Args:
-      value: a number, or (C,) numbers, on the image's scale.
+        value: a number, or (C,) numbers, on the image's scale.
 
     Returns:
-      The fill.
+        The fill.
 
     Example:
-      >>> constant(0.5).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
-      [0.5]
+        >>> constant(0.5).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
+        [0.5]
     """
     return Fill(Partial(_constant, jnp.asarray(value, float)), Partial(_other), "constant")
 
@@ -92,14 +92,14 @@ def baseline(image: ArrayLike) -> Fill:
     """Fill with the same region of another image.
 
     Args:
-      image: (H, W, C), shape and scale of the images to be occluded.
+        image: (H, W, C), shape and scale of the images to be occluded.
 
     Returns:
-      The fill.
+        The fill.
 
     Example:
-      >>> baseline(jnp.ones((2, 2, 1))).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
-      [1.0]
+        >>> baseline(jnp.ones((2, 2, 1))).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
+        [1.0]
     """
     return Fill(Partial(_constant, jnp.asarray(image, float)), Partial(_other), "another image")
 
@@ -108,14 +108,15 @@ def image_mean(*, per_channel: bool = True) -> Fill:
     """Fill with the mean over the whole image.
 
     Args:
-      per_channel: the mean of each channel by itself; False: one of all channels together.
+        per_channel: the mean of each channel by itself; False: one of all channels together.
 
     Returns:
-      The fill.
+        The fill.
 
     Example:
-      >>> image_mean(per_channel=False).background(jnp.arange(4.0).reshape(1, 2, 2))[0, 0].tolist()
-      [1.5, 1.5]
+        >>> image = jnp.arange(4.0).reshape(1, 2, 2)
+        >>> image_mean(per_channel=False).background(image)[0, 0].tolist()
+        [1.5, 1.5]
     """
     axes = (0, 1) if per_channel else (0, 1, 2)
     return Fill(Partial(_ImageMean(axes)), Partial(_other), "image mean")
@@ -132,14 +133,14 @@ def patch_mean(*, per_channel: bool = True) -> Fill:
     """Fill with the mean over the pixels under the patch.
 
     Args:
-      per_channel: the mean of each channel by itself; False: one of all channels together.
+        per_channel: the mean of each channel by itself; False: one of all channels together.
 
     Returns:
-      The fill.
+        The fill.
 
     Example:
-      >>> str(patch_mean())
-      'patch mean'
+        >>> str(patch_mean())
+        'patch mean'
     """
     axes = (0, 1) if per_channel else (0, 1, 2)
     return Fill(Partial(_identity), Partial(_PatchMean(axes)), "patch mean")
@@ -163,17 +164,17 @@ def blur(sigma: float) -> Fill:
     """Fill with the image, blurred by a Gaussian; the image is continued by its edge pixels.
 
     Args:
-      sigma: standard deviation in pixels, above 0; the kernel is cut off at 4 sigma.
+        sigma: standard deviation in pixels, above 0; the kernel is cut off at 4 sigma.
 
     Returns:
-      The fill.
+        The fill.
 
     Raises:
-      ValueError: `sigma` is not above 0.
+        ValueError: `sigma` is not above 0.
 
     Example:
-      >>> str(blur(2.5))
-      'blur 2.5'
+        >>> str(blur(2.5))
+        'blur 2.5'
     """
     if not sigma > 0:
         raise ValueError(f"`sigma` must be above 0 pixels: got {sigma}.")
@@ -197,16 +198,16 @@ def noise(key: jax.Array, *, mean: float | None = None, std: float | None = None
     """Fill with normal noise, drawn once per image: overlapping patches show the same noise.
 
     Args:
-      key: a random key; the same key gives the same noise.
-      mean: of the noise, on the image's scale; None: the mean of each of the image's channels.
-      std: its standard deviation; None: that of each of the image's channels.
+        key: a random key; the same key gives the same noise.
+        mean: of the noise, on the image's scale; None: the mean of each of the image's channels.
+        std: its standard deviation; None: that of each of the image's channels.
 
     Returns:
-      The fill.
+        The fill.
 
     Example:
-      >>> noise(jax.random.key(0), mean=0.5, std=0.1).background(jnp.zeros((4, 4, 3))).shape
-      (4, 4, 3)
+        >>> noise(jax.random.key(0), mean=0.5, std=0.1).background(jnp.zeros((4, 4, 3))).shape
+        (4, 4, 3)
     """
     level, scale = (None if x is None else jnp.asarray(x, float) for x in (mean, std))
     return Fill(Partial(_noise, key, level, scale), Partial(_other), "noise")
@@ -228,17 +229,17 @@ def soft(fill: FillLike, mask: ArrayLike) -> Fill:
     """Blend a fill in through a soft mask: under · (1 − mask) + fill · mask.
 
     Args:
-      fill: what is blended in.
-      mask: (patch rows, patch cols), in [0, 1].
+        fill: what is blended in.
+        mask: (patch rows, patch cols), in [0, 1].
 
     Returns:
-      The fill.
+        The fill.
 
     Raises:
-      ValueError: `mask` has another rank, or leaves [0, 1].
+        ValueError: `mask` has another rank, or leaves [0, 1].
 
     Example:
-      >>> fill = soft(0.0, gaussian_mask((5, 5), sigma=1.25))
+        >>> fill = soft(0.0, gaussian_mask((5, 5), sigma=1.25))
     """
     values = np.asarray(mask, np.float32)
     if values.ndim != 2 or not (values.min() >= 0 and values.max() <= 1):
@@ -264,15 +265,15 @@ def gaussian_mask(shape: tuple[int, int], *, sigma: float | tuple[float, float])
     """Return exp(−½ (r/σ_r)² − ½ (c/σ_c)²) with r and c from the middle of the patch.
 
     Args:
-      shape: (rows, cols) of the patch.
-      sigma: standard deviation in pixels, per axis.
+        shape: (rows, cols) of the patch.
+        sigma: standard deviation in pixels, per axis.
 
     Returns:
-      float64 (rows, cols), 1 in the middle.
+        float64 (rows, cols), 1 in the middle.
 
     Example:
-      >>> gaussian_mask((1, 3), sigma=1.0).round(3).tolist()
-      [[0.607, 1.0, 0.607]]
+        >>> gaussian_mask((1, 3), sigma=1.0).round(3).tolist()
+        [[0.607, 1.0, 0.607]]
     """
     sigmas = np.broadcast_to(np.asarray(sigma, np.float64), 2)
     rows, cols = (
@@ -286,15 +287,15 @@ def function(make: PatchFn) -> Fill:
     """Fill with what a function makes of the pixels under the patch.
 
     Args:
-      make: (under (h, w, C), start (2,) int) -> patch (h, w, C), traceable by JAX. Where the patch
-        overhangs, `under` is 0 and what is made there is not used.
+        make: (under (h, w, C), start (2,) int) -> patch (h, w, C), traceable by JAX. Where the
+            patch overhangs, `under` is 0 and what is made there is not used.
 
     Returns:
-      The fill.
+        The fill.
 
     Example:
-      >>> str(function(lambda under, start: under[::-1]))
-      'function <lambda>'
+        >>> str(function(lambda under, start: under[::-1]))
+        'function <lambda>'
     """
     name = getattr(make, "__name__", type(make).__name__)
     blend = Partial(_function, _as_pytree(make))
@@ -318,19 +319,19 @@ def make_fill(fill: FillLike) -> Fill:
     """Return the fill that a short form stands for.
 
     Args:
-      fill: a `Fill`; a number; (C,) numbers; an image (H, W, C); "mean" (of the image) or
-        "patch_mean"; or a function (under, start) -> patch.
+        fill: a `Fill`; a number; (C,) numbers; an image (H, W, C); "mean" (of the image) or
+            "patch_mean"; or a function (under, start) -> patch.
 
     Returns:
-      The fill.
+        The fill.
 
     Raises:
-      TypeError: `fill` is none of these.
-      ValueError: `fill` is an unknown word, or an array of another rank, or not finite.
+        TypeError: `fill` is none of these.
+        ValueError: `fill` is an unknown word, or an array of another rank, or not finite.
 
     Example:
-      >>> make_fill("mean").name
-      'image mean'
+        >>> make_fill("mean").name
+        'image mean'
     """
     if isinstance(fill, Fill):
         return fill

@@ -34,16 +34,16 @@ class Grid:
     - border "shift": as many as "clip", the last one moved inside the image.
 
     Attributes:
-      image_shape: (height, width) of the image, in pixels.
-      patch: (rows, cols) of the patch, in pixels.
-      stride: (rows, cols) from one start to the next, in pixels.
-      margin: (rows, cols) by which the first patch starts before the image.
-      border: "clip", "valid" or "shift".
+        image_shape: (height, width) of the image, in pixels.
+        patch: (rows, cols) of the patch, in pixels.
+        stride: (rows, cols) from one start to the next, in pixels.
+        margin: (rows, cols) by which the first patch starts before the image.
+        border: "clip", "valid" or "shift".
 
     Example:
-      >>> grid = make_grid((28, 28), patch=20, stride=4, margin=8)
-      >>> grid.shape, grid.row_starts
-      ((7, 7), (-8, -4, 0, 4, 8, 12, 16))
+        >>> grid = make_grid((28, 28), patch=20, stride=4, margin=8)
+        >>> grid.shape, grid.row_starts
+        ((7, 7), (-8, -4, 0, 4, 8, 12, 16))
     """
 
     image_shape: Pair
@@ -105,17 +105,17 @@ class Grid:
         image, half-pixel centres, clamped at the edge.
 
         Args:
-          values: (..., rows, cols). A position whose value is NaN or infinite is left out, and the
-            others count as if it were not there.
-          reduce: "mean", "sum", "cell" or "bilinear".
-          weights: for mean and sum, how much each pixel of a patch counts, (patch rows, patch
-            cols). None: all 1.
+            values: (..., rows, cols). A position whose value is NaN or infinite is left out, and
+                the others count as if it were not there.
+            reduce: "mean", "sum", "cell" or "bilinear".
+            weights: for mean and sum, how much each pixel of a patch counts, (patch rows, patch
+                cols). None: all 1.
 
         Returns:
-          float64 (..., height, width); NaN where no position with a value covers the pixel.
+            float64 (..., height, width); NaN where no position with a value covers the pixel.
 
         Raises:
-          ValueError: `reduce` is none of the four, or `weights` have another shape.
+            ValueError: `reduce` is none of the four, or `weights` have another shape.
         """
         values = np.asarray(values, np.float64)
         if reduce == "cell":
@@ -208,22 +208,22 @@ def make_grid(
     """Lay out the positions of a run; an int stands for both axes.
 
     Args:
-      image_shape: (height, width), in pixels.
-      patch: height and width of the patch, at least 1, at most the image and its margins.
-      stride: from one start to the next, at least 1; None: the patch, so that patches are tiles.
-      margin: by how much the first patch starts before the image; less than the patch.
-      border: what happens at the far edge, see `Grid`.
+        image_shape: (height, width), in pixels.
+        patch: height and width of the patch, at least 1, at most the image and its margins.
+        stride: from one start to the next, at least 1; None: the patch, so that patches are tiles.
+        margin: by how much the first patch starts before the image; less than the patch.
+        border: what happens at the far edge, see `Grid`.
 
     Returns:
-      The grid.
+        The grid.
 
     Raises:
-      ValueError: one of the sizes breaks its rule.
-      TypeError: one of the sizes is not a whole number or a pair of them.
+        ValueError: one of the sizes breaks its rule.
+        TypeError: one of the sizes is not a whole number or a pair of them.
 
     Example:
-      >>> make_grid((5, 7), patch=2).shape
-      (3, 4)
+        >>> make_grid((5, 7), patch=2).shape
+        (3, 4)
     """
     size = pair(image_shape, "image_shape", least=1)
     window = pair(patch, "patch", least=1)

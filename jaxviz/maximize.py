@@ -120,8 +120,10 @@ def maximize(
         >>> import jax, jaxviz as jv
         >>> f = lambda images: images.mean((1, 2))
         >>> options = {"image_shape": (8, 8, 1), "key": jax.random.key(0)}
-        >>> result = jv.maximize(f, [jv.objectives.unit(0), -jv.objectives.unit(0)], steps=9,
-        **options) >>> result.images.shape, result.history["objective"].shape ((2, 8, 8, 1), (9, 2))
+        >>> both = [jv.objectives.unit(0), -jv.objectives.unit(0)]
+        >>> result = jv.maximize(f, both, steps=9, **options)
+        >>> result.images.shape, result.history["objective"].shape
+        ((2, 8, 8, 1), (9, 2))
 
     Source:
         Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009; Olah,

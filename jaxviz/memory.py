@@ -12,11 +12,11 @@ def memory_budget(device: Any = None) -> int:
     """Return the bytes that a run may take by default: a quarter of what is free.
 
     Args:
-      device: an accelerator is asked for its own free memory; for a CPU, or a device that does not
-        tell, it is the machine's. None: the default device.
+        device: an accelerator is asked for its own free memory; for a CPU, or a device that does
+            not tell, it is the machine's. None: the default device.
 
     Returns:
-      The budget in bytes.
+        The budget in bytes.
     """
     device = jax.local_devices()[0] if device is None else device
     stats: dict[str, int] = device.memory_stats() or {}

@@ -41,10 +41,10 @@ class PatchOccluder:
     """Paste a patch at a start (row, col), clipped at the border.
 
     Attributes:
-      fill: what the patch is made of.
-      shape: (rows, cols) of the patch.
-      channels: which channels it covers; None: all.
-      complement: keep the patch and occlude everything else.
+        fill: what the patch is made of.
+        shape: (rows, cols) of the patch.
+        channels: which channels it covers; None: all.
+        complement: keep the patch and occlude everything else.
     """
 
     fill: Fill
@@ -101,10 +101,10 @@ class LabelOccluder:
     """Occlude all pixels whose labels belong to one group.
 
     Attributes:
-      fill: what the pixels become; its `blend` is given the whole image as the patch.
-      labels: int32 (height, width), in [0, labels).
-      groups: bool (groups, labels): which labels a group holds.
-      complement: keep the group and occlude everything else.
+        fill: what the pixels become; its `blend` is given the whole image as the patch.
+        labels: int32 (height, width), in [0, labels).
+        groups: bool (groups, labels): which labels a group holds.
+        complement: keep the group and occlude everything else.
     """
 
     fill: Fill

@@ -58,28 +58,28 @@ def occlusion_scores(
     scores[i, j] = f(image with the patch at (i·stride − margin, j·stride − margin)).
 
     Args:
-      f: scorer, images (N, H, W, C) -> scores (N, K).
-      image: (H, W, C), float.
-      patch: height and width of the patch in pixels; an int means a square.
-      stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
-      margin: by how many pixels the first patch starts before the image.
-      fill: what the patch is made of, see `jaxviz.fills.make_fill`.
-      border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
-      method: "dense", as "auto", runs the whole network at every position; "incremental" runs it
-        once, and then again only on what each patch changes.
-      batch_size: positions evaluated at a time; None: all in one batch.
+        f: scorer, images (N, H, W, C) -> scores (N, K).
+        image: (H, W, C), float.
+        patch: height and width of the patch in pixels; an int means a square.
+        stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
+        margin: by how many pixels the first patch starts before the image.
+        fill: what the patch is made of, see `jaxviz.fills.make_fill`.
+        border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
+        method: "dense", as "auto", runs the whole network at every position; "incremental" runs it
+            once, and then again only on what each patch changes.
+        batch_size: positions evaluated at a time; None: all in one batch.
 
     Returns:
-      (rows, cols, K), the raw scores of all classes.
+        (rows, cols, K), the raw scores of all classes.
 
     Raises:
-      ValueError: the image, the grid, the fill or the scorer's output breaks its rule.
+        ValueError: the image, the grid, the fill or the scorer's output breaks its rule.
 
     Example:
-      >>> image = jnp.ones((4, 4, 1))
-      >>> scores = occlusion_scores(lambda x: x.sum((1, 2)), image, patch=2)
-      >>> scores[..., 0].tolist()
-      [[12.0, 12.0], [12.0, 12.0]]
+        >>> image = jnp.ones((4, 4, 1))
+        >>> scores = occlusion_scores(lambda x: x.sum((1, 2)), image, patch=2)
+        >>> scores[..., 0].tolist()
+        [[12.0, 12.0], [12.0, 12.0]]
 
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
@@ -136,49 +136,50 @@ def occlude(
     scores[n, i, j] = f(image n with the patch at (i·stride − margin, j·stride − margin)).
 
     Args:
-      f: scorer, images (N, H, W, C) -> scores (N, K); a Flax, Keras or Equinox model or a function.
-        Its arrays are arguments of the compiled program, see `jaxviz.scorer.split`.
-      images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale. A signal of
-        length L is an image (1, L, C); volumes are not supported.
-      patch: height and width of the patch in pixels; an int means a square.
-      stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
-      margin: by how many pixels the first patch starts before the image.
-      fill: what the patch is made of: a number, one per channel, an image, "mean", "patch_mean", a
-        function (pixels under the patch, start) -> patch, or one of `jaxviz.fills`.
-      border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
-      region: only positions whose cell meets it are scored: a box (top, left, bottom, right), in
-        pixels, or a mask, bool (H, W).
-      channels: which channels the patch covers; None: all.
-      complement: keep the patch and hide everything else.
-      refine: an approximation: (factor, share) scores every factor-th row and column of positions,
-        then the share of all positions around which these scores vary most, and interpolates the
-        others; the result's `exact` tells which are which.
-      method: "dense" runs the whole network at every position; "incremental" runs it once per
-        image, and then again only on what each patch changes, with the same result up to the order
-        of sums; "auto" takes what needs less work and, in a long run, what turns out faster.
-      batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
-        run on a CPU, by trial.
-      memory: bytes that "auto" may use on a device; None: a quarter of what is free.
-      dtype: of the forward pass, such as "bfloat16"; None: that of the images. Scores and heatmaps
-        are float32 at least.
-      mesh: devices to spread over: its axis "images" over images, all others over positions. The
-        result is the same, bit for bit, for any number of devices.
-      progress: True for a bar, or a function (windows done, windows in all).
+        f: scorer, images (N, H, W, C) -> scores (N, K); a Flax, Keras or Equinox model or a
+            function. Its arrays are arguments of the compiled program, see `jaxviz.scorer.split`.
+        images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale. A signal of
+            length L is an image (1, L, C); volumes are not supported.
+        patch: height and width of the patch in pixels; an int means a square.
+        stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
+        margin: by how many pixels the first patch starts before the image.
+        fill: what the patch is made of: a number, one per channel, an image, "mean", "patch_mean",
+            a function (pixels under the patch, start) -> patch, or one of `jaxviz.fills`.
+        border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
+        region: only positions whose cell meets it are scored: a box (top, left, bottom, right), in
+            pixels, or a mask, bool (H, W).
+        channels: which channels the patch covers; None: all.
+        complement: keep the patch and hide everything else.
+        refine: an approximation: (factor, share) scores every factor-th row and column of
+            positions, then the share of all positions around which these scores vary most, and
+            interpolates the others; the result's `exact` tells which are which.
+        method: "dense" runs the whole network at every position; "incremental" runs it once per
+            image, and then again only on what each patch changes, with the same result up to the
+            order of sums; "auto" takes what needs less work and, in a long run, what turns out
+            faster.
+        batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
+            run on a CPU, by trial.
+        memory: bytes that "auto" may use on a device; None: a quarter of what is free.
+        dtype: of the forward pass, such as "bfloat16"; None: that of the images. Scores and
+            heatmaps are float32 at least.
+        mesh: devices to spread over: its axis "images" over images, all others over positions. The
+            result is the same, bit for bit, for any number of devices.
+        progress: True for a bar, or a function (windows done, windows in all).
 
     Returns:
-      The scores and what can be made of them. After Ctrl-C, what was finished, with a warning.
+        The scores and what can be made of them. After Ctrl-C, what was finished, with a warning.
 
     Raises:
-      ValueError: an argument breaks its rule, an image holds NaN or infinity, or the scorer mixes
-        the images of a batch.
-      TypeError: an argument is of the wrong kind.
-      MemoryError: not even one image fits.
+        ValueError: an argument breaks its rule, an image holds NaN or infinity, or the scorer mixes
+            the images of a batch.
+        TypeError: an argument is of the wrong kind.
+        MemoryError: not even one image fits.
 
     Example:
-      >>> images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
-      >>> occ = occlude(lambda x: x.mean((1, 2)), images, patch=4)
-      >>> occ.scores.shape, occ.heatmap().shape
-      ((2, 7, 7, 1), (2, 28, 28))
+        >>> images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+        >>> occ = occlude(lambda x: x.mean((1, 2)), images, patch=4)
+        >>> occ.scores.shape, occ.heatmap().shape
+        ((2, 7, 7, 1), (2, 28, 28))
 
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
@@ -227,29 +228,29 @@ def occlude_segments(
     scores[n, g] = f(image n with the pixels of group g replaced by the fill).
 
     Args:
-      f: scorer, see `occlude`.
-      images: (N, H, W, C), or (H, W, C) for a single image.
-      labels: integers (H, W), the label of every pixel, for all images.
-      groups: what each position hides: a label, or a list of labels at once; None: each label.
-      fill: see `occlude`; a function is given the whole image.
-      complement: keep the group and hide everything else.
-      batch_size: see `occlude`.
-      memory: see `occlude`.
-      dtype: see `occlude`.
-      mesh: see `occlude`.
-      progress: see `occlude`.
+        f: scorer, see `occlude`.
+        images: (N, H, W, C), or (H, W, C) for a single image.
+        labels: integers (H, W), the label of every pixel, for all images.
+        groups: what each position hides: a label, or a list of labels at once; None: each label.
+        fill: see `occlude`; a function is given the whole image.
+        complement: keep the group and hide everything else.
+        batch_size: see `occlude`.
+        memory: see `occlude`.
+        dtype: see `occlude`.
+        mesh: see `occlude`.
+        progress: see `occlude`.
 
     Returns:
-      The scores, (N, groups, K) or (groups, K), and what can be made of them.
+        The scores, (N, groups, K) or (groups, K), and what can be made of them.
 
     Raises:
-      ValueError: an argument breaks its rule.
+        ValueError: an argument breaks its rule.
 
     Example:
-      >>> left_right = np.repeat([[0, 1]], 4, axis=0)
-      >>> occ = occlude_segments(lambda x: x.sum((1, 2)), np.ones((4, 2, 1)), left_right)
-      >>> occ.scores[..., 0].tolist()
-      [4.0, 4.0]
+        >>> left_right = np.repeat([[0, 1]], 4, axis=0)
+        >>> occ = occlude_segments(lambda x: x.sum((1, 2)), np.ones((4, 2, 1)), left_right)
+        >>> occ.scores[..., 0].tolist()
+        [4.0, 4.0]
     """
     if batch_size != "auto":
         check_batch_size(batch_size, '"auto"')

@@ -22,8 +22,8 @@ class Preset(NamedTuple):
     """Keyword arguments.
 
     Attributes:
-      occlude: for `jaxviz.occlude`.
-      heatmap: for `Occlusion.heatmap`, besides the target.
+        occlude: for `jaxviz.occlude`.
+        heatmap: for `Occlusion.heatmap`, besides the target.
     """
 
     occlude: dict[str, Any]
@@ -37,14 +37,14 @@ def seed(size: int) -> Preset:
     occluded image's score itself: low where the network needs the pixels.
 
     Args:
-      size: side of a cell, in pixels.
+        size: side of a cell, in pixels.
 
     Returns:
-      The preset.
+        The preset.
 
     Example:
-      >>> seed(4).occlude
-      {'patch': 20, 'stride': 4, 'margin': 8, 'fill': 0.5}
+        >>> seed(4).occlude
+        {'patch': 20, 'stride': 4, 'margin': 8, 'fill': 0.5}
     """
     (side, _) = geometry.pair(size, "size", least=1)
     where = {"patch": 5 * side, "stride": side, "margin": 2 * side, "fill": 0.5}
@@ -57,19 +57,19 @@ def captum(window: int | Pair, stride: int | Pair = 1, *, baseline: fills.FillLi
     Drops, averaged over the windows that cover a pixel; the last window is cut off at the edge.
 
     Args:
-      window: height and width of the window, in pixels.
-      stride: pixels between windows; at most the window.
-      baseline: what a window is filled with: a number, one per channel, or an image.
+        window: height and width of the window, in pixels.
+        stride: pixels between windows; at most the window.
+        baseline: what a window is filled with: a number, one per channel, or an image.
 
     Returns:
-      The preset.
+        The preset.
 
     Raises:
-      ValueError: `stride` exceeds the window.
+        ValueError: `stride` exceeds the window.
 
     Example:
-      >>> captum(15, 8).heatmap
-      {'score': 'drop', 'reduce': 'mean'}
+        >>> captum(15, 8).heatmap
+        {'score': 'drop', 'reduce': 'mean'}
 
     Source: https://captum.ai/api/occlusion.html
     """
@@ -90,16 +90,16 @@ def xplique(
     Drops, summed over the patches that cover a pixel; whole patches only, other pixels get 0.
 
     Args:
-      patch: height and width of the patch, in pixels.
-      stride: pixels between patches.
-      value: what a patch is filled with.
+        patch: height and width of the patch, in pixels.
+        stride: pixels between patches.
+        value: what a patch is filled with.
 
     Returns:
-      The preset.
+        The preset.
 
     Example:
-      >>> xplique().occlude
-      {'patch': 3, 'stride': 3, 'fill': 0.0, 'border': 'valid'}
+        >>> xplique().occlude
+        {'patch': 3, 'stride': 3, 'fill': 0.0, 'border': 'valid'}
 
     Source: https://deel-ai.github.io/xplique/latest/api/attributions/methods/occlusion/
     """
@@ -113,15 +113,15 @@ def pair(size: int = 15, *, value: fills.FillLike = 0.0) -> Preset:
     Drops, summed over all whole windows (stride 1) that cover a pixel.
 
     Args:
-      size: side of the window, in pixels.
-      value: what a window is filled with.
+        size: side of the window, in pixels.
+        value: what a window is filled with.
 
     Returns:
-      The preset.
+        The preset.
 
     Example:
-      >>> pair().heatmap
-      {'score': 'drop', 'reduce': 'sum', 'uncovered': 0.0}
+        >>> pair().heatmap
+        {'score': 'drop', 'reduce': 'sum', 'uncovered': 0.0}
 
     Source: https://github.com/PAIR-code/saliency
     """
@@ -137,15 +137,15 @@ def tf_explain(size: int, *, value: float = 127.5) -> Preset:
     Tiles, the last ones cut off; 1 − score on the map of tiles, resized bilinearly to the image.
 
     Args:
-      size: side of a tile, in pixels.
-      value: what a tile is filled with, on the image's scale.
+        size: side of a tile, in pixels.
+        value: what a tile is filled with, on the image's scale.
 
     Returns:
-      The preset.
+        The preset.
 
     Example:
-      >>> tf_explain(4).heatmap
-      {'score': 'complement', 'reduce': 'bilinear'}
+        >>> tf_explain(4).heatmap
+        {'score': 'complement', 'reduce': 'bilinear'}
 
     Source: https://tf-explain.readthedocs.io
     """
@@ -168,23 +168,23 @@ def monai(
     0.001.
 
     Args:
-      window: height and width of the window, in pixels.
-      image_shape: (height, width) of the images, in pixels: a window as large as the image has one
-        position only, whatever the overlap.
-      overlap: share of a window that the next one covers again, in [0, 1).
-      mode: what a window becomes: a number, "mean_img" the mean of the image over all channels,
-        "mean_patch" its own pixels times their mean (MONAI 1.6 multiplies where its documentation
-        says that it replaces), or "gaussian" the fading.
+        window: height and width of the window, in pixels.
+        image_shape: (height, width) of the images, in pixels: a window as large as the image has
+            one position only, whatever the overlap.
+        overlap: share of a window that the next one covers again, in [0, 1).
+        mode: what a window becomes: a number, "mean_img" the mean of the image over all channels,
+            "mean_patch" its own pixels times their mean (MONAI 1.6 multiplies where its
+            documentation says that it replaces), or "gaussian" the fading.
 
     Returns:
-      The preset.
+        The preset.
 
     Raises:
-      ValueError: `overlap` is out of range, or `mode` is unknown.
+        ValueError: `overlap` is out of range, or `mode` is unknown.
 
     Example:
-      >>> monai(image_shape=(64, 64), mode="mean_img").occlude["stride"]
-      (6, 6)
+        >>> monai(image_shape=(64, 64), mode="mean_img").occlude["stride"]
+        (6, 6)
 
     Source: https://docs.monai.io/en/stable/visualize.html
     """

@@ -10,6 +10,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil, inf, prod
 from typing import Any, NamedTuple
 
@@ -42,14 +43,14 @@ class Task:
     """What is scored, and how.
 
     Attributes:
-      scorer: the scorer, taken apart.
-      engines: ways to score positions, all with the same result, the preferred one first.
-      occluder: how one position changes an image; a pytree.
-      images: float (N, H, W, C), at least one.
-      positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
-        position p.
-      mesh: devices to spread blocks over; None: the default device.
-      budget: bytes that a block may take on a device; None: a share of what is free.
+        scorer: the scorer, taken apart.
+        engines: ways to score positions, all with the same result, the preferred one first.
+        occluder: how one position changes an image; a pytree.
+        images: float (N, H, W, C), at least one.
+        positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
+            position p.
+        mesh: devices to spread blocks over; None: the default device.
+        budget: bytes that a block may take on a device; None: a share of what is free.
     """
 
     scorer: SplitScorer
@@ -121,12 +122,12 @@ class Program:
     """An engine, compiled for one block shape.
 
     Attributes:
-      prepare: (arrays, occluder, images) -> states.
-      evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
-      engine: which one.
-      block: which shape.
-      bytes: what one call adds to the memory of a device, with the states that it reads.
-      scores: shape and dtype of what `evaluate` returns.
+        prepare: (arrays, occluder, images) -> states.
+        evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
+        engine: which one.
+        block: which shape.
+        bytes: what one call adds to the memory of a device, with the states that it reads.
+        scores: shape and dtype of what `evaluate` returns.
     """
 
     prepare: Callable[..., Any]
@@ -153,17 +154,17 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     """Return the compiled program for a task.
 
     Args:
-      task: what to score.
-      batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-        most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all engines
-        are tried once, on a CPU with 8, 16 and 32 images, and the fastest is kept.
+        task: what to score.
+        batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
+            most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all
+            engines are tried once, on a CPU with 8, 16 and 32 images, and the fastest is kept.
 
     Returns:
-      The program.
+        The program.
 
     Raises:
-      ValueError: the scorer's scores have the wrong shape or depend on the other images.
-      MemoryError: a budget was set and not even a batch of one stays within it.
+        ValueError: the scorer's scores have the wrong shape or depend on the other images.
+        MemoryError: a budget was set and not even a batch of one stays within it.
     """
     known = _known(task)
     program = _chosen(task, batch_size)
@@ -181,8 +182,8 @@ def halve(task: Task, engine: Engine, block: Block, error: Exception) -> Program
     """Return the program with blocks of half the size, and say so, if memory ran out.
 
     Raises:
-      JaxRuntimeError: `error` itself, if it tells of something else.
-      MemoryError: a block of one image is the smallest there is.
+        JaxRuntimeError: `error` itself, if it tells of something else.
+        MemoryError: a block of one image is the smallest there is.
     """
     if not _tells_of_memory(error):
         raise error
@@ -301,13 +302,19 @@ def _check_rows(task: Task, program: Program) -> None:
         np.asarray(program.evaluate(*task.arguments, (*states[:-1], others[-1]), positions, rows))
         for rows in (np.ones_like(clean), np.arange(len(clean)) == 0)
     )
-    alone, among = alone[0, 0], among[0, 0]
-    size = np.max(np.abs(alone), where=np.isfinite(alone), initial=0)
-    if not np.allclose(alone, among, rtol=1e-2, atol=1e-3 * size, equal_nan=True):
+    first, last, among = alone[0, 0], alone[0, -1], among[0, 0]
+    size = np.max(np.abs(first), where=np.isfinite(first), initial=0)
+    near = partial(np.allclose, first, rtol=1e-2, atol=1e-3 * size, equal_nan=True)
+    if not near(last):
+        raise ValueError(
+            "`f` must score equal images alike, but two of one batch differ by"
+            f" {np.max(np.abs(first - last)):.3g}; is a dropout in training mode in it?"
+        )
+    if not near(among):
         raise ValueError(
             "`f` must score every image by itself, but the score of an image changed by"
-            f" {np.max(np.abs(alone - among)):.3g} when the other images of its batch changed; is a"
-            " batch normalisation or dropout in training mode, or a sum over the batch, in it?"
+            f" {np.max(np.abs(first - among)):.3g} when the other images of its batch changed; is a"
+            " batch normalisation in training mode, or a sum over the batch, in it?"
         )
 
 

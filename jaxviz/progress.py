@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 Progress = bool | Callable[[int, int], object]
 Advance = Callable[[int], None]
@@ -12,13 +13,13 @@ def track(progress: Progress, total: int, what: str) -> Iterator[Advance]:
     """Yield a function that is told how many more of `total` steps are done.
 
     Args:
-      progress: False for silence; True for a bar with rate and remaining time, in a terminal or a
-        notebook; or a function (done, total), called after every chunk.
-      total: the number of steps.
-      what: the name of a step, for the bar ("windows").
+        progress: False for silence; True for a bar with rate and remaining time, in a terminal or a
+            notebook; or a function (done, total), called after every chunk.
+        total: the number of steps.
+        what: the name of a step, for the bar ("windows").
 
     Yields:
-      advance(n): n more steps are done.
+        advance(n): n more steps are done.
     """
     if callable(progress):
         done = 0
@@ -61,5 +62,6 @@ def _bar(what: str):
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        # In a notebook rich draws with ipywidgets; without it, as in a terminal.
+        console=Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False),
     )

@@ -2,11 +2,10 @@
 
 An image of one channel is taken for a drawing: strokes on a ground of the lowest value, such as a
 digit. It starts empty and pays for its ink, so that what the network does not ask for stays empty;
-its pixels move. Any other image is taken for a photograph: it starts grey, and its spectrum moves, in
-colours that natural images leave uncorrelated. Both are shown shifted at random and pay for total
-variation. The weights were chosen by eye on MNIST and ImageNet networks and assume an objective of
-the size of a logit; they are scaled to the value range.
-"""
+its pixels move. Any other image is taken for a photograph: it starts grey, and its spectrum moves,
+in colours that natural images leave uncorrelated. Both are shown shifted at random and pay for
+total variation. The weights were chosen by eye on MNIST and ImageNet networks and assume an
+objective of the size of a logit; they are scaled to the value range."""
 
 from collections.abc import Callable
 from functools import cache

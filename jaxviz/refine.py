@@ -13,8 +13,8 @@ class Refinement(NamedTuple):
     """How much of a grid is scored.
 
     Attributes:
-      factor: first, every factor-th row and column of positions, and the last ones.
-      share: then, of all positions, this share: where the coarse scores around vary most.
+        factor: first, every factor-th row and column of positions, and the last ones.
+        share: then, of all positions, this share: where the coarse scores around vary most.
     """
 
     factor: int
@@ -25,7 +25,7 @@ def check_refinement(refine: tuple[int, float]) -> Refinement:
     """Return `refine` as a `Refinement`.
 
     Raises:
-      ValueError: the factor is below 2, or the share is not in [0, 1].
+        ValueError: the factor is below 2, or the share is not in [0, 1].
     """
     factor, share = refine
     if int(factor) != factor or factor < 2 or not 0 <= share <= 1:
@@ -42,13 +42,13 @@ def coarse_to_fine(
     """Score the positions of one image, coarse to fine.
 
     Args:
-      score: scores some positions, given as indices (rows, cols) of shape (M, 2): (M, ..., K).
-      shape: (rows, cols) of the grid.
-      refinement: how much of it is scored.
+        score: scores some positions, given as indices (rows, cols) of shape (M, 2): (M, ..., K).
+        shape: (rows, cols) of the grid.
+        refinement: how much of it is scored.
 
     Returns:
-      scores (rows, cols, ..., K), exact or interpolated linearly between coarse ones; and which of
-      are exact, bool (rows, cols).
+        scores (rows, cols, ..., K), exact or interpolated linearly between coarse ones; and which
+        of are exact, bool (rows, cols).
     """
     rows, cols = (_every(refinement.factor, count) for count in shape)
     exact = np.zeros(shape, bool)

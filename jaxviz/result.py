@@ -15,29 +15,29 @@ static: dict[str, Any] = {"static": True}
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Occlusion:
     """Scores of every position of every image, and of the clean images. A pytree.
 
     Attributes:
-      scores: (N, rows, cols, K), raw outputs of the scorer; (rows, cols, K) for a single image; NaN
-        where nothing was computed (outside a region, or after an interruption). For segments,
-        (N, groups, K).
-      base: (N, K) scores of the clean images; (K,) for a single image.
-      grid: where the positions lie; a `Grid`, or `Segments`.
-      single: whether the run was given one image (H, W, C), not a batch.
-      partial: whether Ctrl-C ended the run before its end.
-      config: how the run was made, as (name, value) pairs of strings.
-      exact: bool (N, rows, cols), which scores are exact and not interpolated, of an approximate
-        run; None: all of them.
+        scores: (N, rows, cols, K), raw outputs of the scorer; (rows, cols, K) for a single image;
+            NaN where nothing was computed (outside a region, or after an interruption). For
+            segments, (N, groups, K).
+        base: (N, K) scores of the clean images; (K,) for a single image.
+        grid: where the positions lie; a `Grid`, or `Segments`.
+        single: whether the run was given one image (H, W, C), not a batch.
+        partial: whether Ctrl-C ended the run before its end.
+        config: how the run was made, as (name, value) pairs of strings.
+        exact: bool (N, rows, cols), which scores are exact and not interpolated, of an approximate
+            run; None: all of them.
 
     Example:
-      >>> import jaxviz as jv
-      >>> occ = jv.occlude(lambda x: x.mean((1, 2)), np.ones((4, 6, 3), np.float32), patch=2)
-      >>> occ
-      Occlusion(1 image 4×6, 2×3 positions, patch 2×2, stride 2×2, 3 classes)
-      >>> occ.heatmap(target=0).shape
-      (4, 6)
+        >>> import jaxviz as jv
+        >>> occ = jv.occlude(lambda x: x.mean((1, 2)), np.ones((4, 6, 3), np.float32), patch=2)
+        >>> occ
+        Occlusion(1 image 4×6, 2×3 positions, patch 2×2, stride 2×2, 3 classes)
+        >>> occ.heatmap(target=0).shape
+        (4, 6)
     """
 
     scores: np.ndarray
@@ -60,21 +60,21 @@ class Occlusion:
         """Spread one target's scores back over the pixels; the model does not run again.
 
         Args:
-          target: None, the class with the largest clean score, per image; a class; one class per
-            image; weights of the classes, float (K,) or (N, K); or a function, scores (..., K) ->
-            (...).
-          score: "drop" (clean − occluded; positive where the pixels speak for the target), "raw",
-            "complement" (1 − raw), "relative_drop" (drop / |clean|) or "log_odds_drop".
-          reduce: "mean" or "sum" over the patches that cover a pixel, "cell" (every position writes
-            its own cell) or "bilinear" (the map of positions, resized).
-          weights: for mean and sum, how much each pixel of a patch counts, (ph, pw); None: all 1.
-          uncovered: the value of pixels that no patch covers.
+            target: None, the class with the largest clean score, per image; a class; one class per
+                image; weights of the classes, float (K,) or (N, K); or a function, scores (..., K)
+                -> (...).
+            score: "drop" (clean − occluded; positive where the pixels speak for the target), "raw",
+                "complement" (1 − raw), "relative_drop" (drop / |clean|) or "log_odds_drop".
+            reduce: "mean" or "sum" over the patches that cover a pixel, "cell" (every position
+                writes its own cell) or "bilinear" (the map of positions, resized).
+            weights: for mean and sum, how much each pixel of a patch counts, (ph, pw); None: all 1.
+            uncovered: the value of pixels that no patch covers.
 
         Returns:
-          (N, H, W), in the dtype of the scores; (H, W) for a single image.
+            (N, H, W), in the dtype of the scores; (H, W) for a single image.
 
         Raises:
-          ValueError: the target is out of range, or an option is unknown.
+            ValueError: the target is out of range, or an option is unknown.
         """
         picked, clean = select(self._batch(self.scores), self._batch(self.base), target)
         spread = self.grid.spread(compare(picked, clean, score), reduce, weights=weights)
@@ -86,8 +86,8 @@ class Occlusion:
         """Return the class that is predicted when a pixel's cell is covered.
 
         Returns:
-          int32 (N, H, W), or (H, W) for a single image: the largest score's class; for one score
-          only, whether it exceeds 0.5; −1 where no position was computed.
+            int32 (N, H, W), or (H, W) for a single image: the largest score's class; for one score
+            only, whether it exceeds 0.5; −1 where no position was computed.
         """
         spread = self.grid.spread(self._predictions().astype(np.float64), "cell")
         classes = np.where(np.isnan(spread), -1, spread).astype(np.int32)
@@ -97,7 +97,7 @@ class Occlusion:
         """Return how many positions predict each class, classes without any left out.
 
         Returns:
-          {class: number of positions}; a list of them, one per image, for a batch.
+            {class: number of positions}; a list of them, one per image, for a batch.
         """
         counts = []
         for predictions in self._predictions():
@@ -109,10 +109,10 @@ class Occlusion:
         """Write the result to one .npz file, without pickle; `jaxviz.load_occlusion` reads it.
 
         Args:
-          path: the file; one that is there is replaced once the new one is complete.
+            path: the file; one that is there is replaced once the new one is complete.
 
         Raises:
-          OSError: the file cannot be written.
+            OSError: the file cannot be written.
         """
         from jaxviz.storage import save_occlusion
 

@@ -5,6 +5,7 @@ function of them. So weights are never baked into a program as constants, and a 
 trained further, or another one of the same structure, runs the program that is there.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -24,9 +25,9 @@ class Call:
     """A scorer without its arrays; equal for scorers that compile to one program.
 
     Attributes:
-      treedef: the structure of the scorer's pytree.
-      leaves: its leaves, None for the arrays.
-      is_array: which of the leaves are arrays.
+        treedef: the structure of the scorer's pytree.
+        leaves: its leaves, None for the arrays.
+        is_array: which of the leaves are arrays.
     """
 
     treedef: Any
@@ -53,9 +54,9 @@ class SplitScorer(NamedTuple):
     """A scorer as arrays and a pure function of them.
 
     Attributes:
-      arrays: the scorer's arrays.
-      call: (arrays, images (N, H, W, C)) -> scores (N, ..., K).
-      name: for the record of a run.
+        arrays: the scorer's arrays.
+        call: (arrays, images (N, H, W, C)) -> scores (N, ..., K).
+        name: for the record of a run.
     """
 
     arrays: list[jax.Array]
@@ -67,21 +68,21 @@ def split(f: Scorer) -> SplitScorer:
     """Take a scorer apart.
 
     Args:
-      f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module), a
-        Keras model on the JAX backend, a bound method of one of these, or a plain function. What a
-        plain function closes over is read when it is first compiled, as with `jax.jit`.
+        f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module), a
+            Keras model on the JAX backend, a bound method of one of these, or a plain function.
+            What a plain function closes over is read when it is first compiled, as with `jax.jit`.
 
     Returns:
-      The parts.
+        The parts.
 
     Raises:
-      TypeError: `f` cannot be called.
-      ValueError: `f` is a Keras model on another backend than JAX.
+        TypeError: `f` cannot be called.
+        ValueError: `f` is a Keras model on another backend than JAX.
 
     Example:
-      >>> parts = split(Partial(lambda weight, images: images.mean((1, 2)) * weight, jnp.ones(3)))
-      >>> [array.shape for array in parts.arrays]
-      [(3,)]
+        >>> parts = split(Partial(lambda weight, images: images.mean((1, 2)) * weight, jnp.ones(3)))
+        >>> [array.shape for array in parts.arrays]
+        [(3,)]
     """
     if not callable(f):
         raise TypeError(f"`f` must be callable, images -> scores: got a {type(f).__name__}.")
@@ -106,6 +107,8 @@ def _as_pytree(f: Any) -> Any:
             [v.value for v in f.non_trainable_variables],
         ]
         return Partial(_KerasCall(f), *variables)
+    if isinstance(f, functools.partial) and not isinstance(f, Partial):
+        return Partial(f.func, *f.args, **f.keywords)
     if inspect.ismethod(f) and not jax.tree_util.all_leaves([f.__self__]):
         return Partial(f.__func__, f.__self__)
     return f

@@ -14,13 +14,13 @@ class Segments:
     """Groups of labelled pixels, such as superpixels; each group is a position.
 
     Attributes:
-      labels: int64 (height, width), the label of every pixel, from 0.
-      groups: the labels that each position occludes at once.
+        labels: int64 (height, width), the label of every pixel, from 0.
+        groups: the labels that each position occludes at once.
 
     Example:
-      >>> halves = make_segments(np.array([[0, 0, 7, 7]]))
-      >>> halves.groups, halves.spread(np.array([1.0, 2.0])).tolist()
-      (((0,), (7,)), [[1.0, 1.0, 2.0, 2.0]])
+        >>> halves = make_segments(np.array([[0, 0, 7, 7]]))
+        >>> halves.groups, halves.spread(np.array([1.0, 2.0])).tolist()
+        (((0,), (7,)), [[1.0, 1.0, 2.0, 2.0]])
     """
 
     labels: np.ndarray
@@ -58,15 +58,16 @@ class Segments:
         """Turn one value per group into one value per pixel.
 
         Args:
-          values: (..., groups); NaN marks a group without a value.
-          reduce: "mean" or "sum" over the groups that cover a pixel, or "cell": the first of them.
-          weights: for grids only.
+            values: (..., groups); NaN marks a group without a value.
+            reduce: "mean" or "sum" over the groups that cover a pixel, or "cell": the first of
+                them.
+            weights: for grids only.
 
         Returns:
-          float64 (..., height, width); NaN where no group with a value covers the pixel.
+            float64 (..., height, width); NaN where no group with a value covers the pixel.
 
         Raises:
-          ValueError: `reduce` is "bilinear", or `weights` are given.
+            ValueError: `reduce` is "bilinear", or `weights` are given.
         """
         if reduce not in ("mean", "sum", "cell") or weights is not None:
             raise ValueError(
@@ -103,14 +104,15 @@ def make_segments(
     """Lay out one position per label, or per group of labels.
 
     Args:
-      labels: integers (height, width), at least 0.
-      groups: what each position occludes: a label, or several at once. None: each label by itself.
+        labels: integers (height, width), at least 0.
+        groups: what each position occludes: a label, or several at once. None: each label by
+            itself.
 
     Returns:
-      The segments.
+        The segments.
 
     Raises:
-      ValueError: `labels` is not such an image, or a group names a label that it does not hold.
+        ValueError: `labels` is not such an image, or a group names a label that it does not hold.
     """
     image = np.asarray(labels)
     if image.ndim != 2 or image.dtype.kind not in "iu" or image.size == 0 or image.min() < 0:

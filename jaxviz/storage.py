@@ -1,8 +1,10 @@
 """Occlusion results on disk: one .npz file of arrays and a JSON text, without pickle."""
 
+import contextlib
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,11 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     """Write a result to one .npz file, complete or not at all.
 
     Args:
-      occlusion: the result.
-      path: the file, replaced if it is there.
+        occlusion: the result.
+        path: the file, replaced if it is there.
 
     Raises:
-      OSError: the file cannot be written.
+        OSError: the file cannot be written.
     """
     grid = occlusion.grid
     where = asdict(grid) if isinstance(grid, Grid) else {"groups": grid.groups}
@@ -51,24 +53,25 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
     except OSError as error:
         raise OSError(f"`path` must be writable: {file} is not ({error.strerror}).") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def load_occlusion(path: str | Path) -> Occlusion:
     """Read a result that `Occlusion.save` wrote.
 
     Args:
-      path: the .npz file.
+        path: the .npz file.
 
     Returns:
-      The result, as it was saved.
+        The result, as it was saved.
 
     Raises:
-      FileNotFoundError: there is no file at `path`.
-      ValueError: the file is not such a result.
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is not such a result.
 
     Example:
-      >>> load_occlusion("occlusion.npz").heatmap()  # doctest: +SKIP
+        >>> load_occlusion("occlusion.npz").heatmap()  # doctest: +SKIP
     """
     file = Path(path)
     if not file.is_file():
@@ -88,7 +91,15 @@ def load_occlusion(path: str | Path) -> Occlusion:
                 tuple((str(key), str(value)) for key, value in record["config"]),
                 arrays["exact"] if "exact" in arrays else None,
             )
-    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(
             f"`path` must be a file that Occlusion.save wrote: {file} is not."
         ) from error

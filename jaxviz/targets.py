@@ -18,18 +18,18 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
     """Pick the target's score out of all classes, for every position and for the clean images.
 
     Args:
-      scores: (N, *positions, ..., K).
-      base: (N, ..., K), the scores of the clean images.
-      target: None, the class with the largest clean score, per image; an int, negative ones counted
-        from the end; N ints, one per image; K floats or (N, K) numbers, weights of a sum over
-        classes; or a function, scores (..., K) -> (...), that reduces all axes that follow the
-        positions.
+        scores: (N, *positions, ..., K).
+        base: (N, ..., K), the scores of the clean images.
+        target: None, the class with the largest clean score, per image; an int, negative ones
+            counted from the end; N ints, one per image; K floats or (N, K) numbers, weights of a
+            sum over classes; or a function, scores (..., K) -> (...), that reduces all axes that
+            follow the positions.
 
     Returns:
-      (N, *positions) and (N,).
+        (N, *positions) and (N,).
 
     Raises:
-      ValueError: a class is out of range, or the target's shape does not suit the scores.
+        ValueError: a class is out of range, or the target's shape does not suit the scores.
     """
     if callable(target):
         return _by_function(scores, base, target)
@@ -42,7 +42,13 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
     wanted = (
         np.argmax(np.nan_to_num(base, nan=-np.inf), -1) if target is None else np.asarray(target)
     )
-    if wanted.dtype.kind == "f" or wanted.ndim == 2:
+    one_hot = wanted.shape == (classes,) and sorted(wanted) == [0] * (classes - 1) + [1]
+    if one_hot and wanted.dtype.kind in "iu" and count == classes > 1 and target is not None:
+        raise ValueError(
+            f"`target` {wanted.tolist()} may be a one-hot vector or one class for each of {count}"
+            " images: give a one-hot vector as floats."
+        )
+    if wanted.dtype.kind == "f" or wanted.ndim == 2 or one_hot:
         if wanted.shape not in ((classes,), (count, classes)):
             raise ValueError(
                 f"`target` must weigh {classes} classes, for all images or each of {count}:"
@@ -87,15 +93,15 @@ def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:
     log(f / (1 − f)) − log(g / (1 − g)), for probabilities, held 1e-7 away from 0 and 1.
 
     Args:
-      picked: (N, *positions).
-      clean: (N,).
-      score: which of the five.
+        picked: (N, *positions).
+        clean: (N,).
+        score: which of the five.
 
     Returns:
-      float64 (N, *positions); NaN for a relative drop from 0.
+        float64 (N, *positions); NaN for a relative drop from 0.
 
     Raises:
-      ValueError: `score` is unknown, or odds are asked of numbers that are not probabilities.
+        ValueError: `score` is unknown, or odds are asked of numbers that are not probabilities.
     """
     g = np.asarray(picked, np.float64)
     f = np.asarray(clean, np.float64).reshape(-1, *[1] * (g.ndim - 1))

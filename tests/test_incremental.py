@@ -1,7 +1,5 @@
 """Every update equals the dense evaluation, bit for bit on integer-valued data."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from jaxviz.incremental import base, incremental, make_plan, update
+from jaxviz.incremental import base, make_plan, update
 from jaxviz.incremental.interpret import paste
 
 
@@ -35,11 +33,19 @@ def dense_names(plan):
     return [step.equation.primitive.name for step in plan.body.steps if step.reason]
 
 
-def check(f, rng, shape=(12, 15, 3), patch=(3, 4), step=(1, 1), dtype=jnp.float32, above=1.0, tolerance=0.0):
+def check(
+    f,
+    rng,
+    shape=(12, 15, 3),
+    patch=(3, 4),
+    step=(1, 1),
+    dtype=jnp.float32,
+    tolerance=0.0,
+):
     """Compare updates with dense evaluation at every start; return the plan."""
     image = integers(rng, shape, dtype, 0, 7)
     pixels = integers(rng, (*patch, shape[2]), dtype, 5, 9)
-    plan = make_plan(f, image, patch, step=step, dense_above=above)
+    plan = make_plan(f, image, patch, step=step, dense_above=1.0)
     starts = every_start(shape, patch, step)
 
     @jax.jit
@@ -155,7 +161,9 @@ POOLS = {
     ),
 }
 POOL_OPTIONS = dict(
-    window_dimensions=(1, 3, 2, 1), window_strides=(1, 2, 1, 1), padding=((0, 0), (1, 2), (0, 1), (0, 0))
+    window_dimensions=(1, 3, 2, 1),
+    window_strides=(1, 2, 1, 1),
+    padding=((0, 0), (1, 2), (0, 1), (0, 0)),
 )
 
 
@@ -219,7 +227,9 @@ def test_windowed_operations_equal_dense(rng):
 
 
 ROUNDED = {
-    "layer norm": lambda x: (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1),
+    "layer norm": lambda x: (
+        (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1)
+    ),
     "softmax": lambda x: jax.nn.softmax(x, axis=-1),
     "row mean": lambda x: x - x.mean(2, keepdims=True),
 }
@@ -283,7 +293,9 @@ def test_calls_are_inlined(rng):
 DENSE = {
     "scan": lambda x: lax.scan(lambda c, row: (c + row, c), x[0, 0], x[0])[1][None],
     "map": lambda x: lax.map(sharp, x),
-    "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + x), (0, x))[1],
+    "while": lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] + x), (0, x))[
+        1
+    ],
     "cond": lambda x: lax.cond(x.sum() > 0, sharp, lambda y: y - 1, x),
     "cond with a fixed predicate": lambda x: lax.cond(jnp.bool_(True), sharp, lambda y: y - 1, x),
     "switch": lambda x: lax.switch(jnp.int32(1), [sharp, lambda y: y, lambda y: -y], x),
@@ -291,7 +303,9 @@ DENSE = {
     "self product": lambda x: jnp.einsum("nhwc,nijc->nhwij", x, x),
     "flatten": lambda x: x.reshape(1, -1) @ jnp.ones((12 * 15 * 3, 2)),
     "merge rows": lambda x: x.reshape(1, 6, 30, 3) * 2,
-    "gather by content": lambda x: jnp.take(x, x[0, 5, 5, :1].astype(jnp.int32), axis=3, mode="clip"),
+    "gather by content": lambda x: jnp.take(
+        x, x[0, 5, 5, :1].astype(jnp.int32), axis=3, mode="clip"
+    ),
     "slice at a changed index": lambda x: lax.dynamic_slice(
         x, (0, x[0, 5, 5, 0].astype(jnp.int32), 0, 0), (1, 3, 15, 3)
     ),
@@ -304,9 +318,15 @@ DENSE = {
         x, jnp.ones((3, 3, 3, 2)), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     ),
     "changed kernel": lambda x: lax.conv_general_dilated(
-        x, x[:, :3, :3].reshape(3, 3, 3, 1), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        x[:, :3, :3].reshape(3, 3, 3, 1),
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     ),
-    "changed padding": lambda x: lax.pad(x, x[0, 6, 6, 0], ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0))),
+    "changed padding": lambda x: lax.pad(
+        x, x[0, 6, 6, 0], ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0))
+    ),
     "changed predicate": lambda x: lax.select_n(x[0, 6, 6, 0] > 5, x, -x),
     "grouped batch": lambda x: lax.conv_general_dilated(
         jnp.concatenate([x, x]),
@@ -363,7 +383,12 @@ def test_an_invented_primitive_goes_dense(rng):
     [((9, 14, 3), (1, 1)), ((14, 9, 1), (2, 7)), ((8, 10, 3), (8, 10)), ((8, 10, 2), (11, 3))],
 )
 def test_any_patch_equals_dense(rng, shape, patch):
-    check(lambda x: blur(lax.reduce_window(soften(x), -jnp.inf, lax.max, **POOL_OPTIONS), 2), rng, shape, patch)
+    check(
+        lambda x: blur(lax.reduce_window(soften(x), -jnp.inf, lax.max, **POOL_OPTIONS), 2),
+        rng,
+        shape,
+        patch,
+    )
 
 
 @pytest.mark.parametrize("step", [(2, 2), (3, 5), (8, 4)])
@@ -397,3 +422,22 @@ def test_bytes_equal_dense(rng):
 
 def test_complex_numbers_equal_dense(rng):
     check(lambda x: jnp.abs(lax.complex(soften(x), x)), rng, tolerance=1e-4)
+
+
+def test_keras_layers_are_windowed(rng):
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    forms = [
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.ZeroPadding2D(((0, 1), (2, 0))),
+        layers.DepthwiseConv2D(3, strides=2),
+        layers.SeparableConv2D(4, 3, padding="same"),
+        layers.BatchNormalization(),
+        layers.AveragePooling2D(3, strides=2, padding="same"),
+        layers.MaxPooling2D(2, strides=1, padding="same"),
+        layers.Cropping2D(((0, 1), (1, 0))),
+        layers.LeakyReLU(),
+    ]
+    model = keras.Sequential([keras.Input((24, 26, 3)), *forms])
+    plan = check(lambda x: model(x, training=False), rng, (24, 26, 3), tolerance=1e-3)
+    assert dense_names(plan) == []

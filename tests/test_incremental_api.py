@@ -141,6 +141,26 @@ def test_no_convolution_over_the_whole_image(model, image, patches, starts):
     assert shapes == [(7, 4, 3, 8), (7, 6, 5, 8)]
 
 
+def test_the_same_function_and_shapes_give_the_same_plan(model, image):
+    plan = make_plan(model, image, PATCH)
+    assert make_plan(model, image + 1, PATCH) is plan
+    assert make_plan(jax.tree.map(lambda x: x + 1, model), image, PATCH) is plan
+    assert make_plan(model, image, (4, 4)) is not plan
+    assert make_plan(model, image[1:], PATCH) is not plan
+
+
+def test_plans_that_captured_arrays_are_made_anew(image, patches, starts):
+    weights = {"w": jnp.ones((1, 1, 1, 3))}
+
+    def f(images):
+        return (images * weights["w"]).sum((1, 2))
+
+    first = incremental(f, image, PATCH)[1](patches[0], starts[0])
+    weights["w"] = weights["w"] * 2
+    second = incremental(f, image, PATCH)[1](patches[0], starts[0])
+    np.testing.assert_allclose(second, first * 2, rtol=1e-6)
+
+
 def test_a_start_off_the_grid_gives_nan(model, image, patches):
     _, update = incremental(model, image, PATCH, step=(4, 2), offset=(1, 0))
     assert jnp.isfinite(update(patches[0], jnp.array([5, -2]))).all()
@@ -182,7 +202,10 @@ def test_explain_prints_the_plan(model, image, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((jnp.zeros((4, 4)), (2, 2)), r"`image` must be \(height, width, channel\): got shape \(4, 4\)"),
+        (
+            (jnp.zeros((4, 4)), (2, 2)),
+            r"`image` must be \(height, width, channel\): got shape \(4, 4\)",
+        ),
         ((jnp.zeros((4, 4, 1)), (0, 2)), r"`patch_shape` must be two integers of at least 1"),
         ((jnp.zeros((4, 4, 1)), (2,)), r"`patch_shape` must be two integers of at least 1"),
     ],

@@ -18,7 +18,12 @@ NETWORKS = {
     "resnet18": (networks.resnet18, dict(width=4, classes=5), (70, 64, 3), 8),
     "resnet50": (networks.resnet50, dict(width=2, classes=5), (64, 75, 3), 8),
     "mobilenet": (networks.mobilenet_v2, dict(rows=MOBILE, last=16, classes=5), (61, 64, 3), 8),
-    "efficientnet": (networks.efficientnet_b0, dict(rows=EFFICIENT, last=16, classes=5), (48, 48, 3), 8),
+    "efficientnet": (
+        networks.efficientnet_b0,
+        dict(rows=EFFICIENT, last=16, classes=5),
+        (48, 48, 3),
+        8,
+    ),
     "densenet": (
         networks.densenet121,
         dict(depths=(2, 2, 2), growth=4, stem=8, classes=5),
@@ -26,7 +31,12 @@ NETWORKS = {
         8,
     ),
     "inception": (networks.inception_v3, dict(width=2, classes=5), (107, 107, 3), 8),
-    "convnext": (networks.convnext, dict(depths=(1, 1, 2), widths=(8, 12, 16), classes=5), (64, 64, 3), 8),
+    "convnext": (
+        networks.convnext,
+        dict(depths=(1, 1, 2), widths=(8, 12, 16), classes=5),
+        (64, 64, 3),
+        8,
+    ),
     "vit": (networks.vit, dict(size=32, patch=8, width=12, depth=2, classes=5), (32, 32, 3), 8),
 }
 MOSTLY_WINDOWED = {"mnist", "vgg16", "resnet18", "mobilenet", "densenet", "inception", "convnext"}

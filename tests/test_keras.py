@@ -1,4 +1,4 @@
-"""Loading, evaluating and addressing: the adapter's surface, on real files and on fresh Keras models."""
+"""Loading, evaluating and addressing: the adapter's surface, on real files."""
 
 import json
 from pathlib import Path

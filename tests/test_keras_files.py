@@ -78,12 +78,13 @@ def squeezenet() -> dict:
     return {"class_name": "Model", "config": config, "keras_version": "2.0.0"}
 
 
+SQUEEZENET = "rcmalli__keras-squeezenet/squeezenet"
 FILES = {
     "peikexin9__deepxplore/Model1.h5": None,
     "peikexin9__deepxplore/Model2.h5": None,
     "peikexin9__deepxplore/Model3.h5": None,
     "prasunroy__ocr/en_numbers.h5": OCR,
-    "rcmalli__keras-squeezenet/squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5": squeezenet(),
+    f"{SQUEEZENET}_weights_tf_dim_ordering_tf_kernels_notop.h5": squeezenet(),
     "mlcommons__tiny/vww_96.h5": None,
     "oarriaga__face_classification/fer2013_mini_XCEPTION.102-0.66.hdf5": None,
 }

@@ -1,4 +1,4 @@
-"""Architectures: shared layers, nested models, several inputs and outputs, operations, old files."""
+"""Architectures: shared layers, nested models, several inputs, operations, old files."""
 
 import json
 
@@ -32,12 +32,16 @@ def built(build):
 
 
 def branchy() -> "keras.Model":
-    """A shared layer, a nested Sequential with batch norm, a nested model used twice, two inputs."""
+    """Two inputs, a shared layer, and a nested model with batch norm that is used twice."""
     keras.utils.set_random_seed(1)
     image, number = keras.Input((6, 6, 2), name="image"), keras.Input((3,), name="number")
     shared = layers.Conv2D(2, 3, padding="same", name="shared")
     inner = keras.Sequential(
-        [keras.Input((6, 6, 2)), layers.Conv2D(4, 3, name="c"), layers.BatchNormalization(name="b")],
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, name="c"),
+            layers.BatchNormalization(name="b"),
+        ],
         name="inner",
     )
     x = shared(shared(image))
@@ -93,11 +97,14 @@ def test_graphs_equal_keras(both, data):
 def test_nested_and_shared_layers_can_be_addressed(data):
     ours = from_keras(built(branchy))
     assert isinstance(ours.inner, KerasModel) and ours.layer("inner/c") is ours.inner.c
-    found = ours.activations(data, ["shared", "inner/c", "inner:1"] [:2])
+    found = ours.activations(data, ["shared", "inner/c", "inner:1"][:2])
     assert set(found) == {"shared", "shared:1", "inner/c"}
     np.testing.assert_allclose(ours.shared(found["shared"]), found["shared:1"], atol=1e-6)
     expected = ours.inner.c(jnp.asarray(data["image"]))
-    assert any(np.allclose(found["inner/c"], e, atol=1e-5) for e in (expected, ours.inner.c(found["shared:1"])))
+    assert any(
+        np.allclose(found["inner/c"], e, atol=1e-5)
+        for e in (expected, ours.inner.c(found["shared:1"]))
+    )
 
 
 def test_logits_look_through_nested_models_and_reshapes(rng):
@@ -131,7 +138,8 @@ def test_operations_equal_keras(tmp_path, rng):
     model = built(operations)
     built(lambda: model.save(tmp_path / "model.keras"))
     images = rng.normal(size=(3, 4, 6, 4)).astype(np.float32)
-    for y, z in zip(load_keras(tmp_path / "model.keras")(images), keras_output(model, images)):
+    ours = load_keras(tmp_path / "model.keras")
+    for y, z in zip(ours(images), keras_output(model, images), strict=True):
         np.testing.assert_allclose(y, z, atol=1e-5)
 
 
@@ -239,7 +247,9 @@ def test_dtype_policies_are_followed(policy, tmp_path, rng):
     ours = load_keras(tmp_path / "model.keras")
     x = rng.normal(size=(2, 6, 6, 2)).astype(np.float32)
     found = ours.activations(x)
-    assert found["conv2d" if "conv2d" in found else ours.layer_names[0]].dtype == jnp.dtype(policy[-8:] if "bfloat" in policy else "float16")
+    assert found["conv2d" if "conv2d" in found else ours.layer_names[0]].dtype == jnp.dtype(
+        policy[-8:] if "bfloat" in policy else "float16"
+    )
     assert ours(x).dtype == jnp.float32
     np.testing.assert_allclose(ours(x), keras_output(model, x), atol=0.03)
     whole = load_keras(tmp_path / "model.keras", dtype="float32").activations(x)
@@ -267,7 +277,9 @@ def test_unknown_layers_are_listed_together_and_can_be_supplied(rng):
         "last": lambda config, weights: jnp.tanh,
     }
     x = rng.normal(size=(1, 4, 4, 2)).astype(np.float32)
-    np.testing.assert_allclose(load_keras(model, custom_layers=supplied)(x), np.tanh(x * 1.5), atol=1e-6)
+    np.testing.assert_allclose(
+        load_keras(model, custom_layers=supplied)(x), np.tanh(x * 1.5), atol=1e-6
+    )
     with pytest.raises(ValueError, match="`custom_layers` must give a callable for Swirl"):
         load_keras(model, custom_layers={**supplied, "Swirl": lambda config, weights: 3})
 
@@ -281,6 +293,7 @@ def test_a_supplied_layer_gets_its_weights(tmp_path, rng):
             return x + self.offset
 
     for suffix in ("keras", "h5"):
+
         def build(suffix=suffix):
             model = keras.Sequential([keras.Input((3,)), Shift(), layers.Dense(2)])
             model.save(tmp_path / f"model.{suffix}")
@@ -289,7 +302,8 @@ def test_a_supplied_layer_gets_its_weights(tmp_path, rng):
         model = built(build)
 
         def convert(config, weights):
-            return jax.tree_util.Partial(lambda offset, x: x + offset[None], jnp.asarray(weights[0]))
+            offset = jnp.asarray(weights[0])[None]
+            return jax.tree_util.Partial(jnp.add, offset)
 
         ours = load_keras(tmp_path / f"model.{suffix}", custom_layers={"Shift": convert})
         x = rng.normal(size=(2, 3)).astype(np.float32)
@@ -358,7 +372,9 @@ def test_the_order_of_layers_serves_where_names_differ(tmp_path, rng):
 
 def test_leftover_and_missing_weights_are_named(tmp_path):
     def build(units):
-        return keras.Sequential([keras.Input((3,)), *(layers.Dense(u, name=f"d{i}") for i, u in enumerate(units))])
+        return keras.Sequential(
+            [keras.Input((3,)), *(layers.Dense(u, name=f"d{i}") for i, u in enumerate(units))]
+        )
 
     built(lambda: build([3, 3, 3]).save(tmp_path / "model.h5"))
     built(lambda: build([3, 3, 3]).save_weights(tmp_path / "model.weights.h5"))
@@ -373,7 +389,9 @@ def test_leftover_and_missing_weights_are_named(tmp_path):
     with pytest.raises(KerasFileError, match='no array "layers/dense_3/vars/0" for the kernel'):
         load_keras((large, tmp_path / "model.weights.h5"))
     wide = json.loads(built(lambda: build([3, 4, 3])).to_json())
-    with pytest.raises(KerasFileError, match=r'"d1" \(Dense\): its kernel must have shape \(any, 4\)'):
+    with pytest.raises(
+        KerasFileError, match=r'"d1" \(Dense\): its kernel must have shape \(any, 4\)'
+    ):
         load_keras((wide, tmp_path / "model.h5"))
     with h5py.File(tmp_path / "model.h5", "a") as file:
         file["model_weights/d0"].visititems(

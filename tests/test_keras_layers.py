@@ -1,18 +1,12 @@
 """Every layer against Keras: today's, through files and memory, and Keras 2's stored outputs."""
 
-import json
-
 import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from jaxviz.keras import KerasFileError, from_keras, load_keras
-from jaxviz.keras.archive import archive_from_config
-from jaxviz.keras.build import Options
-from jaxviz.keras.load import from_arrays
+from jaxviz.keras import load_keras
 
 FIRST = {"data_format": "channels_first"}
 
@@ -26,7 +20,8 @@ def keras_numerics():
 
 def randomised(model: "keras.Model", rng: np.random.Generator) -> "keras.Model":
     """Weights of ordinary size, positive variances included, so that no error can hide."""
-    model.set_weights([_like(w, v.path, rng) for w, v in zip(model.get_weights(), model.weights)])
+    pairs = zip(model.get_weights(), model.weights, strict=True)
+    model.set_weights([_like(value, variable.path, rng) for value, variable in pairs])
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):
             layer.finalize_state()

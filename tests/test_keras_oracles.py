@@ -150,7 +150,7 @@ KNOWN = {case["id"]: case for case in CASES if kind_of(case) not in REFUSED}
 
 @pytest.fixture(scope="module")
 def outputs() -> dict[str, list[np.ndarray]]:
-    """What ours computes for every case, in one compiled program; models with errors are left out."""
+    """What ours computes for every case, in one compiled program."""
     cases = {name: Case(case) for name, case in KNOWN.items()}
     models = {name: case.models for name, case in cases.items()}
     inputs = {name: [x[None] for x in case.inputs] for name, case in cases.items()}
@@ -168,7 +168,9 @@ def test_a_layer_computes_what_keras_2_computed(name, outputs):
         pytest.skip("JAXVIZ_DATA does not name the folder of test data")
     expected = array(KNOWN[name]["expected"])
     assert all(y.shape == expected.shape for y in outputs[name])
-    assert min(np.abs(y - expected).max() for y in outputs[name]) < 2e-5 * max(1, np.abs(expected).max())
+    assert min(np.abs(y - expected).max() for y in outputs[name]) < 2e-5 * max(
+        1, np.abs(expected).max()
+    )
 
 
 def test_recurrent_cases_are_refused():

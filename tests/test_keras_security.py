@@ -155,7 +155,7 @@ ARCHITECTURES = {
     "an unknown field": (configured("conv", surprise=1), "field `surprise` = 1 is not handled"),
     "a string for a number": (configured("conv", strides="many"), "field `strides` must be 2"),
     "a bool for a number": (configured("preds", units=True), "field `units` must be a whole"),
-    "NaN in the architecture": (configured("norm", epsilon=float("nan")), "`epsilon` must be a fin"),
+    "NaN in the architecture": (configured("norm", epsilon=float("nan")), "`epsilon` must be"),
     "an infinite rate": (replaced("flat", class_name="Dropout", config={
         "name": "flat", "rate": 1e400}), "`rate` must be a finite"),
 }  # fmt: skip
@@ -268,9 +268,11 @@ HDF5 = {
     "another compression": (put_link(lambda f, p, d: f.create_dataset(
         p, data=np.ones((3, 3, 1, 2), "f4"), compression="lzf")), "compressed by filter 32000"),
     "no architecture": (lambda f, d: f.attrs.__delitem__("model_config"), "no architecture"),
-    "an architecture that is a number": (lambda f, d: f.attrs.__setitem__("model_config", 5), "JSON"),
+    "an architecture of 5": (lambda f, d: f.attrs.__setitem__("model_config", 5), "be JSON"),
     "weights that are an array": (lambda f, d: (f.__delitem__("model_weights"), f.__setitem__(
         "model_weights", np.ones(3, "f4"))), "must be a group"),
+    "weights of the model's own": (lambda f, d: f["model_weights/top_level_model_weights"].attrs
+        .__setitem__("weight_names", [b"secret"]), "weights of its own"),
     "a name twice": (lambda f, d: f["model_weights"].attrs.__setitem__(
         "layer_names", [b"conv", b"conv"]), "lists twice"),
     "names that are numbers": (lambda f, d: f["model_weights"].attrs.__setitem__(

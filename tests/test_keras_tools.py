@@ -253,9 +253,7 @@ class Own(nnx.Module):
         first, last = ("stem", "head") if rename else ("conv", "preds")
         setattr(self, first, nnx.Conv(1, 4, (3, 3), padding="VALID", rngs=rngs))
         self.norm = nnx.BatchNorm(4, epsilon=1e-3, use_running_average=True, rngs=rngs)
-        self.depth = nnx.Conv(
-            4, 8, (3, 3), padding="VALID", feature_group_count=4, rngs=rngs
-        )
+        self.depth = nnx.Conv(4, 8, (3, 3), padding="VALID", feature_group_count=4, rngs=rngs)
         setattr(self, last, nnx.Linear(128, units, rngs=rngs))
         self.first, self.last = first, last
 

@@ -15,7 +15,7 @@ STENCILS = st.builds(
 
 
 def slow_dependence(inputs, stencil, high):
-    """For each output of a stencil padded by (low, high): the set of pixels its inputs depend on."""
+    """For each output of a stencil padded by (low, high): the pixels its inputs depend on."""
     count = (len(inputs) + stencil.low + high - stencil.extent) // stencil.stride + 1
     outputs = []
     for o in range(count):
@@ -77,7 +77,12 @@ def test_window_holds_every_changed_output_for_every_start(dim, layers, grid):
 @given(st.integers(4, 30), LAYERS, GRIDS)
 def test_window_is_no_larger_than_the_largest_change_plus_gaps(dim, layers, grid):
     patch, step, offset = grid
-    assume(all(s.extent >= s.stride and 0 <= s.low < s.extent and h == s.extent - 1 - s.low for s, h in layers))
+    assume(
+        all(
+            s.extent >= s.stride and 0 <= s.low < s.extent and h == s.extent - 1 - s.low
+            for s, h in layers
+        )
+    )
     pixels, reach = chain(dim, layers)
     positions = Positions.on_grid(dim, patch, step, offset)
     spread = 0

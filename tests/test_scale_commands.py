@@ -1,6 +1,5 @@
-"""The commands of runs over many images, with the parsers that the command line gets."""
+"""The commands of runs over many images."""
 
-import argparse
 import csv
 import json
 
@@ -9,21 +8,14 @@ import pytest
 from PIL import Image
 
 from jaxviz import cli
-from jaxviz.scale import arguments, commands
+from jaxviz.scale import commands
 from jaxviz.scale.lock import hold
 from jaxviz.scale.reader import open_store
 from jaxviz.scale.store import connect
 
 
 def parse(*words):
-    parser = argparse.ArgumentParser()
-    subparsers = parser.add_subparsers()
-    cli._add_occlude(subparsers)
-    arguments.add_store_options(subparsers.choices["occlude"])
-    arguments.add_status(subparsers)
-    arguments.add_export(subparsers)
-    arguments.add_bench(subparsers)
-    return parser.parse_args([str(word) for word in words])
+    return cli._parser().parse_args([str(word) for word in words])
 
 
 def occlude(*words):

@@ -6,8 +6,6 @@ import warnings
 import jax
 import numpy as np
 import pytest
-import xarray
-import zarr
 from jax.sharding import Mesh
 from scale_run import SHAPE, images, scorer
 
@@ -15,6 +13,7 @@ from jaxviz.fills import blur
 from jaxviz.occlusion import occlude
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
+from jaxviz.scale.store import connect
 
 SETTINGS = {"patch": 4, "stride": 2, "progress": False}
 
@@ -59,6 +58,7 @@ def test_number_of_devices_never_changes_a_bit(store, axes, count):
 
 
 def test_plain_zarr_and_xarray_open_a_store(store):
+    zarr, xarray = pytest.importorskip("zarr"), pytest.importorskip("xarray")
     stored = run(store, top=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -174,7 +174,9 @@ def test_store_that_is_none_is_refused(store, tmp_path):
     (tmp_path / "photos" / "a.png").write_bytes(b"precious")
     with pytest.raises(ValueError, match="photos/ holds a.png"):
         run(tmp_path / "photos")
-    zarr.create_group(tmp_path / "foreign.zarr")
+    (tmp_path / "foreign.zarr").mkdir()
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    (tmp_path / "foreign.zarr" / "zarr.json").write_text(json.dumps(group))
     with pytest.raises(ValueError, match="foreign.zarr/ is not"):
         run(tmp_path / "foreign.zarr")
     with pytest.raises(ValueError, match="a URL that tensorstore knows"):
@@ -242,6 +244,14 @@ def test_shares_divide_the_work_and_give_the_same_store(store):
     np.testing.assert_array_equal(stored[:].scores, run(store.with_name("b.zarr"))[:].scores)
 
 
+@pytest.mark.parametrize(
+    ("url", "driver"), [("gs://bucket/a/out", "gcs"), ("s3://bucket/a/out", "s3")]
+)
+def test_addresses_in_the_cloud_pass_through(url, driver):
+    spec = connect(url).spec().to_json()
+    assert (spec["driver"], spec["bucket"], spec["path"]) == (driver, "bucket", "a/out/")
+
+
 def test_store_in_memory_stands_for_those_in_the_cloud(store):
     stored = run("memory://bucket/out.zarr")
     np.testing.assert_array_equal(stored[:].scores, run(store)[:].scores)
@@ -258,7 +268,8 @@ def test_progress_and_log_tell_how_far_the_run_is(store, tmp_path, capsys):
     assert [line["event"] for line in lines] == ["start", "chunk", "chunk", "chunk", "end"]
     assert {"images_per_second", "windows_per_second", "seconds_left", "errors"} <= set(lines[1])
     run(store.with_name("bar.zarr"), progress=True)
-    assert "10/10" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "10/10" in told and "windows/s, 0:00 left" in told
 
 
 def test_log_tells_why_a_run_stopped(store, tmp_path):

@@ -1,9 +1,13 @@
 """Several processes on one run, joined by `jax.distributed`: the store of a single process."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from scale_run import events, files, images, scorer, start
@@ -71,6 +75,7 @@ def test_killed_process_loses_its_chunk_and_the_next_run_shares_what_is_left(tmp
     assert files(store) == whole
 
 
+@pytest.mark.slow
 def test_killed_process_is_restarted_alone_while_the_others_go_on(tmp_path, whole):
     store = tmp_path / "out.zarr"
     with cluster(store, 4, dying=2, delay=0.05) as processes:
@@ -83,3 +88,40 @@ def test_killed_process_is_restarted_alone_while_the_others_go_on(tmp_path, whol
                 break
             time.sleep(0.1)
     assert files(store) == whole
+
+
+def test_command_line_joins_processes_that_are_started_by_hand(tmp_path):
+    store = tmp_path / "out.zarr"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = [
+        "occlude",
+        "bundled",
+        "digits",
+        "--limit",
+        "8",
+        "--patch",
+        "14",
+        "--chunk",
+        "2",
+        "--store",
+        str(store),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "XLA_FLAGS": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jaxviz", *words, "--coordinator", f"{address},2,{i}"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for i in range(2)
+    ]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert open_store(store).done.tolist() == [True] * 8

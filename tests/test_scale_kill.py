@@ -42,6 +42,21 @@ def test_run_killed_while_the_store_is_made_leaves_none(tmp_path, whole):
     assert files(store) == whole
 
 
+def test_interrupted_run_keeps_what_was_computed(tmp_path, whole):
+    store, log = tmp_path / "out.zarr", tmp_path / "log"
+    run = start(store, delay=0.2, workers=1, log=str(log))
+    while run.poll() is None and (not log.exists() or len(events(log)) < 3):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) != 0
+    assert events(log)[-1]["event"] == "stopped"
+    computed = sum(event["event"] == "chunk" for event in events(log))
+    assert open_store(store).done.sum() == 4 * computed > 0
+    assert not (tmp_path / "out.zarr.lock").exists()
+    occlude_dataset(scorer(), images(20), store, **SETTINGS)
+    assert files(store) == whole
+
+
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_finish_to_the_same_bits(tmp_path, whole):
     store, log = tmp_path / "out.zarr", tmp_path / "log"

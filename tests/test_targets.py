@@ -97,7 +97,7 @@ def test_segments_have_one_axis_of_positions(rng):
         (-6, "`target` must be a class from 0 to 4: got -6"),
         ([0, 1, 7], r"`target` must be a class from 0 to 4: got \[0, 1, 7\]"),
         ([0, 1], r"`target` must be one class or one per image \(3\): got \[0, 1\]"),
-        ([0, 0, 1, 0, 0], r"got \[0, 0, 1, 0, 0\]; give weights as floats"),
+        ([0, 0, 2, 0, 0], r"got \[0, 0, 2, 0, 0\]; give weights as floats"),
         ("zebra", r"`target` must be one class or one per image \(3\): got 'zebra'"),
         (True, "`target` must be one class or one per image"),
         (np.ones(4), r"`target` must weigh 5 classes, .* weights of shape \(4,\)"),
@@ -168,3 +168,17 @@ def test_odds_of_what_is_no_probability_are_refused(picked, clean):
 def test_an_unknown_score_is_refused():
     with pytest.raises(ValueError, match='`score` must be "drop", "raw", .* got .gain.'):
         compare(np.zeros((1, 1)), np.zeros(1), "gain")  # pyright: ignore
+
+
+@pytest.mark.parametrize("kind", [int, bool, float])
+def test_a_one_hot_vector_of_any_kind_picks_its_class(kind):
+    scores, base = np.arange(24.0).reshape(2, 4, 3), np.arange(6.0).reshape(2, 3)
+    picked, clean = select(scores, base, np.eye(3, dtype=kind)[1])
+    np.testing.assert_array_equal(picked, scores[..., 1])
+    np.testing.assert_array_equal(clean, base[:, 1])
+
+
+def test_integers_that_may_be_one_hot_or_one_class_per_image_are_refused():
+    scores, base = np.zeros((3, 4, 3)), np.zeros((3, 3))
+    with pytest.raises(ValueError, match="give a one-hot vector as floats"):
+        select(scores, base, np.array([0, 1, 0]))

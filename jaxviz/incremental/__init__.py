@@ -17,10 +17,11 @@ Three functions below `incremental` let a driver keep what is saved as an argume
     vmap(update, (None, None, 0, 0))(plan, clean, patches, starts)
 
 `plan` is a pytree too (static but for arrays that closures of `f` captured), so all three go
-through `jit` as they are. Exact means: the same sums of the same products, of which the compiler
-may choose the order. The method is Krypton's (Nakandala, Kumar, Papakonstantinou: Incremental and
-Approximate Inference for Faster Occlusion-based Deep CNN Explanations, SIGMOD 2019), as a
-transformation.
+through `jit` as they are. `calibrate` finds how far windows may be cut for a tolerance on the
+scores (`approximate`); without it all is exact. Exact means: the same sums of the same products,
+of which the compiler may choose the order. The method is Krypton's (Nakandala, Kumar,
+Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-based Deep CNN
+Explanations, SIGMOD 2019), as a transformation.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,25 @@ from typing import Any
 
 import jax
 
-from jaxviz.incremental.interpret import Base, Plan, base, base_from_arrays, make_plan, update
+from jaxviz.incremental.approximate import Calibration, calibrate
+from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
+from jaxviz.incremental.plan import Plan
+from jaxviz.incremental.planner import make_plan
 from jaxviz.incremental.program import split_arrays
 from jaxviz.incremental.report import describe
 
-__all__ = ["Base", "Plan", "base", "describe", "explain", "incremental", "make_plan", "update"]
+__all__ = [
+    "Base",
+    "Calibration",
+    "Plan",
+    "base",
+    "calibrate",
+    "describe",
+    "explain",
+    "incremental",
+    "make_plan",
+    "update",
+]
 
 _base = jax.jit(base_from_arrays)
 _update = jax.jit(update)
@@ -50,7 +65,9 @@ def incremental(
 
     Like `jax.linearize`: the work for the unmodified image is done once. `update` composes with
     jit, vmap, lax.map and grad; it is a pytree, whose leaves are the saved arrays. `f` is traced
-    for one image, and must treat the images of a batch independently.
+    for one image, and must treat the images of a batch independently. Gradients go through the
+    windows; a function with derivative rules of its own (`jax.custom_jvp`, `jax.custom_vjp`) is
+    differentiated as it is written, densely.
 
     Args:
         f: a scorer, images (N, H, W, C) -> any tree of arrays (N, ...). The arrays of a pytree
@@ -97,8 +114,8 @@ def explain(
         stride: distance or (rows, columns) between neighbouring positions; None: `patch`.
 
     Returns:
-        The `Plan`: `flops_dense`, `flops_window`, `speedup`; `describe(plan)` is what was printed:
-        per equation the result's shape, the window or "dense" and why, and the operations both ways.
+        The `Plan`: `flops_dense`, `flops_window`, `speedup`; `describe(plan)` is what was printed,
+        per equation the result's shape, the window, or "dense" and why, the operations both ways.
 
     Raises:
         ValueError: as `incremental`.

@@ -1,4 +1,4 @@
-"""Every JAX name that varies with the version or is not of the stable API, here and nowhere else."""
+"""Every JAX name that varies with the version or is not stable API, here and nowhere else."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -90,27 +90,23 @@ def depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def products(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One matrix product for each row of the kernel, its columns side by side.
+    """The views of all taps side by side, and one matrix product.
 
     XLA's convolution runs at a quarter to a half of the speed of its matrix product once the
     kernel outgrows the cache.
     """
     taps = _Taps.of(params, image, kernel)
     rows, columns, channels, features = kernel.shape
-    views = [taps.column(taps.image, j) for j in range(columns)]
-    wide = fence(jnp.concatenate(views, axis=3))
-    flat = kernel.reshape(rows, columns * channels, features)
-    terms = (
-        lax.dot_general(
-            taps.row(wide, i).reshape(-1, columns * channels),
-            flat[i],
-            (((1,), (0,)), ((), ())),
-            precision=params["precision"],
-            preferred_element_type=params["preferred_element_type"],
-        )
-        for i in range(rows)
+    lines = [taps.row(taps.image, i) for i in range(rows)]
+    wide = jnp.concatenate([taps.column(x, j) for x in lines for j in range(columns)], axis=3)
+    out = lax.dot_general(
+        wide.reshape(-1, rows * columns * channels),
+        kernel.reshape(-1, features),
+        (((1,), (0,)), ((), ())),
+        precision=params["precision"],
+        preferred_element_type=params["preferred_element_type"],
     )
-    return _sum(terms).reshape(len(image), taps.height, taps.width, features)
+    return out.reshape(len(image), taps.height, taps.width, features)
 
 
 def _sum(terms: Iterator[jax.Array]) -> jax.Array:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 
@@ -54,29 +53,45 @@ class Program(NamedTuple):
         return self.avals[operand] if isinstance(operand, int) else jax.typeof(operand.value)
 
 
+class Traced(NamedTuple):
+    """A program, the arrays that closures of the function captured, and the tree of its output."""
+
+    program: Program
+    captured: list[Any]
+    tree: Any
+
+
 def is_array(leaf: Any) -> bool:
     """Say whether a leaf of a scorer is an array, to be passed as an argument."""
     return isinstance(leaf, jax.Array | np.ndarray)
 
 
-def split_arrays(f: Callable) -> tuple[list[Any], Callable[[Sequence[Any]], Callable]]:
-    """Split a callable into its arrays and a function that puts it together again."""
-    leaves, structure = jax.tree.flatten(f)
-    arrays = [leaf for leaf in leaves if is_array(leaf)]
+class Skeleton(NamedTuple):
+    """A callable without its arrays: the tree, and its other leaves with None for each array."""
 
-    def rebuild(arrays: Sequence[Any]) -> Callable:
+    structure: Any
+    others: tuple[Any, ...]
+
+    def fill(self, arrays: Sequence[Any]) -> Callable:
+        """Put the callable together again."""
         supply = iter(arrays)
-        return structure.unflatten([next(supply) if is_array(x) else x for x in leaves])
+        leaves = [next(supply) if leaf is None else leaf for leaf in self.others]
+        return self.structure.unflatten(leaves)
 
-    return arrays, rebuild
+
+def split_arrays(f: Callable) -> tuple[list[Any], Skeleton]:
+    """Split a callable into its arrays and the rest."""
+    leaves, structure = jax.tree.flatten(f)
+    others = tuple(None if is_array(leaf) else leaf for leaf in leaves)
+    return [leaf for leaf in leaves if is_array(leaf)], Skeleton(structure, others)
 
 
-def trace(f: Callable, image: Any) -> tuple[Program, list[Any], Any]:
-    """Trace `f` on one image; return the program, what closures captured, the output's tree."""
-    arrays, rebuild = split_arrays(f)
+def trace(f: Callable, image: Any) -> Traced:
+    """Trace `f` on one image, without its batch axis."""
+    arrays, skeleton = split_arrays(f)
 
     def run(arrays: list[Any], image: jax.Array) -> Any:
-        return jax.tree.map(_first, rebuild(arrays)(image[None]))
+        return jax.tree.map(_first, skeleton.fill(arrays)(image[None]))
 
     shape = jax.ShapeDtypeStruct(image.shape, image.dtype)
     closed, outs = jax.make_jaxpr(run, return_shape=True)(arrays, shape)
@@ -96,7 +111,7 @@ def trace(f: Callable, image: Any) -> tuple[Program, list[Any], Any]:
         (*captured, *inputs),
         flat.own_derivative,
     )
-    return program, [*closed.consts, *flat.values], jax.tree.structure(outs)
+    return Traced(program, [*closed.consts, *flat.values], jax.tree.structure(outs))
 
 
 def evaluate(program: Program, arrays: Sequence[Any], image: jax.Array) -> dict[int, Any]:
@@ -150,7 +165,7 @@ class _Inliner:
             if not isinstance(atom, Literal):
                 return env[atom]
             value = _jax.literal_value(atom)
-            return self.capture(jnp.asarray(value)) if np.ndim(value) else Constant(value)
+            return self.capture(value) if np.ndim(value) else Constant(value)
 
         for eqn in jaxpr.eqns:
             operands = [operand(atom) for atom in eqn.invars]

@@ -39,6 +39,11 @@ class Reach(NamedTuple):
         right = self.right + (stencil.extent - 1 - stencil.low) * self.stride
         return Reach(self.axis, self.stride * stencil.stride, left, right)
 
+    def limit(self, field: int) -> "Reach":
+        """Forget the pixels beyond `field` around the centre: exact no longer."""
+        excess = max(0, self.left + self.right - field)
+        return self._replace(left=self.left - excess // 2, right=self.right - (excess + 1) // 2)
+
     def join(self, other: "Reach | None") -> "Reach | None":
         """Return the reach of an output that reads both at one index; None if they do not align."""
         if other is None or (self.axis, self.stride) != (other.axis, other.stride):
@@ -69,13 +74,14 @@ class Positions(NamedTuple):
 
     starts: np.ndarray
     patch: int
+    dim: int
 
     @classmethod
     def on_grid(cls, dim: int, patch: int, step: int, offset: int) -> "Positions":
         """Every start congruent to `offset` modulo `step`, from before the image to behind it."""
         first = offset + step * ((-patch - offset) // step)
         last = offset - step * ((offset - dim) // step)
-        return cls(np.arange(first, last + 1, step), patch)
+        return cls(np.arange(first, last + 1, step), patch, dim)
 
     @property
     def step(self) -> int:
@@ -83,7 +89,7 @@ class Positions(NamedTuple):
         return int(self.starts[1] - self.starts[0])
 
     def place(self, start: Any) -> Any:
-        """Return the index of a start, an array of the caller's library; far off, of the last one."""
+        """Return the index of a start (NumPy or JAX); beyond the last one, of the last one."""
         return ((start - int(self.starts[0])) // self.step).clip(0, len(self.starts) - 1)
 
     def knows(self, start: Any) -> Any:
@@ -91,15 +97,17 @@ class Positions(NamedTuple):
         return (start - int(self.starts[0])) % self.step == 0
 
     def window(self, reach: Reach, dim: int) -> Span:
-        """Return the span, inside an axis of length `dim`, that holds every index the patch changes.
+        """Return the span, inside an axis of length `dim`, of all indices that the patch changes.
 
-        Index o changes only if o*S + R >= start and o*S - L <= start + patch - 1. The size is that of
-        the largest changed interval over all starts; near a border the window is moved inside.
+        Index o changes only if o*S + R >= low and o*S - L <= high, for the pixels low ... high of
+        the image that the patch covers. The size is that of the largest changed interval over all
+        starts; near a border the window is moved inside.
         """
-        first = -((reach.right - self.starts) // reach.stride)
-        last = (self.starts + self.patch - 1 + reach.left) // reach.stride
-        inside = np.minimum(last, dim - 1) - np.maximum(first, 0) + 1
-        size = max(1, int(inside.max()))
+        low, high = np.maximum(self.starts, 0), np.minimum(self.starts + self.patch, self.dim) - 1
+        first = -((reach.right - low) // reach.stride)
+        last = (high + reach.left) // reach.stride
+        changed = np.minimum(last, dim - 1) - np.maximum(first, 0) + 1
+        size = max(1, int(changed.max(initial=0, where=low <= high)))
         return Span(reach.axis, np.clip(first, 0, dim - size), size)
 
 

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from jaxviz.incremental.interpret import Plan, Step
+from jaxviz.incremental.plan import Plan, Step
 
 
 def describe(plan: Plan) -> str:

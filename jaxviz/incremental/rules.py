@@ -73,7 +73,7 @@ def elementwise(site: Site) -> Access:
 
 
 def along(*names: str) -> Callable[[Site], Access]:
-    """Whole along the axes that a parameter names, element by element along all others; same rank."""
+    """Whole along the axes that a parameter names, element by element along all others."""
 
     def access(site: Site) -> Access:
         axes = _named_axes(site.params, names)
@@ -226,7 +226,7 @@ def transpose(site: Site) -> Access:
 
 
 def reshape(site: Site) -> Access | None:
-    """An axis that keeps its length and its place among the others follows; merged ones are whole."""
+    """An axis that keeps its length and its place follows; merged and split ones are whole."""
     if site.params.get("dimensions") is not None:
         return None
     shape, result = site.shapes[0], site.result
@@ -294,8 +294,8 @@ def gather(site: Site) -> Access:
     follows = []
     for axis, dim in enumerate(site.shapes[0]):
         place = next(places) if axis not in gone else None
-        free = place is not None and sizes[axis] == dim and axis not in numbers.start_index_map
-        follows.append(Follow(place) if free else None)
+        free = sizes[axis] == dim and axis not in numbers.start_index_map
+        follows.append(Follow(place) if free and place is not None else None)
     return Access((tuple(follows), (None,) * len(site.shapes[1])))
 
 
@@ -318,13 +318,13 @@ def concatenate(site: Site) -> Access:
 
 
 ELEMENTWISE = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp
-    clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to erf erf_inv erfc
-    exp exp2 expm1 floor ge ge_to gt gt_to igamma igamma_grad_a igammac imag integer_pow is_finite le
-    le_to lgamma log log1p logistic lt lt_to max min mul name ne neg nextafter not or polygamma
-    population_count pow real reduce_precision regularized_incomplete_beta rem round rsqrt select_n
-    shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub
-    tan tanh xor zeta
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
+    clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq eq_to erf
+    erf_inv erfc exp exp2 expm1 floor ge ge_to gt gt_to igamma igamma_grad_a igammac imag
+    integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul name ne neg
+    nextafter not or polygamma population_count pow real reduce_precision
+    regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic
+    shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
 """.split()
 REDUCTIONS = """
     reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin

@@ -7,7 +7,8 @@ has no window. Every index that varies with the position is looked up in one tab
 fills, so what an update does is exactly what the plan has checked for every position.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -89,6 +90,12 @@ class Read(NamedTuple):
         """The shape of the region."""
         return tuple(cut.keep for cut in self.cuts)
 
+    @property
+    def moved(self) -> int:
+        """How many elements are cut from a saved array and pasted over."""
+        moves = self.windowed or any(cut.start != 0 for cut in self.cuts)
+        return prod(cut.size for cut in self.cuts) if moves and self.slot is not None else 0
+
 
 class Ask(NamedTuple):
     """A region wanted of an array: its spans, None for a whole axis, and what lies beyond."""
@@ -106,13 +113,12 @@ def plan_read(
     slots: dict[Saved, int],
     uniform: frozenset[int] = frozenset(),
 ) -> Read:
-    """Plan how to read `ask` of an array of this shape that has `window` (None: it does not change)."""
+    """Plan how to read `ask` of an array that has `window` (None: it does not change)."""
     if isinstance(operand, Constant):
-        return Read(operand, None, False, ())
+        return read_whole(operand, ())
     held: Spans = window if window is not None else (None,) * len(shape)
-    axes = [
-        _Axis.of(*args, window is not None) for args in zip(shape, held, ask.spans, strict=True)
-    ]
+    triples = zip(shape, held, ask.spans, strict=True)
+    axes = [_Axis.of(*triple, window is not None) for triple in triples]
     if window is not None and all(axis.inside for axis in axes):
         cuts = tuple(axis.cut_window(table) for axis in axes)
         return Read(operand, None, True, cuts)
@@ -127,8 +133,13 @@ def plan_read(
     return Read(operand, slot, window is not None, cuts)
 
 
+def read_whole(operand: Operand, shape: tuple[int, ...]) -> Read:
+    """Plan to take an array of the scorer as it is: nothing of it need be saved."""
+    return Read(operand, None, False, tuple(Cut(0, dim, 0, 0, dim) for dim in shape))
+
+
 class _Axis(NamedTuple):
-    """A region [first, first+size) of one axis and the window [held, held+length) to paste in it."""
+    """A region [first, first+size) of one axis; the window [held, held+length) to paste in it."""
 
     axis: int
     first: np.ndarray
@@ -195,7 +206,7 @@ class Cursor:
         ]
 
 
-def read(plan: Read, window: jax.Array | None, saved: Mapping | Sequence, cursor: Cursor) -> Any:
+def read(plan: Read, window: jax.Array | None, saved: Sequence[Any], cursor: Cursor) -> Any:
     """Carry out a read: cut the base, paste the window, trim."""
     if isinstance(plan.operand, Constant):
         return plan.operand.value

@@ -1,7 +1,7 @@
-"""Bytes to (configuration, arrays): every format of Keras file, told apart by content, nothing executed.
+"""Bytes to (configuration, arrays): every format of Keras file, told apart by its content.
 
-A file is read once, as bytes; JSON becomes plain lists and dictionaries, HDF5 becomes arrays. No code, class
-or path named in a file is ever imported, called or opened.
+A file is read once, as bytes; JSON becomes plain lists and dictionaries, HDF5 becomes arrays. No
+code, class or path that a file names is ever imported, called or opened.
 """
 
 import io
@@ -25,8 +25,8 @@ MAX_INFLATION, FREE_BYTES = 20, 64 << 20
 class Archive(NamedTuple):
     """What a file holds, before any of it is interpreted.
 
-    `format` is one of "keras", "hdf5 model", "hdf5 weights", "json"; `config` the architecture, `weights`
-    the HDF5 group under which the layers' arrays lie.
+    `format` is one of "keras", "hdf5 model", "hdf5 weights", "json"; `config` the architecture,
+    `weights` the HDF5 group under which the layers' arrays lie, `labels` the names of the classes.
     """
 
     format: str
@@ -34,6 +34,7 @@ class Archive(NamedTuple):
     backend: str | None
     config: dict[str, Any] | None
     weights: Group | None
+    labels: tuple[str, ...] | None = None
 
 
 def read_archive(path: str | os.PathLike[str]) -> Archive:
@@ -51,7 +52,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
 
 
 def archive_from_config(config: dict[str, Any]) -> Archive:
-    """Wrap an architecture given as a dictionary, `model.get_config()` or `json.loads(model.to_json())`."""
+    """An architecture given as a dictionary: `model.get_config()`, or `model.to_json()` decoded."""
     if "layers" in config and "class_name" not in config:
         kind = "Functional" if "input_layers" in config else "Sequential"
         config = {"class_name": kind, "config": config}
@@ -112,7 +113,17 @@ def _read_hdf5(data: bytes) -> Archive:
     if config is not None and not isinstance(config, dict):
         raise KerasFileError("`model_config` of the HDF5 file must be a JSON object.")
     kind = "hdf5 weights" if config is None else "hdf5 model"
-    return Archive(kind, _optional_text(version), _optional_text(backend), config, weights)
+    version, backend = _optional_text(version), _optional_text(backend)
+    return Archive(kind, version, backend, config, weights, _labels(attributes))
+
+
+def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
+    """The names of the classes, which some people store with the model."""
+    for key in ("class_names", "labels", "classes"):
+        value = attributes.get(key)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    return None
 
 
 def _read_zip(data: bytes) -> Archive:
@@ -123,8 +134,8 @@ def _read_zip(data: bytes) -> Archive:
             names = _check_entries(archive)
             if "config.json" not in names or "model.weights.h5" not in names:
                 raise KerasFileError(
-                    "The zip archive is not a Keras model: it needs config.json and model.weights.h5, "
-                    f"and holds {', '.join(sorted(names)[:5]) or 'nothing'}."
+                    "The zip archive is not a Keras model: it needs config.json and "
+                    f"model.weights.h5, and holds {', '.join(sorted(names)[:5]) or 'nothing'}."
                 )
             config = parse_json(_extract(archive, "config.json", len(data)))
             metadata = {}
@@ -162,7 +173,7 @@ def _extract(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
     limit = FREE_BYTES + MAX_INFLATION * min(entry.compress_size, size)
     if entry.file_size > limit:
         raise KerasFileError(
-            f"{name} would grow from {entry.compress_size} to {entry.file_size} bytes: it is a zip bomb."
+            f"{name} would grow from {entry.compress_size} to {entry.file_size} bytes: a zip bomb."
         )
     with archive.open(entry) as stream:
         data = stream.read(entry.file_size + 1)

@@ -197,8 +197,7 @@ def with_shapes(model: KerasModel) -> KerasModel:
                 raise KerasFileError(
                     f'Layer "{name}" would give an array of shape {tuple(item)} for each image.'
                 )
-    layers = {name: getattr(model, attribute) for name, attribute in graph.attributes.items()}
-    return KerasModel(replace(graph, output_shape=_plain(outputs)), layers)
+    return model.with_graph(replace(graph, output_shape=_plain(outputs)))
 
 
 def _plain(shapes: Any) -> Any:

@@ -133,8 +133,8 @@ def _parse_layer(entry: Mapping[str, Any]) -> Layer:
         raise KerasFileError("A layer of the model has no class name.")
     if class_name in MODELS and _origin(entry) != "own":
         model = _parse(entry, None)
-        named = isinstance(config, Mapping) and "name" in config
-        return Layer(_name(config["name"] if named else entry.get("name")), class_name, {}, model)
+        inner = config.get("name") if isinstance(config, Mapping) else None
+        return Layer(_name(inner or entry.get("name")), class_name, {}, model)
     if not isinstance(config, Mapping):
         raise KerasFileError(f"A layer of class {class_name[:60]} has no configuration.")
     name = _name(entry.get("name") or config.get("name"))
@@ -168,11 +168,13 @@ def _origin(entry: Mapping[str, Any]) -> str:
 def _is_bare(entry: Mapping[str, Any]) -> bool:
     """Whether an entry is an operation in an HDF5 file of Keras 3, which leaves the module out.
 
-    The layers of that time all have a `trainable` field; operations have none.
+    The layers of that time have a field `trainable`, or `seed`; operations have neither.
     """
     config, inbound = entry.get("config"), entry.get("inbound_nodes")
     of_keras_3 = isinstance(inbound, list) and inbound and isinstance(inbound[0], Mapping)
-    return bool(of_keras_3 and isinstance(config, Mapping) and "trainable" not in config)
+    if not of_keras_3 or not isinstance(config, Mapping):
+        return False
+    return "trainable" not in config and "seed" not in config
 
 
 def _operation(name: str, class_name: str, config: Mapping[str, Any]) -> Layer:

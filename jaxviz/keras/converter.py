@@ -1,8 +1,8 @@
 """What a converter is: from a layer's configuration and arrays to something that can be called.
 
-A layer with weights becomes an `nnx.Module`; one without becomes a frozen dataclass, which is hashable and
-compares by value, so that two loads of one file share their compiled programs. Layers compute in the dtype
-of their input; the graph has cast it.
+A layer with weights becomes an `nnx.Module`; one without becomes a frozen dataclass, which is
+hashable and compares by value, so that two loads of one file share their compiled programs. Layers
+compute in the dtype of their input; the graph has cast it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +29,9 @@ def no_weights(fields: Fields) -> Sequence[str]:
 class Converter:
     """How one class of layers is read.
 
-    `build` gets the configuration and the arrays; `weights` names the arrays in the order in which Keras
-    stores them, "part/kernel" for the kernel of a sub-layer.
+    `build` gets the configuration and the arrays; `weights` names the arrays in the order in which
+    Keras stores them, "part/kernel" for the kernel of a sub-layer. With `keeps_integers` the input
+    is not cast to the layer's dtype.
     """
 
     build: Callable[[Fields, Weights], Any]
@@ -57,7 +58,7 @@ def parameter(value: Any) -> Any:
 
 
 def check_shape(name: str, array: np.ndarray, shape: Sequence[int | None]) -> None:
-    """Refuse an array whose shape is not the one that the configuration implies (None: any size)."""
+    """Refuse an array whose shape is not what the configuration implies (None: any size)."""
     same_rank = len(array.shape) == len(shape)
     if not same_rank or any(s not in (None, n) for n, s in zip(array.shape, shape, strict=True)):
         wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"

@@ -1,4 +1,4 @@
-"""The one error that reading a model file raises: a sentence that says what is wrong and what to do."""
+"""The one error that reading a model file raises: a sentence, what is wrong and what to do."""
 
 
 class KerasFileError(ValueError):

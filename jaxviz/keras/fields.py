@@ -1,7 +1,7 @@
-"""Checked access to a layer's configuration: what is read is validated, what is left unread is refused."""
+"""Checked access to a layer's configuration: what is read is validated, the rest is refused."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from jaxviz.keras.errors import KerasFileError
 
@@ -10,8 +10,8 @@ MAX_SIZE = 1 << 24
 
 # Fields that matter for training, for bookkeeping, or that the reader has used already.
 _NOT_FOR_INFERENCE = frozenset(
-    """name trainable dtype input_dtype batch_input_shape batch_shape input_shape input_dim input_length
-    sparse ragged optional seed noise_shape build_config registered_name init inner_init synchronized fused
+    """name trainable dtype input_dtype batch_input_shape batch_shape input_shape input_dim
+    input_length sparse ragged optional seed noise_shape build_config registered_name init
     momentum autocast implementation batch_size shared_object_id data_format""".split()
 )
 _NOT_FOR_INFERENCE_ENDINGS = ("_initializer", "_regularizer", "_constraint", "_init")
@@ -111,6 +111,6 @@ class Fields:
                 raise KerasFileError(f"field `{name}` = {str(value)[:60]} is not handled")
 
 
-def is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> TypeGuard[int]:
     """Whether a JSON value is a whole number (true and false are not)."""
     return isinstance(value, int) and not isinstance(value, bool)

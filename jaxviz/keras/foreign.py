@@ -169,5 +169,7 @@ def _rank(name: Any) -> int:
 
 def _is_depthwise(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """(*window, in, multiplier) against (*window, 1, in · multiplier)."""
-    same = len(stored) == len(wanted) and len(stored) > 2 and stored[:-2] == wanted[:-2]
-    return same and wanted[-2] == 1 and stored[-2] * stored[-1] == wanted[-1]
+    if len(stored) != len(wanted) or len(stored) < 3:
+        return False
+    flat = (*stored[:-2], 1, stored[-2] * stored[-1])
+    return flat == tuple(wanted)

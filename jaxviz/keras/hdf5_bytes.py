@@ -1,7 +1,7 @@
 """Bounded reading of HDF5's bytes: every address is checked, every step and every byte is counted.
 
-In an honest file each header, text and array is read once and lies apart from the others, so no kind
-of them can add up to more than the file; that bounds the memory and time of a dishonest one.
+In an honest file each header, text and array is read once and lies apart from the others, so no
+kind of them can add up to more than the file; that bounds what a dishonest one can cost.
 """
 
 from jaxviz.keras.errors import KerasFileError

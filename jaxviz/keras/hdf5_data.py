@@ -1,4 +1,4 @@
-"""The bytes of HDF5 arrays and attributes: contiguous, compact and chunked storage, heaps of text."""
+"""The bytes of HDF5 arrays and attributes: contiguous, compact and chunked storage, text heaps."""
 
 import math
 import struct

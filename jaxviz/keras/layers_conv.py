@@ -1,7 +1,7 @@
 """Dense and convolution layers, in one to three dimensions, channels first or last.
 
-Kernels are stored as Flax stores them: (*window, in / groups, out). "same" pads as TensorFlow does: the odd
-pixel goes to the end.
+Kernels are stored as Flax stores them: (*window, in / groups, out). "same" pads as TensorFlow does:
+the odd pixel goes to the end.
 """
 
 from collections.abc import Callable, Sequence

@@ -78,7 +78,7 @@ class TransposeSpec:
 
 
 class ConvTranspose(nnx.Module):
-    """activation(kernelᵀ ⋆ x + bias): a convolution run backwards, from small maps to large ones."""
+    """activation(kernelᵀ ⋆ x + bias): a convolution run backwards, from small maps to large."""
 
     def __init__(self, kernel: Any, bias: Any, spec: TransposeSpec):
         self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec

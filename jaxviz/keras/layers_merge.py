@@ -112,14 +112,13 @@ def _concatenate(fields: Fields, weights: Weights) -> Concatenate:
 
 
 def _dot(fields: Fields, weights: Weights) -> Dot:
-    axes = fields.raw("axes")
-    if isinstance(axes, list):
-        axes = tuple(a[0] if isinstance(a, list) and len(a) == 1 else a for a in axes)
-    else:
-        axes = (axes, axes)
-    if len(axes) != 2 or not all(is_integer(a) and a != 0 and abs(a) < 16 for a in axes):
+    given = fields.raw("axes")
+    pair = list(given) if isinstance(given, list | tuple) else [given, given]
+    axes = [a[0] if isinstance(a, list) and len(a) == 1 else a for a in pair]
+    sound = [axis for axis in axes if is_integer(axis) and axis != 0 and abs(axis) < 16]
+    if len(axes) != 2 or len(sound) != 2:
         raise fields.wrong("axes", "one axis, or two, other than the batch")
-    return Dot((axes[0], axes[1]), bool(fields.raw("normalize", False)))
+    return Dot((sound[0], sound[1]), bool(fields.raw("normalize", False)))
 
 
 def _scaled_residual(fields: Fields, weights: Weights) -> ScaledResidual:

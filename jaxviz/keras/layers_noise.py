@@ -1,4 +1,4 @@
-"""Layers that act only in training: dropout, noise and augmentation. At inference all are identities.
+"""Layers that act only in training, identities at inference: dropout, noise, augmentation.
 
 In training mode (`model.train()`) dropout and noise draw from the `rngs` given to the model's call;
 random augmentation stays the identity: it belongs into the input pipeline.

@@ -229,10 +229,14 @@ def _normalization(fields: Fields, weights: Weights) -> Normalization:
 
 def _statistics(fields: Fields, name: str, axes: tuple[int, ...]) -> np.ndarray:
     """A mean or variance given in the configuration: a number or (nested) lists."""
+    rule = "a number or a list of finite numbers"
     try:
-        values = np.asarray(fields.raw(name), np.float32).squeeze()
-    except (ValueError, TypeError) as error:
-        raise fields.wrong(name, "a number or a list of numbers") from error
+        with np.errstate(over="ignore"):
+            values = np.asarray(fields.raw(name), np.float32).squeeze()
+    except (ValueError, TypeError, OverflowError) as error:
+        raise fields.wrong(name, rule) from error
+    if not np.isfinite(values).all():
+        raise fields.wrong(name, rule)
     if not axes:
         return values.reshape(()) if values.size == 1 else values
     return values.reshape(-1) if len(axes) == 1 else values

@@ -1,4 +1,4 @@
-"""Pooling over windows and over whole maps. Averages leave padding out of the count, as TensorFlow does."""
+"""Pooling over windows and whole maps. Averages do not count padding, as in TensorFlow."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -132,13 +132,19 @@ def amounts(fields: Fields, name: str, rank: int) -> tuple[tuple[int, int], ...]
         value = [value]
     if rank == 2 and len(value) == 4:
         value = [value[:2], value[2:]]
-    pairs = [
-        (v, v) if is_integer(v) else tuple(v) if isinstance(v, list | tuple) else () for v in value
-    ]
-    sound = all(len(p) == 2 and all(is_integer(n) and 0 <= n <= MAX_SIZE for n in p) for p in pairs)
-    if len(pairs) != rank or not sound:
+    pairs = [_pair(v) for v in value]
+    if len(pairs) != rank or None in pairs:
         raise fields.wrong(name, f"amounts for {rank} axes")
-    return tuple((before, after) for before, after in pairs)
+    return tuple(pair for pair in pairs if pair is not None)
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    """(before, after), from one number or two."""
+    given = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
+    low, high = given
+    if not is_integer(low) or not is_integer(high) or not 0 <= min(low, high) <= MAX_SIZE:
+        return None
+    return (low, high) if max(low, high) <= MAX_SIZE else None
 
 
 def _pad(rank: int) -> Converter:

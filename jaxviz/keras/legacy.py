@@ -75,8 +75,8 @@ def modernise(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str
     """A layer as today's Keras would describe it.
 
     Example:
-        >>> modernise("Convolution2D", {"nb_filter": 4, "nb_row": 3, "nb_col": 5, "dim_ordering": "th"})
-        ('Conv2D', {'filters': 4, 'data_format': 'channels_first', 'kernel_size': [3, 5]})
+        >>> modernise("Convolution2D", {"nb_filter": 4, "nb_row": 3, "nb_col": 5})
+        ('Conv2D', {'filters': 4, 'kernel_size': [3, 5]})
     """
     name = _CLASSES.get(class_name, class_name)
     kept = _KEPT.get(name, set())

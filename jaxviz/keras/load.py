@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxviz.keras.archive import Archive, archive_from_config, parse_json, read_archive
@@ -30,6 +31,7 @@ def load_keras(
     kernels: str = "auto",
     dtype: str | None = None,
     custom_layers: Mapping[str, Callable[..., Any]] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> KerasModel:
     """Read a Keras model into a Flax module, without Keras.
 
@@ -43,6 +45,7 @@ def load_keras(
             file says.
         custom_layers: Class or layer name to `converter(config, weights) -> callable`, for layers
             that are not known; for a Lambda the function itself.
+        labels: Names of the classes, for `model.labels`; None for those in the file, if any.
 
     Returns:
         The model; `model(images)` equals Keras's `predict`.
@@ -73,7 +76,20 @@ def load_keras(
             "There is an architecture but no weights: "
             "give both, `load_keras((architecture, weights))`."
         )
-    return _finished(model, slots, era, options)
+    built = _finished(model, slots, era, options)
+    named = tuple(labels) if labels is not None else weights.labels or architecture.labels
+    return built if named is None else _labelled(built, named, given=labels is not None)
+
+
+def _labelled(model: KerasModel, labels: tuple[str, ...], *, given: bool) -> KerasModel:
+    """The same model with names for its classes; names in the file that do not fit are left out."""
+    shape = model.output_shape
+    count = shape[-1] if shape and isinstance(shape[-1], int) else None
+    if count != len(labels):
+        if given:
+            raise ValueError(f"`labels` must name the {count} classes, got {len(labels)} names.")
+        return model
+    return model.with_graph(replace(model._graph, labels=labels))
 
 
 def _finished(model: Model, slots: Sequence[Slot], era: Era, options: Options) -> KerasModel:

@@ -15,18 +15,18 @@ _SQUASHING = (softmax, log_softmax, jax.nn.sigmoid)
 
 
 def logits(model: KerasModel) -> KerasModel:
-    """The same model, sharing its arrays, with its last softmax or sigmoid replaced by the identity.
+    """The same model, sharing its arrays, with its last softmax or sigmoid left out.
 
     Args:
-        model: A model from `load_keras`. Layers that only reshape after the softmax are looked through.
+        model: A model from `load_keras`; layers that only reshape after the softmax stay.
 
     Returns:
-        The model whose outputs are scores before the softmax; the model itself if it ends otherwise.
+        The model whose outputs are the scores before it; the model itself if it ends otherwise.
 
     Example:
         >>> from jaxviz.keras import load_keras
-        >>> model = load_keras({"class_name": "Sequential", "config": [
-        ...     {"class_name": "Softmax", "config": {"name": "out", "batch_input_shape": [None, 2]}}]})
+        >>> out = {"class_name": "Softmax", "config": {"name": "out", "batch_shape": [None, 2]}}
+        >>> model = load_keras({"class_name": "Sequential", "config": [out]})
         >>> logits(model)(jax.numpy.asarray([[3.0, 4.0]])).tolist()
         [[3.0, 4.0]]
     """

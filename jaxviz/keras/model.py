@@ -1,7 +1,7 @@
 """`KerasModel`: an architecture and its layers as one Flax module, evaluated call by call.
 
-The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so that it
-can be passed to `jax.jit`, and two loads of one file share a compiled program.
+The module is a pytree: its arrays are leaves, everything else is hashable and compares by value, so
+that it can be passed to `jax.jit`, and two loads of one file share a compiled program.
 """
 
 import difflib
@@ -36,9 +36,11 @@ class Graph:
     calls: tuple[Call, ...]
     outputs: Any
     output_shape: Any = None
+    labels: tuple[str, ...] | None = None
 
     def _key(self) -> tuple:
-        return (self.name, self.inputs, self.layers, self.calls, self.outputs, self.output_shape)
+        shapes = (self.inputs, self.output_shape, self.labels)
+        return (self.name, self.layers, self.calls, self.outputs, *shapes)
 
     @cached_property
     def _hash(self) -> int:
@@ -50,8 +52,9 @@ class Graph:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        same = isinstance(other, Graph) and self._hash == other._hash
-        return same and self._key() == other._key()
+        if not isinstance(other, Graph) or self._hash != other._hash:
+            return False
+        return self._key() == other._key()
 
     @cached_property
     def attributes(self) -> dict[str, str]:
@@ -79,12 +82,12 @@ class Graph:
 class KerasModel(nnx.Module):
     """A Keras model as a Flax module: `model(images)` gives what Keras's `predict` gives.
 
-    Each layer is an attribute under its Keras name (characters that Python does not allow become "_").
+    Each layer is an attribute under its Keras name; characters that Python does not allow are "_".
 
     Example:
         >>> from jaxviz.keras import load_keras
-        >>> model = load_keras({"class_name": "Sequential", "config": [
-        ...     {"class_name": "Flatten", "config": {"name": "flat", "batch_input_shape": [None, 2, 3]}}]})
+        >>> flat = {"class_name": "Flatten", "config": {"name": "flat", "input_shape": [2, 3]}}
+        >>> model = load_keras({"class_name": "Sequential", "config": [flat]})
         >>> model.layer_names, model.input_shape, model.output_shape
         (['flat'], (2, 3), (6,))
     """
@@ -105,12 +108,17 @@ class KerasModel(nnx.Module):
     def input_shape(self) -> Any:
         """The shape of the input without the batch; a tuple of shapes when there are several."""
         shapes = tuple(entry.shape for entry in self._graph.inputs)
-        return shapes[0] if len(shapes) == 1 else shapes
+        return shapes if len(shapes) != 1 else shapes[0]
 
     @property
     def output_shape(self) -> Any:
         """The shape of the output without the batch; a tuple of shapes when there are several."""
         return self._graph.output_shape
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the classes, if they are known."""
+        return self._graph.labels
 
     def layer(self, name: str | int) -> Any:
         """The layer of that Keras name or index.
@@ -126,8 +134,8 @@ class KerasModel(nnx.Module):
 
         Example:
             >>> from jaxviz.keras import load_keras
-            >>> model = load_keras({"class_name": "Sequential", "config": [
-            ...     {"class_name": "ReLU", "config": {"name": "relu", "batch_input_shape": [None, 2]}}]})
+            >>> relu = {"class_name": "ReLU", "config": {"name": "r", "batch_shape": [None, 2]}}
+            >>> model = load_keras({"class_name": "Sequential", "config": [relu]})
             >>> model.layer(-1)
             Relu(slope=0.0, ceiling=None, threshold=0.0)
         """
@@ -136,11 +144,15 @@ class KerasModel(nnx.Module):
             node = getattr(node, node._graph.attributes[part])
         return node
 
+    def with_graph(self, graph: Graph) -> "KerasModel":
+        """The same layers, shared, under other constants."""
+        return KerasModel(graph, {n: getattr(self, a) for n, a in graph.attributes.items()})
+
     def __call__(self, images: Any, *, rngs: nnx.Rngs | None = None) -> Any:
         """Evaluate the model.
 
         Args:
-            images: (N, *input_shape), any real dtype; a list or a dictionary when there are several inputs.
+            images: (N, *input_shape), any real dtype; a list or dictionary for several inputs.
             rngs: Random streams, needed only in training mode and with dropout.
 
         Returns:
@@ -160,7 +172,7 @@ class KerasModel(nnx.Module):
             layers: Names or indices of layers ("model/layer" inside a nested model); None for all.
 
         Returns:
-            Layer name to (N, *shape). The second call of a shared layer is under "name:1", and so on.
+            Layer name to (N, *shape); the second call of a shared layer is under "name:1".
 
         Raises:
             ValueError: There is no such layer.
@@ -178,12 +190,12 @@ class KerasModel(nnx.Module):
         wanted = [(call.layer, call.node) for call in self._graph.calls if call.layer in names]
         values = self._evaluate(images, wanted, None, tapped)
         found: dict[str, jax.Array] = {}
-        for path in paths:
-            if len(path) > 1:
-                found["/".join(path)] = tapped[path[0]]["/".join(path[1:])]
+        for outer, *inner in paths:
+            if inner:
+                found["/".join([outer, *inner])] = tapped[outer]["/".join(inner)]
                 continue
             for layer, node in wanted:
-                if layer == path[0]:
+                if layer == outer:
                     found[f"{layer}:{node}" if node else layer] = values[layer, node]
         return found
 
@@ -279,8 +291,8 @@ def _as_input(entry: Input, x: Any) -> jax.Array:
         if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise ValueError(
-                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs a "
-                "leading axis of 1."
+                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs "
+                "a leading axis of 1."
             )
     if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
         return cast(x, jnp.dtype("int32"))

@@ -1,8 +1,8 @@
 """Operations that a functional model calls without a layer: `x * 2`, `ops.mean(x)`, `x[:, 1:]`.
 
-A safe list by name: nothing outside it is ever looked up. Names and arguments are those of Keras 3's
-operations; TensorFlow's are translated to them in `operators_tf`. Constants take the dtype of the
-array that they meet, and ranks are raised as NumPy does.
+A safe list by name: nothing outside it is ever looked up. Names and arguments are those of Keras
+3's operations; TensorFlow's are translated to them in `operators_tf`. Constants take the dtype of
+the array that they meet, and ranks are raised as NumPy does.
 """
 
 import math

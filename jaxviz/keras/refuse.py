@@ -13,7 +13,8 @@ from jaxviz.keras.errors import KerasFileError
 # Parts of Keras that hold functions which read, fetch, write or unlock, and no part of a network.
 _KERAS_TOOLS = frozenset("callbacks config datasets distribution export saving utils".split())
 _BUILTINS = frozenset(
-    "__import__ breakpoint compile delattr eval exec exit getattr globals input open setattr".split()
+    """__import__ breakpoint compile delattr eval exec exit getattr globals input open
+    setattr""".split()
 )
 _MODELS = ("Functional", "Model", "Sequential")
 

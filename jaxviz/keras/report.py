@@ -53,7 +53,8 @@ def summary_text(model: KerasModel) -> str:
 def count_parameters(layer: Any) -> tuple[int, int]:
     """The numbers in a layer or model: all of them, and the trainable ones."""
     if not isinstance(layer, nnx.Module):
-        return sum(np.size(leaf) for leaf in jax.tree.leaves(layer)), 0
+        arrays = [x for x in jax.tree.leaves(layer) if isinstance(x, jax.Array | np.ndarray)]
+        return sum(array.size for array in arrays), 0
     leaves, trainable = (jax.tree.leaves(nnx.state(layer, kind)) for kind in (..., nnx.Param))
     return sum(leaf.size for leaf in leaves), sum(leaf.size for leaf in trainable)
 

@@ -68,7 +68,8 @@ def verify_keras(
         path: What `load_keras` reads, a Keras model in memory, or a `KerasModel`.
         images: (N, *input_shape), any real dtype.
         reference: Layer name to (N, *shape), the model's output (N, *output_shape), or a Keras
-            model; None to have Keras, which must be installed then, load the same file.
+            model; None to have Keras load the same file, which must be installed then, and whose
+            loader trusts files more than ours.
         tolerance: Largest difference allowed, relative to a layer's largest reference value.
         custom_layers: As for `load_keras`.
 

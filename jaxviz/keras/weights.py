@@ -27,7 +27,7 @@ class Era(NamedTuple):
 
 @dataclass
 class Slot:
-    """A layer that may have weights: its names for them (None: whatever there is), and its arrays."""
+    """A layer that may have weights: their names (None: whatever there is), and its arrays."""
 
     path: tuple[str, ...]
     layer: Layer
@@ -54,12 +54,6 @@ def assign(model: Model, slots: Sequence[Slot], group: Group) -> None:
         _assign_by_class(model, {slot.path: slot for slot in slots}, group)
     else:
         _assign_named(model, slots, group)
-    for slot in slots:
-        if slot.names is not None and len(slot.arrays) != len(slot.names):
-            raise KerasFileError(
-                f"Layer {slot.label} needs {len(slot.names)} arrays ({', '.join(slot.names)}), "
-                f"and the file holds {len(slot.arrays)} for it."
-            )
 
 
 def snake_case(class_name: str) -> str:
@@ -79,7 +73,7 @@ def _assign_by_class(model: Model, slots: Mapping[tuple, Slot], root: Group) -> 
     key = "_layer_checkpoint_dependencies"
     start = key if key in root.links else "layers"
     _walk_by_class(model, (), start, slots, root, used)
-    for path in _datasets(root, start):
+    for path in [*_datasets(root, start), *_datasets(root, "vars")]:
         if path not in used:
             raise KerasFileError(
                 f'The file holds an array "{path}" that no layer of the architecture uses.'
@@ -174,6 +168,9 @@ def named_arrays(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
     """Layer name to its (weight name, array) pairs, of a file with `layer_names`."""
     found: dict[str, list[tuple[str, Dataset]]] = {}
     seen: set[str] = set()
+    top = _lookup(group, "top_level_model_weights")
+    if isinstance(top, Group) and _attribute_list(top, "weight_names"):
+        raise KerasFileError("The model has weights of its own, outside its layers: not handled.")
     for name in _attribute_list(group, "layer_names"):
         node = _lookup(group, name)
         if not isinstance(node, Group) or name in seen:
@@ -200,7 +197,9 @@ def named_or_by_class(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
     found: dict[str, list[tuple[str, Dataset]]] = {}
     for path in sorted(_datasets(group, start), key=_natural):
         layer, _, number = path.removeprefix(start + "/").rpartition("/vars/")
-        found.setdefault(layer, []).append((number, group[path]))
+        array = group[path]
+        if isinstance(array, Dataset):
+            found.setdefault(layer, []).append((number, array))
     return found
 
 

@@ -65,18 +65,18 @@ def run_bench(
     """Measure this machine.
 
     Args:
-      quick: images of 64 pixels instead of 224, and shorter probes: under two minutes.
-      models: which ones; None: all five.
-      dtype: of the forward pass.
-      tell: called with a sentence before each row.
+        quick: images of 64 pixels instead of 224, and shorter probes: under two minutes.
+        models: which ones; None: all five.
+        dtype: of the forward pass.
+        tell: called with a sentence before each row.
 
     Returns:
-      {"machine", "versions", "dtype", "quick", "matmul", "rows"}; a row is one network on one grid
-      by one method. "matmul" is the operations per second of a large matrix product, the measure
-      of the device's speed.
+        {"machine", "versions", "dtype", "quick", "matmul", "rows"}; a row is one network on one
+        grid by one method. "matmul" is the operations per second of a large matrix product, the
+        measure of the device's speed.
 
     Raises:
-      ValueError: a model is unknown.
+        ValueError: a model is unknown.
     """
     known = sorted({case.model for case in CASES})
     wanted = known if models is None else list(models)

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,56 +71,58 @@ def occlude_dataset(
     the number of devices nor on that of processes.
 
     Args:
-      f: scorer, images (N, H, W, C) -> scores (N, K), see `jaxviz.occlude`.
-      source: images, see `jaxviz.scale.sources.open_source`; asked for from several threads.
-      store: a folder, or a URL such as gs://bucket/out.zarr or s3://bucket/out.zarr.
-      patch: see `jaxviz.occlude`.
-      stride: see `jaxviz.occlude`.
-      margin: see `jaxviz.occlude`.
-      fill: see `jaxviz.occlude`.
-      border: see `jaxviz.occlude`.
-      channels: see `jaxviz.occlude`.
-      complement: see `jaxviz.occlude`.
-      classes: keep the scores of these classes only; None: all.
-      top: keep, for each image, the classes with the `top` largest clean scores.
-      image_shape: (height, width, channel) that image files are read in; None: `f.input_shape`.
-      preprocess: from images as they are read to the model's units, (1, H, W, C) -> (1, H, W, C),
-        such as `jaxviz.images.Preprocessing`.
-      method: "dense", "incremental" or "auto": what needs less work, without trial.
-      batch_size: images that a device evaluates at once. "auto": 16 on a CPU, 256 elsewhere, fewer
-        if memory is short; the same for every run of the same kind. "fastest": the method and size
-        that turn out fastest on the first image. A store keeps the choice of its first run.
-      chunk: images of a chunk; "auto": at most 64, of bounded work and size.
-      memory: bytes that a block may take on a device; None: a quarter of what is free.
-      dtype: of the forward pass, such as "bfloat16"; None: that of the images.
-      stored: dtype of the scores in the store.
-      mesh: see `jaxviz.occlude`; None: all accelerators of this process, over images.
-      share: (i, n): do the i-th of n shares of the chunks, for processes that know nothing of each
-        other, such as a job array; None: what `jax.distributed` tells.
-      on_error: "raise" stops at an image that cannot be read, has another shape or is not finite;
-        "skip" records it in the store's table of errors and goes on. A later run looks at bad
-        images again, and computes those that have been repaired.
-      resume: whether to go on with a store that is there.
-      progress: True for a bar, False for silence, or a function of a `jaxviz.scale.report.Report`.
-      log: a file to which one line of JSON per chunk is appended; log.jsonl is log.1.jsonl for
-        process 1 of several.
-      workers: threads that read images; None: as many as there are CPUs, at most 8.
+        f: scorer, images (N, H, W, C) -> scores (N, K), see `jaxviz.occlude`.
+        source: images, see `jaxviz.scale.sources.open_source`; asked for from several threads.
+        store: a folder, or a URL such as gs://bucket/out.zarr or s3://bucket/out.zarr.
+        patch: see `jaxviz.occlude`.
+        stride: see `jaxviz.occlude`.
+        margin: see `jaxviz.occlude`.
+        fill: see `jaxviz.occlude`.
+        border: see `jaxviz.occlude`.
+        channels: see `jaxviz.occlude`.
+        complement: see `jaxviz.occlude`.
+        classes: keep the scores of these classes only; None: all.
+        top: keep, for each image, the classes with the `top` largest clean scores.
+        image_shape: (height, width, channel) that image files are read in; None: `f.input_shape`.
+        preprocess: from images as they are read to the model's units, (1, H, W, C) -> (1, H, W, C),
+            such as `jaxviz.images.Preprocessing`.
+        method: "dense", "incremental" or "auto": what needs less work, without trial.
+        batch_size: images that a device evaluates at once. "auto": 16 on a CPU, 256 elsewhere,
+            fewer if memory is short; the same for every run of the same kind. "fastest": the method
+            and size that turn out fastest on the first image. A store keeps the choice of its first
+            run.
+        chunk: images of a chunk; "auto": at most 64, of bounded work and size.
+        memory: bytes that a block may take on a device; None: a quarter of what is free.
+        dtype: of the forward pass, such as "bfloat16"; None: that of the images.
+        stored: dtype of the scores in the store.
+        mesh: see `jaxviz.occlude`; None: all accelerators of this process, over images.
+        share: (i, n): do the i-th of n shares of the chunks, for processes that know nothing of
+            each other, such as a job array; None: what `jax.distributed` tells.
+        on_error: "raise" stops at an image that cannot be read, has another shape or is not finite;
+            "skip" records it in the store's table of errors and goes on. A later run looks at bad
+            images again, and computes those that have been repaired.
+        resume: whether to go on with a store that is there.
+        progress: True for a bar, False for silence, or a function of a
+            `jaxviz.scale.report.Report`.
+        log: a file to which one line of JSON per chunk is appended; log.jsonl is log.1.jsonl for
+            process 1 of several.
+        workers: threads that read images; None: as many as there are CPUs, at most 8.
 
     Returns:
-      The store, for reading. It is finished, unless others have a share in it.
+        The store, for reading. It is finished, unless others have a share in it.
 
     Raises:
-      ValueError: an argument breaks its rule; the store is another run's (what differs is told) or
-        in use; or an image is bad.
-      OSError: the store cannot be read or written: the disk is full, or it is read-only.
+        ValueError: an argument breaks its rule; the store is another run's (what differs is told)
+            or in use; or an image is bad.
+        OSError: the store cannot be read or written: the disk is full, or it is read-only.
 
     Example:
-      >>> import tempfile
-      >>> images = np.random.default_rng(0).random((20, 28, 28, 1), np.float32)
-      >>> out = tempfile.mkdtemp() + "/out.zarr"
-      >>> stored = occlude_dataset(lambda x: x.mean((1, 2)), images, out, patch=4, progress=False)
-      >>> stored[3].heatmap().shape
-      (28, 28)
+        >>> import tempfile
+        >>> images = np.random.default_rng(0).random((20, 28, 28, 1), np.float32)
+        >>> out = tempfile.mkdtemp() + "/out.zarr"
+        >>> stored = occlude_dataset(lambda x: x.mean((1, 2)), images, out, patch=4, progress=False)
+        >>> stored[3].heatmap().shape
+        (28, 28)
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
@@ -242,7 +245,7 @@ def _compute(
             write(chunk.number, Results(scores, base, picked, chunk.errors))
             done, errors = done + len(values), errors + sum(map(bool, chunk.errors))
             seconds = time.perf_counter() - began
-            tell(Report(done, total, done * run.grid.size, errors, seconds, waits))
+            tell(Report(done, total, done * run.grid.size, errors, seconds, replace(waits)))
     if errors:
         warnings.warn(
             f"{errors} of {total} images are bad: the `errors` of the store tell which, and why.",

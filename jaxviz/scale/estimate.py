@@ -25,17 +25,17 @@ class Estimate:
     """What a run takes, on the devices that measured it.
 
     Attributes:
-      images: N.
-      windows: occluded images, N · rows · cols.
-      method: "dense" or "incremental".
-      batch: images that a device evaluates at once.
-      chunk: images that are written, and may be lost, at a time.
-      operations: floating-point operations of the whole run.
-      memory: bytes that one block takes on a device, without the weights.
-      stored: bytes of the scores, before they are compressed.
-      compile_seconds: before the first image.
-      image_seconds: per image.
-      seconds: expected for the whole run, with compilation.
+        images: N.
+        windows: occluded images, N · rows · cols.
+        method: "dense" or "incremental".
+        batch: images that a device evaluates at once.
+        chunk: images that are written, and may be lost, at a time.
+        operations: floating-point operations of the whole run.
+        memory: bytes that one block takes on a device, without the weights.
+        stored: bytes of the scores, before they are compressed.
+        compile_seconds: before the first image.
+        image_seconds: per image.
+        seconds: expected for the whole run, with compilation.
     """
 
     images: int
@@ -58,8 +58,8 @@ class Estimate:
         """Return the seconds of the run on devices that nothing was measured on.
 
         Args:
-          operations_per_second: what one of them sustains: a share of its peak, to be assumed.
-          devices: how many.
+            operations_per_second: what one of them sustains: a share of its peak, to be assumed.
+            devices: how many.
         """
         return self.operations / (operations_per_second * devices)
 
@@ -97,33 +97,33 @@ def estimate(
     seconds = compilation + n_images · (once per image + blocks per image · seconds per block).
 
     Args:
-      f: scorer, see `jaxviz.occlude`.
-      image_shape: (H, W, C) of the images.
-      n_images: how many there are.
-      patch: see `jaxviz.occlude`.
-      stride: see `jaxviz.occlude`.
-      margin: see `jaxviz.occlude`.
-      fill: see `jaxviz.occlude`.
-      border: see `jaxviz.occlude`.
-      method: see `jaxviz.occlude_dataset`, as all that follows.
-      batch_size: "fastest" tries what is fastest; its answer can be given to `occlude_dataset`.
-      chunk: images of a chunk.
-      memory: bytes that a block may take.
-      dtype: of the forward pass.
-      stored: dtype of the scores in the store.
-      mesh: devices.
-      probe_seconds: how long to measure; at least four blocks are.
+        f: scorer, see `jaxviz.occlude`.
+        image_shape: (H, W, C) of the images.
+        n_images: how many there are.
+        patch: see `jaxviz.occlude`.
+        stride: see `jaxviz.occlude`.
+        margin: see `jaxviz.occlude`.
+        fill: see `jaxviz.occlude`.
+        border: see `jaxviz.occlude`.
+        method: see `jaxviz.occlude_dataset`, as all that follows.
+        batch_size: "fastest" tries what is fastest; its answer can be given to `occlude_dataset`.
+        chunk: images of a chunk.
+        memory: bytes that a block may take.
+        dtype: of the forward pass.
+        stored: dtype of the scores in the store.
+        mesh: devices.
+        probe_seconds: how long to measure; at least four blocks are.
 
     Returns:
-      The estimate. Reading images is not in it: it goes on beside computing.
+        The estimate. Reading images is not in it: it goes on beside computing.
 
     Raises:
-      ValueError: an argument breaks its rule.
+        ValueError: an argument breaks its rule.
 
     Example:
-      >>> expected = estimate(lambda x: x.mean((1, 2)), (8, 8, 1), 100, 4, probe_seconds=0.1)
-      >>> expected.windows, expected.seconds > 0
-      (400, True)
+        >>> expected = estimate(lambda x: x.mean((1, 2)), (8, 8, 1), 100, 4, probe_seconds=0.1)
+        >>> expected.windows, expected.seconds > 0
+        (400, True)
     """
     if n_images < 1:
         raise ValueError(f"`n_images` must be at least 1: got {n_images}.")

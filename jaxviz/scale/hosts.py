@@ -18,10 +18,10 @@ def check_share(share: Share | None) -> Share:
     """Return (i, n), this process's number and how many there are.
 
     Args:
-      share: (i, n), 0 ≤ i < n; None: as `jax.distributed` tells, (0, 1) without it.
+        share: (i, n), 0 ≤ i < n; None: as `jax.distributed` tells, (0, 1) without it.
 
     Raises:
-      ValueError: i is not below n.
+        ValueError: i is not below n.
     """
     if share is None:
         return jax.process_index(), jax.process_count()
@@ -35,13 +35,13 @@ def first_process_first(act: Callable[[], Any]) -> Any:
     """Let process 0 of `jax.distributed` act, and give all processes what it found.
 
     Args:
-      act: returns what JSON can hold.
+        act: returns what JSON can hold.
 
     Returns:
-      What `act` returned on process 0.
+        What `act` returned on process 0.
 
     Raises:
-      ValueError: `act` raised on process 0, which raises that itself.
+        ValueError: `act` raised on process 0, which raises that itself.
     """
     if jax.process_count() == 1:
         return act()

@@ -25,16 +25,16 @@ def fingerprint(function: Callable, *arguments: Any) -> str:
     """Return the SHA-256 of what a function computes: its jaxpr, and every array it reads.
 
     Args:
-      function: traceable.
-      *arguments: pytrees of arrays, which count by value, and of shapes, which count as such.
+        function: traceable.
+        *arguments: pytrees of arrays, which count by value, and of shapes, which count as such.
 
     Returns:
-      64 hexadecimal digits, the same in every process for the same function and versions.
+        64 hexadecimal digits, the same in every process for the same function and versions.
 
     Example:
-      >>> one, two = (fingerprint(lambda x, n=n: x * n, jnp.ones(3)) for n in (1.0, 2.0))
-      >>> one == fingerprint(lambda x: x * 1.0, jnp.ones(3)), one == two
-      (True, False)
+        >>> one, two = (fingerprint(lambda x, n=n: x * n, jnp.ones(3)) for n in (1.0, 2.0))
+        >>> one == fingerprint(lambda x: x * 1.0, jnp.ones(3)), one == two
+        (True, False)
     """
     closed = jax.make_jaxpr(function)(*arguments)
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr)).encode())
@@ -66,15 +66,15 @@ def differences(there: Identity, now: Identity) -> list[str]:
     """Return in words how two identities differ where they must not.
 
     Args:
-      there: the identity of the run that made a store.
-      now: the identity of the run that wants to go on.
+        there: the identity of the run that made a store.
+        now: the identity of the run that wants to go on.
 
     Returns:
-      One phrase per difference; none if the runs are the same.
+        One phrase per difference; none if the runs are the same.
 
     Example:
-      >>> differences({"grid": {"patch": [4, 4]}}, {"grid": {"patch": [8, 8]}})
-      ['grid.patch is [4, 4] there and [8, 8] now']
+        >>> differences({"grid": {"patch": [4, 4]}}, {"grid": {"patch": [8, 8]}})
+        ['grid.patch is [4, 4] there and [8, 8] now']
     """
     one, two = dict(_flatten(there)), dict(_flatten(now))
     found = []

@@ -30,12 +30,13 @@ def hold(kvstore: ts.KvStore, share: Share) -> Iterator[None]:
     """Keep other runs from a store while the block runs.
 
     Args:
-      kvstore: the store.
-      share: (i, n): this process is the i-th of n that work on it together, each with its own lock.
+        kvstore: the store.
+        share: (i, n): this process is the i-th of n that work on it together, each with its own
+            lock.
 
     Raises:
-      ValueError: another run holds it.
-      OSError: the lock cannot be written.
+        ValueError: another run holds it.
+        OSError: the lock cannot be written.
     """
     index, count = share
     name = f"process {index} of {count}"

@@ -23,16 +23,16 @@ def make_network(network: Network, side: int, *, seed: int = 0) -> Partial:
     """Draw the weights of a network.
 
     Args:
-      network: one of this module.
-      side: height and width of its images.
-      seed: of the weights.
+        network: one of this module.
+        side: height and width of its images.
+        seed: of the weights.
 
     Returns:
-      A scorer, images (N, side, side, 3) -> scores (N, 1000), whose weights are arguments.
+        A scorer, images (N, side, side, 3) -> scores (N, 1000), whose weights are arguments.
 
     Example:
-      >>> make_network(squeezenet, 64)(jnp.zeros((1, 64, 64, 3))).shape
-      (1, 1000)
+        >>> make_network(squeezenet, 64)(jnp.zeros((1, 64, 64, 3))).shape
+        (1, 1000)
     """
     rng = np.random.default_rng(seed)
     return Partial(partial(_apply, network), [_draw(rng, s) for s in weight_shapes(network, side)])

@@ -25,9 +25,9 @@ class Chunk(NamedTuple):
     """The images of one chunk.
 
     Attributes:
-      number: of the chunk.
-      images: (n, H, W, C); a bad image is all zeros.
-      errors: for each image, why it is bad; "" for a good one.
+        number: of the chunk.
+        images: (n, H, W, C); a bad image is all zeros.
+        errors: for each image, why it is bad; "" for a good one.
     """
 
     number: int
@@ -40,8 +40,8 @@ class Waits:
     """Seconds that computing waited for others.
 
     Attributes:
-      reading: for images.
-      writing: for results to be written.
+        reading: for images.
+        writing: for results to be written.
     """
 
     reading: float = 0.0
@@ -61,10 +61,10 @@ def read_ahead(
     """Yield chunks in order, while threads read the images of the next ones.
 
     Args:
-      chunks: numbers of chunks, and the numbers of their images.
-      read: the number of an image -> the image (H, W, C), or why it is bad.
-      template: an image, whose shape and dtype all have.
-      workers: threads.
+        chunks: numbers of chunks, and the numbers of their images.
+        read: the number of an image -> the image (H, W, C), or why it is bad.
+        template: an image, whose shape and dtype all have.
+        workers: threads.
     """
     waiting: deque[tuple[int, list[Future]]] = deque()
     with ThreadPoolExecutor(workers, "read") as pool:
@@ -99,13 +99,13 @@ def score(
     The blocks of a chunk are launched before the last of the chunk before have come back.
 
     Args:
-      task: what to score; its images do not count.
-      program: compiled for it.
-      chunks: the images.
-      waits: where the time is added that was spent waiting for images.
+        task: what to score; its images do not count.
+        program: compiled for it.
+        chunks: the images.
+        waits: where the time is added that was spent waiting for images.
 
     Raises:
-      MemoryError: a block does not fit into the device's memory any more.
+        MemoryError: a block does not fit into the device's memory any more.
     """
     launched: deque[tuple[Chunk, np.ndarray, int, int, jax.Array]] = deque()
 

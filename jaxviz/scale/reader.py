@@ -23,8 +23,8 @@ class StoredOcclusion:
     """The scores of many images, on disk; nothing is read before it is asked for.
 
     Example:
-      >>> stored = open_store("out.zarr")  # doctest: +SKIP
-      >>> stored[3].heatmap()  # doctest: +SKIP
+        >>> stored = open_store("out.zarr")  # doctest: +SKIP
+        >>> stored[3].heatmap()  # doctest: +SKIP
     """
 
     def __init__(self, store: Store):
@@ -127,17 +127,17 @@ def open_store(store: str | Path | dict[str, Any]) -> StoredOcclusion:
     """Open a store that `occlude_dataset` made, whether or not it is finished.
 
     Args:
-      store: the folder, or a URL.
+        store: the folder, or a URL.
 
     Returns:
-      The store, for reading.
+        The store, for reading.
 
     Raises:
-      ValueError: there is no store, or it is something else.
-      OSError: it cannot be read.
+        ValueError: there is no store, or it is something else.
+        OSError: it cannot be read.
 
     Example:
-      >>> open_store("out.zarr")[:8].heatmap()  # doctest: +SKIP
+        >>> open_store("out.zarr")[:8].heatmap()  # doctest: +SKIP
     """
     kvstore = connect(store)
     found = find(kvstore)

@@ -14,12 +14,12 @@ class Report(NamedTuple):
     """How far this process is.
 
     Attributes:
-      images: done in this run.
-      total: images that this run has to do.
-      windows: occluded images scored in this run.
-      errors: bad images met in this run.
-      seconds: since the first image was read; compiling does not count.
-      waits: how long computing waited for reading and for writing.
+        images: done in this run.
+        total: images that this run has to do.
+        windows: occluded images scored in this run.
+        errors: bad images met in this run.
+        seconds: since the first image was read; compiling does not count.
+        waits: how long computing waited for reading and for writing.
     """
 
     images: int
@@ -46,10 +46,10 @@ class Report(NamedTuple):
 
     def describe(self) -> str:
         """The rates and what is left, for people."""
-        return (
-            f"{self.images_per_second:,.3g} images/s, {self.windows_per_second:,.0f} windows/s,"
-            f" {_duration(self.seconds_left)} left, {self.errors} errors"
-        )
+        left, rate = _duration(self.seconds_left), self.images_per_second
+        images = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+        errors = f", {self.errors} errors" if self.errors else ""
+        return f"{images} images/s, {self.windows_per_second:,.0f} windows/s, {left} left{errors}"
 
 
 Progress = bool | Callable[[Report], object]
@@ -61,13 +61,13 @@ def reporting(progress: Progress, log: str | Path | None, start: dict[str, Any])
     """Yield a function that is told how far the run is after every chunk.
 
     Args:
-      progress: False for silence, True for a bar, or a function of the `Report`.
-      log: a file to which one JSON object per line is appended: "start", "chunk"… and "end" or
-        "stopped", each with the time in seconds since 1970; None: none.
-      start: what else the line "start" tells.
+        progress: False for silence, True for a bar, or a function of the `Report`.
+        log: a file to which one JSON object per line is appended: "start", "chunk"… and "end" or
+            "stopped", each with the time in seconds since 1970; None: none.
+        start: what else the line "start" tells.
 
     Yields:
-      tell(report).
+        tell(report).
     """
     last: list[Report] = []
     with _bar(progress, start["images"]) as draw, _log(log) as note:
@@ -126,16 +126,10 @@ def _bar(progress: Progress, total: int) -> Iterator[Tell]:
         yield lambda report: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        TextColumn("images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
+    columns = (BarColumn(10), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=total)
         yield lambda report: bar.update(
@@ -150,4 +144,4 @@ def void(_: object) -> None:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{rest:02}"

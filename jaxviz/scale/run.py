@@ -83,14 +83,14 @@ class Run:
     """A run over many images.
 
     Attributes:
-      images: the images.
-      task: what to do with one of them.
-      grid: where the patches lie.
-      kept: which classes are kept.
-      stored: dtype of the scores in the store.
-      method: "auto", or what was asked for.
-      batch_size: "auto", "fastest", or what was asked for.
-      chunk: "auto", or what was asked for.
+        images: the images.
+        task: what to do with one of them.
+        grid: where the patches lie.
+        kept: which classes are kept.
+        stored: dtype of the scores in the store.
+        method: "auto", or what was asked for.
+        batch_size: "auto", "fastest", or what was asked for.
+        chunk: "auto", or what was asked for.
     """
 
     images: Images
@@ -217,7 +217,7 @@ class Run:
         """Return scores in the dtype that they are stored in.
 
         Raises:
-          ValueError: float16 does not hold them.
+            ValueError: float16 does not hold them.
         """
         if self.stored == "float32":
             return scores
@@ -278,7 +278,7 @@ def make_run(
     """Return a run; the arguments are those of `occlude_dataset`.
 
     Raises:
-      ValueError: an argument breaks its rule.
+        ValueError: an argument breaks its rule.
     """
     if stored not in ("float32", "float16"):
         raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')

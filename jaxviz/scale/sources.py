@@ -37,10 +37,10 @@ class Source:
     """Images by number.
 
     Attributes:
-      elements: what holds them.
-      read: an element -> an array (H, W, C).
-      names: a name for each image, where there are names.
-      units: how pixels were turned into the model's units, in words.
+        elements: what holds them.
+        read: an element -> an array (H, W, C).
+        names: a name for each image, where there are names.
+        units: how pixels were turned into the model's units, in words.
     """
 
     elements: Sized
@@ -67,25 +67,27 @@ def open_source(
     """Open a source of images.
 
     Args:
-      source: an array (N, H, W, C), also memory-mapped; an .npy or .npz file of one (`images`,
-        `x_test`, `x`, `x_train`, or the only array that it holds); a folder, with its subfolders,
-        whose image files are taken in the order of their names; anything with a length and
-        elements, such as a list or a grain data source, whose elements are images, tuples that
-        begin with one, or dictionaries with the key "image"; or a `Source`, which is returned.
-      image_shape: (height, width, channel) that image files are read in: values in [0, 1],
-        stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need it.
-      preprocess: (1, H, W, C) -> (1, H, W, C), applied to every image; None: none.
+        source: an array (N, H, W, C), also memory-mapped; an .npy or .npz file of one (`images`,
+            `x_test`, `x`, `x_train`, or the only array that it holds); a folder, with its
+            subfolders, whose image files are taken in the order of their names; anything with a
+            length and elements, such as a list or a grain data source, whose elements are images,
+            tuples that begin with one, or dictionaries with the key "image"; or a `Source`, which
+            is returned.
+        image_shape: (height, width, channel) that image files are read in: values in [0, 1],
+            stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need
+            it.
+        preprocess: (1, H, W, C) -> (1, H, W, C), applied to every image; None: none.
 
     Returns:
-      The source.
+        The source.
 
     Raises:
-      ValueError: there are no images, or a file holds none.
-      TypeError: the source has no length.
+        ValueError: there are no images, or a file holds none.
+        TypeError: the source has no length.
 
     Example:
-      >>> len(open_source(np.zeros((5, 8, 8, 1))))
-      5
+        >>> len(open_source(np.zeros((5, 8, 8, 1))))
+        5
     """
     if isinstance(source, Source):
         return source
@@ -120,9 +122,9 @@ class Images:
     """A source whose images are checked: floats, finite, of one shape.
 
     Attributes:
-      source: where they come from.
-      samples: some that can be read, spread over the source, by number; all of the shape and the
-        dtype that the images have.
+        source: where they come from.
+        samples: some that can be read, spread over the source, by number; all of the shape and the
+            dtype that the images have.
     """
 
     source: Source
@@ -160,17 +162,17 @@ def check_source(source: Source) -> Images:
     """Read some images of a source, so that its shape is known.
 
     Args:
-      source: the images.
+        source: the images.
 
     Returns:
-      The images; the first that can be read tells the shape.
+        The images; the first that can be read tells the shape.
 
     Raises:
-      ValueError: not one image can be read.
+        ValueError: not one image can be read.
 
     Example:
-      >>> sorted(check_source(open_source(np.zeros((9, 2, 2, 1)))).samples)
-      [0, 3, 5, 8]
+        >>> sorted(check_source(open_source(np.zeros((9, 2, 2, 1)))).samples)
+        [0, 3, 5, 8]
     """
     spread = sorted({round(i) for i in np.linspace(0, len(source) - 1, SAMPLES)})
     found = {i: _checked(source, i) for i in spread}

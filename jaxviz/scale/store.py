@@ -49,10 +49,10 @@ class Results(NamedTuple):
     """What is written of one chunk of n images.
 
     Attributes:
-      scores: (n, rows, cols, k).
-      base: float32 (n, K).
-      classes: int32 (n, k), which classes were kept, or None.
-      errors: for each image, why it is bad; "" for a good one.
+        scores: (n, rows, cols, k).
+        base: float32 (n, K).
+        classes: int32 (n, k), which classes were kept, or None.
+        errors: for each image, why it is bad; "" for a good one.
     """
 
     scores: np.ndarray
@@ -111,7 +111,7 @@ class Store:
         """Write a chunk; when this returns, it is durable, and counts.
 
         Raises:
-          OSError: it could not be written; the chunk then does not count.
+            OSError: it could not be written; the chunk then does not count.
         """
         images = self.images_of(chunk)
         where = slice(images.start, images.stop)
@@ -150,13 +150,13 @@ def connect(store: str | Path | dict[str, Any]) -> ts.KvStore:
     """Return the place that a store has: a folder, a URL such as gs:// or s3://, or a spec.
 
     Args:
-      store: the path of a folder, a URL, or the JSON of a tensorstore key-value store.
+        store: the path of a folder, a URL, or the JSON of a tensorstore key-value store.
 
     Returns:
-      The key-value store.
+        The key-value store.
 
     Raises:
-      ValueError: there is no such kind of place.
+        ValueError: there is no such kind of place.
     """
     if isinstance(store, dict):
         spec: Any = store
@@ -177,8 +177,8 @@ def find(kvstore: ts.KvStore) -> Store | None:
     """Open the store that is there, None if there is nothing yet.
 
     Raises:
-      ValueError: what is there is something else.
-      OSError: it cannot be read.
+        ValueError: what is there is something else.
+        OSError: it cannot be read.
     """
     with plain_errors(kvstore, "read"):
         found = kvstore.read("zarr.json").result()
@@ -209,16 +209,16 @@ def create(
     """Make a store; the group itself comes last, so that a store is there whole or not at all.
 
     Args:
-      kvstore: where.
-      identity: of the run.
-      specs: the arrays.
-      known: arrays whose values are known beforehand.
+        kvstore: where.
+        identity: of the run.
+        specs: the arrays.
+        known: arrays whose values are known beforehand.
 
     Returns:
-      The store.
+        The store.
 
     Raises:
-      OSError: it cannot be written.
+        OSError: it cannot be written.
     """
     identity = {**identity, "arrays": list(specs)}
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"jaxviz": identity}}
@@ -253,17 +253,17 @@ def array_specs(
     """Return the arrays of a store.
 
     Args:
-      count: images.
-      grid_shape: (rows, cols).
-      classes: K, all of them.
-      kept: how many of them the scores are kept of.
-      chunk: images that are written at a time.
-      dtype: of the scores, "float32" or "float16".
-      name_bytes: the longest name; 0: images have no names.
-      class_axes: the axes of "class", which tells the kept ones; None: all are kept.
+        count: images.
+        grid_shape: (rows, cols).
+        classes: K, all of them.
+        kept: how many of them the scores are kept of.
+        chunk: images that are written at a time.
+        dtype: of the scores, "float32" or "float16".
+        name_bytes: the longest name; 0: images have no names.
+        class_axes: the axes of "class", which tells the kept ones; None: all are kept.
 
     Returns:
-      {name: spec}.
+        {name: spec}.
     """
     kept_axis = "class" if class_axes != ("image", "rank") else "rank"
     axes = ("image", "row", "col", kept_axis)
