@@ -6,8 +6,9 @@ timed: dense evaluation is the network itself on batches of pasted images, updat
 `jaxviz.incremental`; both in one compiled loop over batches, weights as arguments, each at the
 fastest of several batch sizes. "Of the FLOP ratio" is the measured factor over the one that
 `explain` states. "Auto" is what `occlude(method="auto")` does on this grid: dense where the ratio
-promises too little, else the faster of both by trial. "Over bare" is what updates take over the convolutions and matrix products alone,
-of the same shapes and carried out the same way, on inputs that lie ready.
+promises too little, else the faster of both by trial. "Over bare" is what updates take over the
+convolutions and matrix products alone, of the same shapes and carried out the same way, on inputs
+that lie ready.
 
     python -m benchmarks.incremental_speedup_follows_the_flops [--quick] [--save]
 """
