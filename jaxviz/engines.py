@@ -8,7 +8,7 @@ compiled programs are found again.
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -146,10 +146,9 @@ def make_engine(method: str, grid: Grid) -> Engine:
     return Dense() if method == "dense" else Incremental.on_grid(grid)
 
 
-# From this many operations saved on, compiling the larger incremental program pays.
-WORTH_COMPILING = {"cpu": 2e11}
-WORTH_COMPILING_ELSEWHERE = 2e14
-LEAST_SPEED_UP = 1.3  # in operations; below it, windows cannot win
+WORTH_COMPILING_SECONDS = 1.0  # saved of one image, so that the larger program pays
+LEAST_SPEED_UP = 1.3  # below it, by the model, windows cannot win
+OPERATIONS_PER_SECOND = 2e14  # of an accelerator
 
 
 def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[Engine, ...]:
@@ -172,22 +171,33 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
     incremental = Incremental.on_grid(grid)
     arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
     image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
-    dense, window = operations(incremental, task.scorer.call, arrays, image)
-    if dense < LEAST_SPEED_UP * window:
-        return (Dense(),)
-    saved = task.rows * (dense - window)  # of one image: how many there are changes nothing
-    pays = saved > WORTH_COMPILING.get(platform, WORTH_COMPILING_ELSEWHERE)
-    return (incremental, Dense()) if pays else (Dense(),)
+    cost = costs(incremental, task.scorer.call, arrays, image)
+    dense, window = cost.dense / OPERATIONS_PER_SECOND, cost.window / OPERATIONS_PER_SECOND
+    if platform == "cpu":
+        dense, window = cost.seconds_dense, cost.seconds_window
+    # Of one image: how many there are changes nothing.
+    pays = task.rows * (dense - window) > WORTH_COMPILING_SECONDS
+    return (incremental, Dense()) if pays and dense > LEAST_SPEED_UP * window else (Dense(),)
+
+
+class Costs(NamedTuple):
+    """What one position takes: operations, and seconds on a CPU by the cost model."""
+
+    dense: int
+    window: int
+    seconds_dense: float
+    seconds_window: float
 
 
 @lru_cache(maxsize=64)
-def operations(engine: Incremental, call: Call, arrays: tuple, image: Any) -> tuple[int, int]:
-    """Return the operations of one position, dense and incremental; from shapes alone."""
-    found: list[tuple[int, int]] = []
+def costs(engine: Incremental, call: Call, arrays: tuple, image: Any) -> Costs:
+    """Return what one position takes, dense and incremental; from shapes alone."""
+    found: list[Costs] = []
 
     def trace(arrays: Arrays, image: jax.Array) -> jax.Array:
         plan = engine.plan(call, arrays, image)
-        found.append((plan.flops_dense, plan.flops_window))
+        dense, window = plan.flops_dense, plan.flops_window
+        found.append(Costs(dense, window, plan.seconds_dense, plan.seconds_window))
         return image
 
     jax.eval_shape(trace, list(arrays), image)

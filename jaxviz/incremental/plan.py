@@ -22,7 +22,8 @@ class Step(NamedTuple):
     reason: str
     flops_dense: int
     flops_window: int
-    seconds: float
+    seconds_dense: float
+    seconds_window: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,16 @@ class Plan:
     def speedup(self) -> float:
         """How many times fewer floating-point operations an update takes; 1 if all is dense."""
         return self.flops_dense / max(1, self.flops_window) if self.flops_dense else 1.0
+
+    @property
+    def seconds_dense(self) -> float:
+        """Time of a dense evaluation on a CPU, as the cost model estimates it."""
+        return sum(step.seconds_dense for step in self.body.steps)
+
+    @property
+    def seconds_window(self) -> float:
+        """Time of one update on a CPU, as the cost model estimates it."""
+        return sum(step.seconds_window for step in self.body.steps)
 
     def __repr__(self) -> str:
         """Say how much is windowed and what it saves."""

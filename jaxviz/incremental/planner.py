@@ -97,8 +97,11 @@ class Planner:
         cut = resize.shape(site.result)
         dense = flops(name, eqn.params, site.shapes, site.result)
         windowed = flops(name, params, resize.shapes, cut)
-        time = seconds(name, params, windowed, sum(read.moved for read in reads))
-        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, time)
+        times = (
+            seconds(name, eqn.params, dense, 0, as_it_stands=True),
+            seconds(name, params, windowed, sum(read.moved for read in reads)),
+        )
+        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, *times)
 
     def site(self, eqn: Equation) -> Site:
         """Collect what rules see of an equation."""
@@ -254,7 +257,7 @@ def _choose(traced: Traced, shape: tuple[int, ...], options: Options) -> Plan:
     )
     shares = SHARES if options.dense_above is None else (options.dense_above,)
     bodies = [_plan(traced, positions, share, options.field) for share in shares]
-    fastest = min(bodies, key=lambda body: sum(step.seconds for step in body.steps))
+    fastest = min(bodies, key=lambda body: sum(step.seconds_window for step in body.steps))
     return Plan(traced.captured, fastest)
 
 

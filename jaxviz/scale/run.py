@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz.checks import checked_channels, checked_fill
-from jaxviz.engines import Engine, Incremental, choose_engines, operations
+from jaxviz.engines import Engine, Incremental, choose_engines, costs
 from jaxviz.fills import Fill, FillLike
 from jaxviz.geometry import Border, Grid, Pair, make_grid
 from jaxviz.occluders import PatchOccluder
@@ -236,10 +236,10 @@ class Run:
         arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.task.scorer.arrays)
         image = jax.ShapeDtypeStruct(self.task.images.shape[1:], self.task.images.dtype)
         windows = Incremental.on_grid(self.grid)
-        dense, window = operations(windows, self.task.scorer.call, arrays, image)
+        cost = costs(windows, self.task.scorer.call, arrays, image)
         if isinstance(engine, Incremental):
-            return dense + window * self.grid.size
-        return dense * self.task.rows
+            return cost.dense + cost.window * self.grid.size
+        return cost.dense * self.task.rows
 
     def _chunk_size(self, program: Program) -> int:
         rows = self.task.rows

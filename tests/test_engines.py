@@ -1,0 +1,69 @@
+"""The automatic method: windows where the cost model promises enough, else the network itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from jaxviz.engines import Dense, Incremental, choose_engines, make_engine
+from jaxviz.geometry import make_grid
+from jaxviz.programs import Task
+from jaxviz.scorer import split
+
+GRID = make_grid((96, 96), patch=8, stride=2)
+
+
+def network(groups, images, *kernels):
+    """Convolutions 3×3, and the mean of the last one."""
+    for kernel in kernels:
+        count = kernel.shape[3] if groups else 1
+        numbers = ("NHWC", "HWIO", "NHWC")
+        images = jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=count
+        )
+    return images.mean((1, 2))
+
+
+def task_of(f, grid=GRID, channels=64):
+    positions = grid.starts.reshape(-1, 2)
+    images = np.zeros((1, *grid.image_shape, channels), np.float32)
+    return Task(split(f), (Dense(),), None, images, positions)
+
+
+def convolutions(groups=False):
+    kernels = [jnp.zeros((3, 3, 1 if groups else 64, 64), jnp.float32)] * 3
+    return Partial(lambda kernels, images: network(groups, images, *kernels), kernels)
+
+
+def test_a_long_run_prefers_windows_and_may_fall_back():
+    engines = choose_engines("auto", GRID, task_of(convolutions()), "cpu")
+    assert engines == (Incremental.on_grid(GRID), Dense())
+
+
+def test_a_short_run_is_dense():
+    grid = make_grid((96, 96), patch=8, stride=48)
+    task = task_of(convolutions(), grid)
+    assert choose_engines("auto", grid, task, "cpu") == (Dense(),)
+
+
+def test_a_network_that_mixes_all_pixels_first_is_dense():
+    f = Partial(lambda kernel, images: images.reshape(1, -1) @ kernel, jnp.zeros((96 * 96, 999)))
+    assert choose_engines("auto", GRID, task_of(f, channels=1), "cpu") == (Dense(),)
+
+
+def test_on_a_cpu_depthwise_layers_count_what_xla_takes_for_them():
+    task = task_of(convolutions(groups=True))
+    assert len(choose_engines("auto", GRID, task, "cpu")) == 2
+    assert choose_engines("auto", GRID, task, "gpu") == (Dense(),)
+
+
+@pytest.mark.parametrize(("method", "engine"), [("dense", Dense()), ("incremental", None)])
+def test_a_named_method_is_the_only_one(method, engine):
+    engines = choose_engines(method, GRID, None, "cpu")
+    assert engines == (engine or Incremental.on_grid(GRID),)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match='`method` must be "auto", "dense" or "incremental"'):
+        make_engine("sparse", GRID)
