@@ -102,8 +102,8 @@ class Incremental:
     def plan(self, call: Call, arrays: Arrays, image: Any) -> Any:
         """Return the plan for an image (H, W, C), or its shape and dtype."""
         f = Partial(call, arrays)
-        where = {"step": self.step, "offset": self.offset}
-        return make_plan(f, image, self.patch, **where, field=self.field)
+        step, offset, field = self.step, self.offset, self.field
+        return make_plan(f, image, self.patch, step=step, offset=offset, field=field)
 
     def prepare(
         self, call: Call, arrays: Arrays, occluder: PatchOccluder, image: jax.Array

@@ -156,12 +156,12 @@ def occlude(
             positions, then the share of all positions around which these scores vary most, and
             interpolates the others; the result's `exact` tells which are which.
         tolerance: an approximation, for method "incremental" and "auto": what a patch changes is
-            followed only so far beyond the patch that the error keeps this share, in [0, 1], of the
-            largest change that any checked position makes to any score of the same image. Checked
-            are 15 positions of every image, evenly spread, which are scored exactly too. One width
-            serves all images; if none keeps the tolerance, all is exact. The result's
-            `approximation` tells the largest error measured; elsewhere it may be larger. None:
-            exact.
+            followed only so far beyond the patch that no score is wrong by more than this share, in
+            [0, 1], of the largest change that any patch makes to any score of the same image. This
+            is checked at 15 positions: those that change the scores most among 47, spread evenly
+            over each image, that are scored exactly. One width of windows serves all images; where
+            none keeps the tolerance, all is exact. The result's `approximation` tells the largest
+            error at the checked positions; elsewhere it may be larger. None: exact.
         method: "dense" runs the whole network at every position; "incremental" runs it once per
             image, and then again only on what each patch changes, with the same result up to the
             order of sums; "auto" takes what needs less work and, in a long run, what turns out

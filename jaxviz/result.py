@@ -15,12 +15,12 @@ static: dict[str, Any] = {"static": True}
 
 
 class Approximation(NamedTuple):
-    """What a run with a `tolerance` measured; both shares are of the largest change of any score.
+    """What a run with a `tolerance` measured; shares are of the largest change of any score.
 
     Attributes:
         tolerance: largest error allowed at the checked positions, as a share.
         error: largest error found there, as a share; 0 if the scores are exact.
-        checked: how many positions of each image were also scored exactly.
+        checked: at how many positions of each image; 0 if there was nothing to cut.
         field: pixels beyond the patch to which its effect was followed; None: all, exact.
     """
 
