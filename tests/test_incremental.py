@@ -335,7 +335,6 @@ DENSE = {
     "global pool": lambda x: x.sum((1, 2)),
     "self product": lambda x: jnp.einsum("nhwc,nijc->nhwij", x, x),
     "flatten": lambda x: x.reshape(1, -1) @ jnp.ones((12 * 15 * 3, 2)),
-    "enlarged beyond the image": lambda x: jnp.repeat(x, 2, axis=1) * 2,
     "gather by content": lambda x: jnp.take(
         x, x[0, 5, 5, :1].astype(jnp.int32), axis=3, mode="clip"
     ),
@@ -379,6 +378,7 @@ HALF = {
     "cumulative sum over space": lambda x: jnp.cumsum(x, axis=1),
     "reverse": lambda x: x[:, ::-1] * 2,
     "merge rows": lambda x: x.reshape(1, 6, 30, 3) * 2,
+    "larger than the image": lambda x: jnp.repeat(x, 2, axis=1) * 2,
     "padding between": lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))),
 }
 
