@@ -20,7 +20,7 @@ from jaxviz.incremental.plan import Plan
 from jaxviz.incremental.planner import make_plan
 from jaxviz.incremental.program import split_arrays
 
-FIELDS = (0, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+FIELDS = (0, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384)
 
 
 class Calibration(NamedTuple):
