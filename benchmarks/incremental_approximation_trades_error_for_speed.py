@@ -5,7 +5,8 @@ grid of patch 16 and stride 4. What is timed is the whole call, once compiled, t
 the trials that a tolerance needs included. Dense evaluation is timed at some positions of the grid,
 at the fastest of three batch sizes, and extrapolated. The largest error is that of the clean top
 class's drops over all positions, relative to the largest exact drop; SSIM is of the map of these
-drops, and of the heatmap over pixels, their mean over the patches that cover a pixel. VGG-16 has random weights (He); SqueezeNet 1.0 is the real one, on a photograph.
+drops, and of the heatmap over pixels, their mean over the patches that cover a pixel. VGG-16 has
+random weights (He); SqueezeNet 1.0 is the real one, on a photograph.
 
     python -m benchmarks.incremental_approximation_trades_error_for_speed [--quick] [--save]
 """
@@ -110,6 +111,11 @@ def measure(name: str, network: Network, settings: Any) -> list[common.Row]:
     return rows
 
 
+def heatmap(occ: jaxviz.Occlusion, target: int) -> np.ndarray:
+    """Return the map of drops over the pixels that a patch covers."""
+    return np.asarray(occ.heatmap(target, uncovered=0.0), np.float64)
+
+
 def row(
     name: str, case: tuple, occ: jaxviz.Occlusion, exact: jaxviz.Occlusion, speed_up: float
 ) -> common.Row:
@@ -128,7 +134,7 @@ def row(
         "scored": 1.0 if occ.exact is None else float(occ.exact.mean()),
         "largest error": float(np.abs(ours - wanted).max() / np.abs(wanted).max()),
         "SSIM of drops": ssim(ours, wanted),
-        "SSIM of heatmap": ssim(*(np.float64(x.heatmap(target)) for x in (occ, exact))),
+        "SSIM of heatmap": ssim(heatmap(occ, target), heatmap(exact, target)),
         "speed-up": speed_up,
     }
 
