@@ -115,7 +115,7 @@ def main() -> None:
         notes=[
             f"Medians of {repeats} runs in turn, of each pair for the ratio; spread is"
             " (slowest − fastest) / median.",
-            "The first call compiles, checks the scorer and tries batch sizes 8, 16 and 32.",
+            "The first call compiles, checks the scorer and tries batch sizes.",
         ],
         settings=settings,
     )

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from scorers import convolutional
 
 from jaxviz import fills, programs
-from jaxviz.engines import Dense
+from jaxviz.engines import Dense, Incremental
 from jaxviz.geometry import make_grid
 from jaxviz.occluders import PatchOccluder
 from jaxviz.occlusion import occlude, occlude_segments
@@ -124,6 +124,7 @@ def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, monkeypatch
         return abs(prod(program.block) - 9)  # the second size tried
 
     monkeypatch.setattr(programs, "_seconds_per_row", seconds)
+    monkeypatch.setattr(programs, "TRIED_CPU_BATCHES", (8, 16, 32))
     occlude(f, IMAGES[:3], **TILES)
     assert timed == [6, 9, 17]
     compilations.start()
@@ -131,6 +132,35 @@ def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, monkeypatch
     for count in (3, 9, 1):
         occlude(f, IMAGES[:count], **TILES, progress=lambda done, total: told.append(done))
     assert compilations.count == 0 and timed == [6, 9, 17] and told[0] == 9
+
+
+def test_other_sizes_are_tried_only_if_the_run_is_long_enough(f, monkeypatch):
+    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
+    monkeypatch.setattr(programs, "SHORT_TRIAL_SECONDS", 0)
+    timed = []
+
+    def seconds(task, program):
+        timed.append(program.engine)
+        return 1e-9
+
+    monkeypatch.setattr(programs, "_seconds_per_row", seconds)
+    programs.choose(task_of(f))
+    assert len(timed) == 1
+
+
+def test_only_the_best_engine_is_tried_at_other_sizes(f, monkeypatch):
+    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
+    timed = []
+
+    def seconds(task, program):
+        timed.append(program.engine)
+        return 1.0 if program.engine == Dense() else 2.0
+
+    monkeypatch.setattr(programs, "_seconds_per_row", seconds)
+    incremental = Incremental((2, 2), (2, 2), (0, 0))
+    task = dataclasses.replace(task_of(f), engines=(incremental, Dense()))
+    assert programs.choose(task).engine == Dense()
+    assert timed == [incremental, Dense(), Dense(), Dense()]
 
 
 def test_the_trial_measures_seconds_per_row(f):
