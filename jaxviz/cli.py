@@ -153,6 +153,13 @@ def _add_occlude(commands) -> None:
     run = parser.add_argument_group("the run")
     run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")
     run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
+    run.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        help="approximate, faster: largest error, as a share of the largest change of a score;"
+        " default: exact",
+    )
     add_store_options(parser)
 
 

@@ -24,6 +24,7 @@ from jaxviz.maximize import maximize as maximize_objectives
 from jaxviz.objectives import channel
 from jaxviz.occlusion import occlude as occlude_images
 from jaxviz.output import output_folder, say, stage, table, write_arrays
+from jaxviz.result import Approximation
 
 DRAWN = 16  # images in one picture
 PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
@@ -83,6 +84,7 @@ def occlude(args: argparse.Namespace) -> int:
                 **preset.occlude,
                 method=args.method,
                 batch_size=args.batch_size or "auto",
+                tolerance=args.tolerance,
                 progress=told,
             )
         maps, classes = occ.heatmap(target, **preset.heatmap), occ.class_map()
@@ -96,8 +98,19 @@ def occlude(args: argparse.Namespace) -> int:
         _draw_occlusion(folder, args, pictures, occ.base, maps, classes, names, score)
     _print_occlusion(args, pictures, occ.base, classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
+    if occ.approximation is not None:
+        say(_how_exact(occ.approximation))
     say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
     return 130 if occ.partial else 0
+
+
+def _how_exact(found: Approximation) -> str:
+    if found.field is None:
+        return "exact: no narrower windows keep the tolerance, or none would be faster"
+    return (
+        f"approximate: off by at most {found.error:.2g} of the largest change of a score, at"
+        f" {found.checked} checked positions of each image"
+    )
 
 
 def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:

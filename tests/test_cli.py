@@ -72,6 +72,19 @@ def test_demo_writes_three_pictures_and_a_summary(demo_folder):
     assert {"occlusion, run", "occlusion, compile", "total"} <= set(seconds)
 
 
+def test_a_tolerance_is_told(tmp_path, capsys, model):
+    out = tmp_path / "out"
+    command = f"occlude bundled digits --limit 1 --patch 4 --tolerance 1 --out {out}"
+    status, printed, _ = run(f"{command} --method incremental", capsys)
+    assert status == 0 and "approximate: off by at most 0." in printed
+    approximation = load_occlusion(out / "scores.npz").approximation
+    assert approximation.tolerance == 1 and approximation.field is not None
+    status, printed, _ = run(f"{command} --stride 4 --border valid --method auto", capsys)
+    assert status == 0 and ("exact: no narrower" in printed or "approximate: off" in printed)
+    status, _, told = run(f"{command} --store {tmp_path / 'a.zarr'}", capsys)
+    assert status == 2 and "`--tolerance` is measured on the images at hand" in told
+
+
 def test_occlude_writes_what_the_api_computes(tmp_path, capsys, model):
     out = tmp_path / "out"
     command = f"occlude bundled digits --limit 2 --patch 8 --stride 4 --target true --out {out}"

@@ -235,6 +235,39 @@ ROUNDED = {
 }
 
 
+def broadcast_pixels(x, rows, columns):
+    _, height, width, channels = x.shape
+    wide = jnp.broadcast_to(x[:, :, None, :, None], (1, height, rows, width, columns, channels))
+    return wide.reshape(1, height * rows, width * columns, channels)
+
+
+def shuffle_pixels(x):
+    parts = jnp.concatenate([x, 2 * x, x + 1, -x], -1).reshape(1, 6, 4, 2, 2, 3)
+    return parts.transpose(0, 1, 3, 2, 4, 5).reshape(1, 12, 8, 3)
+
+
+ENLARGED = {
+    "repeat": lambda x: jnp.repeat(jnp.repeat(x, 2, axis=1), 4, axis=2),
+    "repeat in steps": lambda x: jnp.repeat(jnp.repeat(x, 2, axis=2)[:, 1:] * 2, 2, axis=2),
+    "broadcast": lambda x: broadcast_pixels(x, 2, 2),
+    "pixel shuffle": shuffle_pixels,
+    "enlarged, then pooled": lambda x: POOLS["max"](broadcast_pixels(x, 2, 4), **POOL_OPTIONS),
+    "enlarged, then added": lambda x: broadcast_pixels(x, 2, 2) + broadcast_pixels(2 * x, 2, 2),
+    "pool by reshape": lambda x: x.reshape(1, 3, 2, 2, 2, 3).max((2, 4)),
+    "windows of pixels": lambda x: x.reshape(1, 3, 2, 4, 3).sum(2, keepdims=True) + 1.0,
+}
+
+
+@pytest.mark.parametrize("patch", [(3, 4), (1, 1), (5, 16)])
+def test_enlarged_images_equal_dense(rng, patch):
+    def f(images):
+        x = images.reshape(1, 6, 2, 4, 4, 3).sum((2, 4))
+        return {name: enlarge(x) for name, enlarge in ENLARGED.items()}
+
+    assert dense_names(check(f, rng, (12, 16, 3), patch)) == []
+    assert check(f, rng, (12, 16, 3), patch, (2, 4)).flops_window > 0
+
+
 def test_windowed_operations_equal_dense_to_rounding(rng):
     plan = check(lambda x: {name: f(x) for name, f in ROUNDED.items()}, rng, tolerance=1e-6)
     assert dense_names(plan) == []
@@ -302,7 +335,6 @@ DENSE = {
     "global pool": lambda x: x.sum((1, 2)),
     "self product": lambda x: jnp.einsum("nhwc,nijc->nhwij", x, x),
     "flatten": lambda x: x.reshape(1, -1) @ jnp.ones((12 * 15 * 3, 2)),
-    "merge rows": lambda x: x.reshape(1, 6, 30, 3) * 2,
     "gather by content": lambda x: jnp.take(
         x, x[0, 5, 5, :1].astype(jnp.int32), axis=3, mode="clip"
     ),
@@ -345,6 +377,8 @@ HALF = {
     "sort over space": lambda x: jnp.sort(x, axis=1),
     "cumulative sum over space": lambda x: jnp.cumsum(x, axis=1),
     "reverse": lambda x: x[:, ::-1] * 2,
+    "merge rows": lambda x: x.reshape(1, 6, 30, 3) * 2,
+    "larger than the image": lambda x: jnp.repeat(x, 2, axis=1) * 2,
     "padding between": lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))),
 }
 
@@ -435,6 +469,7 @@ def test_keras_layers_are_windowed(rng):
         layers.BatchNormalization(),
         layers.AveragePooling2D(3, strides=2, padding="same"),
         layers.MaxPooling2D(2, strides=1, padding="same"),
+        layers.UpSampling2D((2, 4)),
         layers.Cropping2D(((0, 1), (1, 0))),
         layers.LeakyReLU(),
     ]

@@ -16,6 +16,8 @@ STENCILS = st.builds(
 
 def slow_dependence(inputs, stencil, high):
     """For each output of a stencil padded by (low, high): the pixels its inputs depend on."""
+    if stencil.up > 1:
+        return [inputs[o // stencil.up] for o in range(len(inputs) * stencil.up)]
     count = (len(inputs) + stencil.low + high - stencil.extent) // stencil.stride + 1
     outputs = []
     for o in range(count):
@@ -32,14 +34,20 @@ def chain(dim, layers):
         assume(dim + stencil.low + high >= stencil.extent)
         pixels, reach = slow_dependence(pixels, stencil, high), reach.through(stencil)
         dim = len(pixels)
-        assume(dim >= 1)
+        assume(dim >= 1 and reach is not None)
     return pixels, reach
 
 
 LAYERS = st.lists(st.tuples(STENCILS, st.integers(-2, 4)), max_size=4)
+ENLARGED = st.builds(
+    lambda up, before, after: [*before, (Stencil(up, up), 0), (Stencil(up=up), 0), *after],
+    st.integers(2, 3),
+    LAYERS,
+    LAYERS,
+)
 
 
-@given(st.integers(4, 30), LAYERS)
+@given(st.integers(4, 30), st.one_of(LAYERS, ENLARGED))
 def test_reach_holds_every_pixel_an_output_depends_on(dim, layers):
     pixels, reach = chain(dim, layers)
     for o, seen in enumerate(pixels):
@@ -61,7 +69,7 @@ def test_reach_is_tight_without_gaps_and_away_from_the_border(dim, layers):
 GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(-5, 5))
 
 
-@given(st.integers(4, 30), LAYERS, GRIDS)
+@given(st.integers(4, 30), st.one_of(LAYERS, ENLARGED), GRIDS)
 def test_window_holds_every_changed_output_for_every_start(dim, layers, grid):
     patch, step, offset = grid
     pixels, reach = chain(dim, layers)
@@ -72,6 +80,19 @@ def test_window_holds_every_changed_output_for_every_start(dim, layers, grid):
         changed = [o for o, seen in enumerate(pixels) if seen & set(range(start, start + patch))]
         assert 0 <= first <= len(pixels) - window.size
         assert set(changed) <= set(range(first, first + window.size))
+
+
+@given(st.integers(2, 5), st.integers(2, 4), st.integers(1, 6), GRIDS)
+def test_a_window_of_repeated_inputs_is_their_window_repeated(up, times, count, grid):
+    patch, step, offset = grid
+    reach = Reach(0).through(Stencil(up * times, up * times))
+    positions = Positions.on_grid(count * up * times, patch, step, offset)
+    inputs = positions.window(reach, count)
+    outputs = positions.window(reach.through(Stencil(up=up)), count * up)
+    assert outputs.size == inputs.size * up
+    np.testing.assert_array_equal(outputs.first, inputs.first * up)
+    assert outputs.inputs(Stencil(up=up)).size == inputs.size
+    assert Reach(0, up + 1).through(Stencil(up=up)) is None
 
 
 @given(st.integers(4, 30), LAYERS, GRIDS)

@@ -3,9 +3,10 @@
 Every array that depends on the image has, on each axis, either a `Reach` or None. A reach of
 (stride S, left L, right R) says that index o depends on the image pixels o*S - L ... o*S + R of
 one image axis; None says that it may depend on all of them. A `Stencil` is what an operation
-does to an axis: output o reads inputs o*stride - low ... o*stride - low + extent - 1. A `Span`
-is the window that follows: its size is one static integer, its first index is known for every
-position that the patch may take. Integers and NumPy only.
+does to an axis: output o reads inputs o*stride - low ... o*stride - low + extent - 1, or, if it
+repeats every input `up` times, input o // up. A `Span` is the window that follows: its size is one
+static integer, its first index is known for every position that the patch may take. Integers and
+NumPy only.
 """
 
 from collections.abc import Sequence
@@ -15,26 +16,35 @@ import numpy as np
 
 
 class Stencil(NamedTuple):
-    """Output o reads inputs o*stride - low ... o*stride - low + extent - 1."""
+    """Output o reads inputs o*stride - low ... o*stride - low + extent - 1; or input o // up."""
 
     extent: int = 1
     stride: int = 1
     low: int = 0
+    up: int = 1
 
 
 POINT = Stencil()
 
 
 class Reach(NamedTuple):
-    """Index o depends on the pixels o*stride - left ... o*stride + right of image axis `axis`."""
+    """Index o depends on the pixels o*stride - left ... o*stride + right of image axis `axis`.
+
+    Windows start and end at multiples of `align`: an axis of repeated inputs.
+    """
 
     axis: int
     stride: int = 1
     left: int = 0
     right: int = 0
+    align: int = 1
 
-    def through(self, stencil: Stencil) -> "Reach":
-        """Compose with an operation: the reach of its output."""
+    def through(self, stencil: Stencil) -> "Reach | None":
+        """Compose with an operation: the reach of its output; None if it has none."""
+        if stencil.up > 1:
+            stride, rest = divmod(self.stride, stencil.up)
+            left = self.left + (stencil.up - 1) * stride
+            return Reach(self.axis, stride, left, self.right, stencil.up) if rest == 0 else None
         left = self.left + stencil.low * self.stride
         right = self.right + (stencil.extent - 1 - stencil.low) * self.stride
         return Reach(self.axis, self.stride * stencil.stride, left, right)
@@ -61,6 +71,8 @@ class Span(NamedTuple):
 
     def inputs(self, stencil: Stencil) -> "Span":
         """Return the span of inputs that these outputs read; it may leave the array."""
+        if stencil.up > 1:
+            return Span(self.axis, self.first // stencil.up, self.size // stencil.up)
         first = self.first * stencil.stride - stencil.low
         return Span(self.axis, first, (self.size - 1) * stencil.stride + stencil.extent)
 
@@ -103,6 +115,11 @@ class Positions(NamedTuple):
         the image that the patch covers. The size is that of the largest changed interval over all
         starts; near a border the window is moved inside.
         """
+        if reach.align > 1:
+            left = reach.left - (reach.align - 1) * reach.stride
+            repeated = Reach(reach.axis, reach.stride * reach.align, left, reach.right)
+            span = self.window(repeated, dim // reach.align)
+            return Span(reach.axis, span.first * reach.align, span.size * reach.align)
         low, high = np.maximum(self.starts, 0), np.minimum(self.starts + self.patch, self.dim) - 1
         first = -((reach.right - low) // reach.stride)
         last = (high + reach.left) // reach.stride

@@ -226,23 +226,26 @@ def transpose(site: Site) -> Access:
 
 
 def reshape(site: Site) -> Access | None:
-    """An axis that keeps its length and its place follows; merged and split ones are whole."""
+    """An axis that keeps its place in the flat array follows, merged or split at its inner end."""
     if site.params.get("dimensions") is not None:
         return None
     shape, result = site.shapes[0], site.result
-    before = {_weight(result, j): j for j, dim in enumerate(result) if dim > 1}
-    follows = tuple(
-        Follow(j)
-        if dim > 1 and (j := before.get(_weight(shape, a))) is not None and result[j] == dim
-        else None
-        for a, dim in enumerate(shape)
-    )
-    return Access((follows,))
+    return Access((tuple(_kept(shape, axis, result) for axis in range(len(shape))),))
 
 
-def _weight(shape: tuple[int, ...], axis: int) -> int:
-    """How many elements of the flat array one step along this axis passes."""
-    return prod(shape[axis + 1 :])
+def _kept(shape: tuple[int, ...], axis: int, result: tuple[int, ...]) -> Follow | None:
+    """The axis of the result that spans, with those inside it, as much of the flat array.
+
+    If it is longer, the axis was merged with those inside it, and each index is repeated, as where
+    images are enlarged; if it is shorter, each index stands for several, as in a pool by reshape.
+    """
+    dim, span = shape[axis], prod(shape[axis:])
+    for j, other in enumerate(result):
+        if dim > 1 and other > 1 and span == prod(result[j:]):
+            ratio, rest = divmod(max(dim, other), min(dim, other))
+            stencil = Stencil(up=ratio) if other > dim else Stencil(ratio, ratio)
+            return Follow(j, stencil) if rest == 0 else None
+    return None
 
 
 def adapt_shape(name: str) -> Callable[[Site, Resize], Params]:

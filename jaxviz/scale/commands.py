@@ -29,6 +29,8 @@ SIDE = 224  # heatmaps are enlarged, by whole pixels, to about this size
 
 def occlude_store(args: argparse.Namespace) -> int:
     """Score the images into a store; 130 if interrupted."""
+    if args.tolerance is not None:
+        raise ValueError("`--tolerance` is measured on the images at hand: leave out `--store`.")
     _join(args)
     model = load_model(args.model)
     shape = _input_shape(model, args.size)
