@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxviz.blocks import execute
-from jaxviz.engines import LEAST_SPEED_UP, Dense, Engine, Incremental, choose_engines, operations
+from jaxviz.engines import LEAST_SPEED_UP, Dense, Engine, Incremental, choose_engines, costs
 from jaxviz.geometry import Grid
 from jaxviz.incremental.approximate import narrowest
 from jaxviz.occluders import PatchOccluder
@@ -70,10 +70,11 @@ def _gain(task: Task, slow: Dense | Incremental, fast: Incremental) -> float:
     """How many times fewer operations a position takes."""
     arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
     image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
-    dense, windows = operations(fast, task.scorer.call, arrays, image)
+    found = costs(fast, task.scorer.call, arrays, image)
+    before = found.dense
     if isinstance(slow, Incremental):
-        dense = operations(slow, task.scorer.call, arrays, image)[1]
-    return dense / max(1, windows)
+        before = costs(slow, task.scorer.call, arrays, image).window
+    return before / max(1, found.window)
 
 
 def _measure(task: Task, engine: Incremental, batch_size: int | str) -> Callable[[int], float]:
