@@ -145,7 +145,7 @@ def summarise(
             {
                 "true": int(label),
                 "predicted": int(base.argmax()),
-                "probability": round(float(base[label]), 4),
+                "probability of the true digit": round(float(base[label]), 4),
                 "class counts": {str(c): n for c, n in counts.items()},
             }
         )
@@ -181,7 +181,7 @@ def print_summary(folder: Path, summary: dict[str, Any]) -> None:
             [
                 digit["true"],
                 digit["predicted"],
-                digit["probability"],
+                digit["probability of the true digit"],
                 f"{100 * (1 - kept / sum(counts.values())):.1f} %",
                 ", ".join(others) or "-",
                 summary["class images"][str(digit["true"])],
