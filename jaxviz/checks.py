@@ -40,7 +40,13 @@ def check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
 
 def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the images as floats (N, H, W, C), and whether it was a single one."""
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        message = "`images` must be (N, H, W, C) or (H, W, C): got parts of unequal shapes."
+        raise ValueError(message) from error
+    if array.ndim == 0:
+        raise TypeError(f"`images` must be an array of pixels: got a {type(images).__name__}.")
     check_rank(array, "images", 3, 4)
     if array.size == 0:
         raise ValueError(f"`images` must hold at least one pixel: got shape {array.shape}.")
@@ -121,7 +127,7 @@ def checked_dtype(dtype: Any) -> Any:
         kind = None
     if kind is None or not jnp.issubdtype(kind, jnp.floating):
         got = repr(dtype) if kind is None else kind
-        raise ValueError(f'`dtype` must be a floating dtype, such as "bfloat16": got {got}.')
+        raise ValueError(f'`dtype` must be a floating dtype: got {got}; try "bfloat16".')
     if kind == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
         raise ValueError('`dtype` float64 needs jax.config.update("jax_enable_x64", True) first.')
     return kind
@@ -147,15 +153,17 @@ def positions_in(region: Region | None, grid: Grid) -> np.ndarray:
     if region is None:
         return np.ones(grid.shape, bool)
     mask = np.zeros(grid.image_shape, bool)
-    if isinstance(region, tuple) and len(region) == 4:
+    whole = isinstance(region, tuple) and all(isinstance(n, int | np.integer) for n in region)
+    if whole and len(region) == 4:
         top, left, bottom, right = region
         mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
     elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:
         mask = np.asarray(region)
     else:
         raise ValueError(
-            "`region` must be a box (top, left, bottom, right) or a bool mask of the image's shape"
-            f" {grid.image_shape}: got {type(region).__name__} of shape {np.shape(region)}."
+            "`region` must be a box (top, left, bottom, right) of whole numbers, or a bool mask of"
+            f" the image's shape {grid.image_shape}: got {type(region).__name__} of shape"
+            f" {np.shape(region)}."
         )
     inside = np.zeros(grid.shape, bool)
     for i, j in np.ndindex(grid.shape):

@@ -255,7 +255,7 @@ def maximize(args: argparse.Namespace) -> None:
     """Write maximize.png and images.npz for some units of a layer."""
     model = load_model(args.model, args.weights)
     if len(args.range) != 2 or not args.range[0] < args.range[1]:
-        raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_text(args.range)}.")
+        raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_listed(args.range)}.")
     scorer = logits(model) if args.layer is None else model
     shape = _input_shape(model, args.size)
     units = args.units or tuple(range(10))
@@ -319,7 +319,13 @@ def read_class_names(file: Path | None) -> list[str] | None:
     """Names of classes from a file: one a line, or JSON as the help of --classes says."""
     if file is None:
         return None
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ValueError(
+            f"`--classes` must name a text file: {file} cannot be read, {why}."
+        ) from error
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
@@ -349,11 +355,11 @@ def _input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, in
     height, width, channels = shape
     if size is not None:
         if min(size) < 1:
-            raise ValueError(f"`--size` must be at least 1: got {_text(size)}.")
+            raise ValueError(f"`--size` must be at least 1: got {_by(size)}.")
         known = height, width
         height, width = _pair(size)
         if any(k not in (None, n) for k, n in zip(known, (height, width), strict=True)):
-            raise ValueError(f"`--size` must suit the model, whose images are {_text(known)}.")
+            raise ValueError(f"`--size` must suit the model, whose images are {_by(known)}.")
     if None in (height, width, channels):
         raise ValueError(f"the model takes images of any size {shape}; give --size H,W.")
     return height, width, channels
@@ -411,8 +417,12 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
     return sizes[0], sizes[-1]
 
 
-def _text(values: Sequence[float]) -> str:
-    return " × ".join(f"{value:g}" for value in dict.fromkeys(values)) if values else "nothing"
+def _by(sizes: Sequence[int | None]) -> str:
+    return " × ".join("any" if size is None else str(size) for size in sizes)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _class(number: int, names: Sequence[str] | None) -> str:

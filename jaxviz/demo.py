@@ -40,6 +40,7 @@ def demo(args: argparse.Namespace) -> None:
         images, labels = read_digits(args.data)
         with stage(f"classifying {len(images)} digits"):
             accuracy = float(np.mean(predict(model, images).argmax(-1) == labels))
+        count = len(images)
         first = np.unique(labels, return_index=True)[1]
         images, labels = images[first], labels[first]
         occ = draw_occlusion(folder, model, images, labels, seconds)
@@ -47,7 +48,8 @@ def demo(args: argparse.Namespace) -> None:
         draw_activations(folder, model, images[len(images) // 2], seconds)
         summary = summarise(args, model, occ, labels, perceived)
         seconds["total"] = time.perf_counter() - start
-        summary |= {"accuracy": accuracy, "seconds": {k: round(v, 3) for k, v in seconds.items()}}
+        summary |= {"images": count, "accuracy": accuracy}
+        summary |= {"seconds": {k: round(v, 3) for k, v in seconds.items()}}
         write_json(folder / "summary.json", summary)
     print_summary(args.out, summary)
 
@@ -188,10 +190,12 @@ def print_summary(folder: Path, summary: dict[str, Any]) -> None:
             ]
         )
     columns = ["digit", "predicted", "p(digit)", "covering changes it", "to", "class image's p"]
-    table(f"The bundled network on {summary['data']}", columns, rows)
+    what = {"digits": "the UCI digits", "mnist": "MNIST"}.get(summary["data"], summary["data"])
+    table(f"The bundled network on {what}", columns, rows)
     seconds = summary["seconds"]
     say(
-        f"accuracy {100 * summary['accuracy']:.2f} %; {positions} positions a digit, all ten in "
-        f"{seconds['occlusion, run']:.2f} s; {seconds['total']:.1f} s in all\n"
+        f"accuracy {100 * summary['accuracy']:.2f} % of {summary['images']:,} digits; {positions} "
+        f"positions a digit, all ten in {seconds['occlusion, run']:.2f} s; {seconds['total']:.1f} s in"
+        " all\n"
         f"wrote occlusion.png, classes.png, activations.png, summary.json to {folder}"
     )

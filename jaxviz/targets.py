@@ -39,9 +39,7 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
             " lambda scores: scores[..., 3].mean((-1, -2))."
         )
     count, classes = base.shape
-    wanted = (
-        np.argmax(np.nan_to_num(base, nan=-np.inf), -1) if target is None else np.asarray(target)
-    )
+    wanted = _as_array(target) if target is not None else _largest(base)
     one_hot = wanted.shape == (classes,) and sorted(wanted) == [0] * (classes - 1) + [1]
     if one_hot and wanted.dtype.kind in "iu" and count == classes > 1 and target is not None:
         raise ValueError(
@@ -50,15 +48,30 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
         )
     if wanted.dtype.kind == "f" or wanted.ndim == 2 or one_hot:
         if wanted.shape not in ((classes,), (count, classes)):
+            hint = "" if wanted.ndim else "; give a class as a whole number"
             raise ValueError(
                 f"`target` must weigh {classes} classes, for all images or each of {count}:"
-                f" got weights of shape {wanted.shape}."
+                f" got weights of shape {wanted.shape}{hint}."
             )
         weights = np.broadcast_to(wanted.astype(np.float64), (count, classes))
         return _weighted(scores, weights), _weighted(base, weights)
     index = _class_indices(wanted, count, classes)
     at = index.reshape(count, *[1] * (scores.ndim - 1))
     return np.take_along_axis(scores, at, -1)[..., 0], base[np.arange(count), index]
+
+
+def _as_array(target: Sequence) -> np.ndarray:
+    try:
+        return np.asarray(target)
+    except ValueError as error:
+        message = (
+            "`target` must be one class, one per image, or weights: got lists of unequal length."
+        )
+        raise ValueError(message) from error
+
+
+def _largest(base: np.ndarray) -> np.ndarray:
+    return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
 
 
 def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

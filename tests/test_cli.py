@@ -142,7 +142,7 @@ def one_score(tmp_path) -> Path:
     layers = [keras.layers.Input((8, 8, 1)), keras.layers.Flatten()]
     layers.append(keras.layers.Dense(1, "sigmoid", kernel_initializer="ones"))
     net = keras.Sequential(layers)
-    net.layers[-1].set_weights([np.full((64, 1), 0.5, np.float32), np.float32([-8])])
+    net.layers[-1].set_weights([np.full((64, 1), 0.5, np.float32), np.float32([-7])])
     net.save(tmp_path / "one.keras")
     return tmp_path / "one.keras"
 
@@ -150,7 +150,7 @@ def one_score(tmp_path) -> Path:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on saving
 def test_a_model_of_one_score_has_two_classes(tmp_path, capsys, one_score):
     images = np.stack([np.ones((8, 8, 1)), np.zeros((8, 8, 1))]).astype(np.float32)
-    images[0, :, 3:] = 0  # 24 pixels · 0.5 − 8 > 0, without the patch of 16 it is below
+    images[0, :, 3:] = 0  # 24 pixels · 0.5 − 7 > 0; 8 pixels are too few, 16 are not
     labels = np.array([1, 0])
     np.savez(tmp_path / "two.npz", images=images, labels=labels)
     (tmp_path / "names").write_text("dark\nbright\n")
@@ -158,8 +158,8 @@ def test_a_model_of_one_score_has_two_classes(tmp_path, capsys, one_score):
     status, printed, _ = run(f"{command} --classes {tmp_path}/names", capsys)
     assert status == 0 and "class (score; 1 above 0.5)" in printed
     rows = [line for line in printed.splitlines() if "two.npz" in line]
-    assert "bright (0.982)" in rows[0] and "25.0 %" in rows[0]
-    assert "dark (0.000335)" in rows[1] and "0.0 %" in rows[1]
+    assert "bright (0.993)" in rows[0] and "25.0 %" in rows[0]
+    assert "dark (0.000911)" in rows[1] and "0.0 %" in rows[1]
     status, _, errors = run(f"{command} --target true", capsys)
     assert status == 2 and "`--target` must be left out: the model has a single score" in errors
 
@@ -276,9 +276,10 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"occlude bundled {x} --mean nan": "`mean` must be finite: got nan",
         f"occlude bundled {x} --scale inf": "`scale` must be finite: got inf",
         f"occlude bundled {x} --size 0": "`--size` must be at least 1: got 0",
-        f"occlude bundled {x} --size 32": "`--size` must suit the model, .* 28",
+        f"occlude bundled {x} --size 32": "`--size` must suit the model, .* 28 × 28",
         f"occlude bundled {x} --classes {folder}/names": "must be JSON",
-        f"occlude bundled {x} --classes {folder}/none": "none",
+        f"occlude bundled {x} --classes {folder}/none": "`--classes` must name a text file: .*none",
+        f"occlude bundled {x} --classes {x}": "`--classes` .* it is not UTF-8 text",
         f"occlude bundled {x} --mean 1,2": "`mean` must be one number or one per channel",
         f"occlude bundled {x} --out {folder}/file/out": "the output folder .* cannot be written",
         f"occlude bundled {x} --out {folder}/file": "the output folder .* cannot be written",
@@ -286,7 +287,7 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"demo --out {folder}/file": "the output folder .* cannot be written",
         "maximize bundled --units 10": "10",
         "maximize bundled --layer convolution": "conv2d",
-        "maximize bundled --range 1,0": "`--range` must be LO,HI",
+        "maximize bundled --range 1,0": "`--range` must be LO,HI .* got 1,0",
         "activations bundled digits --layers conv": "conv2d",
     }
 

@@ -292,6 +292,8 @@ BAD = [
     (lambda: plot.heatmap(Z, limits=3), "`limits` must be .* got 3"),
     (lambda: plot.heatmap(Z, limits=("a", "b")), "`limits` must be .* got"),
     (lambda: plot.heatmap(Z, columns=0), "`columns` must be >= 1: got 0"),
+    (lambda: plot.heatmap(Z, columns=1.5), "`columns` must be >= 1, a whole number: got 1.5"),
+    (lambda: plot.heatmap(Z, robust="99"), r"`robust` must be a percentage .* got '99'"),
     (lambda: plot.heatmap(Z, titles=["one"]), "`titles` must hold one title per image"),
     (lambda: plot.heatmap(Z, titles="ab"), "`titles` must hold one title per image"),
     (
@@ -323,3 +325,11 @@ def test_bad_input_is_one_clear_sentence(call, match):
 def test_classes_must_be_integers():
     with pytest.raises(TypeError, match="`class_maps` must hold integers: got float64"):
         plot.occlusion(Z, Z, Z)
+
+
+@pytest.mark.parametrize("value", ["abc", [["a"]], {}])
+def test_maps_must_be_numbers(value):
+    with pytest.raises(TypeError, match="`heatmap` must hold numbers: got a (str|list|dict)"):
+        plot.heatmap(value)
+    with pytest.raises(TypeError, match=r"`maps\['a'\]` must hold numbers"):
+        plot.activations({"a": value})

@@ -204,3 +204,12 @@ def test_a_sum_without_a_value_is_nan():
 @pytest.mark.parametrize("score", ["drop", "relative_drop"])
 def test_a_drop_from_minus_infinity_to_itself_has_no_value(score):
     assert np.isnan(compare(np.array([[-np.inf]]), np.array([-np.inf]), score))
+
+
+@pytest.mark.parametrize(
+    ("target", "match"),
+    [([[1], [2, 3]], "lists of unequal length"), (3.0, "give a class as a whole number")],
+)
+def test_targets_that_are_no_array_or_no_integer_are_refused(scores, base, target, match):
+    with pytest.raises(ValueError, match=f"`target` must .*{match}"):
+        select(scores, base, target)

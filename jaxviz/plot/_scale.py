@@ -47,8 +47,9 @@ def common_scale(
 
 
 def check_robust(robust: float | None) -> None:
-    if robust is not None and not 50 < robust <= 100:
-        raise ValueError(f"`robust` must be a percentage in (50, 100]: got {robust}.")
+    number = isinstance(robust, int | float | np.number)
+    if robust is not None and not (number and 50 < robust <= 100):
+        raise ValueError(f"`robust` must be a percentage in (50, 100]: got {robust!r}.")
 
 
 def _signed_by(limits: tuple[float, float], signed: bool | None) -> bool:
