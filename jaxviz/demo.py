@@ -193,9 +193,7 @@ def print_summary(folder: Path, summary: dict[str, Any]) -> None:
     what = {"digits": "the UCI digits", "mnist": "MNIST"}.get(summary["data"], summary["data"])
     table(f"The bundled network on {what}", columns, rows)
     seconds = summary["seconds"]
-    say(
-        f"accuracy {100 * summary['accuracy']:.2f} % of {summary['images']:,} digits; {positions} "
-        f"positions a digit, all ten in {seconds['occlusion, run']:.2f} s; {seconds['total']:.1f} s in"
-        " all\n"
-        f"wrote occlusion.png, classes.png, activations.png, summary.json to {folder}"
-    )
+    right, images = f"{100 * summary['accuracy']:.2f} %", f"{summary['images']:,} digits"
+    occluded = f"{positions} positions a digit, all ten in {seconds['occlusion, run']:.2f} s"
+    say(f"accuracy {right} of {images}; {occluded}; {seconds['total']:.1f} s in all")
+    say(f"wrote occlusion.png, classes.png, activations.png, summary.json to {folder}")
