@@ -83,7 +83,7 @@ def compose(
     """Lay out bands × images: below one another, or beside one another for a single image."""
     count = shape[0]
     if columns is not None and (not isinstance(columns, int | np.integer) or columns < 1):
-        raise ValueError(f"`columns` must be >= 1, a whole number: got {columns!r}.")
+        raise ValueError(f"`columns` must be a whole number from 1: got {columns!r}.")
     tall, wide = panel_size(shape)
     if count == 1 and len(bands) > 1:
         return _compose_row(bands, tall, wide, lines[0], title)
