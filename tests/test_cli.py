@@ -142,7 +142,7 @@ def one_score(tmp_path) -> Path:
     layers = [keras.layers.Input((8, 8, 1)), keras.layers.Flatten()]
     layers.append(keras.layers.Dense(1, "sigmoid", kernel_initializer="ones"))
     net = keras.Sequential(layers)
-    net.layers[-1].set_weights([np.full((64, 1), 0.5, np.float32), np.float32([-7])])
+    net.layers[-1].set_weights([np.full((64, 1), 0.5, np.float32), np.full(1, -7, np.float32)])
     net.save(tmp_path / "one.keras")
     return tmp_path / "one.keras"
 
