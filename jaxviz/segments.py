@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -121,8 +122,9 @@ def make_segments(
             f" got {image.dtype} of shape {image.shape}."
         )
     present = np.unique(image).tolist()
-    listed = present if groups is None else groups
+    listed: Any = present if groups is None else groups
     listed = listed if np.iterable(listed) else [[]]
+    several: tuple[tuple[Any, ...], ...]
     several = tuple(tuple(g) if isinstance(g, list | tuple | np.ndarray) else (g,) for g in listed)
     known, kinds = set(present), int | np.integer
     named = [label for group in several for label in group]

@@ -4,7 +4,7 @@ Scores are arrays (N, ..., K): the leading axis is the images, the last one the 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
     return np.take_along_axis(scores, at, -1)[..., 0], base[np.arange(count), index]
 
 
-def _as_array(target: Sequence) -> np.ndarray:
+def _as_array(target: Any) -> np.ndarray:
     try:
         return np.asarray(target)
     except ValueError as error:
