@@ -97,7 +97,7 @@ def checked_memory(memory: int | str | None) -> int | None:
     """Return the bytes; a text is a number with a unit, as "512MB" (10⁶) or "1.5GiB" (2³⁰)."""
     if memory is None:
         return None
-    size = memory
+    size: Any = memory
     if isinstance(memory, str) and (match := SIZE.fullmatch(memory.upper())):
         number, unit, binary = match.groups()
         size = int(float(number) * (1024 if binary else 1000) ** UNITS.index(unit))
@@ -135,7 +135,7 @@ def checked_dtype(dtype: Any) -> Any:
 
 def checked_refinement(refine: tuple[int, float]) -> tuple[int, float]:
     """Return the factor and the share of `refine`, see `occlude`."""
-    both = refine if isinstance(refine, tuple | list) and len(refine) == 2 else (None, None)
+    both: Any = refine if isinstance(refine, tuple | list) and len(refine) == 2 else (None, None)
     numbers = int | float | np.integer | np.floating
     if any(isinstance(n, bool) or not isinstance(n, numbers) for n in both):
         both = (0, 0)

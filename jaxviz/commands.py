@@ -119,7 +119,8 @@ def occlude(args: argparse.Namespace) -> int:
                 progress=told,
             )
         some = slice(_begun(occ))
-        pictures = Pictures(*(None if part is None else part[some] for part in pictures))
+        labels = None if pictures.labels is None else pictures.labels[some]
+        pictures = Pictures(pictures.values[some], pictures.names[some], labels)
         maps, classes = occ.heatmap(target, **preset.heatmap)[some], occ.class_map()[some]
         settings = {"model": args.model, "preprocessing": _preprocessing(args).describe()}
         settings |= {"target": args.target} | dict(occ.config) | preset.occlude | preset.heatmap
