@@ -164,7 +164,7 @@ def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:
         where |= {"fill": 0.0, "border": args.border or "clip"}
         named = presets.Preset(where, {"score": "drop", "reduce": "mean"})
     else:
-        layout = dict.fromkeys(("patch", "stride", "margin", "border"))
+        layout: dict[str, Any] = dict.fromkeys(("patch", "stride", "margin", "border"))
         _refuse(args, layout, "and --preset both lay out the patches: leave one of them out")
         named = _named_preset(args.preset, size)
     fill = {} if args.fill is None else {"fill": _fill(args.fill)}

@@ -61,7 +61,7 @@ def _signed_by(limits: tuple[float, float], signed: bool | None) -> bool:
     if not -math.inf < low < high < math.inf or (signed and low != -high):
         rule = "(-bound, bound) on a signed scale" if signed else "(low, high) with low < high"
         raise ValueError(f"`limits` must be {rule}: got {limits}.")
-    return signed
+    return bool(signed)
 
 
 def _extremes(known: np.ndarray, signed: bool, robust: float) -> tuple[float, float]:
