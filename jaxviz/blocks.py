@@ -5,6 +5,7 @@ scored in the same run, never change a result.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +30,22 @@ class Scores(NamedTuple):
     partial: bool
 
 
-def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = False) -> Scores:
+def execute(
+    task: Task,
+    *,
+    batch_size: int | str = "auto",
+    progress: Progress = False,
+    after: Sequence[Scores] = (),
+) -> Scores:
     """Score every position of every image.
 
     Args:
         task: what to score.
         batch_size: occluded images that a device evaluates at once, or "auto", see `choose`.
         progress: see `track`.
+        after: what earlier runs of this scorer gave, one of several that make one result. If the
+            last of them was interrupted, or Ctrl-C comes before the first block of this one, all
+            of this one is NaN, so that theirs is not lost.
 
     Returns:
         The scores; after Ctrl-C, those that were finished.
@@ -44,8 +54,15 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
         ValueError: see `choose`.
         MemoryError: not even a single image fits.
     """
-    task = task.replicated()
-    program = choose(task, batch_size)
+    if after and after[-1].partial:
+        return _nothing(task, after[-1])
+    try:
+        task = task.replicated()
+        program = choose(task, batch_size)
+    except KeyboardInterrupt:
+        if not after:
+            raise
+        return _nothing(task, after[-1])
     shape = (len(task.images), task.rows, *program.scores.shape[2:])
     values = np.full(shape, np.nan, program.scores.dtype)
     with track(progress, task.total_rows, "windows") as advance:
@@ -56,6 +73,12 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
             queue.store_launched()
             return Scores(values, partial=True)
     return Scores(values, partial=False)
+
+
+def _nothing(task: Task, like: Scores) -> Scores:
+    """What a run gives that was interrupted before its first block."""
+    shape = (len(task.images), task.rows, *like.values.shape[2:])
+    return Scores(np.full(shape, np.nan, like.values.dtype), partial=True)
 
 
 class _Queue:

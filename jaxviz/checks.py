@@ -3,17 +3,23 @@
 Every error names the argument, the rule, and what was got.
 """
 
+import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxviz.fills import Fill, FillLike, check_fill, make_fill, outside_range
 from jaxviz.geometry import Grid
 
 Region = tuple[int, int, int, int] | np.ndarray
+
+UNITS = ("", "K", "M", "G", "T")  # powers of 1000, or of 1024 with an i
+SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B\s*")
 
 
 def check_batch_size(batch_size: int, default: str) -> None:
@@ -34,7 +40,13 @@ def check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
 
 def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the images as floats (N, H, W, C), and whether it was a single one."""
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        message = "`images` must be (N, H, W, C) or (H, W, C): got parts of unequal shapes."
+        raise ValueError(message) from error
+    if array.ndim == 0:
+        raise TypeError(f"`images` must be an array of pixels: got a {type(images).__name__}.")
     check_rank(array, "images", 3, 4)
     if array.size == 0:
         raise ValueError(f"`images` must hold at least one pixel: got shape {array.shape}.")
@@ -81,20 +93,77 @@ def checked_channels(channels: Sequence[int] | None, images: np.ndarray) -> tupl
     return tuple(int(channel) for channel in picked)
 
 
+def checked_memory(memory: int | str | None) -> int | None:
+    """Return the bytes; a text is a number with a unit, as "512MB" (10⁶) or "1.5GiB" (2³⁰)."""
+    if memory is None:
+        return None
+    size: Any = memory
+    if isinstance(memory, str) and (match := SIZE.fullmatch(memory.upper())):
+        number, unit, binary = match.groups()
+        size = int(float(number) * (1024 if binary else 1000) ** UNITS.index(unit))
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(
+            '`memory` must be a whole number of bytes from 1, or a text such as "512MB" or "2GiB":'
+            f" got {memory!r}."
+        )
+    return int(size)
+
+
+def checked_mesh(mesh: Mesh | None) -> Mesh | None:
+    """Return the mesh; TypeError if it is something else, such as a list of devices."""
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise TypeError(
+            '`mesh` must be a jax.sharding.Mesh, such as jax.make_mesh((8,), ("images",)):'
+            f" got {type(mesh).__name__}."
+        )
+    return mesh
+
+
+def checked_dtype(dtype: Any) -> Any:
+    """Return the floating dtype of a forward pass."""
+    try:
+        kind = jnp.dtype(dtype)
+    except TypeError:
+        kind = None
+    if kind is None or not jnp.issubdtype(kind, jnp.floating):
+        got = repr(dtype) if kind is None else kind
+        raise ValueError(f'`dtype` must be a floating dtype: got {got}; try "bfloat16".')
+    if kind == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
+        raise ValueError('`dtype` float64 needs jax.config.update("jax_enable_x64", True) first.')
+    return kind
+
+
+def checked_refinement(refine: tuple[int, float]) -> tuple[int, float]:
+    """Return the factor and the share of `refine`, see `occlude`."""
+    both: Any = refine if isinstance(refine, tuple | list) and len(refine) == 2 else (None, None)
+    numbers = int | float | np.integer | np.floating
+    if any(isinstance(n, bool) or not isinstance(n, numbers) for n in both):
+        both = (0, 0)
+    factor, share = both
+    if factor < 2 or factor % 1 != 0 or not 0 <= share <= 1:
+        raise ValueError(
+            "`refine` must be (factor, share), a whole number from 2 and a share in [0, 1]:"
+            f" got {refine!r}."
+        )
+    return int(factor), float(share)
+
+
 def positions_in(region: Region | None, grid: Grid) -> np.ndarray:
     """Return which positions to score, bool (rows, cols)."""
     if region is None:
         return np.ones(grid.shape, bool)
     mask = np.zeros(grid.image_shape, bool)
-    if isinstance(region, tuple) and len(region) == 4:
+    whole = isinstance(region, tuple) and all(isinstance(n, int | np.integer) for n in region)
+    if whole and len(region) == 4:
         top, left, bottom, right = region
         mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
     elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:
         mask = np.asarray(region)
     else:
         raise ValueError(
-            "`region` must be a box (top, left, bottom, right) or a bool mask of the image's shape"
-            f" {grid.image_shape}: got {type(region).__name__} of shape {np.shape(region)}."
+            "`region` must be a box (top, left, bottom, right) of whole numbers, or a bool mask of"
+            f" the image's shape {grid.image_shape}: got {type(region).__name__} of shape"
+            f" {np.shape(region)}."
         )
     inside = np.zeros(grid.shape, bool)
     for i, j in np.ndindex(grid.shape):

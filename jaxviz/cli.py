@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="jaxviz", description="See what a convolutional network looks at."
     )
     parser.add_argument("--version", action="version", version=f"jaxviz {__version__}")
+    parser.epilog = "jaxviz COMMAND --help tells its options, and ends with an example that works."
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     own = (_add_demo, _add_inspect, _add_convert, _add_occlude, _add_maximize, _add_activations)
     for add in (*own, add_status, add_export, add_bench):
@@ -121,7 +122,8 @@ def _add_demo(commands) -> None:
         help='"digits": the UCI digits that scikit-learn ships (default, offline); "mnist": MNIST,'
         " downloaded once; or MNIST's file, mnist.npz",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the class images; default: 0")
+    text = "of the class images; default: 0"
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
 
 
 def _add_inspect(commands) -> None:
@@ -132,7 +134,9 @@ def _add_inspect(commands) -> None:
 
 def _add_convert(commands) -> None:
     text = "write the Flax parameters of a Keras file"
-    parser = _command(commands, "convert", text, "jaxviz convert bundled mnist.npz", writes=False)
+    parser = _command(
+        commands, "convert", text, "jaxviz convert bundled mnist_cnn.npz", writes=False
+    )
     _add_model(parser)
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="*.npz, *.safetensors, or a folder for orbax"
@@ -151,7 +155,11 @@ def _add_occlude(commands) -> None:
     _add_patch_options(parser)
     _add_map_options(parser)
     run = parser.add_argument_group("the run")
-    run.add_argument("--method", choices=["auto", "dense", "incremental"], default="auto")
+    text = "dense runs the whole network at every position, incremental only what a patch changes;"
+    text += " same result; default: auto, what is faster"
+    run.add_argument(
+        "--method", choices=["auto", "dense", "incremental"], default="auto", help=text
+    )
     run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
     run.add_argument(
         "--tolerance",
@@ -171,12 +179,17 @@ def _add_patch_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--stride", type=_sizes, metavar="H[,W]", help="default: a quarter of the patch"
     )
-    where.add_argument("--margin", type=_sizes, default=(0,), metavar="H[,W]", help="default: 0")
-    where.add_argument("--border", choices=["clip", "valid", "shift"], default="clip")
+    text = "by how much the first patch starts before the image; default: 0"
+    where.add_argument("--margin", type=_sizes, metavar="H[,W]", help=text)
+    where.add_argument(
+        "--border",
+        choices=["clip", "valid", "shift"],
+        help="at the far edge the last patch is clipped (default), left out unless whole (valid),"
+        " or moved inside (shift)",
+    )
     where.add_argument(
         "--fill",
         type=_fill,
-        default=0.0,
         metavar="VALUE",
         help="in the model's units: a number, one per channel (0.1,0.2,0.3), mean, patch_mean or"
         " blur:SIGMA; default: 0",
@@ -184,8 +197,9 @@ def _add_patch_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--preset",
         metavar="NAME:SIZE",
-        help="another library's convention, for patch, fill, score and reduce: seed:4, captum:15,8,"
-        " xplique:3,3, pair:15, tf_explain:7, monai:16",
+        help="another library's convention, in place of --patch, --stride, --margin and --border:"
+        " seed:4, captum:15,8, xplique:3,3, pair:15, tf_explain:7, monai:16; it also sets --fill,"
+        " --score and --reduce, unless they are given",
     )
 
 
@@ -197,9 +211,14 @@ def _add_map_options(parser: argparse.ArgumentParser) -> None:
         metavar="CLASS",
         help="a number, a name of --classes, predicted (default), or true (the file's labels)",
     )
-    how.add_argument("--score", choices=SCORES, default="drop")
-    how.add_argument("--reduce", choices=REDUCES, default="mean")
-    how.add_argument("--robust", type=float, metavar="PERCENT", help="limits at this percentile")
+    text = "with f the clean and g the covered score: f − g (drop, default), g (raw), 1 − g"
+    text += " (complement), (f − g) / |f|, or the difference of their log-odds"
+    how.add_argument("--score", choices=SCORES, help=text)
+    text = "a pixel's value: the mean (default) or sum of the patches that cover it, that of its"
+    text += " own cell, or the map of positions resized"
+    how.add_argument("--reduce", choices=REDUCES, help=text)
+    text = "colours end at this percentile, above 50, and not at the extremes"
+    how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
     how.add_argument("--top", type=_positive, default=3, metavar="K", help="classes in the summary")
 
@@ -209,11 +228,10 @@ def _add_maximize(commands) -> None:
     example = "jaxviz maximize bundled --units 0,3,8 --steps 200"
     parser = _command(commands, "maximize", text, example)
     _add_model(parser)
-    parser.add_argument(
-        "--layer", default=None, help="its name; default: the output without softmax"
-    )
+    text = "its name; default: the output without softmax"
+    parser.add_argument("--layer", metavar="NAME", help=text)
     parser.add_argument("--units", type=_integers, metavar="I,J,…", help="default: the first ten")
-    parser.add_argument("--steps", type=_positive, metavar="N", help="default: the API's")
+    parser.add_argument("--steps", type=_positive, metavar="N", help="default: 512")
     parser.add_argument(
         "--range",
         type=_numbers,
@@ -222,7 +240,7 @@ def _add_maximize(commands) -> None:
         help="of a pixel; default: 0,1",
     )
     parser.add_argument("--size", type=_sizes, metavar="H[,W]", help="if the model takes any size")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
 
 
@@ -240,8 +258,9 @@ def _add_activations(commands) -> None:
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "preprocessing: ((x or 1 − x) · scale − mean) / std",
-        "x is in [0, 1], 1 white, stretched to the model's size, and made grey or repeated to\n"
-        "  fit its channels. The default, x itself, suits networks trained on bytes / 255.",
+        "x is in [0, 1], 1 white, stretched to the model's size, and made grey or\n"
+        "repeated to fit its channels. The default, x itself, suits networks\n"
+        "trained on bytes / 255.",
     )
     group.add_argument("--size", type=_sizes, metavar="H[,W]", help="if the model takes any size")
     group.add_argument(
@@ -273,14 +292,14 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"numbers, please, A,B,…: got {text}") from None
+        raise argparse.ArgumentTypeError(f"a number, or A,B,…, please: got {text}") from None
 
 
 def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"whole numbers, please, A,B,…: got {text}") from None
+        raise argparse.ArgumentTypeError(f"a whole number, or A,B,…, please: got {text}") from None
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -295,10 +314,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"1 or more, please: got {text}")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1, please: got {text}")
+    return int(text)
 
 
 def _fill(text: str) -> float | tuple[float, ...] | str:

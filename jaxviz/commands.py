@@ -24,9 +24,38 @@ from jaxviz.maximize import maximize as maximize_objectives
 from jaxviz.objectives import channel
 from jaxviz.occlusion import occlude as occlude_images
 from jaxviz.output import output_folder, say, stage, table, write_arrays
-from jaxviz.result import Approximation
+from jaxviz.plot._scale import check_robust
+from jaxviz.result import Approximation, Occlusion
 
 DRAWN = 16  # images in one picture
+# Options of one of the two uses of `occlude` alone, and what they are when they are not given.
+OF_PICTURES: dict[str, Any] = {
+    "out": Path("jaxviz-occlude"),
+    "classes": None,
+    "target": "predicted",
+    "score": None,
+    "reduce": None,
+    "robust": None,
+    "outline": False,
+    "top": 3,
+}
+OF_STORES: dict[str, Any] = {
+    "distributed": False,
+    "coordinator": None,
+    "share": None,
+    "on_error": "raise",
+    "chunk": None,
+    "stored": "float32",
+    "keep": None,
+    "log": None,
+}
+SCORE_NAMES = {
+    "drop": "drop in the score",
+    "raw": "score",
+    "complement": "1 − score",
+    "relative_drop": "relative drop in the score",
+    "log_odds_drop": "drop in the log-odds",
+}
 PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
 
 
@@ -67,12 +96,15 @@ def convert(args: argparse.Namespace) -> None:
 def occlude(args: argparse.Namespace) -> int:
     """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images; or a store."""
     if args.store:
+        _refuse(args, OF_PICTURES, "draws nothing with --store: leave it out, see `jaxviz export`")
         from jaxviz.scale.commands import occlude_store  # which needs the functions below
 
         return occlude_store(args)
+    _refuse(args, OF_STORES, "is for runs into a store: give --store too")
+    check_robust(args.robust)
     model = load_model(args.model, args.weights)
     pictures, images = _read(args, model, args.images, args.limit)
-    names = read_class_names(args.classes)
+    names = read_class_names(args.classes) or model.labels
     target = _target(args.target, pictures, names)
     _check_target(target, model.output_shape)
     preset = _preset(args, images.shape[1:3])
@@ -87,7 +119,10 @@ def occlude(args: argparse.Namespace) -> int:
                 tolerance=args.tolerance,
                 progress=told,
             )
-        maps, classes = occ.heatmap(target, **preset.heatmap), occ.class_map()
+        some = slice(_begun(occ))
+        labels = None if pictures.labels is None else pictures.labels[some]
+        pictures = Pictures(pictures.values[some], pictures.names[some], labels)
+        maps, classes = occ.heatmap(target, **preset.heatmap)[some], occ.class_map()[some]
         settings = {"model": args.model, "preprocessing": _preprocessing(args).describe()}
         settings |= {"target": args.target} | dict(occ.config) | preset.occlude | preset.heatmap
         arrays = {"heatmaps": maps, "class_maps": classes, "names": pictures.names}
@@ -95,8 +130,8 @@ def occlude(args: argparse.Namespace) -> int:
         occ.save(folder / "scores.npz")
         write_arrays(folder / "maps.npz", arrays)
         score = preset.heatmap["score"]
-        _draw_occlusion(folder, args, pictures, occ.base, maps, classes, names, score)
-    _print_occlusion(args, pictures, occ.base, classes, names)
+        _draw_occlusion(folder, args, pictures, occ.base[some], maps, classes, names, score)
+    _print_occlusion(args, pictures, occ.base[some], classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     if occ.approximation is not None:
         say(_how_exact(occ.approximation))
@@ -113,15 +148,41 @@ def _how_exact(found: Approximation) -> str:
     )
 
 
+def _begun(occ: Occlusion) -> int:
+    """How many images an interrupted run came to; none is as if it had not begun."""
+    count = int(np.sum(~np.isnan(occ.base).all(-1))) if occ.partial else len(occ.base)
+    if count == 0:
+        raise KeyboardInterrupt
+    return count
+
+
+def _refuse(args: argparse.Namespace, options: dict[str, Any], why: str) -> None:
+    """Raise ValueError if one of the options is given, which would do nothing."""
+    for name, default in options.items():
+        if getattr(args, name) != default:
+            raise ValueError(f"`--{name.replace('_', '-')}` {why}.")
+
+
 def _preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:
-    """What the options say, or the convention that --preset names."""
-    if args.preset is not None:
-        return _named_preset(args.preset, size)
-    patch = args.patch or (max(1, round(min(size) / 4)),)
-    stride = args.stride or (max(1, min(patch) // 4),)
-    where = {"patch": _pair(patch), "stride": _pair(stride), "margin": _pair(args.margin)}
-    where |= {"fill": _fill(args.fill), "border": args.border}
-    return presets.Preset(where, {"score": args.score, "reduce": args.reduce})
+    """What the options say; what they do not say, --preset or the default."""
+    if args.preset is None:
+        patch = args.patch or (max(1, round(min(size) / 4)),)
+        stride = args.stride or (max(1, min(patch) // 4),)
+        where = {
+            "patch": _pair(patch),
+            "stride": _pair(stride),
+            "margin": _pair(args.margin or (0,)),
+        }
+        where |= {"fill": 0.0, "border": args.border or "clip"}
+        named = presets.Preset(where, {"score": "drop", "reduce": "mean"})
+    else:
+        layout: dict[str, Any] = dict.fromkeys(("patch", "stride", "margin", "border"))
+        _refuse(args, layout, "and --preset both lay out the patches: leave one of them out")
+        named = _named_preset(args.preset, size)
+    fill = {} if args.fill is None else {"fill": _fill(args.fill)}
+    how = {"score": args.score, "reduce": args.reduce}
+    how = {name: value for name, value in how.items() if value is not None}
+    return presets.Preset(named.occlude | fill, named.heatmap | how)
 
 
 def _named_preset(text: str, size: tuple[int, int]) -> presets.Preset:
@@ -152,11 +213,11 @@ def _draw_occlusion(
     score: str,
 ) -> None:
     some = slice(0, DRAWN)
-    what = score.replace("_", " ").replace("raw", "score").replace("log odds", "log-odds")
+    of = "" if base.shape[-1] == 1 else f" of {_target_name(args.target)}"
     signed = True if score.endswith("drop") else None
-    scale: dict[str, Any] = {"signed": signed, "label": f"{what} of {_target_name(args.target)}"}
+    scale: dict[str, Any] = {"signed": signed, "label": SCORE_NAMES[score] + of}
     scale["robust"] = args.robust
-    predicted = base[some].argmax(-1)
+    predicted = _predicted(base[some])
     labels = None if pictures.labels is None else pictures.labels[some]
     figure = plot.occlusion(
         pictures.values[some],
@@ -182,32 +243,39 @@ def _print_occlusion(
     names: Sequence[str] | None,
 ) -> None:
     rows = []
-    for i, name in enumerate(pictures.names):
-        best = np.argsort(-base[i], kind="stable")[: args.top]
-        scores = ", ".join(f"{_class(c, names)} ({base[i, c]:.3g})" for c in best)
+    single = base.shape[-1] == 1
+    for i, (name, clean) in enumerate(zip(pictures.names, _predicted(base), strict=True)):
+        best = [clean] if single else np.argsort(-base[i], kind="stable")[: args.top]
+        scores = ", ".join(f"{_class(c, names)} ({base[i, 0 if single else c]:.3g})" for c in best)
         covered = classes[i][classes[i] >= 0]
-        changed = float(np.mean(covered != best[0])) if covered.size else 0.0
+        changed = float(np.mean(covered != clean)) if covered.size else 0.0
         true = [] if pictures.labels is None else [_class(pictures.labels[i], names)]
         rows.append([name, *true, scores, f"{100 * changed:.1f} %"])
     true = [] if pictures.labels is None else ["true"]
-    columns = ["image", *true, "best classes (score)", "pixels where covering changes the class"]
+    best = "class (score; 1 above 0.5)" if single else "best classes (score)"
+    columns = ["image", *true, best, "pixels where covering changes the class"]
     hidden = len(rows) - DRAWN
     title = f"Occlusion of {len(rows)} images" + (f", {DRAWN} drawn" if hidden > 0 else "")
     table(title, columns, rows[:DRAWN])
+
+
+def _predicted(base: np.ndarray) -> np.ndarray:
+    """The class of each clean image, as `Occlusion.class_map` has it."""
+    return (base[:, 0] > 0.5).astype(int) if base.shape[-1] == 1 else base.argmax(-1)
 
 
 def maximize(args: argparse.Namespace) -> None:
     """Write maximize.png and images.npz for some units of a layer."""
     model = load_model(args.model, args.weights)
     if len(args.range) != 2 or not args.range[0] < args.range[1]:
-        raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_text(args.range)}.")
+        raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_listed(args.range)}.")
     scorer = logits(model) if args.layer is None else model
     shape = _input_shape(model, args.size)
     units = args.units or tuple(range(10))
     if args.units is None:
         units = units[: _width(scorer, args.layer, shape)]
     objectives = [channel(args.layer, unit) for unit in units]
-    names = read_class_names(args.classes)
+    names = read_class_names(args.classes) or model.labels
     with output_folder(args.out) as folder:
         with stage(f"maximising {len(units)} units") as told:
             result = maximize_objectives(
@@ -264,7 +332,13 @@ def read_class_names(file: Path | None) -> list[str] | None:
     """Names of classes from a file: one a line, or JSON as the help of --classes says."""
     if file is None:
         return None
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ValueError(
+            f"`--classes` must name a text file: {file} cannot be read, {why}."
+        ) from error
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
@@ -288,13 +362,19 @@ def _preprocessing(args: argparse.Namespace) -> Preprocessing:
 
 
 def _input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int]:
-    height, width, channels = model.input_shape
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 3 or isinstance(shape[0], tuple):
+        raise ValueError(f"the model must take images (H, W, C): its input is {shape}.")
+    height, width, channels = shape
     if size is not None:
+        if min(size) < 1:
+            raise ValueError(f"`--size` must be at least 1: got {_by(size)}.")
+        known = height, width
         height, width = _pair(size)
+        if any(k not in (None, n) for k, n in zip(known, (height, width), strict=True)):
+            raise ValueError(f"`--size` must suit the model, whose images are {_by(known)}.")
     if None in (height, width, channels):
-        raise ValueError(
-            f"the model takes images of any size {model.input_shape}; give --size H,W."
-        )
+        raise ValueError(f"the model takes images of any size {shape}; give --size H,W.")
     return height, width, channels
 
 
@@ -324,9 +404,16 @@ def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
 
 def _check_target(target: Any, output_shape: Any) -> None:
     """Refuse a class that the model lacks before anything is computed."""
-    classes = output_shape[-1]
-    if isinstance(target, int) and classes is not None and not -classes <= target < classes:
-        raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {target}.")
+    if not isinstance(output_shape, tuple) or len(output_shape) != 1:
+        raise ValueError(f"the model must give scores (K,) per image: it gives {output_shape}.")
+    (classes,) = output_shape
+    if target is None or not isinstance(classes, int):
+        return
+    if classes == 1 and np.any(np.asarray(target) != 0):
+        raise ValueError("`--target` must be left out: the model has a single score.")
+    wrong = [int(c) for c in np.ravel(target) if not -classes <= c < classes]
+    if wrong:
+        raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {wrong[0]}.")
 
 
 def _target_name(text: str) -> str:
@@ -343,8 +430,12 @@ def _pair(sizes: Sequence[int]) -> tuple[int, int]:
     return sizes[0], sizes[-1]
 
 
-def _text(values: Sequence[float]) -> str:
-    return " × ".join(f"{value:g}" for value in dict.fromkeys(values)) if values else "nothing"
+def _by(sizes: Sequence[int | None]) -> str:
+    return " × ".join("any" if size is None else str(size) for size in sizes)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _class(number: int, names: Sequence[str] | None) -> str:

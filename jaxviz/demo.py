@@ -40,6 +40,7 @@ def demo(args: argparse.Namespace) -> None:
         images, labels = read_digits(args.data)
         with stage(f"classifying {len(images)} digits"):
             accuracy = float(np.mean(predict(model, images).argmax(-1) == labels))
+        count = len(images)
         first = np.unique(labels, return_index=True)[1]
         images, labels = images[first], labels[first]
         occ = draw_occlusion(folder, model, images, labels, seconds)
@@ -47,7 +48,8 @@ def demo(args: argparse.Namespace) -> None:
         draw_activations(folder, model, images[len(images) // 2], seconds)
         summary = summarise(args, model, occ, labels, perceived)
         seconds["total"] = time.perf_counter() - start
-        summary |= {"accuracy": accuracy, "seconds": {k: round(v, 3) for k, v in seconds.items()}}
+        summary |= {"images": count, "accuracy": accuracy}
+        summary |= {"seconds": {k: round(v, 3) for k, v in seconds.items()}}
         write_json(folder / "summary.json", summary)
     print_summary(args.out, summary)
 
@@ -145,7 +147,7 @@ def summarise(
             {
                 "true": int(label),
                 "predicted": int(base.argmax()),
-                "probability": round(float(base[label]), 4),
+                "probability of the true digit": round(float(base[label]), 4),
                 "class counts": {str(c): n for c, n in counts.items()},
             }
         )
@@ -181,17 +183,17 @@ def print_summary(folder: Path, summary: dict[str, Any]) -> None:
             [
                 digit["true"],
                 digit["predicted"],
-                digit["probability"],
+                digit["probability of the true digit"],
                 f"{100 * (1 - kept / sum(counts.values())):.1f} %",
                 ", ".join(others) or "-",
                 summary["class images"][str(digit["true"])],
             ]
         )
     columns = ["digit", "predicted", "p(digit)", "covering changes it", "to", "class image's p"]
-    table(f"The bundled network on {summary['data']}", columns, rows)
+    what = {"digits": "the UCI digits", "mnist": "MNIST"}.get(summary["data"], summary["data"])
+    table(f"The bundled network on {what}", columns, rows)
     seconds = summary["seconds"]
-    say(
-        f"accuracy {100 * summary['accuracy']:.2f} %; {positions} positions a digit, all ten in "
-        f"{seconds['occlusion, run']:.2f} s; {seconds['total']:.1f} s in all\n"
-        f"wrote occlusion.png, classes.png, activations.png, summary.json to {folder}"
-    )
+    right, images = f"{100 * summary['accuracy']:.2f} %", f"{summary['images']:,} digits"
+    occluded = f"{positions} positions a digit, all ten in {seconds['occlusion, run']:.2f} s"
+    say(f"accuracy {right} of {images}; {occluded}; {seconds['total']:.1f} s in all")
+    say(f"wrote occlusion.png, classes.png, activations.png, summary.json to {folder}")

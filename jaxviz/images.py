@@ -58,6 +58,13 @@ class Preprocessing:
                     f"`{name}` must be one number or one per channel: got {len(values)} for "
                     f"{pictures.shape[-1]} channels."
                 )
+            if not np.all(np.isfinite(values)) or (name == "std" and 0 in values):
+                raise ValueError(
+                    f"`{name}` must be finite{' and not 0' * (name == 'std')}: got "
+                    f"{_numbers(values)}."
+                )
+        if not np.isfinite(self.scale):
+            raise ValueError(f"`scale` must be finite: got {self.scale}.")
         values = 1 - pictures if self.invert else pictures
         values = values[..., ::-1] if self.bgr else values
         return ((values * self.scale - np.array(self.mean)) / np.array(self.std)).astype(np.float32)

@@ -68,8 +68,7 @@ class PatchOccluder:
         patch = self.fill.blend(under, over, self._inside(canvas, start), start)
         if self.channels is None:
             return patch
-        covered = jnp.zeros(size[-1], bool).at[jnp.asarray(self.channels)].set(True)
-        return jnp.where(covered[None, None], patch, under)
+        return jnp.where(_covered(self.channels, size[-1]), patch, under)
 
     def hide(self, canvas: Canvas, position: jax.Array) -> jax.Array:
         """Return the image (H, W, C) with the patch pasted at `position`, a start (2,)."""
@@ -105,12 +104,14 @@ class LabelOccluder:
         labels: int32 (height, width), in [0, labels).
         groups: bool (groups, labels): which labels a group holds.
         complement: keep the group and occlude everything else.
+        channels: which channels of a group are occluded, or kept; None: all.
     """
 
     fill: Fill
     labels: jax.Array
     groups: jax.Array
     complement: bool = field(default=False, metadata=static)
+    channels: tuple[int, ...] | None = field(default=None, metadata=static)
 
     def prepare(self, image: jax.Array) -> Canvas:
         """Return the image and the background of the fill."""
@@ -121,6 +122,12 @@ class LabelOccluder:
         """Return the image (H, W, C) without the group at `position`, an index (1,)."""
         hidden = self.groups[position[0]][self.labels][..., None]
         origin = jnp.zeros(2, position.dtype)
-        return jnp.where(
-            hidden, self.fill.blend(canvas.under, canvas.over, hidden, origin), canvas.under
-        )
+        filled = self.fill.blend(canvas.under, canvas.over, hidden, origin)
+        if self.channels is not None:
+            hidden = hidden & _covered(self.channels, filled.shape[-1])
+        return jnp.where(hidden, filled, canvas.under)
+
+
+def _covered(channels: tuple[int, ...], count: int) -> jax.Array:
+    """Which of the channels are covered: bool (1, 1, count)."""
+    return jnp.zeros((1, 1, count), bool).at[..., jnp.asarray(channels)].set(True)

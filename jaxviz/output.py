@@ -122,8 +122,12 @@ def stage(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table to stdout; numbers are aligned to the right, and no cell is cut off."""
+    """Print a table to stdout; numbers are aligned to the right, and no cell is cut off.
+
+    Without any name of a column, there is no row of names.
+    """
     drawn = Table(title=escape(title), title_justify="left", title_style="bold")
+    drawn.show_header = any(columns)
     for index, column in enumerate(columns):
         numbers = all(isinstance(row[index], int | float) for row in rows)
         drawn.add_column(column, justify="right" if numbers and rows else "left", overflow="fold")

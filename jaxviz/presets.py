@@ -103,6 +103,8 @@ def xplique(
 
     Source: https://deel-ai.github.io/xplique/latest/api/attributions/methods/occlusion/
     """
+    geometry.pair(patch, "patch", least=1)
+    geometry.pair(stride, "stride", least=1)
     where = {"patch": patch, "stride": stride, "fill": value, "border": "valid"}
     return Preset(where, {"score": "drop", "reduce": "sum", "uncovered": 0.0})
 
@@ -125,6 +127,7 @@ def pair(size: int = 15, *, value: fills.FillLike = 0.0) -> Preset:
 
     Source: https://github.com/PAIR-code/saliency
     """
+    geometry.pair(size, "size", least=1)
     return Preset(
         {"patch": size, "stride": 1, "fill": value, "border": "valid"},
         {"score": "drop", "reduce": "sum", "uncovered": 0.0},
@@ -149,6 +152,7 @@ def tf_explain(size: int, *, value: float = 127.5) -> Preset:
 
     Source: https://tf-explain.readthedocs.io
     """
+    geometry.pair(size, "size", least=1)
     where = {"patch": size, "stride": size, "fill": value, "border": "clip"}
     return Preset(where, {"score": "complement", "reduce": "bilinear"})
 
@@ -195,9 +199,9 @@ def monai(
             f'`mode` must be a number, "mean_patch", "mean_img" or "gaussian": got {mode!r}.'
         )
     shape = geometry.pair(window, "window", least=1)
+    size = geometry.pair(image_shape, "image_shape", least=1)
     stride = tuple(
-        w if w == d else max(1, int(w * (1 - overlap)))
-        for w, d in zip(shape, image_shape, strict=True)
+        w if w == d else max(1, int(w * (1 - overlap))) for w, d in zip(shape, size, strict=True)
     )
     where: dict[str, Any] = {"patch": shape, "stride": stride, "border": "shift"}
     how: dict[str, Any] = {"score": "raw", "reduce": "mean"}

@@ -35,11 +35,22 @@ class Call:
     is_array: tuple[bool, ...]
 
     def __call__(self, arrays: Sequence[jax.Array], images: jax.Array) -> jax.Array:
-        """Score images (N, H, W, C) -> (N, ..., K), in the dtype of the images."""
+        """Score images (N, H, W, C) -> (N, ..., K), in the dtype of the images.
+
+        Raises:
+            TypeError: the scorer needs NumPy arrays.
+            ValueError: what it returns are no scores.
+        """
         rest = iter(arrays)
         pairs = zip(self.leaves, self.is_array, strict=True)
         f = jax.tree.unflatten(self.treedef, [next(rest) if array else x for x, array in pairs])
-        scores = f(images)
+        try:
+            scores = f(images)
+        except jax.errors.TracerArrayConversionError as error:
+            raise TypeError(
+                "`f` must be made of JAX operations, but turns its images into NumPy arrays, as"
+                " `predict` of Keras does: give the model itself."
+            ) from error
         check_output(scores, images.shape[0])
         return scores
 

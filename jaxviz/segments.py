@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -121,12 +122,15 @@ def make_segments(
             f" got {image.dtype} of shape {image.shape}."
         )
     present = np.unique(image).tolist()
-    listed = present if groups is None else groups
-    several = tuple(
-        tuple(map(int, g)) if isinstance(g, Sequence | np.ndarray) else (int(g),) for g in listed
-    )
-    unknown = sorted({label for group in several for label in group} - set(present))
+    listed: Any = present if groups is None else groups
+    listed = listed if np.iterable(listed) else [[]]
+    several: tuple[tuple[Any, ...], ...]
+    several = tuple(tuple(g) if isinstance(g, list | tuple | np.ndarray) else (g,) for g in listed)
+    known, kinds = set(present), int | np.integer
+    named = [label for group in several for label in group]
+    unknown = [label for label in named if not isinstance(label, kinds) or int(label) not in known]
     if unknown or not several or not all(several):
         got = unknown or "an empty group"
         raise ValueError(f"`groups` must name labels of the image: got {got}.")
-    return Segments(image.astype(np.int64), several)
+    whole = tuple(tuple(int(label) for label in group) for group in several)
+    return Segments(image.astype(np.int64), whole)

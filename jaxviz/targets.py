@@ -4,7 +4,7 @@ Scores are arrays (N, ..., K): the leading axis is the images, the last one the 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,9 +39,7 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
             " lambda scores: scores[..., 3].mean((-1, -2))."
         )
     count, classes = base.shape
-    wanted = (
-        np.argmax(np.nan_to_num(base, nan=-np.inf), -1) if target is None else np.asarray(target)
-    )
+    wanted = _as_array(target) if target is not None else _largest(base)
     one_hot = wanted.shape == (classes,) and sorted(wanted) == [0] * (classes - 1) + [1]
     if one_hot and wanted.dtype.kind in "iu" and count == classes > 1 and target is not None:
         raise ValueError(
@@ -50,15 +48,40 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
         )
     if wanted.dtype.kind == "f" or wanted.ndim == 2 or one_hot:
         if wanted.shape not in ((classes,), (count, classes)):
+            hint = "" if wanted.ndim else "; give a class as a whole number"
             raise ValueError(
                 f"`target` must weigh {classes} classes, for all images or each of {count}:"
-                f" got weights of shape {wanted.shape}."
+                f" got weights of shape {wanted.shape}{hint}."
             )
         weights = np.broadcast_to(wanted.astype(np.float64), (count, classes))
-        return np.einsum("n...k,nk->n...", scores, weights), np.einsum("nk,nk->n", base, weights)
+        return _weighted(scores, weights), _weighted(base, weights)
     index = _class_indices(wanted, count, classes)
     at = index.reshape(count, *[1] * (scores.ndim - 1))
     return np.take_along_axis(scores, at, -1)[..., 0], base[np.arange(count), index]
+
+
+def _as_array(target: Any) -> np.ndarray:
+    try:
+        return np.asarray(target)
+    except ValueError as error:
+        message = (
+            "`target` must be one class, one per image, or weights: got lists of unequal length."
+        )
+        raise ValueError(message) from error
+
+
+def _largest(base: np.ndarray) -> np.ndarray:
+    return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
+
+
+def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Σ over classes; a class without weight does not count, even where it scores −∞ (log 0)."""
+    endless = np.isinf(scores)
+    if endless.any():
+        off = weights.reshape(len(weights), *[1] * (scores.ndim - 2), -1) == 0
+        scores = np.where(endless & off, np.zeros((), scores.dtype), scores)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ has no value
+        return np.einsum("n...k,nk->n...", scores, weights)
 
 
 def _class_indices(wanted: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -98,7 +121,7 @@ def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:
         score: which of the five.
 
     Returns:
-        float64 (N, *positions); NaN for a relative drop from 0.
+        float64 (N, *positions); NaN for a relative drop from 0, and for a drop from −∞ to −∞.
 
     Raises:
         ValueError: `score` is unknown, or odds are asked of numbers that are not probabilities.
@@ -115,13 +138,15 @@ def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:
             )
         return _log_odds(f) - _log_odds(g)
     if score == "drop":
-        return f - g
+        with np.errstate(invalid="ignore"):
+            return f - g
     if score == "raw":
         return g
     if score == "complement":
         return 1 - g
     if score == "relative_drop":
-        return (f - g) / np.where(f == 0, np.nan, np.abs(f))
+        with np.errstate(invalid="ignore"):
+            return (f - g) / np.where(f == 0, np.nan, np.abs(f))
     raise ValueError(
         '`score` must be "drop", "raw", "complement", "relative_drop" or "log_odds_drop":'
         f" got {score!r}."

@@ -3,16 +3,26 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scorers import integers, weighted_sums
 
-from jaxviz.occlusion import occlude
+from jaxviz.fills import make_fill
+from jaxviz.geometry import make_grid
+from jaxviz.occluders import PatchOccluder
+from jaxviz.occlusion import make_task, occlude
 
 IMAGES = integers((5, 6, 8, 2))
 F = weighted_sums((6, 8, 2))
 TILES = dict(patch=2, fill=3.0)  # 12 positions and the clean image: 13 rows
+
+
+def a_task():
+    occluder = PatchOccluder(make_fill(3.0), (2, 2))
+    starts = make_grid((6, 8), patch=2).starts.reshape(-1, 2)
+    return make_task(F, IMAGES, occluder, starts, None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +82,26 @@ def test_what_was_launched_is_not_lost():
     with pytest.warns(UserWarning, match="interrupted"):
         occ = occlude(F, IMAGES, **TILES, batch_size=5, progress=stop)
     assert (~np.isnan(occ.scores[..., 0])).sum() + 1 == 2 * 5  # one stored, one on its way
+
+
+def test_a_run_after_others_gives_nothing_rather_than_losing_them(monkeypatch):
+    from jaxviz import blocks
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    task = a_task()
+    first = blocks.execute(task)
+    assert not first.partial and np.isfinite(first.values).all()
+    monkeypatch.setattr(blocks, "choose", stop)
+    second = blocks.execute(replace(task, positions=task.positions[:3]), after=[first])
+    assert second.partial and second.values.shape == (5, 4, 3) and np.isnan(second.values).all()
+    assert second.values.dtype == first.values.dtype
+    with pytest.raises(KeyboardInterrupt):
+        blocks.execute(task)
+    monkeypatch.undo()
+    third = blocks.execute(task, after=[first, second])
+    assert third.partial and np.isnan(third.values).all()
 
 
 SCRIPT = """

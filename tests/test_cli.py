@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxviz.cli import main
 from jaxviz.commands import bundled_model, read_class_names
 from jaxviz.datasets import load_digits
 from jaxviz.keras import load_keras
+from jaxviz.maximize import maximize
 
 COMMANDS = ["demo", "inspect", "occlude", "maximize", "activations"]
 
@@ -139,6 +141,61 @@ def test_presets_are_those_of_the_api(tmp_path, capsys, model, name):
         np.testing.assert_allclose(maps["heatmaps"], expected, atol=1e-5)
 
 
+def test_options_win_over_a_preset(tmp_path, capsys, model):
+    options = "--preset captum:14,7 --fill 0.5 --score raw --reduce cell --target 3"
+    assert run(f"occlude bundled digits --limit 1 {options} --out {tmp_path}", capsys)[0] == 0
+    occ = occlude(model, load_digits("test")[0][:1], patch=14, stride=7, fill=0.5)
+    with np.load(tmp_path / "maps.npz") as maps:
+        np.testing.assert_allclose(maps["heatmaps"], occ.heatmap(3, "raw", "cell"), atol=1e-5)
+
+
+@pytest.fixture
+def one_score(tmp_path) -> Path:
+    keras = pytest.importorskip("keras")
+    layers = [keras.layers.Input((8, 8, 1)), keras.layers.Flatten()]
+    layers.append(keras.layers.Dense(1, "sigmoid", kernel_initializer="ones"))
+    net = keras.Sequential(layers)
+    net.layers[-1].set_weights([np.full((64, 1), 0.5, np.float32), np.full(1, -7, np.float32)])
+    net.save(tmp_path / "one.keras")
+    return tmp_path / "one.keras"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on saving
+def test_a_model_of_one_score_has_two_classes(tmp_path, capsys, one_score):
+    images = np.stack([np.ones((8, 8, 1)), np.zeros((8, 8, 1))]).astype(np.float32)
+    images[0, :, 3:] = 0  # 24 pixels · 0.5 − 7 > 0; 8 pixels are too few, 16 are not
+    labels = np.array([1, 0])
+    np.savez(tmp_path / "two.npz", images=images, labels=labels)
+    (tmp_path / "names").write_text("dark\nbright\n")
+    command = f"occlude {one_score} {tmp_path}/two.npz --patch 8,2 --stride 2 --out {tmp_path}/out"
+    status, printed, _ = run(f"{command} --classes {tmp_path}/names", capsys)
+    assert status == 0 and "class (score; 1 above 0.5)" in printed
+    rows = [line for line in printed.splitlines() if "two.npz" in line]
+    assert "bright (0.993)" in rows[0] and "25.0 %" in rows[0]
+    assert "dark (0.000911)" in rows[1] and "0.0 %" in rows[1]
+    status, _, errors = run(f"{command} --target true", capsys)
+    assert status == 2 and "`--target` must be left out: the model has a single score" in errors
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on saving
+def test_a_model_that_is_no_classifier_of_images_is_refused(tmp_path, capsys):
+    keras = pytest.importorskip("keras")
+    image, row = keras.layers.Input((8, 8, 1)), keras.layers.Input((5,))
+    keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "dense.keras")
+    keras.Model(row, keras.layers.Dense(2)(row)).save(tmp_path / "rows.keras")
+    for name, match in (("dense", "must give scores (K,)"), ("rows", "must take images (H, W, C)")):
+        status, _, errors = run(f"occlude {tmp_path}/{name}.keras digits --limit 1", capsys)
+        assert status == 2 and match in errors, errors
+
+
+@pytest.mark.parametrize("option", ["--steps"])
+def test_the_help_tells_the_default_of_the_api(capsys, option):
+    with pytest.raises(SystemExit, match="0"):
+        main(["maximize", "--help"])
+    default = signature(maximize).parameters[option.strip("-")].default
+    assert f"{option} N       default: {default}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fill", ["mean", "patch_mean", "blur:2", "0.5"])
 def test_fills_have_names(tmp_path, capsys, fill):
     command = f"occlude bundled digits --limit 1 --patch 14 --fill {fill} --out {tmp_path}"
@@ -200,6 +257,7 @@ def wrong_commands(folder: Path) -> dict[str, str]:
     (folder / "names").write_text("{")
     Image.new("L", (28, 28)).save(folder / "x.png")
     x = folder / "x.png"
+    np.savez(folder / "y.npz", images=np.zeros((1, 28, 28)), labels=np.array([11]))
     return {
         "inspect no.keras": "no.keras",
         f"inspect {folder}/text.h5": "text.h5.* is not a Keras file",
@@ -217,8 +275,24 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"occlude bundled {x} --preset seed:4,4": "`--preset` must be NAME:SIZE",
         f"occlude bundled {x} --preset seed:0": "`size` must",
         f"occlude bundled {x} --preset seed": "`--preset` must be NAME:SIZE",
+        f"occlude bundled {x} --preset captum:3,9": "`stride` must not exceed the window",
+        f"occlude bundled {x} --preset seed:4 --patch 4": "`--patch` and --preset both",
+        f"occlude bundled {x} --preset seed:4 --margin 0": "`--margin` and --preset both",
+        f"occlude bundled {x} --robust 20": r"`robust` must be a percentage in \(50, 100\]",
+        f"occlude bundled {x} --robust nan": "`robust` must be a percentage",
+        f"occlude bundled {x} --keep top3": "`--keep` is for runs into a store",
+        f"occlude bundled {x} --on-error skip": "`--on-error` is for runs into a store",
+        f"occlude bundled {x} --store s.zarr --target 3": "`--target` draws nothing with --store",
+        f"occlude bundled {x} --store s.zarr --out o": "`--out` draws nothing with --store",
+        f"occlude bundled {folder}/y.npz --target true": "must be a class from 0 to 9: got 11",
+        f"occlude bundled {x} --std 0": "`std` must be finite and not 0: got 0",
+        f"occlude bundled {x} --mean nan": "`mean` must be finite: got nan",
+        f"occlude bundled {x} --scale inf": "`scale` must be finite: got inf",
+        f"occlude bundled {x} --size 0": "`--size` must be at least 1: got 0",
+        f"occlude bundled {x} --size 32": "`--size` must suit the model, .* 28 × 28",
         f"occlude bundled {x} --classes {folder}/names": "must be JSON",
-        f"occlude bundled {x} --classes {folder}/none": "none",
+        f"occlude bundled {x} --classes {folder}/none": "`--classes` must name a text file: .*none",
+        f"occlude bundled {x} --classes {x}": "`--classes` .* it is not UTF-8 text",
         f"occlude bundled {x} --mean 1,2": "`mean` must be one number or one per channel",
         f"occlude bundled {x} --out {folder}/file/out": "the output folder .* cannot be written",
         f"occlude bundled {x} --out {folder}/file": "the output folder .* cannot be written",
@@ -226,7 +300,7 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"demo --out {folder}/file": "the output folder .* cannot be written",
         "maximize bundled --units 10": "10",
         "maximize bundled --layer convolution": "conv2d",
-        "maximize bundled --range 1,0": "`--range` must be LO,HI",
+        "maximize bundled --range 1,0": "`--range` must be LO,HI .* got 1,0",
         "activations bundled digits --layers conv": "conv2d",
     }
 
@@ -249,12 +323,23 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "command", ["", "fly", "occlude bundled", "occlude m x --patch 1,2,3", "occlude m x --top 0"]
+    ("command", "match"),
+    [
+        ("", "required: COMMAND"),
+        ("fly", "invalid choice: 'fly'"),
+        ("occlude bundled", "required: IMAGES"),
+        ("occlude m x --patch 1,2,3", "one or two numbers, please: got 1,2,3"),
+        ("occlude m x --patch a", "a whole number, or A,B,…, please: got a"),
+        ("occlude m x --top 0", "a whole number from 1, please: got 0"),
+        ("occlude m x --limit many", "a whole number from 1, please: got many"),
+        ("occlude m x --fill grey", "a number, or A,B,…, please: got grey"),
+    ],
 )
-def test_wrong_usage_exits_with_2(capsys, command):
+def test_wrong_usage_exits_with_2(capsys, command, match):
     with pytest.raises(SystemExit, match="2"):
         main(command.split())
-    assert "usage: jaxviz" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "usage: jaxviz" in errors and match in errors
 
 
 def test_a_note_is_printed_where_the_api_warns(tmp_path, capsys):
@@ -283,3 +368,26 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
     status, _, errors = run(f"maximize bundled --out {tmp_path / 'out'}", capsys)
     assert status == 130 and errors == "jaxviz maximize: interrupted; nothing was written.\n"
     assert names_in(tmp_path) == []
+
+
+def test_an_interrupted_occlusion_writes_the_images_it_came_to(tmp_path, monkeypatch, capsys):
+    def interrupted(*images, progress, **options):
+        def stop(done, total):
+            if done >= 25:
+                raise KeyboardInterrupt
+
+        return occlude(*images, progress=stop, **options)
+
+    monkeypatch.setattr("jaxviz.commands.occlude_images", interrupted)
+    command = (
+        f"occlude bundled digits --limit 6 --patch 7 --stride 7 --batch-size 5 --out {tmp_path}"
+    )
+    status, printed, errors = run(command, capsys)
+    assert status == 130 and "note: interrupted: " in errors
+    assert "Occlusion of 2 images" in printed and "digits[2]" not in printed
+    with np.load(tmp_path / "maps.npz") as maps:
+        assert maps["heatmaps"].shape == (2, 28, 28) and list(maps["names"]) == [
+            "digits[0]",
+            "digits[1]",
+        ]
+    assert load_occlusion(tmp_path / "scores.npz").partial

@@ -73,6 +73,18 @@ def test_only_the_pixels_of_the_group_change(group, complement):
         assert np.all(ours[row, col] == (9.0 if covered else IMAGE[row, col]))
 
 
+@pytest.mark.parametrize("complement", [False, True])
+def test_only_the_named_channels_of_the_group_change(complement):
+    occluder = LabelOccluder(
+        constant(9.0), jnp.asarray(LABELS), jnp.asarray(GROUPS), complement, channels=(0, 2)
+    )
+    ours = hidden(occluder, (1,))
+    for row, col, channel in np.ndindex(IMAGE.shape):
+        named = GROUPS[1, LABELS[row, col]] and channel in (0, 2)
+        wanted = 9.0 if named != complement else IMAGE[row, col, channel]
+        assert ours[row, col, channel] == wanted
+
+
 def test_the_mean_of_a_group_is_of_its_own_pixels():
     occluder = LabelOccluder(patch_mean(), jnp.asarray(LABELS), jnp.asarray(GROUPS))
     on = GROUPS[1][LABELS]

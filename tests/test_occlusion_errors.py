@@ -46,6 +46,9 @@ def test_scores_of_nan_are_told():
             r"`images` must be .* got an array of shape \(1, 1, 6, 8, 2",
         ),
         (np.zeros((0, 6, 8, 2)), ValueError, "`images` must hold at least one pixel"),
+        ("x.png", TypeError, "`images` must be an array of pixels: got a str"),
+        (None, TypeError, "`images` must be an array of pixels: got a NoneType"),
+        ([[1], [2, 3]], ValueError, "`images` must be .* got parts of unequal shapes"),
         (np.full(SHAPE, "a"), TypeError, "`images` must be real numbers: got <U1"),
         (IMAGE * 1j, TypeError, "`images` must be real numbers: got complex64"),
         (
@@ -88,6 +91,7 @@ def test_bad_images_are_refused(images, error, match):
         (dict(patch=2, region=[1, 2, 3, 4]), ValueError, "`region` must be a box .* got list"),
         (dict(patch=2, region=MASK.T), ValueError, r"`region` must be .* of shape \(8, 6\)"),
         (dict(patch=2, region=MASK * 1), ValueError, "`region` must be a box"),
+        (dict(patch=2, region=(0.5, 0, 3, 3)), ValueError, "`region` must be .* whole numbers"),
         (dict(patch=2, region=(9, 9, 12, 12)), ValueError, "`region` must meet the image"),
         (dict(patch=2, region=(3, 3, 3, 3)), ValueError, "`region` must meet the image"),
         (
@@ -133,6 +137,11 @@ def test_the_kernel_refuses_them_too(options, match):
 def test_bad_scorers_are_refused(f, match):
     with pytest.raises(ValueError, match=match):
         occlude(f, IMAGE, patch=2)
+
+
+def test_a_scorer_of_numpy_arrays_is_refused():
+    with pytest.raises(TypeError, match="`f` must be made of JAX operations"):
+        occlude(lambda x: np.asarray(x).mean((1, 2)), IMAGE, patch=2)
 
 
 def test_mixing_is_found_where_the_first_positions_change_nothing():

@@ -89,3 +89,10 @@ def test_a_table_prints_what_it_is_given(capsys):
     table("Title [x]", ["name", "value"], [["[red]a[/red]", 0.123456], ["b", 2.0]])
     printed = capsys.readouterr().out
     assert "Title [x]" in printed and "[red]a[/red]" in printed and "0.1235" in printed
+
+
+def test_a_table_without_names_has_no_row_of_names(capsys):
+    table("Facts", ["", ""], [["images", "5"]])
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    table("Facts", ["what", ""], [["images", "5"]])
+    assert len(capsys.readouterr().out.splitlines()) == 6

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxviz import plot
+from jaxviz.plot._scale import common_scale
 
 
 def images_of(figure: Figure) -> list:
@@ -140,6 +141,18 @@ def test_values_without_a_sign_get_a_sequential_scale(rng):
     stated = maps_of(plot.heatmap(maps, limits=(0, 1)))[0]
     assert (stated.norm.vmin, stated.norm.vmax) == (0, 1)
     assert maps_of(plot.heatmap(maps, signed=True))[0].norm.vmin == -maps.max()
+
+
+def test_limits_decide_the_sign_and_rounding_is_no_excess(rng):
+    maps = rng.uniform(0, 1, (2, 5, 7))
+    maps[0, 0, 0] = -1e-9
+    figure = plot.heatmap(maps, limits=(0, 1))
+    drawn = maps_of(figure)[0]
+    assert drawn.cmap.name == "viridis" and (drawn.norm.vmin, drawn.norm.vmax) == (0, 1)
+    assert common_scale(maps, None, None, (0, 1), "").extend == "neither"
+    assert common_scale(maps - 0.1, None, None, (0, 1), "").extend == "min"
+    assert maps_of(plot.heatmap(maps, limits=(-1, 1)))[0].cmap.name == "RdBu_r"
+    assert maps_of(plot.heatmap(maps - 2, limits=(-2, -1)))[0].cmap.name == "viridis"
 
 
 def test_robust_limits_ignore_outliers_and_the_bar_says_so(rng):
@@ -274,7 +287,13 @@ BAD = [
     (lambda: plot.heatmap(Z, robust=30), r"`robust` must be a percentage in \(50, 100\]: got 30"),
     (lambda: plot.heatmap(Z, limits=(1, 1)), r"`limits` must be \(low, high\)"),
     (lambda: plot.heatmap(Z, signed=True, limits=(-1, 2)), r"`limits` must be \(-bound, bound\)"),
-    (lambda: plot.heatmap(Z, columns=0), "`columns` must be >= 1: got 0"),
+    (lambda: plot.heatmap(Z, limits=(-1, 2)), r"`limits` must be \(-bound, bound\)"),
+    (lambda: plot.heatmap(Z, limits=(0, 1, 2)), r"`limits` must be .* got \(0, 1, 2\)"),
+    (lambda: plot.heatmap(Z, limits=3), "`limits` must be .* got 3"),
+    (lambda: plot.heatmap(Z, limits=("a", "b")), "`limits` must be .* got"),
+    (lambda: plot.heatmap(Z, columns=0), "`columns` must be a whole number from 1: got 0"),
+    (lambda: plot.heatmap(Z, columns=1.5), "`columns` must be a whole number from 1: got 1.5"),
+    (lambda: plot.heatmap(Z, robust="99"), r"`robust` must be a percentage .* got '99'"),
     (lambda: plot.heatmap(Z, titles=["one"]), "`titles` must hold one title per image"),
     (lambda: plot.heatmap(Z, titles="ab"), "`titles` must hold one title per image"),
     (
@@ -306,3 +325,11 @@ def test_bad_input_is_one_clear_sentence(call, match):
 def test_classes_must_be_integers():
     with pytest.raises(TypeError, match="`class_maps` must hold integers: got float64"):
         plot.occlusion(Z, Z, Z)
+
+
+@pytest.mark.parametrize("value", ["abc", [["a"]], {}])
+def test_maps_must_be_numbers(value):
+    with pytest.raises(TypeError, match="`heatmap` must hold numbers: got a (str|list|dict)"):
+        plot.heatmap(value)
+    with pytest.raises(TypeError, match=r"`maps\['a'\]` must hold numbers"):
+        plot.activations({"a": value})

@@ -102,6 +102,9 @@ def test_what_is_no_label_image_is_refused(labels):
         ([[0, 4], 7], r"got \[4, 7\]"),
         ([], "got an empty group"),
         ([[0], []], "got an empty group"),
+        (5, "got an empty group"),
+        ("a", r"got \['a'\]"),
+        ([0.5], r"got \[0.5\]"),
     ],
 )
 def test_groups_of_other_labels_are_refused(groups, match):

@@ -182,3 +182,34 @@ def test_integers_that_may_be_one_hot_or_one_class_per_image_are_refused():
     scores, base = np.zeros((3, 4, 3)), np.zeros((3, 3))
     with pytest.raises(ValueError, match="give a one-hot vector as floats"):
         select(scores, base, np.array([0, 1, 0]))
+
+
+def test_a_class_without_weight_does_not_count_even_at_minus_infinity():
+    scores = np.array([[[-np.inf, 2.0, 1.0], [-np.inf, -np.inf, 4.0]]])
+    base = np.array([[-np.inf, 3.0, 5.0]])
+    picked, clean = select(scores, base, [0.0, 1.0, -1.0])
+    np.testing.assert_array_equal(picked, [[1.0, -np.inf]])
+    np.testing.assert_array_equal(clean, [-2.0])
+    np.testing.assert_array_equal(compare(picked, clean, "drop"), [[-3.0, np.inf]])
+
+
+def test_a_sum_without_a_value_is_nan():
+    scores = np.array([[[np.inf, -np.inf], [np.nan, 1.0]]])
+    picked, _ = select(scores, np.zeros((1, 2)), [1.0, 1.0])
+    assert np.isnan(picked).all()
+    picked, _ = select(scores, np.zeros((1, 2)), [0.0, 1.0])
+    assert picked[0, 0] == -np.inf and np.isnan(picked[0, 1])
+
+
+@pytest.mark.parametrize("score", ["drop", "relative_drop"])
+def test_a_drop_from_minus_infinity_to_itself_has_no_value(score):
+    assert np.isnan(compare(np.array([[-np.inf]]), np.array([-np.inf]), score))
+
+
+@pytest.mark.parametrize(
+    ("target", "match"),
+    [([[1], [2, 3]], "lists of unequal length"), (3.0, "give a class as a whole number")],
+)
+def test_targets_that_are_no_array_or_no_integer_are_refused(scores, base, target, match):
+    with pytest.raises(ValueError, match=f"`target` must .*{match}"):
+        select(scores, base, target)

@@ -46,7 +46,7 @@ def heatmap(
         heatmap: (height, width) or (batch, height, width), in any unit; NaN is drawn grey.
         image: the image or batch that the heatmaps belong to.
         signed: True for a diverging scale around zero, False for a sequential one, None for
-            diverging where a value is negative.
+            diverging where a value is negative or, with `limits`, where zero lies between them.
         robust: a percentage in (50, 100]: the limits are this percentile (of the absolute values
             if signed) in place of the extremes; None is 100.
         limits: (low, high) of the scale; symmetric around zero if signed.

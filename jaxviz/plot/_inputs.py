@@ -27,7 +27,7 @@ def as_images(
             f"`{name}` must have as many images and pixels as the maps: got {full.shape[:3]} "
             f"for maps of {like}."
         )
-    floats = full.astype(np.float64)
+    floats = _as_floats(full, f"`{name}`")
     bad = int(np.count_nonzero(~np.isfinite(floats)))
     if bad:
         raise ValueError(f"`{name}` must be finite: got {bad} NaN or infinite values.")
@@ -41,7 +41,7 @@ def as_images(
 
 
 def as_maps(value: ArrayLike, name: str) -> np.ndarray:
-    array = np.asarray(value).astype(np.float64)
+    array = _as_floats(value, f"`{name}`")
     full = array[None] if array.ndim == 2 else array
     if full.ndim != 3 or 0 in full.shape:
         raise ValueError(
@@ -49,6 +49,13 @@ def as_maps(value: ArrayLike, name: str) -> np.ndarray:
         )
     _refuse_infinity(full, f"`{name}`")
     return full
+
+
+def _as_floats(value: ArrayLike, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{where} must hold numbers: got a {type(value).__name__}.") from error
 
 
 def _refuse_infinity(array: np.ndarray, where: str) -> None:
@@ -67,8 +74,8 @@ def as_integers(value: ArrayLike, name: str) -> np.ndarray:
 
 
 def as_feature_maps(value: ArrayLike, name: str) -> np.ndarray:
-    array = np.asarray(value).astype(np.float64)
     where = f"`maps[{name!r}]`" if name else "`maps`"
+    array = _as_floats(value, where)
     if array.ndim in (2, 4) and array.shape[0] == 1:
         array = array[0]
     if array.ndim not in (1, 3) or 0 in array.shape:

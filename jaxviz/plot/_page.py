@@ -11,6 +11,7 @@ from io import BytesIO
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -81,8 +82,8 @@ def compose(
 ) -> Figure:
     """Lay out bands × images: below one another, or beside one another for a single image."""
     count = shape[0]
-    if columns is not None and columns < 1:
-        raise ValueError(f"`columns` must be >= 1: got {columns}.")
+    if columns is not None and (not isinstance(columns, int | np.integer) or columns < 1):
+        raise ValueError(f"`columns` must be a whole number from 1: got {columns!r}.")
     tall, wide = panel_size(shape)
     if count == 1 and len(bands) > 1:
         return _compose_row(bands, tall, wide, lines[0], title)

@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxviz.plot._page import FAINT, INK, MISSING, Page, text_width, wrap
 
+ROUNDING = 1e-6  # of the scale: values beyond its limits by less are not told of
+
 
 class Scale(NamedTuple):
     norm: Normalize
@@ -28,21 +30,38 @@ def common_scale(
     limits: tuple[float, float] | None,
     label: str,
 ) -> Scale:
-    if robust is not None and not 50 < robust <= 100:
-        raise ValueError(f"`robust` must be a percentage in (50, 100]: got {robust}.")
+    check_robust(robust)
     known = values[~np.isnan(values)]
     known = known if known.size else np.zeros(1)
+    if limits is not None:
+        signed = _signed_by(limits, signed)
     signed = bool(known.min() < 0) if signed is None else signed
     low, high = limits if limits is not None else _extremes(known, signed, robust or 100.0)
-    if not -math.inf < low < high < math.inf or (signed and low != -high):
-        rule = "(-bound, bound) on a signed scale" if signed else "(low, high) with low < high"
-        raise ValueError(f"`limits` must be {rule}: got {limits}.")
-    below, above = bool(known.min() < low), bool(known.max() > high)
+    slack = ROUNDING * (high - low)
+    below, above = bool(known.min() < low - slack), bool(known.max() > high + slack)
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
     cmap = matplotlib.colormaps["RdBu_r" if signed else "viridis"]
     cmap = cmap.with_extremes(bad=MISSING)
     note = "grey: no value" if known.size < values.size else ""
     return Scale(Normalize(low, high), cmap, extend.get((below, above), "both"), label, note)
+
+
+def check_robust(robust: float | None) -> None:
+    number = isinstance(robust, int | float | np.number)
+    if robust is not None and not (number and 50 < robust <= 100):
+        raise ValueError(f"`robust` must be a percentage in (50, 100]: got {robust!r}.")
+
+
+def _signed_by(limits: tuple[float, float], signed: bool | None) -> bool:
+    """Whether a scale of these limits is signed: as asked for, or if zero lies between them."""
+    numbers = np.ravel(np.asarray(limits, dtype=object)).tolist()
+    real = len(numbers) == 2 and all(isinstance(n, int | float | np.number) for n in numbers)
+    low, high = numbers if real else (0.0, 0.0)
+    signed = low < 0 < high if signed is None else signed
+    if not -math.inf < low < high < math.inf or (signed and low != -high):
+        rule = "(-bound, bound) on a signed scale" if signed else "(low, high) with low < high"
+        raise ValueError(f"`limits` must be {rule}: got {limits}.")
+    return bool(signed)
 
 
 def _extremes(known: np.ndarray, signed: bool, robust: float) -> tuple[float, float]:
