@@ -29,12 +29,14 @@ def shape_of(name: str) -> dict:
     return {"input_shape": (size, size, 3)}
 
 
-# The smallest network of each family; the slow suite has them all.
+# The smallest network of each family; the slow suite has them all, and those that take long.
 FAMILIES = [
     "ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionResNetV2",
     "InceptionV3", "MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50",
     "ResNet50V2", "VGG16", "Xception",
 ]  # fmt: skip
+
+LONG = ("DenseNet121", "InceptionResNetV2", "NASNetMobile")
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +117,9 @@ def check(name: str, rng: np.random.Generator, convert) -> None:
     assert_equals_keras(model, convert(model), images)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in FAMILIES]
+)
 def test_one_network_of_each_family_equals_keras(name, rng):
     check(name, rng, from_keras)
 
