@@ -44,7 +44,7 @@ def squeezenet() -> tuple[Callable, jax.Array]:
     folder = common.data_folder()
     model = jaxviz.load_keras(folder / "imagenet" / "squeezenet_v1.0_derived.keras")
     photo = Image.open(folder / "photos" / "captum_zebra.jpg").convert("RGB").resize((227, 227))
-    pixels = np.asarray(photo, np.float32)[..., ::-1] - np.float32([104, 117, 123])
+    pixels = np.asarray(photo, np.float32)[..., ::-1] - np.array([104, 117, 123], np.float32)
     return jaxviz.logits(model), jnp.asarray(pixels)
 
 

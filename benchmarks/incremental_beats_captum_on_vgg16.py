@@ -144,7 +144,7 @@ def main() -> None:
         "incremental_beats_captum_on_vgg16",
         "VGG-16, 224×224, patch 16, stride 8: windows per second against captum.",
         "; ".join(f"{row['method']} {row['times captum']:.1f}× captum's best" for row in table[1:])
-        + f"; the last {table[-1]['times dense']:.1f}× our dense",
+        + f", {table[-1]['times dense']:.1f}× our dense",
         table,
         notes=[
             f"Each timing runs some of the grid's {COLS * COLS} positions, as many as the column"

@@ -189,21 +189,21 @@ def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Ar
         layout == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
         and x.shape[3] <= FEW_CHANNELS
         and params["feature_group_count"] == params["batch_group_count"] == 1
-        and params["lhs_dilation"] == (1, 1)
+        and params["lhs_dilation"] == params["window_strides"] == (1, 1)
         and x.dtype == kernel.dtype
     )
     if not fits:
         return None
-    geometry = (params["window_strides"], params["padding"], params["rhs_dilation"])
+    geometry = (params["padding"], params["rhs_dilation"])
     return [_thin_convolution(geometry, params["precision"], x, kernel)]
 
 
 def _convolution(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    strides, padding, dilation = geometry
+    padding, dilation = geometry
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        strides,
+        (1, 1),
         padding,
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -221,12 +221,15 @@ def _thin_forward(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array
 def _thin_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> Any:
     """∂x = Σ over taps of g · kernel[tap]ᵀ, put back where the tap read: a product, then shifts."""
     x, kernel = kept
-    taps = jnp.einsum("nhwk,ijck->ijnhwc", g, kernel, precision=precision)
-    strides, padding, dilation = geometry
+    rows, cols, channels, outputs = kernel.shape
+    padding, dilation = geometry
+    matrix = kernel.transpose(3, 0, 1, 2).reshape(outputs, -1)
+    taps = jnp.matmul(g.reshape(-1, outputs), matrix, precision=precision)
+    taps = taps.reshape(*g.shape[:3], rows * cols, channels)
     dx = jnp.zeros_like(x)
-    for tap in product(range(kernel.shape[0]), range(kernel.shape[1])):
+    for number, tap in enumerate(product(range(rows), range(cols))):
         starts = [t * d - low for t, d, (low, _) in zip(tap, dilation, padding, strict=True)]
-        dx = dx + _put_back(taps[tap], starts, strides, x.shape[1:3])
+        dx = dx + _put_back(taps[:, :, :, number], starts, (1, 1), x.shape[1:3])
     _, pull = jax.vjp(partial(_convolution, geometry, precision, x), kernel)
     return dx, pull(g)[0]
 

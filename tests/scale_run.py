@@ -112,4 +112,5 @@ def main(store, options):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's &
     main(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})

@@ -75,7 +75,8 @@ def test_what_was_launched_is_not_lost():
 
 
 SCRIPT = """
-import time, warnings
+import signal, time, warnings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run behind &
 import numpy as np
 import jaxviz as jv
 
