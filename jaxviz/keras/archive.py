@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.hdf5 import Group, Hdf5File
 from jaxviz.keras.hdf5_bytes import SIGNATURE
+from jaxviz.keras.shards import is_index, read_shards
 
 MAX_JSON = 16 << 20
 MAX_ENTRIES = 10_000
@@ -25,8 +26,9 @@ MAX_INFLATION, FREE_BYTES = 20, 64 << 20
 class Archive(NamedTuple):
     """What a file holds, before any of it is interpreted.
 
-    `format` is one of "keras", "hdf5 model", "hdf5 weights", "json"; `config` the architecture,
-    `weights` the HDF5 group under which the layers' arrays lie, `labels` the names of the classes.
+    `format` is one of "keras", "hdf5 model", "hdf5 weights", "sharded weights", "json"; `config`
+    the architecture, `weights` the HDF5 group under which the layers' arrays lie, `labels` the
+    names of the classes.
     """
 
     format: str
@@ -45,7 +47,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
     if data[:8] == SIGNATURE:
         return _read_hdf5(data)
     if data[:1] in (b"{", b"[") or data.lstrip()[:1] == b"{":
-        return _read_json(data)
+        return _read_json(Path(path), data)
     raise KerasFileError(
         f'"{path}" is not a Keras file: it is neither a zip archive nor HDF5 nor JSON.'
     )
@@ -86,12 +88,14 @@ def parse_json(data: bytes) -> Any:
         raise KerasFileError(f"The architecture is not valid JSON: {error}.") from error
 
 
-def _read_json(data: bytes) -> Archive:
+def _read_json(path: Path, data: bytes) -> Archive:
     config = parse_json(data)
     if not isinstance(config, dict):
         raise KerasFileError(
             "The architecture must be a JSON object with `class_name` and `config`."
         )
+    if is_index(config):
+        return Archive("sharded weights", None, None, None, read_shards(path, config))
     return archive_from_config(config)
 
 

@@ -16,8 +16,9 @@ from jaxviz.keras.weights import Era, assign, named_or_by_class, without_content
 class Inspection:
     """What `inspect_keras` found; what the file does not tell is None.
 
-    `format` is "keras", "hdf5 model", "hdf5 weights" or "json"; `layers` are (name, class) pairs,
-    nested ones as "model/layer"; `problem` says why the file cannot be loaded, None if it can.
+    `format` is "keras", "hdf5 model", "hdf5 weights", "sharded weights" or "json"; `layers` are
+    (name, class) pairs, nested ones as "model/layer"; `problem` says why the file cannot be loaded,
+    None if it can.
     """
 
     format: str
