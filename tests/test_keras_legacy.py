@@ -1,6 +1,8 @@
 """What older versions of Keras wrote otherwise, where no real file of ours shows it."""
 
 import h5py
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -148,13 +150,63 @@ def test_hard_sigmoid_follows_its_time(version, expected):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_bilinear_enlarging_of_keras_2_2_is_refused(tmp_path):
-    write(tmp_path / "w.h5", {"l1": [np.ones((2, 2), np.float32)]}, keras_version="2.2.4")
-    model = sequential(
-        ("UpSampling2D", {"interpolation": "bilinear"}), ("Dense", {"units": 2, "use_bias": False})
-    )
-    with pytest.raises(KerasFileError, match='"l0" enlarges bilinearly as Keras 2.2 did'):
-        load_keras((model, tmp_path / "w.h5"))
+def slow_corner_bilinear(x: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
+    """Images (H, W, C): y[i, j] interpolates x at (i/f, j/g), the last pixels repeated."""
+    high, wide = x.shape[0] * factors[0], x.shape[1] * factors[1]
+    out = np.zeros((high, wide, x.shape[2]))
+    for i, j in np.ndindex(high, wide):
+        (a, b), (s, t) = (i // factors[0], j // factors[1]), (i / factors[0], j / factors[1])
+        c, d = min(a + 1, x.shape[0] - 1), min(b + 1, x.shape[1] - 1)
+        top = (1 - (t - b)) * x[a, b] + (t - b) * x[a, d]
+        bottom = (1 - (t - b)) * x[c, b] + (t - b) * x[c, d]
+        out[i, j] = (1 - (s - a)) * top + (s - a) * bottom
+    return out
+
+
+def enlarging(version: str, backend: str | None = None, **config) -> dict:
+    """A Keras 2 model that enlarges bilinearly, "backend" as the file states it."""
+    kinds = {"interpolation": "bilinear", "size": [2, 3], **config}
+    shape = (2, 4, 5) if config.get("data_format") == "channels_first" else (4, 5, 2)
+    model = sequential(("UpSampling2D", kinds), shape=shape)
+    return {**model, "keras_version": version, **({"backend": backend} if backend else {})}
+
+
+@pytest.mark.parametrize("order", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    ("version", "backend"), [("2.2.4", "tensorflow"), ("2.2.2", None), ("2.1.6-tf", "tensorflow")]
+)
+def test_bilinear_enlarging_before_keras_2_3_samples_at_corners(version, backend, order, rng):
+    model = load_keras(enlarging(version, backend, data_format=order))
+    x = rng.normal(size=(4, 5, 2)).astype(np.float32)
+    given = x if order == "channels_last" else x.transpose(2, 0, 1)
+    found = np.asarray(model(given[None])[0])
+    found = found if order == "channels_last" else found.transpose(1, 2, 0)
+    np.testing.assert_allclose(found, slow_corner_bilinear(x, (2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("version", ["2.3.0", "2.2.4-tf", "2.9.0", "3.1.0"])
+def test_bilinear_enlarging_since_keras_2_3_samples_at_centres(version, rng):
+    x = rng.normal(size=(1, 4, 5, 2)).astype(np.float32)
+    model = load_keras(enlarging(version, "tensorflow", ragged=False))
+    expected = jax.image.resize(x, (1, 8, 15, 2), "bilinear")
+    np.testing.assert_allclose(model(x), expected, atol=1e-6)
+    assert np.abs(np.asarray(expected[0]) - slow_corner_bilinear(x[0], (2, 3))).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("version", "backend", "author"),
+    [("2.2.4-tf", "tensorflow", "TensorFlow 1.13 to 2.1"), ("2.2.4", "theano", "theano")],
+)
+def test_bilinear_enlarging_by_others_is_refused_or_supplied(version, backend, author):
+    model = enlarging(version, backend)
+    with pytest.raises(KerasFileError, match=f'"l0" .bilinear of {author}>UpSampling2D'):
+        load_keras(model)
+
+    def convert(config, weights):
+        return lambda x: jnp.repeat(jnp.repeat(x, 2, 1), 3, 2)
+
+    supplied = load_keras(model, custom_layers={"UpSampling2D": convert})
+    assert supplied.output_shape == (8, 15, 2)
 
 
 def test_paddings_of_keras_1_are_read_in_every_spelling():

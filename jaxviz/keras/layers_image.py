@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxviz.keras.converter import Converter, Weights
 from jaxviz.keras.fields import Fields
@@ -18,9 +19,34 @@ def resize(x: jax.Array, space: tuple, method: str, antialias: bool, first: bool
     return jax.image.resize(x, shape, method, antialias=antialias)
 
 
+def _repeat(x: jax.Array, factor: int, axis: int) -> jax.Array:
+    return jnp.repeat(x, factor, axis=axis)
+
+
+def _from_corners(x: jax.Array, factor: int, axis: int) -> jax.Array:
+    """y[i] = (1 − t)·x[⌊i/f⌋] + t·x[⌊i/f⌋ + 1] with t = (i mod f)/f; the last value is repeated."""
+    size = x.shape[axis]
+    following = jnp.concatenate(
+        [lax.slice_in_dim(x, 1, size, axis=axis), lax.slice_in_dim(x, size - 1, size, axis=axis)],
+        axis=axis,
+    )
+    shape = [1] * x.ndim
+    shape[axis] = size * factor
+    place = jnp.tile(jnp.arange(factor, dtype=x.dtype) / factor, size).reshape(shape)
+    here, there = _repeat(x, factor, axis), _repeat(following, factor, axis)
+    return here + (there - here) * place
+
+
+_ALONG_AXES = {"nearest": _repeat, "bilinear_legacy": _from_corners}
+
+
 @dataclass(frozen=True)
 class UpSampling:
-    """Each pixel repeated along the spatial axes, or images enlarged by interpolation."""
+    """Each pixel repeated along the spatial axes, or images enlarged by interpolation.
+
+    "bilinear_legacy" is TensorFlow 1's way, which lays the pixels' corners on each other instead
+    of their centres.
+    """
 
     factors: tuple[int, ...]
     method: str
@@ -29,9 +55,9 @@ class UpSampling:
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge."""
         start = 2 if self.channels_first else 1
-        if self.method == "nearest":
+        if self.method in _ALONG_AXES:
             for axis, factor in enumerate(self.factors, start):
-                x = jnp.repeat(x, factor, axis=axis)
+                x = _ALONG_AXES[self.method](x, factor, axis)
             return x
         sizes = x.shape[start : start + len(self.factors)]
         space = tuple(n * f for n, f in zip(sizes, self.factors, strict=True))
@@ -114,7 +140,7 @@ def _constant(value: Any, x: jax.Array) -> Any:
 
 def _up_sampling(rank: int) -> Converter:
     def build(fields: Fields, weights: Weights) -> UpSampling:
-        method = fields.choice("interpolation", _METHODS, "nearest")
+        method = fields.choice("interpolation", (*_METHODS, "bilinear_legacy"), "nearest")
         return UpSampling(fields.sizes("size", rank, 2), method, fields.channels_first())
 
     return Converter(build)

@@ -180,7 +180,8 @@ def read_architecture(
     refuse_foreign_objects(architecture.config)
     model = parse_model(architecture.config or {}, input_shape)
     named = weights.weights is not None and not is_by_class(weights.weights)
-    adapt_to_era(model, weights.keras_version if named else architecture.keras_version or "3")
+    version = weights.keras_version if named else architecture.keras_version or "3"
+    adapt_to_era(model, version, weights.backend or architecture.backend, architecture.config)
     return model
 
 
