@@ -116,6 +116,35 @@ def test_batch_norm_of_keras_1_is_read(mode, tmp_path, rng):
     np.testing.assert_allclose(model(x), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("declared", [[None, 12, 12, 3], [None, None, None, 3], None])
+def test_a_deconvolution_of_keras_1_has_the_size_it_asks_for(declared, tmp_path, rng):
+    kernel = rng.normal(size=(2, 2, 3, 2)).astype(np.float32)
+    write(tmp_path / "w.h5", {"l0": [kernel.transpose(0, 1, 3, 2), np.zeros(3, np.float32)]})
+    config = {"nb_filter": 3, "nb_row": 2, "nb_col": 2, "subsample": [2, 2], "dim_ordering": "tf",
+              "border_mode": "valid", "output_shape": declared}  # fmt: skip
+    x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    model = load_keras((sequential(("Deconvolution2D", config)), tmp_path / "w.h5"))
+    expected = np.einsum("nijc,abfc->niajbf", x, kernel).reshape(1, 12, 12, 3)
+    np.testing.assert_allclose(model(x), expected, atol=1e-5)
+    other = sequential(("Deconvolution2D", {**config, "output_shape": [None, 13, 12, 3]}))
+    with pytest.raises(KerasFileError, match=r"shape \(12, 12, 3\), and \(13, 12, 3\) is asked"):
+        load_keras((other, tmp_path / "w.h5"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["BatchNormalizationV1", "BatchNormalizationV2", "FusedBatchNormalization",
+             "SyncBatchNormalization"]
+)  # fmt: skip
+def test_ancestors_of_batch_norm_are_batch_norms(kind, tmp_path, rng):
+    arrays = [rng.uniform(0.5, 2, 6).astype(np.float32) for _ in range(3)]
+    config = {"scale": False, "axis": [1], "epsilon": 1e-3, "fused": True}
+    write(tmp_path / "w.h5", {"l0": arrays}, keras_version="2.2.4-tf")
+    model = load_keras((sequential((kind, config)), tmp_path / "w.h5"))
+    x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    beta, mean, variance = (a[:, None, None] for a in arrays)
+    np.testing.assert_allclose(model(x), (x - mean) / np.sqrt(variance + 1e-3) + beta, atol=1e-5)
+
+
 def test_batch_norm_of_another_mode_is_refused(tmp_path):
     write(tmp_path / "w.h5", {"l0": [np.ones(2, np.float32)] * 4})
     with pytest.raises(

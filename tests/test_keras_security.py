@@ -146,6 +146,10 @@ ARCHITECTURES = {
         batch_shape=[None, 10**12, 6, 1]), "sizes up to"),
     "an output of 10^12": (replaced("flat", class_name="ZeroPadding2D", config={
         "name": "flat", "padding": 2**23}), "would give an array|fit together"),
+    "averages over 10^9 windows": (lambda c: (c["config"]["layers"][0]["config"].update(
+        batch_shape=[None, 46_000, 46_000, 1]), replaced("flat", class_name="AveragePooling2D",
+        config={"name": "flat", "padding": "same", "strides": 1, "pool_size": 2})(c)),
+        "would give an array|fit together"),
     "no layers": (lambda c: c["config"].update(layers=[]), "no layers"),
     "layers that are no list": (lambda c: c["config"].update(layers={"a": 1}), "no list of layers"),
     "a layer without a name": (configured("flat", name=7), "has no name"),

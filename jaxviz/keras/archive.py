@@ -48,9 +48,28 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
         return _read_hdf5(data)
     if data[:1] in (b"{", b"[") or data.lstrip()[:1] == b"{":
         return _read_json(Path(path), data)
-    raise KerasFileError(
-        f'"{path}" is not a Keras file: it is neither a zip archive nor HDF5 nor JSON.'
-    )
+    raise KerasFileError(f'"{path}" is not a Keras file: {_guess(data)}.')
+
+
+_OTHERS = {
+    b"": "it is empty",
+    b"version https://git-lfs": "it is a pointer of Git LFS; fetch the file with `git lfs pull`",
+    b"<": "it is a web page or XML; download the file itself",
+    b"\x1f\x8b": "it is compressed; unpack it with gunzip",
+    b"\x93NUMPY": "it is an array of NumPy",
+    b"\x80": "it is a pickle, which is not read",
+}
+
+
+def _guess(data: bytes) -> str:
+    """What people mistake for a Keras file, said in a few words."""
+    if data[4:8] == b"TFL3":
+        return "it is a model of TensorFlow Lite"
+    start = data.lstrip()
+    for magic, what in _OTHERS.items():
+        if start.startswith(magic) if magic else not start:
+            return what
+    return "it is neither a zip archive nor HDF5 nor JSON"
 
 
 def archive_from_config(config: dict[str, Any]) -> Archive:
@@ -65,6 +84,10 @@ def archive_from_config(config: dict[str, Any]) -> Archive:
 def _read_bytes(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode) and (path / "saved_model.pb").exists():
+            raise KerasFileError(
+                f'"{path}" is a SavedModel of TensorFlow; save the model again as one .keras file.'
+            )
         if stat.S_ISDIR(mode):
             raise KerasFileError(f'"{path}" is a folder; name the model file itself.')
         if not stat.S_ISREG(mode):
@@ -90,12 +113,12 @@ def parse_json(data: bytes) -> Any:
 
 def _read_json(path: Path, data: bytes) -> Archive:
     config = parse_json(data)
-    if not isinstance(config, dict):
+    if isinstance(config, dict) and is_index(config):
+        return Archive("sharded weights", None, None, None, read_shards(path, config))
+    if not isinstance(config, dict) or not {"class_name", "layers"} & set(config):
         raise KerasFileError(
             "The architecture must be a JSON object with `class_name` and `config`."
         )
-    if is_index(config):
-        return Archive("sharded weights", None, None, None, read_shards(path, config))
     return archive_from_config(config)
 
 
@@ -125,7 +148,9 @@ def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
     """The names of the classes, which some people store with the model."""
     for key in ("class_names", "labels", "classes"):
         value = attributes.get(key)
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if isinstance(value, list) and all(
+            isinstance(item, str) and item.isprintable() for item in value
+        ):
             return tuple(value)
     return None
 
@@ -187,4 +212,5 @@ def _extract(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
 
 
 def _optional_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    short = isinstance(value, str) and len(value) <= 40
+    return value if short and value.isprintable() else None

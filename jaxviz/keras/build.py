@@ -193,7 +193,7 @@ def with_shapes(model: KerasModel) -> KerasModel:
     outputs, each = open_shapes(model, lambda m, x: m._everything(x))
     for name, shape in each.items():
         for item in jax.tree.leaves(shape, is_leaf=lambda x: isinstance(x, _Shape)):
-            if math.prod(size or 1 for size in item) > MAX_ELEMENTS:
+            if not 0 < math.prod(1 if size is None else size for size in item) <= MAX_ELEMENTS:
                 raise KerasFileError(
                     f'Layer "{name}" would give an array of shape {tuple(item)} for each image.'
                 )

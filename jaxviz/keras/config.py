@@ -25,6 +25,7 @@ from jaxviz.keras.nodes import (
 from jaxviz.keras.operators_tf import translate_function, translate_node
 
 MAX_LAYERS = 20_000
+MAX_NAME = 1000
 MAX_CALLS = 10_000
 MODELS = ("Functional", "Model", "Sequential")
 
@@ -94,7 +95,7 @@ def _parse(config: Mapping[str, Any], input_shape: tuple | None) -> Model:
         raise KerasFileError(
             f"The model has {len(inner['layers'])} layers; {MAX_LAYERS} is the limit."
         )
-    model = Model(str(inner.get("name", "model")), class_name)
+    model = Model(_name(inner.get("name") or "model"), class_name)
     if class_name == "Sequential" or "input_layers" not in inner:
         _parse_sequential(model, inner, input_shape or _built_shape(config, inner))
     else:
@@ -129,8 +130,8 @@ def _built_shape(config: Mapping, inner: Mapping) -> tuple | None:
 
 def _parse_layer(entry: Mapping[str, Any]) -> Layer:
     class_name, config = entry["class_name"], entry.get("config")
-    if not isinstance(class_name, str):
-        raise KerasFileError("A layer of the model has no class name.")
+    if not isinstance(class_name, str) or not class_name.isprintable():
+        raise KerasFileError(f"A layer of the model has no class name, but {class_name!r}.")
     if class_name in MODELS and _origin(entry) != "own":
         model = _parse(entry, None)
         inner = config.get("name") if isinstance(config, Mapping) else None
@@ -194,6 +195,10 @@ def _operation(name: str, class_name: str, config: Mapping[str, Any]) -> Layer:
 def _name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise KerasFileError("A layer of the model has no name.")
+    if not name.isprintable() or len(name) > MAX_NAME:
+        raise KerasFileError(
+            f'A layer\'s name must be printable text of up to {MAX_NAME} characters, got "{name}".'
+        )
     return name
 
 

@@ -132,6 +132,21 @@ class Rescaling:
         return x * _constant(self.scale, x) + _constant(self.offset, x)
 
 
+@dataclass(frozen=True)
+class AutoContrast:
+    """Each channel of each image stretched to fill the range; a constant one is left alone."""
+
+    low: float
+    high: float
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Stretch."""
+        least = jnp.min(x, axis=(1, 2), keepdims=True)
+        span = jnp.max(x, axis=(1, 2), keepdims=True) - least
+        share = (x - least) / jnp.where(span > 0, span, jnp.ones_like(span))
+        return jnp.where(span > 0, self.low + share * (self.high - self.low), x)
+
+
 def _constant(value: Any, x: jax.Array) -> Any:
     if isinstance(value, tuple):
         return jnp.asarray(value, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
@@ -165,6 +180,16 @@ def _center_crop(fields: Fields, weights: Weights) -> CenterCrop:
     return CenterCrop(space, fields.channels_first())
 
 
+def _auto_contrast(fields: Fields, weights: Weights) -> AutoContrast:
+    for name in ("factor", "bounding_box_format"):
+        fields.raw(name)
+    value = fields.raw("value_range", [0, 255])
+    numbers = isinstance(value, list) and all(type(v) in (int, float) for v in value)
+    if not numbers or len(value) != 2 or not 0 < abs(value[1] - value[0]) <= 1e38:
+        raise fields.wrong("value_range", "two numbers")
+    return AutoContrast(float(min(value)), float(max(value)))
+
+
 def _rescaling(fields: Fields, weights: Weights) -> Rescaling:
     return Rescaling(_factor(fields, "scale", 1.0), _factor(fields, "offset", 0.0))
 
@@ -181,6 +206,7 @@ def _factor(fields: Fields, name: str, default: float) -> float | tuple[float, .
 
 
 TABLE = {
+    "AutoContrast": Converter(_auto_contrast),
     "CenterCrop": Converter(_center_crop),
     "Rescaling": Converter(_rescaling),
     "Resizing": Converter(_resizing),
