@@ -263,10 +263,24 @@ def test_dtype_policies_are_followed(policy, tmp_path, rng):
     assert all(y.dtype == jnp.float32 for y in whole.values())
 
 
-def test_quantised_layers_are_refused():
-    entry = plain("a", [[["x", 0, 0, {}]]], dtype={"config": {"name": "int8_from_float32"}})
-    with pytest.raises(KerasFileError, match='"a" is quantised'):
-        load_keras(functional(entry, outputs=[["a", 0, 0]]))
+def test_quantised_layers_are_refused_with_all_others(tmp_path):
+    def build():
+        whole, small = layers.Dense(3, name="whole"), layers.Dense(2, name="small")
+        model = keras.Sequential([keras.Input((4,)), whole, small, layers.ReLU(name="r")])
+        model.get_layer("small").quantize("int8")
+        model.save(tmp_path / "model.keras")
+
+    built(build)
+    with pytest.raises(KerasFileError, match=r'read: "small" \(Dense, quantised\)\. Supply'):
+        load_keras(tmp_path / "model.keras")
+    mapped = {"class_name": "DTypePolicyMap", "config": {"default_policy": "float32",
+              "policy_map": {"attention/query": "int4_from_float32"}}}  # fmt: skip
+    entries = [
+        plain("a", [[["x", 0, 0, {}]]], dtype=mapped),
+        plain("b", [[["a", 0, 0, {}]]], "GRU"),
+    ]
+    with pytest.raises(KerasFileError, match=r'"a" \(ReLU, quantised\), "b" \(GRU\)'):
+        load_keras(functional(*entries, outputs=[["b", 0, 0]]))
 
 
 def test_unknown_layers_are_listed_together_and_can_be_supplied(rng):

@@ -87,6 +87,20 @@ def test_theano_rotates_the_window_and_nothing_else(kind, rng):
     np.testing.assert_array_equal(rotated, np.flip(array, tuple(range(rank))))
 
 
+@pytest.mark.parametrize("backend", ["theano", "tensorflow"])
+def test_rotation_can_be_forced_either_way(backend, tmp_path, rng):
+    kernel = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+    write(tmp_path / "w.h5", {"l0": [kernel]}, keras_version="2.0.8", backend=backend)
+    config = {"filters": 4, "kernel_size": [3, 2], "use_bias": False}
+    pair = (sequential(("Conv2D", config)), tmp_path / "w.h5")
+    x = rng.normal(size=(6, 6, 2)).astype(np.float32)
+    turned = {"rotated": True, "as stored": False, "auto": backend == "theano"}
+    for kernels, rotate in turned.items():
+        found = load_keras(pair, kernels=kernels)(x[None])[0]
+        expected = slow_convolution(x, kernel[::-1, ::-1] if rotate else kernel)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_dense_and_depthwise_kernels_are_never_rotated(rng):
     for kind, shape in (("Dense", (3, 4)), ("DepthwiseConv2D", (3, 3, 2, 1))):
         array = rng.normal(size=shape).astype(np.float32)

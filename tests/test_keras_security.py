@@ -194,7 +194,20 @@ def nested(depth: int) -> dict:
     return model
 
 
+def within(key: str, depth: int) -> dict:
+    """A layer whose configuration holds activations in activations."""
+    value: dict = {"class_name": "Activation", "config": {"activation": "relu"}}
+    for _ in range(depth):
+        value = {"class_name": "Activation", "config": {"activation": value}}
+    layer = {"class_name": "ReLU", "config": {"name": "r", "batch_input_shape": [None, 2]}}
+    layer["config"][key] = value
+    return {"class_name": "Sequential", "config": [layer]}
+
+
 TEXTS = {
+    "deep activations": (json.dumps(within("activation", 150)), "nested too deeply"),
+    "a deep policy": (json.dumps(within("dtype", 400)), "nested too deeply"),
+    "a deep field": (json.dumps(within("surprise", 90)), "field `surprise`"),
     "deep JSON": ("[" * 100_000, "nested too deeply|neither"),
     "deep JSON in an object": ('{"class_name":' * 100_000, "nested too deeply"),
     "an endless number": ('{"a": ' + "9" * 100_000 + "}", "not valid JSON"),

@@ -16,6 +16,7 @@ from jaxviz.keras.nodes import (
     Call,
     Nodes,
     Ref,
+    call_refs,
     in_order,
     parse_node,
     refs,
@@ -26,7 +27,8 @@ from jaxviz.keras.operators_tf import translate_function, translate_node
 
 MAX_LAYERS = 20_000
 MAX_NAME = 1000
-MAX_CALLS = 10_000
+MAX_CALLS = 5_000
+MAX_READS = 20_000
 MODELS = ("Functional", "Model", "Sequential")
 
 
@@ -113,6 +115,11 @@ def _check_names(layers: list[Layer], inputs: Iterable[str]) -> None:
 
 
 def _check_size(model: Model) -> None:
+    reads = sum(len(call_refs(call)) for call in model.calls) + len(list(refs(model.outputs)))
+    if reads > MAX_READS:
+        raise KerasFileError(
+            f"The layers of the model read {reads} arrays; {MAX_READS} is the limit."
+        )
     nested = {layer.name: layer.model.size for layer in model.layers if layer.model}
     model.size = sum(1 + nested.get(call.layer, 0) for call in model.calls)
     if model.size > MAX_CALLS:
