@@ -1,5 +1,6 @@
 """Every layer against Keras: today's, through files and memory, and Keras 2's stored outputs."""
 
+import functools
 import inspect
 
 import jax
@@ -12,6 +13,8 @@ from keras.src.activations import ALL_OBJECTS_DICT
 from jaxviz.keras import KerasFileError, from_keras, load_keras
 
 FIRST = {"data_format": "channels_first"}
+# Each program runs once: compiling it takes far longer than that.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(autouse=True)
@@ -189,9 +192,9 @@ def test_every_layer_equals_keras(shape, each, suffix, tmp_path, rng):
     model = randomised(every_layer(shape, each), rng)
     model.save(tmp_path / f"model{suffix}")
     images = rng.normal(size=(2, *shape)).astype(np.float32)
-    theirs = jax.jit(lambda x: model(x, training=False))(images)
+    theirs = compiled(lambda x: model(x, training=False))(images)
     loaded = load_keras(tmp_path / f"model{suffix}")
-    ours = strict(jax.jit(lambda m, x: m(x)), loaded, images)
+    ours = strict(compiled(lambda m, x: m(x)), loaded, images)
     assert loaded.output_shape == tuple(y.shape[1:] for y in theirs)
     for layer, mine, theirs_ in zip(each, ours, theirs, strict=True):
         try:

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from keras import layers
 
+from jaxviz.cli import main
 from jaxviz.keras import (
     KerasFileError,
     convert_keras,
@@ -177,6 +178,21 @@ def test_conversion_leaves_nothing_behind(theirs, tmp_path):
     with pytest.raises(KerasFileError):
         convert_keras(tmp_path / "missing.keras", tmp_path / "out.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_the_command_line_inspects_and_converts(theirs, data_folder, tmp_path, capsys):
+    source, out = saved(theirs, tmp_path / "model.keras"), tmp_path / "out.npz"
+    assert main(["inspect", str(source)]) == 0
+    printed = capsys.readouterr().out
+    assert "depth" in printed and f"{theirs.count_params():,}" in printed and "yes" in printed
+    assert main(["convert", str(source), str(out)]) == 0
+    with np.load(out) as archive:
+        np.testing.assert_array_equal(archive["preds/bias"], theirs.get_layer("preds").bias)
+    refused = data_folder / "keras/naokishibuya__car-behavioral-cloning/model.h5"
+    assert main(["inspect", str(refused)]) == 1
+    assert 'no: The model has layers that cannot be read: "lambda_1"' in capsys.readouterr().out
+    assert main(["convert", str(refused), str(tmp_path / "refused.npz")]) == 2
+    assert not (tmp_path / "refused.npz").exists()
 
 
 def test_summary_counts_as_keras_does(theirs, ours, capsys):

@@ -37,7 +37,8 @@ def load_keras(
 
     Args:
         path: A `.keras` or HDF5 file with the whole model; or a pair of an architecture (a JSON
-            file or a dictionary) and a file with its weights. Content decides, not the suffix.
+            file or a dictionary) and a file with its weights, or the `.weights.json` of their
+            shards. Content decides, not the suffix.
         input_shape: Shape of the input without the batch, for a Sequential file that lacks it.
         kernels: "rotated" when the convolution kernels were stored by Theano, which turns them by
             180 degrees, "as stored" when not, "auto" to believe the file.
