@@ -142,6 +142,17 @@ def test_inspection_tells_what_loading_finds(data_folder, folder):
         assert [name for name, _ in found.layers] == model.layer_names
 
 
+def test_inspection_reads_no_weights(data_folder, monkeypatch):
+    def refuse(self):
+        raise AssertionError("an array was read")
+
+    monkeypatch.setattr("jaxviz.keras.hdf5.Dataset.read", refuse)
+    for name in ("mlcommons__tiny/vww_96.h5", "Moonflower2022__MNIST-models/mnist_model.keras"):
+        assert inspect_keras(data_folder / "keras" / name).loadable
+    with pytest.raises(AssertionError, match="an array was read"):
+        load_keras(data_folder / "keras/mlcommons__tiny/vww_96.h5")
+
+
 def test_inspection_says_why_not(data_folder):
     folder = data_folder / "keras"
     found = inspect_keras(folder / "naokishibuya__car-behavioral-cloning/model.h5")

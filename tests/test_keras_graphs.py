@@ -1,6 +1,10 @@
 """Architectures: shared layers, nested models, several inputs, operations, old files."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import h5py
 import jax
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from jaxviz.keras import KerasFileError, KerasModel, from_keras, load_keras, logits
+from jaxviz.keras import KerasFileError, KerasModel, from_keras, inspect_keras, load_keras, logits
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -183,7 +187,10 @@ def test_operation_nodes_of_tensorflow_2_0_are_translated(rng):
     np.testing.assert_allclose(model(x), 3 - x, atol=1e-6)
 
 
-@pytest.mark.parametrize("function", ["os.system", "math.add_n", "numpy_function", "py_function"])
+@pytest.mark.parametrize(
+    "function",
+    ["os.system", "math.add_n", "numpy_function", "py_function", "compat.v1.image.resize"],
+)
 def test_operations_outside_the_list_are_refused_by_name(function):
     entry = operation("evil", function, [["x", 0, 0, {}]])
     with pytest.raises(KerasFileError, match=f'"evil" .TFOpLambda of {function}'):
@@ -256,10 +263,24 @@ def test_dtype_policies_are_followed(policy, tmp_path, rng):
     assert all(y.dtype == jnp.float32 for y in whole.values())
 
 
-def test_quantised_layers_are_refused():
-    entry = plain("a", [[["x", 0, 0, {}]]], dtype={"config": {"name": "int8_from_float32"}})
-    with pytest.raises(KerasFileError, match='"a" is quantised'):
-        load_keras(functional(entry, outputs=[["a", 0, 0]]))
+def test_quantised_layers_are_refused_with_all_others(tmp_path):
+    def build():
+        whole, small = layers.Dense(3, name="whole"), layers.Dense(2, name="small")
+        model = keras.Sequential([keras.Input((4,)), whole, small, layers.ReLU(name="r")])
+        model.get_layer("small").quantize("int8")
+        model.save(tmp_path / "model.keras")
+
+    built(build)
+    with pytest.raises(KerasFileError, match=r'read: "small" \(Dense, quantised\)\. Supply'):
+        load_keras(tmp_path / "model.keras")
+    mapped = {"class_name": "DTypePolicyMap", "config": {"default_policy": "float32",
+              "policy_map": {"attention/query": "int4_from_float32"}}}  # fmt: skip
+    entries = [
+        plain("a", [[["x", 0, 0, {}]]], dtype=mapped),
+        plain("b", [[["a", 0, 0, {}]]], "GRU"),
+    ]
+    with pytest.raises(KerasFileError, match=r'"a" \(ReLU, quantised\), "b" \(GRU\)'):
+        load_keras(functional(*entries, outputs=[["b", 0, 0]]))
 
 
 def test_unknown_layers_are_listed_together_and_can_be_supplied(rng):
@@ -351,10 +372,42 @@ def test_keras_1_merges_become_layers(rng):
     np.testing.assert_allclose(model(x), np.concatenate([x, np.maximum(x, 0)], -1))
 
 
-def test_hdf5_under_a_keras_name_is_read(data_folder, tmp_path):
-    original = data_folder / "keras/Moonflower2022__MNIST-models/mnist_model.h5"
-    (tmp_path / "model.keras").write_bytes(original.read_bytes())
-    assert load_keras(tmp_path / "model.keras").output_shape == (10,)
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".json", ""])
+def test_content_decides_whatever_the_suffix(suffix, data_folder, tmp_path):
+    folder, path = data_folder / "keras/Moonflower2022__MNIST-models", tmp_path / f"model{suffix}"
+    formats = {}
+    for original in ("mnist_model.h5", "mnist_model.keras"):
+        path.write_bytes((folder / original).read_bytes())
+        assert load_keras(path).output_shape == (10,)
+        formats[original] = inspect_keras(path).format
+    path.write_text(json.dumps(functional(plain("r", [[["x", 0, 0, {}]]]), outputs=[["r", 0, 0]])))
+    assert load_keras(path).output_shape == (4, 4, 2)
+    formats["json"] = inspect_keras(path).format
+    assert list(formats.values()) == ["hdf5 model", "keras", "json"]
+
+
+BACKEND = """
+import keras, numpy as np
+from keras import layers
+from jaxviz.keras import from_keras
+model = keras.Sequential([
+    keras.Input((7, 6, 2)), layers.Conv2D(3, 3, strides=2, padding="same", activation="relu"),
+    layers.BatchNormalization(), layers.DepthwiseConv2D(2), layers.GlobalAveragePooling2D(),
+    layers.Dense(4, activation="softmax")])
+x = np.random.default_rng(0).normal(size=(2, 7, 6, 2)).astype("float32")
+np.testing.assert_allclose(from_keras(model)(x), model.predict(x, verbose=0), atol=1e-5)
+print(keras.backend.backend())
+"""
+
+
+@pytest.mark.parametrize("backend", ["numpy", *(pytest.param(b, marks=pytest.mark.slow) for b in
+                                                ("tensorflow", "torch"))])  # fmt: skip
+def test_a_model_in_memory_may_be_of_any_backend(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    run = subprocess.run([sys.executable, "-c", BACKEND], env=environment, capture_output=True)
+    assert run.returncode == 0 and run.stdout.split()[-1].decode() == backend, run.stderr[-2000:]
 
 
 def test_the_order_of_layers_serves_where_names_differ(tmp_path, rng):

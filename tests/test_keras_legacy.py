@@ -1,6 +1,8 @@
 """What older versions of Keras wrote otherwise, where no real file of ours shows it."""
 
 import h5py
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -85,6 +87,20 @@ def test_theano_rotates_the_window_and_nothing_else(kind, rng):
     np.testing.assert_array_equal(rotated, np.flip(array, tuple(range(rank))))
 
 
+@pytest.mark.parametrize("backend", ["theano", "tensorflow"])
+def test_rotation_can_be_forced_either_way(backend, tmp_path, rng):
+    kernel = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+    write(tmp_path / "w.h5", {"l0": [kernel]}, keras_version="2.0.8", backend=backend)
+    config = {"filters": 4, "kernel_size": [3, 2], "use_bias": False}
+    pair = (sequential(("Conv2D", config)), tmp_path / "w.h5")
+    x = rng.normal(size=(6, 6, 2)).astype(np.float32)
+    turned = {"rotated": True, "as stored": False, "auto": backend == "theano"}
+    for kernels, rotate in turned.items():
+        found = load_keras(pair, kernels=kernels)(x[None])[0]
+        expected = slow_convolution(x, kernel[::-1, ::-1] if rotate else kernel)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_dense_and_depthwise_kernels_are_never_rotated(rng):
     for kind, shape in (("Dense", (3, 4)), ("DepthwiseConv2D", (3, 3, 2, 1))):
         array = rng.normal(size=shape).astype(np.float32)
@@ -112,6 +128,35 @@ def test_batch_norm_of_keras_1_is_read(mode, tmp_path, rng):
     gamma, beta, mean, variance = arrays
     expected = gamma * (x - mean) / np.sqrt(variance + 1e-5) + beta
     np.testing.assert_allclose(model(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("declared", [[None, 12, 12, 3], [None, None, None, 3], None])
+def test_a_deconvolution_of_keras_1_has_the_size_it_asks_for(declared, tmp_path, rng):
+    kernel = rng.normal(size=(2, 2, 3, 2)).astype(np.float32)
+    write(tmp_path / "w.h5", {"l0": [kernel.transpose(0, 1, 3, 2), np.zeros(3, np.float32)]})
+    config = {"nb_filter": 3, "nb_row": 2, "nb_col": 2, "subsample": [2, 2], "dim_ordering": "tf",
+              "border_mode": "valid", "output_shape": declared}  # fmt: skip
+    x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    model = load_keras((sequential(("Deconvolution2D", config)), tmp_path / "w.h5"))
+    expected = np.einsum("nijc,abfc->niajbf", x, kernel).reshape(1, 12, 12, 3)
+    np.testing.assert_allclose(model(x), expected, atol=1e-5)
+    other = sequential(("Deconvolution2D", {**config, "output_shape": [None, 13, 12, 3]}))
+    with pytest.raises(KerasFileError, match=r"shape \(12, 12, 3\), and \(13, 12, 3\) is asked"):
+        load_keras((other, tmp_path / "w.h5"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["BatchNormalizationV1", "BatchNormalizationV2", "FusedBatchNormalization",
+             "SyncBatchNormalization"]
+)  # fmt: skip
+def test_ancestors_of_batch_norm_are_batch_norms(kind, tmp_path, rng):
+    arrays = [rng.uniform(0.5, 2, 6).astype(np.float32) for _ in range(3)]
+    config = {"scale": False, "axis": [1], "epsilon": 1e-3, "fused": True}
+    write(tmp_path / "w.h5", {"l0": arrays}, keras_version="2.2.4-tf")
+    model = load_keras((sequential((kind, config)), tmp_path / "w.h5"))
+    x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    beta, mean, variance = (a[:, None, None] for a in arrays)
+    np.testing.assert_allclose(model(x), (x - mean) / np.sqrt(variance + 1e-3) + beta, atol=1e-5)
 
 
 def test_batch_norm_of_another_mode_is_refused(tmp_path):
@@ -148,13 +193,63 @@ def test_hard_sigmoid_follows_its_time(version, expected):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_bilinear_enlarging_of_keras_2_2_is_refused(tmp_path):
-    write(tmp_path / "w.h5", {"l1": [np.ones((2, 2), np.float32)]}, keras_version="2.2.4")
-    model = sequential(
-        ("UpSampling2D", {"interpolation": "bilinear"}), ("Dense", {"units": 2, "use_bias": False})
-    )
-    with pytest.raises(KerasFileError, match='"l0" enlarges bilinearly as Keras 2.2 did'):
-        load_keras((model, tmp_path / "w.h5"))
+def slow_corner_bilinear(x: np.ndarray, factors: tuple[int, int]) -> np.ndarray:
+    """Images (H, W, C): y[i, j] interpolates x at (i/f, j/g), the last pixels repeated."""
+    high, wide = x.shape[0] * factors[0], x.shape[1] * factors[1]
+    out = np.zeros((high, wide, x.shape[2]))
+    for i, j in np.ndindex(high, wide):
+        (a, b), (s, t) = (i // factors[0], j // factors[1]), (i / factors[0], j / factors[1])
+        c, d = min(a + 1, x.shape[0] - 1), min(b + 1, x.shape[1] - 1)
+        top = (1 - (t - b)) * x[a, b] + (t - b) * x[a, d]
+        bottom = (1 - (t - b)) * x[c, b] + (t - b) * x[c, d]
+        out[i, j] = (1 - (s - a)) * top + (s - a) * bottom
+    return out
+
+
+def enlarging(version: str, backend: str | None = None, **config) -> dict:
+    """A Keras 2 model that enlarges bilinearly, "backend" as the file states it."""
+    kinds = {"interpolation": "bilinear", "size": [2, 3], **config}
+    shape = (2, 4, 5) if config.get("data_format") == "channels_first" else (4, 5, 2)
+    model = sequential(("UpSampling2D", kinds), shape=shape)
+    return {**model, "keras_version": version, **({"backend": backend} if backend else {})}
+
+
+@pytest.mark.parametrize("order", ["channels_last", "channels_first"])
+@pytest.mark.parametrize(
+    ("version", "backend"), [("2.2.4", "tensorflow"), ("2.2.2", None), ("2.1.6-tf", "tensorflow")]
+)
+def test_bilinear_enlarging_before_keras_2_3_samples_at_corners(version, backend, order, rng):
+    model = load_keras(enlarging(version, backend, data_format=order))
+    x = rng.normal(size=(4, 5, 2)).astype(np.float32)
+    given = x if order == "channels_last" else x.transpose(2, 0, 1)
+    found = np.asarray(model(given[None])[0])
+    found = found if order == "channels_last" else found.transpose(1, 2, 0)
+    np.testing.assert_allclose(found, slow_corner_bilinear(x, (2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("version", ["2.3.0", "2.2.4-tf", "2.9.0", "3.1.0"])
+def test_bilinear_enlarging_since_keras_2_3_samples_at_centres(version, rng):
+    x = rng.normal(size=(1, 4, 5, 2)).astype(np.float32)
+    model = load_keras(enlarging(version, "tensorflow", ragged=False))
+    expected = jax.image.resize(x, (1, 8, 15, 2), "bilinear")
+    np.testing.assert_allclose(model(x), expected, atol=1e-6)
+    assert np.abs(np.asarray(expected[0]) - slow_corner_bilinear(x[0], (2, 3))).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("version", "backend", "author"),
+    [("2.2.4-tf", "tensorflow", "TensorFlow 1.13 to 2.1"), ("2.2.4", "theano", "theano")],
+)
+def test_bilinear_enlarging_by_others_is_refused_or_supplied(version, backend, author):
+    model = enlarging(version, backend)
+    with pytest.raises(KerasFileError, match=f'"l0" .bilinear of {author}>UpSampling2D'):
+        load_keras(model)
+
+    def convert(config, weights):
+        return lambda x: jnp.repeat(jnp.repeat(x, 2, 1), 3, 2)
+
+    supplied = load_keras(model, custom_layers={"UpSampling2D": convert})
+    assert supplied.output_shape == (8, 15, 2)
 
 
 def test_paddings_of_keras_1_are_read_in_every_spelling():

@@ -201,6 +201,13 @@ def test_depth_and_size_are_bounded(monkeypatch):
         parse_json(b'{"a": [1,2]}')
 
 
+def test_arrays_between_layers_are_counted():
+    many = {"class_name": "Add", "name": "r", "config": {"name": "r"},
+            "inbound_nodes": [[["x", 0, 0, {}]] * 20_000]}  # fmt: skip
+    with pytest.raises(KerasFileError, match="read 20001 arrays; 20000 is the limit"):
+        load_keras(functional(FIRST, many))
+
+
 def test_entries_of_another_length_are_refused(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
         for name in ("config.json", "model.weights.h5"):

@@ -35,12 +35,13 @@ def _hook(event: str, args: tuple) -> None:
 sys.addaudithook(_hook)
 
 
-def attempt(path) -> KerasFileError | None:
-    """Load a file under watch: the error that it ends in, None if it loads."""
+def attempt(path, *more) -> KerasFileError | None:
+    """Load a file, or two, under watch: the error that it ends in, None if it loads."""
+    allowed = {str(path), *map(str, more)}
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     WATCH["events"] = []
     try:
-        load_keras(path)
+        load_keras((path, *more) if more else path)
         error = None
     except KerasFileError as caught:
         error = caught
@@ -48,7 +49,7 @@ def attempt(path) -> KerasFileError | None:
         events, WATCH["events"] = WATCH["events"], None
     outside = [
         (event, name) for event, name in events
-        if not (event == "open" and (name == str(path) or name.endswith((".py", ".pyc"))))
+        if not (event == "open" and (name in allowed or name.endswith((".py", ".pyc"))))
         and not (event in ("exec", "compile", "marshal.loads") and "site-packages" in name)
     ]  # fmt: skip
     assert not [e for e in outside if e[0] == "open"], outside
@@ -79,8 +80,23 @@ def sound(tmp_path_factory) -> dict:
         for name, model in (("plain", plain), ("graph", graph)):
             model.save(folder / f"{name}.keras")
             model.save(folder / f"{name}.h5")
+            model.save_weights(folder / f"{name}.weights.h5")
+            (folder / f"{name}.json").write_text(model.to_json())
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-    return {name: (data, shapes(load_keras(folder / name))) for name, data in files.items()}
+    loaded = {name: load_keras(sources(name, folder / name, folder)) for name in files}
+    return {"folder": folder, **{name: (files[name], shapes(loaded[name])) for name in files}}
+
+
+def sources(name: str, path, folder) -> tuple:
+    """The files to load for one of them that lies at `path`: half of a pair brings the other."""
+    stem, _, suffix = name.partition(".")
+    if suffix == "json":
+        return path, folder / f"{stem}.weights.h5"
+    return (folder / f"{stem}.json", path) if suffix == "weights.h5" else (path,)
+
+
+FORMATS = [f"{stem}.{suffix}" for stem in ("plain", "graph") for suffix in
+           ("keras", "h5", "json", "weights.h5")]  # fmt: skip
 
 
 def shapes(model) -> list:
@@ -146,6 +162,10 @@ ARCHITECTURES = {
         batch_shape=[None, 10**12, 6, 1]), "sizes up to"),
     "an output of 10^12": (replaced("flat", class_name="ZeroPadding2D", config={
         "name": "flat", "padding": 2**23}), "would give an array|fit together"),
+    "averages over 10^9 windows": (lambda c: (c["config"]["layers"][0]["config"].update(
+        batch_shape=[None, 46_000, 46_000, 1]), replaced("flat", class_name="AveragePooling2D",
+        config={"name": "flat", "padding": "same", "strides": 1, "pool_size": 2})(c)),
+        "would give an array|fit together"),
     "no layers": (lambda c: c["config"].update(layers=[]), "no layers"),
     "layers that are no list": (lambda c: c["config"].update(layers={"a": 1}), "no list of layers"),
     "a layer without a name": (configured("flat", name=7), "has no name"),
@@ -190,7 +210,20 @@ def nested(depth: int) -> dict:
     return model
 
 
+def within(key: str, depth: int) -> dict:
+    """A layer whose configuration holds activations in activations."""
+    value: dict = {"class_name": "Activation", "config": {"activation": "relu"}}
+    for _ in range(depth):
+        value = {"class_name": "Activation", "config": {"activation": value}}
+    layer = {"class_name": "ReLU", "config": {"name": "r", "batch_input_shape": [None, 2]}}
+    layer["config"][key] = value
+    return {"class_name": "Sequential", "config": [layer]}
+
+
 TEXTS = {
+    "deep activations": (json.dumps(within("activation", 150)), "nested too deeply"),
+    "a deep policy": (json.dumps(within("dtype", 400)), "nested too deeply"),
+    "a deep field": (json.dumps(within("surprise", 90)), "field `surprise`"),
     "deep JSON": ("[" * 100_000, "nested too deeply|neither"),
     "deep JSON in an object": ('{"class_name":' * 100_000, "nested too deeply"),
     "an endless number": ('{"a": ' + "9" * 100_000 + "}", "not valid JSON"),
@@ -361,13 +394,13 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
             load_keras(path)
 
 
-@pytest.mark.parametrize("name", ["plain.keras", "plain.h5", "graph.keras", "graph.h5"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_truncation_at_every_percent_is_refused(name, sound, tmp_path):
     data, _ = sound[name]
     for percent in range(100):
         path = tmp_path / "cut"
         path.write_bytes(data[: len(data) * percent // 100])
-        assert attempt(path) is not None, percent
+        assert attempt(*sources(name, path, sound["folder"])) is not None, percent
 
 
 def mutated(data: bytes, seed: int) -> bytes:
@@ -390,13 +423,14 @@ def mutated(data: bytes, seed: int) -> bytes:
 
 
 def fuzz(sound: dict, seeds: range, folder) -> None:
-    loaded, names = 0, sorted(sound)
+    loaded, names = 0, FORMATS
     for seed in seeds:
         data, expected = sound[names[seed % len(names)]]
-        (folder / "mutated").write_bytes(mutated(data, seed))
+        mutant = folder / "mutated"
+        mutant.write_bytes(mutated(data, seed))
         start = time.monotonic()
         try:
-            model = load_keras(folder / "mutated")
+            model = load_keras(sources(names[seed % len(names)], mutant, sound["folder"]))
         except KerasFileError:
             model = None
         assert time.monotonic() - start < 5, seed

@@ -12,8 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from keras import layers
-from safetensors.numpy import load_file
 
+from jaxviz.cli import main
 from jaxviz.keras import (
     KerasFileError,
     convert_keras,
@@ -147,13 +147,15 @@ def test_orbax_restores_what_was_saved(ours, images, tmp_path):
 
 @pytest.mark.parametrize("name", ["out.npz", "out.safetensors", "out"])
 def test_conversion_writes_every_array(name, theirs, ours, images, tmp_path):
+    if name.endswith("safetensors"):
+        pytest.importorskip("safetensors")
     source = saved(theirs, tmp_path / "model.keras")
     out = convert_keras(source, tmp_path / name)
     if name.endswith("npz"):
         with np.load(out) as archive:
             arrays = dict(archive)
     elif name.endswith("safetensors"):
-        arrays = load_file(out)
+        arrays = pytest.importorskip("safetensors.numpy").load_file(out)
     else:
         with ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.restore(out, nnx.to_pure_dict(nnx.state(ours)))
@@ -176,6 +178,21 @@ def test_conversion_leaves_nothing_behind(theirs, tmp_path):
     with pytest.raises(KerasFileError):
         convert_keras(tmp_path / "missing.keras", tmp_path / "out.npz")
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_the_command_line_inspects_and_converts(theirs, data_folder, tmp_path, capsys):
+    source, out = saved(theirs, tmp_path / "model.keras"), tmp_path / "out.npz"
+    assert main(["inspect", str(source)]) == 0
+    printed = capsys.readouterr().out
+    assert "depth" in printed and f"{theirs.count_params():,}" in printed and "yes" in printed
+    assert main(["convert", str(source), str(out)]) == 0
+    with np.load(out) as archive:
+        np.testing.assert_array_equal(archive["preds/bias"], theirs.get_layer("preds").bias)
+    refused = data_folder / "keras/naokishibuya__car-behavioral-cloning/model.h5"
+    assert main(["inspect", str(refused)]) == 1
+    assert 'no: The model has layers that cannot be read: "lambda_1"' in capsys.readouterr().out
+    assert main(["convert", str(refused), str(tmp_path / "refused.npz")]) == 2
+    assert not (tmp_path / "refused.npz").exists()
 
 
 def test_summary_counts_as_keras_does(theirs, ours, capsys):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.hdf5 import Group, Hdf5File
 from jaxviz.keras.hdf5_bytes import SIGNATURE
+from jaxviz.keras.shards import is_index, read_shards
 
 MAX_JSON = 16 << 20
 MAX_ENTRIES = 10_000
@@ -25,8 +26,9 @@ MAX_INFLATION, FREE_BYTES = 20, 64 << 20
 class Archive(NamedTuple):
     """What a file holds, before any of it is interpreted.
 
-    `format` is one of "keras", "hdf5 model", "hdf5 weights", "json"; `config` the architecture,
-    `weights` the HDF5 group under which the layers' arrays lie, `labels` the names of the classes.
+    `format` is one of "keras", "hdf5 model", "hdf5 weights", "sharded weights", "json"; `config`
+    the architecture, `weights` the HDF5 group under which the layers' arrays lie, `labels` the
+    names of the classes.
     """
 
     format: str
@@ -45,10 +47,29 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
     if data[:8] == SIGNATURE:
         return _read_hdf5(data)
     if data[:1] in (b"{", b"[") or data.lstrip()[:1] == b"{":
-        return _read_json(data)
-    raise KerasFileError(
-        f'"{path}" is not a Keras file: it is neither a zip archive nor HDF5 nor JSON.'
-    )
+        return _read_json(Path(path), data)
+    raise KerasFileError(f'"{path}" is not a Keras file: {_guess(data)}.')
+
+
+_OTHERS = {
+    b"": "it is empty",
+    b"version https://git-lfs": "it is a pointer of Git LFS; fetch the file with `git lfs pull`",
+    b"<": "it is a web page or XML; download the file itself",
+    b"\x1f\x8b": "it is compressed; unpack it with gunzip",
+    b"\x93NUMPY": "it is an array of NumPy",
+    b"\x80": "it is a pickle, which is not read",
+}
+
+
+def _guess(data: bytes) -> str:
+    """What people mistake for a Keras file, said in a few words."""
+    if data[4:8] == b"TFL3":
+        return "it is a model of TensorFlow Lite"
+    start = data.lstrip()
+    for magic, what in _OTHERS.items():
+        if start.startswith(magic) if magic else not start:
+            return what
+    return "it is neither a zip archive nor HDF5 nor JSON"
 
 
 def archive_from_config(config: dict[str, Any]) -> Archive:
@@ -63,6 +84,10 @@ def archive_from_config(config: dict[str, Any]) -> Archive:
 def _read_bytes(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode) and (path / "saved_model.pb").exists():
+            raise KerasFileError(
+                f'"{path}" is a SavedModel of TensorFlow; save the model again as one .keras file.'
+            )
         if stat.S_ISDIR(mode):
             raise KerasFileError(f'"{path}" is a folder; name the model file itself.')
         if not stat.S_ISREG(mode):
@@ -86,9 +111,11 @@ def parse_json(data: bytes) -> Any:
         raise KerasFileError(f"The architecture is not valid JSON: {error}.") from error
 
 
-def _read_json(data: bytes) -> Archive:
+def _read_json(path: Path, data: bytes) -> Archive:
     config = parse_json(data)
-    if not isinstance(config, dict):
+    if isinstance(config, dict) and is_index(config):
+        return Archive("sharded weights", None, None, None, read_shards(path, config))
+    if not isinstance(config, dict) or not {"class_name", "layers"} & set(config):
         raise KerasFileError(
             "The architecture must be a JSON object with `class_name` and `config`."
         )
@@ -121,7 +148,9 @@ def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
     """The names of the classes, which some people store with the model."""
     for key in ("class_names", "labels", "classes"):
         value = attributes.get(key)
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if isinstance(value, list) and all(
+            isinstance(item, str) and item.isprintable() for item in value
+        ):
             return tuple(value)
     return None
 
@@ -183,4 +212,5 @@ def _extract(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
 
 
 def _optional_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    short = isinstance(value, str) and len(value) <= 40
+    return value if short and value.isprintable() else None

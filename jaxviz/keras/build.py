@@ -64,7 +64,8 @@ def find_slots(model: Model, custom: Custom) -> list[Slot]:
     unknown = [
         layer
         for _, layer in layers
-        if layer.class_name not in TABLE and find_custom(layer, custom) is None
+        if (layer.class_name not in TABLE or _is_quantised(layer))
+        and find_custom(layer, custom) is None
     ]
     if unknown:
         raise KerasFileError(_refusal(unknown))
@@ -76,6 +77,12 @@ def find_slots(model: Model, custom: Custom) -> list[Slot]:
         else:
             slots.append(Slot(path, layer, _guard(layer, TABLE[layer.class_name].weights)))
     return slots
+
+
+def _is_quantised(layer: Layer) -> bool:
+    """Whether a policy, or one of a map of them, is "int8_from_float32" or described at length."""
+    policy = str(layer.config.get("dtype"))
+    return "_from_" in policy or "Quantized" in policy
 
 
 def _refuse_masks(layers: Sequence[Layer]) -> None:
@@ -90,7 +97,10 @@ def _refuse_masks(layers: Sequence[Layer]) -> None:
 
 
 def _refusal(unknown: Sequence[Layer]) -> str:
-    names = ", ".join(f'"{layer.name}" ({layer.class_name})' for layer in unknown[:30])
+    names = ", ".join(
+        f'"{layer.name}" ({layer.class_name}{", quantised" if _is_quantised(layer) else ""})'
+        for layer in unknown[:30]
+    )
     more = f" and {len(unknown) - 30} more" if len(unknown) > 30 else ""
     if any(layer.class_name == "Lambda" for layer in unknown):
         cure = '`custom_layers={"Lambda": function}` (the code in the file is never run)'
@@ -171,8 +181,6 @@ def _compute_dtype(layer: Layer, override: str | None) -> str | None:
         config = policy.get("config")
         policy = config.get("name") if isinstance(config, Mapping) else None
     policy = policy if isinstance(policy, str) else "float32"
-    if "_from_" in policy:
-        raise KerasFileError(f'Layer "{layer.name}" is quantised ("{policy[:40]}"): not handled.')
     if override is not None:
         return override
     policy = policy.removeprefix("mixed_")
@@ -193,7 +201,7 @@ def with_shapes(model: KerasModel) -> KerasModel:
     outputs, each = open_shapes(model, lambda m, x: m._everything(x))
     for name, shape in each.items():
         for item in jax.tree.leaves(shape, is_leaf=lambda x: isinstance(x, _Shape)):
-            if math.prod(size or 1 for size in item) > MAX_ELEMENTS:
+            if not 0 < math.prod(1 if size is None else size for size in item) <= MAX_ELEMENTS:
                 raise KerasFileError(
                     f'Layer "{name}" would give an array of shape {tuple(item)} for each image.'
                 )

@@ -16,6 +16,7 @@ from jaxviz.keras.nodes import (
     Call,
     Nodes,
     Ref,
+    call_refs,
     in_order,
     parse_node,
     refs,
@@ -25,7 +26,9 @@ from jaxviz.keras.nodes import (
 from jaxviz.keras.operators_tf import translate_function, translate_node
 
 MAX_LAYERS = 20_000
-MAX_CALLS = 10_000
+MAX_NAME = 1000
+MAX_CALLS = 5_000
+MAX_READS = 20_000
 MODELS = ("Functional", "Model", "Sequential")
 
 
@@ -94,7 +97,7 @@ def _parse(config: Mapping[str, Any], input_shape: tuple | None) -> Model:
         raise KerasFileError(
             f"The model has {len(inner['layers'])} layers; {MAX_LAYERS} is the limit."
         )
-    model = Model(str(inner.get("name", "model")), class_name)
+    model = Model(_name(inner.get("name") or "model"), class_name)
     if class_name == "Sequential" or "input_layers" not in inner:
         _parse_sequential(model, inner, input_shape or _built_shape(config, inner))
     else:
@@ -112,6 +115,11 @@ def _check_names(layers: list[Layer], inputs: Iterable[str]) -> None:
 
 
 def _check_size(model: Model) -> None:
+    reads = sum(len(call_refs(call)) for call in model.calls) + len(list(refs(model.outputs)))
+    if reads > MAX_READS:
+        raise KerasFileError(
+            f"The layers of the model read {reads} arrays; {MAX_READS} is the limit."
+        )
     nested = {layer.name: layer.model.size for layer in model.layers if layer.model}
     model.size = sum(1 + nested.get(call.layer, 0) for call in model.calls)
     if model.size > MAX_CALLS:
@@ -129,8 +137,8 @@ def _built_shape(config: Mapping, inner: Mapping) -> tuple | None:
 
 def _parse_layer(entry: Mapping[str, Any]) -> Layer:
     class_name, config = entry["class_name"], entry.get("config")
-    if not isinstance(class_name, str):
-        raise KerasFileError("A layer of the model has no class name.")
+    if not isinstance(class_name, str) or not class_name.isprintable():
+        raise KerasFileError(f"A layer of the model has no class name, but {class_name!r}.")
     if class_name in MODELS and _origin(entry) != "own":
         model = _parse(entry, None)
         inner = config.get("name") if isinstance(config, Mapping) else None
@@ -194,6 +202,10 @@ def _operation(name: str, class_name: str, config: Mapping[str, Any]) -> Layer:
 def _name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise KerasFileError("A layer of the model has no name.")
+    if not name.isprintable() or len(name) > MAX_NAME:
+        raise KerasFileError(
+            f'A layer\'s name must be printable text of up to {MAX_NAME} characters, got "{name}".'
+        )
     return name
 
 

@@ -94,6 +94,9 @@ class Cursor:
 def text(raw: bytes) -> str:
     """A name."""
     try:
-        return raw.decode("utf-8")
+        name = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise KerasFileError("The HDF5 file is damaged: a name is not text.") from error
+    if not name.isprintable():
+        raise KerasFileError("The HDF5 file is damaged: a name is not text.")
+    return name

@@ -9,15 +9,16 @@ from jaxviz.keras.archive import Archive
 from jaxviz.keras.build import Options, build_model, find_slots, walk, with_shapes
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.load import Source, find_era, read_architecture, read_sources
-from jaxviz.keras.weights import Era, assign, named_or_by_class, without_content
+from jaxviz.keras.weights import Era, assign, is_by_class, named_or_by_class, without_content
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What `inspect_keras` found; what the file does not tell is None.
 
-    `format` is "keras", "hdf5 model", "hdf5 weights" or "json"; `layers` are (name, class) pairs,
-    nested ones as "model/layer"; `problem` says why the file cannot be loaded, None if it can.
+    `format` is "keras", "hdf5 model", "hdf5 weights", "sharded weights" or "json"; `layers` are
+    (name, class) pairs, nested ones as "model/layer"; `problem` says why the file cannot be loaded,
+    None if it can.
     """
 
     format: str
@@ -88,7 +89,7 @@ def inspect_keras(
         "parameters": sum(math.prod(a.shape) for arrays in stored.values() for _, a in arrays),
         "input_shape": None,
         "output_shape": None,
-        "kernels": "rotated by 180 degrees (Theano)" if era.rotate else "as stored",
+        "kernels": _kernels(architecture, weights, era),
         "problem": "It holds weights but no architecture: give both as a pair.",
     }
     if architecture.config is not None:
@@ -100,6 +101,16 @@ def inspect_keras(
     if weights.weights is None:
         facts["parameters"] = 0 if facts["problem"] is None else None
     return Inspection(**facts)
+
+
+def _kernels(architecture: Archive, weights: Archive, era: Era) -> str:
+    """How kernels are stored, as far as a file alone tells: Keras 1 says it in the architecture."""
+    unstated = weights.keras_version is None and weights.backend is None
+    if weights.weights is None or (
+        architecture.config is None and unstated and not is_by_class(weights.weights)
+    ):
+        return "unknown"
+    return "rotated by 180 degrees (Theano)" if era.rotate else "as stored"
 
 
 def _fill(

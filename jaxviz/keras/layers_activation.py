@@ -68,6 +68,16 @@ def hard_tanh(x: jax.Array) -> jax.Array:
     return jnp.clip(x, -1.0, 1.0)
 
 
+def hard_shrink(x: jax.Array) -> jax.Array:
+    """x where |x| > 0.5, else 0."""
+    return jnp.where(jnp.abs(x) > 0.5, x, jnp.zeros_like(x))
+
+
+def soft_shrink(x: jax.Array) -> jax.Array:
+    """x − 0.5 above 0.5, x + 0.5 below −0.5, 0 between."""
+    return x - jnp.clip(x, -0.5, 0.5)
+
+
 FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "linear": linear,
     "relu": jax.nn.relu,
@@ -94,6 +104,12 @@ FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "leaky_relu": leaky_relu,
     "log_sigmoid": jax.nn.log_sigmoid,
     "tanh_shrink": tanh_shrink,
+    "hard_shrink": hard_shrink,
+    "soft_shrink": soft_shrink,
+    "sparse_plus": jax.nn.sparse_plus,
+    "sparse_sigmoid": jax.nn.sparse_sigmoid,
+    "squareplus": jax.nn.squareplus,
+    "glu": jax.nn.glu,
 }
 
 

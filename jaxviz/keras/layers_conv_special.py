@@ -58,6 +58,7 @@ class TransposeSpec:
     dilation: tuple[int, ...]
     channels_first: bool
     activation: Callable[[jax.Array], jax.Array]
+    declared: tuple[int | None, ...] | None = None
 
     def edges(self, size: int, extent: int, axis: int) -> tuple[int, int]:
         """Padding of one axis: that of the gradient of a forward convolution, as in TensorFlow.
@@ -100,12 +101,23 @@ class ConvTranspose(nnx.Module):
             rhs_dilation=spec.dilation,
             dimension_numbers=(layout, space + "OI", layout),
         )
+        _check_declared(y.shape[1:], spec.declared)
         y = affine_bias(y, self.bias, channels_first=spec.channels_first)
         return spec.activation(y)
 
     def without_activation(self) -> "ConvTranspose":
         """The same layer, linear."""
         return ConvTranspose(self.kernel, self.bias, replace(self.spec, activation=linear))
+
+
+def _check_declared(shape: tuple[int, ...], declared: tuple[int | None, ...] | None) -> None:
+    """Keras 1 could ask for any of the sizes from which the forward convolution gives the input."""
+    if declared is None:
+        return
+    if len(declared) != len(shape) or any(
+        d not in (None, n) for d, n in zip(declared, shape, strict=True)
+    ):
+        raise ValueError(f"its output has shape {shape}, and {declared} is asked for: not handled")
 
 
 def _flat_depthwise(kernel: Any) -> Any:
@@ -164,7 +176,7 @@ def _transpose(rank: int) -> Converter:
         extra = (
             fields.sizes("output_padding", rank, low=0) if fields.has("output_padding") else None
         )
-        fields.raw("output_shape")
+        declared = fields.raw("output_shape")
         if fields.integer("groups", 1) != 1:
             raise fields.wrong("groups", "1")
         spec = TransposeSpec(
@@ -174,6 +186,7 @@ def _transpose(rank: int) -> Converter:
             fields.sizes("dilation_rate", rank, 1),
             fields.channels_first(),
             resolve(fields.raw("activation")),
+            tuple(declared[1:]) if declared else None,
         )
         return ConvTranspose(weights["kernel"], weights.get("bias"), spec)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxviz.keras.converter import Converter, Weights
 from jaxviz.keras.fields import Fields
@@ -18,9 +19,34 @@ def resize(x: jax.Array, space: tuple, method: str, antialias: bool, first: bool
     return jax.image.resize(x, shape, method, antialias=antialias)
 
 
+def _repeat(x: jax.Array, factor: int, axis: int) -> jax.Array:
+    return jnp.repeat(x, factor, axis=axis)
+
+
+def _from_corners(x: jax.Array, factor: int, axis: int) -> jax.Array:
+    """y[i] = (1 − t)·x[⌊i/f⌋] + t·x[⌊i/f⌋ + 1] with t = (i mod f)/f; the last value is repeated."""
+    size = x.shape[axis]
+    following = jnp.concatenate(
+        [lax.slice_in_dim(x, 1, size, axis=axis), lax.slice_in_dim(x, size - 1, size, axis=axis)],
+        axis=axis,
+    )
+    shape = [1] * x.ndim
+    shape[axis] = size * factor
+    place = jnp.tile(jnp.arange(factor, dtype=x.dtype) / factor, size).reshape(shape)
+    here, there = _repeat(x, factor, axis), _repeat(following, factor, axis)
+    return here + (there - here) * place
+
+
+_ALONG_AXES = {"nearest": _repeat, "bilinear_legacy": _from_corners}
+
+
 @dataclass(frozen=True)
 class UpSampling:
-    """Each pixel repeated along the spatial axes, or images enlarged by interpolation."""
+    """Each pixel repeated along the spatial axes, or images enlarged by interpolation.
+
+    "bilinear_legacy" is TensorFlow 1's way, which lays the pixels' corners on each other instead
+    of their centres.
+    """
 
     factors: tuple[int, ...]
     method: str
@@ -29,9 +55,9 @@ class UpSampling:
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge."""
         start = 2 if self.channels_first else 1
-        if self.method == "nearest":
+        if self.method in _ALONG_AXES:
             for axis, factor in enumerate(self.factors, start):
-                x = jnp.repeat(x, factor, axis=axis)
+                x = _ALONG_AXES[self.method](x, factor, axis)
             return x
         sizes = x.shape[start : start + len(self.factors)]
         space = tuple(n * f for n, f in zip(sizes, self.factors, strict=True))
@@ -106,6 +132,21 @@ class Rescaling:
         return x * _constant(self.scale, x) + _constant(self.offset, x)
 
 
+@dataclass(frozen=True)
+class AutoContrast:
+    """Each channel of each image stretched to fill the range; a constant one is left alone."""
+
+    low: float
+    high: float
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Stretch."""
+        least = jnp.min(x, axis=(1, 2), keepdims=True)
+        span = jnp.max(x, axis=(1, 2), keepdims=True) - least
+        share = (x - least) / jnp.where(span > 0, span, jnp.ones_like(span))
+        return jnp.where(span > 0, self.low + share * (self.high - self.low), x)
+
+
 def _constant(value: Any, x: jax.Array) -> Any:
     if isinstance(value, tuple):
         return jnp.asarray(value, x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
@@ -114,7 +155,7 @@ def _constant(value: Any, x: jax.Array) -> Any:
 
 def _up_sampling(rank: int) -> Converter:
     def build(fields: Fields, weights: Weights) -> UpSampling:
-        method = fields.choice("interpolation", _METHODS, "nearest")
+        method = fields.choice("interpolation", (*_METHODS, "bilinear_legacy"), "nearest")
         return UpSampling(fields.sizes("size", rank, 2), method, fields.channels_first())
 
     return Converter(build)
@@ -139,6 +180,16 @@ def _center_crop(fields: Fields, weights: Weights) -> CenterCrop:
     return CenterCrop(space, fields.channels_first())
 
 
+def _auto_contrast(fields: Fields, weights: Weights) -> AutoContrast:
+    for name in ("factor", "bounding_box_format"):
+        fields.raw(name)
+    value = fields.raw("value_range", [0, 255])
+    numbers = isinstance(value, list) and all(type(v) in (int, float) for v in value)
+    if not numbers or len(value) != 2 or not 0 < abs(value[1] - value[0]) <= 1e38:
+        raise fields.wrong("value_range", "two numbers")
+    return AutoContrast(float(min(value)), float(max(value)))
+
+
 def _rescaling(fields: Fields, weights: Weights) -> Rescaling:
     return Rescaling(_factor(fields, "scale", 1.0), _factor(fields, "offset", 0.0))
 
@@ -155,6 +206,7 @@ def _factor(fields: Fields, name: str, default: float) -> float | tuple[float, .
 
 
 TABLE = {
+    "AutoContrast": Converter(_auto_contrast),
     "CenterCrop": Converter(_center_crop),
     "Rescaling": Converter(_rescaling),
     "Resizing": Converter(_resizing),

@@ -21,8 +21,8 @@ _SELU_LOW = -1.7580993408473766
 _AUGMENTATIONS = """RandomFlip RandomRotation RandomZoom RandomTranslation RandomContrast
     RandomBrightness RandomShear RandomHue RandomSaturation RandomColorJitter RandomGrayscale
     RandomSharpness RandomPosterization RandomInvert RandomErasing RandomGaussianBlur
-    RandomPerspective RandomColorDegeneration RandomElasticTransform AutoContrast MixUp CutMix
-    AugMix RandAugment""".split()
+    RandomPerspective RandomColorDegeneration RandomElasticTransform MixUp CutMix AugMix RandAugment
+    Solarization Equalization""".split()
 
 
 class Noise(nnx.Module):

@@ -38,18 +38,22 @@ class Pool:
         return total / self._counts(x)
 
     def _counts(self, x: jax.Array) -> Any:
-        """How many pixels of the image each window holds."""
+        """How many pixels of the image each window holds, as a product over the axes."""
         if self.padding == "valid":
             return float(np.prod(self.window))
         space = x.shape[2:] if self.channels_first else x.shape[1:-1]
-        counts = np.ones((), x.dtype)
-        for size, window, stride in zip(space, self.window, self.strides, strict=True):
+        rank = len(space)
+        counts: Any = jnp.ones((1,) * x.ndim, x.dtype)
+        for axis, (size, window, stride) in enumerate(
+            zip(space, self.window, self.strides, strict=True)
+        ):
             outputs = -(-size // stride)
             low = max((outputs - 1) * stride + window - size, 0) // 2
             start = np.arange(outputs) * stride - low
             inside = np.minimum(start + window, size) - np.maximum(start, 0)
-            counts = counts[..., None] * inside.astype(x.dtype)
-        return jnp.asarray(counts.reshape(self._spatial(counts.shape, 1)))
+            shape = self._spatial(tuple(-1 if i == axis else 1 for i in range(rank)), 1)
+            counts = counts * jnp.asarray(inside, x.dtype).reshape(shape)
+        return counts
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,37 @@ class GlobalPool:
         axes = tuple(range(2, x.ndim)) if self.channels_first else tuple(range(1, x.ndim - 1))
         reduce = jnp.max if self.kind == "max" else jnp.mean
         return reduce(x, axis=axes, keepdims=self.keepdims)
+
+
+@dataclass(frozen=True)
+class AdaptivePool:
+    """The maximum or the mean over bins: output i covers [⌊i·n/m⌋, ⌈(i + 1)·n/m⌉) of n pixels."""
+
+    kind: str
+    space: tuple[int, ...]
+    channels_first: bool
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Pool."""
+        for axis, bins in enumerate(self.space, 2 if self.channels_first else 1):
+            x = self._along(x, bins, axis)
+        return x
+
+    def _along(self, x: jax.Array, bins: int, axis: int) -> jax.Array:
+        size = x.shape[axis]
+        start = np.arange(bins) * size // bins
+        length = -(-(np.arange(bins) + 1) * size // bins) - start
+        steps = np.arange(length.max())
+        place = np.minimum(start[:, None] + steps, size - 1)
+        shape = (bins, len(steps), *(1,) * (x.ndim - axis - 1))
+        inside = jnp.asarray(steps < length[:, None]).reshape((1,) * axis + shape)
+        values = jnp.take(x, place, axis=axis)
+        other = jnp.asarray(-np.inf if self.kind == "max" else 0, x.dtype)
+        values = jnp.where(inside, values, other.reshape((1,) * values.ndim))
+        if self.kind == "max":
+            return jnp.max(values, axis=axis + 1)
+        count = jnp.asarray(length, x.dtype).reshape((1,) * axis + (bins, *shape[2:]))
+        return jnp.sum(values, axis=axis + 1) / count
 
 
 def _pool(kind: str, rank: int) -> Converter:
@@ -84,6 +119,13 @@ def _global_pool(kind: str) -> Converter:
     return Converter(build)
 
 
+def _adaptive_pool(kind: str, rank: int) -> Converter:
+    def build(fields: Fields, weights: Weights) -> AdaptivePool:
+        return AdaptivePool(kind, fields.sizes("output_size", rank), fields.channels_first())
+
+    return Converter(build)
+
+
 TABLE = {
     f"{name}{rank}D": make
     for kind, word in (("max", "Max"), ("mean", "Average"))
@@ -91,5 +133,6 @@ TABLE = {
     for name, make in (
         (f"{word}Pooling", _pool(kind, rank)),
         (f"Global{word}Pooling", _global_pool(kind)),
+        (f"Adaptive{word}Pooling", _adaptive_pool(kind, rank)),
     )
 }

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jaxviz.keras.errors import KerasFileError
-
 _CLASSES = {
     "Convolution1D": "Conv1D",
     "Convolution2D": "Conv2D",
@@ -122,7 +120,7 @@ def rotates_kernels(keras_version: str | None, backend: str | None, config: Any)
     """
     if backend is not None:
         return backend == "theano"
-    return is_older(keras_version, (2, 0)) and _uses_th(config)
+    return is_older(keras_version, (2, 0)) and _mentions(config, "dim_ordering", "th")
 
 
 def is_older(keras_version: str | None, than: tuple[int, int]) -> bool:
@@ -137,12 +135,13 @@ def is_older(keras_version: str | None, than: tuple[int, int]) -> bool:
     return (major, minor) < than
 
 
-def _uses_th(config: Any) -> bool:
+def _mentions(config: Any, field: str, value: Any = None) -> bool:
+    """Whether a field stands anywhere in a configuration, with that value if one is given."""
     waiting = [config]
     while waiting:
         node = waiting.pop()
         if isinstance(node, Mapping):
-            if node.get("dim_ordering") == "th":
+            if field in node and value in (None, node[field]):
                 return True
             waiting.extend(node.values())
         elif isinstance(node, list):
@@ -150,24 +149,38 @@ def _uses_th(config: Any) -> bool:
     return False
 
 
-def adapt_to_era(model: Any, keras_version: str | None) -> None:
+def adapt_to_era(
+    model: Any, keras_version: str | None, backend: str | None = None, config: Any = None
+) -> None:
     """Change what an old file's layers did otherwise than today's of the same name.
 
     Flatten kept the order of channels-first arrays before Keras 2.2; hard sigmoid was another
-    function before Keras 3. Enlarging bilinearly sampled elsewhere in Keras 2.2, and is refused.
+    function before Keras 3; enlarging bilinearly sampled elsewhere before Keras 2.3.
     """
     for layer in model.layers:
         if layer.model is not None:
-            adapt_to_era(layer.model, keras_version)
+            adapt_to_era(layer.model, keras_version, backend, config)
         if layer.class_name == "Flatten" and is_older(keras_version, (2, 2)):
             layer.config.pop("data_format", None)
         if is_older(keras_version, (3, 0)):
             _rename_hard_sigmoid(layer.config)
         if layer.config.get("interpolation") == "bilinear" and is_older(keras_version, (2, 3)):
-            if not (keras_version or "").endswith("-tf"):
-                raise KerasFileError(
-                    f'Layer "{layer.name}" enlarges bilinearly as Keras 2.2 did, not handled.'
-                )
+            _adapt_bilinear(layer, keras_version, backend, config)
+
+
+def _adapt_bilinear(
+    layer: Any, keras_version: str | None, backend: str | None, config: Any
+) -> None:
+    """TensorFlow 1.15 changed it under an unchanged version, but wrote a field `ragged` as well."""
+    if not (keras_version or "").endswith("-tf"):
+        author = None if backend in (None, "tensorflow") else backend[:20]
+    elif _mentions(config, "ragged"):
+        return
+    else:
+        author = None if is_older(keras_version, (2, 2)) else "TensorFlow 1.13 to 2.1"
+    if author is not None:
+        layer.class_name = f"bilinear of {author}>{layer.class_name}"
+    layer.config["interpolation"] = "bilinear_legacy"
 
 
 def _rename_hard_sigmoid(config: dict[str, Any]) -> None:

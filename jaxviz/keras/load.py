@@ -37,7 +37,8 @@ def load_keras(
 
     Args:
         path: A `.keras` or HDF5 file with the whole model; or a pair of an architecture (a JSON
-            file or a dictionary) and a file with its weights. Content decides, not the suffix.
+            file or a dictionary) and a file with its weights, or the `.weights.json` of their
+            shards. Content decides, not the suffix.
         input_shape: Shape of the input without the batch, for a Sequential file that lacks it.
         kernels: "rotated" when the convolution kernels were stored by Theano, which turns them by
             180 degrees, "as stored" when not, "auto" to believe the file.
@@ -180,7 +181,8 @@ def read_architecture(
     refuse_foreign_objects(architecture.config)
     model = parse_model(architecture.config or {}, input_shape)
     named = weights.weights is not None and not is_by_class(weights.weights)
-    adapt_to_era(model, weights.keras_version if named else architecture.keras_version or "3")
+    version = weights.keras_version if named else architecture.keras_version or "3"
+    adapt_to_era(model, version, weights.backend or architecture.backend, architecture.config)
     return model
 
 

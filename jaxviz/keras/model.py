@@ -320,6 +320,7 @@ def attribute_names(names: Sequence[str]) -> list[str]:
     """
     exact = {name for name in names if _is_free(name)}
     taken, found = set(exact), []
+    numbers: dict[str, int] = {}
     for name in names:
         if name in exact:
             found.append(name)
@@ -329,10 +330,12 @@ def attribute_names(names: Sequence[str]) -> list[str]:
             stem = "layer_" + stem
         if not _is_free(stem):
             stem += "_"
-        choice, number = stem, 0
+        number = numbers.get(stem, 0)
+        choice = f"{stem}_{number}" if number else stem
         while choice in taken:
             number += 1
             choice = f"{stem}_{number}"
+        numbers[stem] = number
         taken.add(choice)
         found.append(choice)
     return found

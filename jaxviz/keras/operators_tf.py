@@ -111,6 +111,8 @@ def translate_function(config: Mapping[str, Any]) -> tuple[str, dict[str, str]] 
     *prefixes, last = name.split(".")
     if any(prefix not in _PREFIXES for prefix in prefixes):
         return None
+    if last == "resize" and "v1" in prefixes:  # samples elsewhere
+        return None
     return FUNCTIONS.get(last)
 
 

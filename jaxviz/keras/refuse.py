@@ -16,19 +16,25 @@ _BUILTINS = frozenset(
     """__import__ breakpoint compile delattr eval exec exit getattr globals input open
     setattr""".split()
 )
+MAX_DEPTH = 200
 _MODELS = ("Functional", "Model", "Sequential")
 
 
 def refuse_foreign_objects(config: Any) -> None:
-    """Refuse an architecture that names a part of Python, or a tool of Keras, as an object."""
-    waiting = [config]
+    """Refuse an architecture that names a part of Python, or a tool of Keras, as an object.
+
+    One that is nested beyond what models need is refused too: what follows may then recurse.
+    """
+    waiting = [(config, 0)]
     while waiting:
-        node = waiting.pop()
+        node, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise KerasFileError("The architecture is nested too deeply to be one.")
         if isinstance(node, Mapping):
             _check(node)
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
+            waiting.extend((value, depth + 1) for value in node.values())
+        elif isinstance(node, list | tuple):
+            waiting.extend((value, depth + 1) for value in node)
 
 
 def _check(node: Mapping[str, Any]) -> None:

@@ -158,10 +158,14 @@ def _attribute_list(group: Group, name: str) -> list[str]:
     for part in parts:
         if isinstance(part, np.ndarray) and part.size == 0:
             continue
-        if not isinstance(part, list) or not all(isinstance(item, str) for item in part):
+        if not isinstance(part, list) or not all(_is_name(item) for item in part):
             raise KerasFileError(f"`{name}` of the HDF5 file must be a list of names.")
         names.extend(part)
     return names
+
+
+def _is_name(item: Any) -> bool:
+    return isinstance(item, str) and item.isprintable()
 
 
 def named_arrays(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
