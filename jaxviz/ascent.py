@@ -16,8 +16,8 @@ import numpy as np
 import optax
 
 from jaxviz.activations import Layer, capture, numbered, thaw
+from jaxviz.algebra import Objective
 from jaxviz.gradients import relu_rules
-from jaxviz.objectives import Objective
 from jaxviz.parametrize import Parametrization
 from jaxviz.quick import quick_rules
 from jaxviz.regularize import Penalty, Tidy

@@ -33,10 +33,31 @@ from scipy import ndimage
 from jaxviz.activations import Layer, activations, as_scorer, capture, layer_names, resolve, thaw
 from jaxviz.gradients import relu_rules
 from jaxviz.keras import KerasModel, logits
-from jaxviz.keras_vis_parts import GRAD_MODIFIERS, InputModifier, normalize
+from jaxviz.keras_vis_parts import (
+    GRAD_MODIFIERS,
+    InputModifier,
+    Jitter,
+    Roll,
+    find_layer,
+    normalize,
+    overlay,
+    stitch,
+)
 from jaxviz.regularize import lp_norm, total_variation
 from jaxviz.replay import evaluate, replay
 from jaxviz.scorer import split
+
+__all__ = [
+    "Jitter",
+    "Roll",
+    "find_layer",
+    "logits",
+    "overlay",
+    "stitch",
+    "visualize_activation",
+    "visualize_cam",
+    "visualize_saliency",
+]
 
 _BACKPROP = {None: "plain", "guided": "guided", "rectified": "rectified"} | {
     name: "rectified" for name in ("relu", "deconv")

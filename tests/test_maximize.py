@@ -512,6 +512,7 @@ def test_a_second_call_compiles_nothing():
             "`seeds` must be one a start image, 2: got 3",
         ),
         ({"start": np.full(SHAPE, np.nan)}, "`start` must be finite"),
+        ({"optimizer": optax.lbfgs()}, "`optimizer` must need nothing but the gradient"),
         (
             {"start": np.zeros(SHAPE), "parametrization": jp.maco()},
             "`parametrization` must have `encode`",
