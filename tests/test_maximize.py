@@ -161,11 +161,15 @@ def test_a_batch_equals_one_by_one():
             np.testing.assert_allclose(found, term[:, 0], rtol=1e-4, atol=1e-5)
 
 
-def test_the_batch_size_changes_nothing():
-    options = OPTIONS | {"steps": 5, "snapshot_every": 2}
-    objectives = [jo.unit(n) for n in range(5)]
-    whole = maximize(F, objectives, **options)
-    parts = maximize(F, objectives, batch_size=2, **options)
+def test_all_channels_of_a_layer_in_chunks_are_what_they_are_in_one_batch():
+    seen, before = [], ascent.advance_once._cache_size()
+    options = OPTIONS | {"steps": 5, "snapshot_every": 2, "redirect_steps": 0}
+    channels = jo.every_channel(F, "conv", image_shape=SHAPE)
+    whole = maximize(F, channels, **options)
+    options |= {"progress": lambda done, total: seen.append((done, total))}
+    parts = maximize(F, channels, batch_size=4, **options)
+    assert len(channels) == 6 and seen == [(n, 10) for n in range(1, 11)]
+    assert ascent.advance_once._cache_size() <= before + 2
     assert parts.images.shape == whole.images.shape and list(parts.snapshots) == [2, 4]
     np.testing.assert_allclose(parts.images, whole.images, atol=2e-5)
     np.testing.assert_allclose(parts.snapshots[4], whole.snapshots[4], atol=2e-5)
@@ -188,11 +192,11 @@ def assert_one_loop_equals_the_other(host, scan):
 
 
 def test_host_and_scan_give_the_same_images():
-    options = OPTIONS | {"steps": 20, "seeds": 2, "regularizers": None, "snapshot_every": 8}
+    options = OPTIONS | {"steps": 18, "seeds": 2, "regularizers": None, "snapshot_every": 9}
     host = maximize(F, OBJECTIVES[:2], loop="host", **options)
-    scan = maximize(F, OBJECTIVES[:2], loop="scan", redirect_steps=2, **options)
+    scan = maximize(F, OBJECTIVES[:2], loop="scan", redirect_steps=0, **options)
     assert_one_loop_equals_the_other(host, scan)
-    assert list(host.snapshots) == list(scan.snapshots) == [8, 16]
+    assert list(host.snapshots) == list(scan.snapshots) == [9, 18]
 
 
 def test_start_images_are_started_from():
@@ -379,31 +383,6 @@ def test_a_callback_sees_arrays_and_can_stop():
     assert len(result.history["total"]) == 3
 
 
-def test_progress_is_reported_over_all_batches():
-    seen = []
-    options = OPTIONS | {"steps": 3, "batch_size": 2}
-    maximize(
-        F, [jo.unit(0)] * 3, progress=lambda done, total: seen.append((done, total)), **options
-    )
-    assert seen == [(n, 6) for n in range(1, 7)]
-
-
-def test_all_channels_of_a_layer_come_in_chunks_of_one_program():
-    seen, before = [], ascent.advance_once._cache_size()
-    channels = jo.every_channel(F, "conv", image_shape=SHAPE)
-    result = maximize(
-        F,
-        channels,
-        steps=3,
-        batch_size=4,
-        redirect_steps=0,
-        progress=lambda done, total: seen.append((done, total)),
-        **OPTIONS,
-    )
-    assert len(channels) == 6 and result.images.shape == (6, *SHAPE)
-    assert seen[-1] == (6, 6) and ascent.advance_once._cache_size() <= before + 1
-
-
 def exploding(images):
     score = images.mean((1, 2))
     return jnp.where(score > 0.6, jnp.nan, score)
@@ -455,7 +434,7 @@ def test_zero_images_and_flat_patches_are_safe():
         jr.penalty(jr.lp_norm, 1.0),
     )
     options = OPTIONS | {"regularizers": regularizers, "bounds": "project"}
-    result = maximize(F, jo.unit(0), steps=3, start=jnp.zeros(SHAPE), **options)
+    result = maximize(plain, jo.unit(0), steps=3, start=jnp.zeros(SHAPE), **options)
     assert np.isfinite(np.asarray(result.images)).all()
 
 
