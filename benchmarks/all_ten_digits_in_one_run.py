@@ -296,8 +296,10 @@ def compare(network: str, names: list[str], steps: int, rounds: int) -> list[com
     for name in names:
         theirs, mine = found[name][0]["derivatives"], found["ours"][0]["derivatives"]
         what = f"derivatives of the logits, {name}"
+        # Two pixels of a pool may be equal but for rounding: then the derivative goes to either.
+        within = 1e-5 if network == "mnist" else 1e-2
         difference = common.check_equal(
-            np.asarray(mine), np.asarray(theirs), within=1e-3, what=what
+            np.asarray(mine), np.asarray(theirs), within=within, what=what
         )
         times[name] = common.Timing(tuple(min(once["seconds"]) for once in found[name]))
         rows.append(
@@ -312,6 +314,7 @@ def compare(network: str, names: list[str], steps: int, rounds: int) -> list[com
                 "spread": times[name].spread,
             }
         )
+        print(rows[-1], flush=True)
     return rows
 
 
