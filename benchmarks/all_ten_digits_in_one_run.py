@@ -1,11 +1,15 @@
 """All ten classes of the MNIST network in one run, against the fastest forms of two peers.
 
 Ten class images of the bundled network, 200 steps: pixels, a random roll of up to two pixels, total
-variation and Adam. tf-keras-vis runs its functional model on the batch of ten; PyTorch runs the
-loop that Lucent writes, channels last, on two threads. All three begin with the same images, and
-the derivatives of the ten logits at them are checked to be equal first. Each runs in a process of
-its own, in turn; times leave out compiling unless a column says so. With `JAXVIZ_DATA` set, further
-rows do the same for SqueezeNet (227×227) against PyTorch.
+variation and Adam. tf-keras-vis runs its functional model on the batch of ten, without a clone of
+it and without callbacks; PyTorch runs the loop that Lucent writes, channels last, on two threads.
+All three take the same steps on the same batch, begin with the same images, and the derivatives of
+the ten logits at them are checked to be equal first. What differs: ours and PyTorch move pixels
+through a sigmoid, tf-keras-vis clips; each library has its own total variation, one pass over
+neighbouring pixels in all; ours also keeps the history, the best images and their transparency.
+Two rows more give each library's defaults. Each run has a process of its own, in turn; times leave
+out compiling unless a column says so. With `JAXVIZ_DATA` set, further rows do the same for
+SqueezeNet (227×227), one image and four, against PyTorch.
 
     python -m benchmarks.all_ten_digits_in_one_run [--quick] [--save]
 """
@@ -14,6 +18,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,7 @@ from benchmarks import common
 
 STEPS, ROLL, TV, RATE = 200, 2, 0.1, 0.05
 THREADS = 2
+BATCHES = {"squeezenet, one": 1, "squeezenet, four": 4}
 
 
 def kernels(file: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -43,7 +49,7 @@ def case(network: str) -> tuple[Any, np.ndarray]:
     if network == "mnist":
         return common.mnist_model(), rng.uniform(0.3, 0.7, (10, 28, 28, 1)).astype(np.float32)
     file = common.data_folder() / "imagenet" / "squeezenet_v1.0_derived.keras"
-    return file, rng.uniform(0.3, 0.7, (4, 227, 227, 3)).astype(np.float32)
+    return file, rng.uniform(0.3, 0.7, (BATCHES[network], 227, 227, 3)).astype(np.float32)
 
 
 def ours(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
@@ -135,7 +141,9 @@ def pytorch(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
     return run, image.grad.numpy().transpose(0, 2, 3, 1)
 
 
-def tf_keras_vis(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
+def tf_keras_vis(
+    network: str, steps: int, *, defaults: bool = False
+) -> tuple[Callable[[], Any], np.ndarray]:
     """tf-keras-vis on the functional model, and the derivatives of the logits at the start."""
     import keras
     import tensorflow as tf
@@ -157,6 +165,8 @@ def tf_keras_vis(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarra
     score = CategoricalScore(list(range(len(images))))
 
     def run() -> Any:
+        if defaults:
+            return maximization(score, tf.constant(images), (0.0, 1.0), steps=steps)
         return maximization(
             score,
             seed_input=tf.constant(images),
@@ -255,7 +265,13 @@ def _torch_dense(weights: tuple[np.ndarray, np.ndarray]) -> Any:
     return layer
 
 
-RUNS = {"ours": ours, "ours, defaults": recipe, "PyTorch": pytorch, "tf-keras-vis": tf_keras_vis}
+RUNS = {
+    "ours": ours,
+    "ours, defaults": recipe,
+    "PyTorch": pytorch,
+    "tf-keras-vis": tf_keras_vis,
+    "tf-keras-vis, defaults": partial(tf_keras_vis, defaults=True),
+}
 
 
 def measure(name: str, network: str, steps: int, repeats: int) -> dict[str, Any]:
@@ -280,8 +296,10 @@ def compare(network: str, names: list[str], steps: int, rounds: int) -> list[com
     for name in names:
         theirs, mine = found[name][0]["derivatives"], found["ours"][0]["derivatives"]
         what = f"derivatives of the logits, {name}"
+        # Two pixels of a pool may be equal but for rounding: then the derivative goes to either.
+        within = 1e-5 if network == "mnist" else 1e-2
         difference = common.check_equal(
-            np.asarray(mine), np.asarray(theirs), within=1e-3, what=what
+            np.asarray(mine), np.asarray(theirs), within=within, what=what
         )
         times[name] = common.Timing(tuple(min(once["seconds"]) for once in found[name]))
         rows.append(
@@ -296,6 +314,7 @@ def compare(network: str, names: list[str], steps: int, rounds: int) -> list[com
                 "spread": times[name].spread,
             }
         )
+        print(rows[-1], flush=True)
     return rows
 
 
@@ -308,8 +327,9 @@ def main() -> None:
     steps, rounds = (50, 1) if settings.quick else (STEPS, 3)
     rows = compare("mnist", list(RUNS), steps, rounds)
     if "JAXVIZ_DATA" in os.environ:
-        names = ["ours", "PyTorch"]
-        rows += compare("squeezenet", names, 5 if settings.quick else 20, rounds)
+        for squeezenet in BATCHES:
+            names = ["ours", "PyTorch"]
+            rows += compare(squeezenet, names, 5 if settings.quick else 20, rounds)
     factors = {row["run"]: row["times ours"] for row in rows if row["network"] == "mnist"}
     common.finish(
         "all_ten_digits_in_one_run",
@@ -318,10 +338,11 @@ def main() -> None:
         f"than a PyTorch loop, for ten classes × {steps} steps",
         rows,
         notes=[
-            f"mnist: a batch of ten, {steps} steps; squeezenet: a batch of four.",
+            f"mnist: a batch of ten, {steps} steps.",
             "Pixels through a sigmoid (tf-keras-vis: clipped at the end), a roll of up to two"
-            " pixels, total variation, Adam at 0.05. `ours, defaults` is the recipe that `maximize`"
-            " uses unless told otherwise.",
+            " pixels, total variation, Adam at 0.05. `defaults` is what each library does unless"
+            " told otherwise: ours shifts and pays for ink, tf-keras-vis shifts, rotates, pays for"
+            " a norm and shows progress.",
             "The faster of two runs in each process; medians over the processes.",
         ],
         packages=["keras", "tensorflow", "torch", "tf-keras-vis"],

@@ -16,9 +16,10 @@ import numpy as np
 import optax
 
 from jaxviz.activations import Layer, capture, numbered, thaw
-from jaxviz.gradients import quick_rules, relu_rules
-from jaxviz.objectives import Objective
+from jaxviz.algebra import Objective
+from jaxviz.gradients import relu_rules
 from jaxviz.parametrize import Parametrization
+from jaxviz.quick import quick_rules
 from jaxviz.regularize import Penalty, Tidy
 from jaxviz.replay import replay
 from jaxviz.scorer import Call

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxviz import ascent
-from jaxviz.objectives import Objective
+from jaxviz.algebra import Objective
 from jaxviz.progress import Advance, Progress, track
 
 REDIRECTED_STEPS = 16

@@ -33,15 +33,36 @@ from scipy import ndimage
 from jaxviz.activations import Layer, activations, as_scorer, capture, layer_names, resolve, thaw
 from jaxviz.gradients import relu_rules
 from jaxviz.keras import KerasModel, logits
-from jaxviz.keras_vis_parts import GRAD_MODIFIERS, InputModifier, normalize
+from jaxviz.keras_vis_parts import (
+    InputModifier,
+    Jitter,
+    Modifier,
+    Roll,
+    find_layer,
+    gradient_modifier,
+    normalize,
+    overlay,
+    stitch,
+)
 from jaxviz.regularize import lp_norm, total_variation
 from jaxviz.replay import evaluate, replay
 from jaxviz.scorer import split
 
+__all__ = [
+    "Jitter",
+    "Roll",
+    "find_layer",
+    "logits",
+    "overlay",
+    "stitch",
+    "visualize_activation",
+    "visualize_cam",
+    "visualize_saliency",
+]
+
 _BACKPROP = {None: "plain", "guided": "guided", "rectified": "rectified"} | {
     name: "rectified" for name in ("relu", "deconv")
 }
-Modifier = str | Callable[[np.ndarray], Any] | None
 
 
 def visualize_activation(
@@ -108,7 +129,7 @@ def visualize_activation(
     weights = {**weights, "total_variation": tv_weight}
     image = _seed(model, seed_input, image_shape, input_range, key)
     losses = _losses(model, layer, filter_indices, weights, backprop_modifier, wrt, image)
-    grad_modifier = _grad_modifier(grad_modifier)
+    grad_modifier = gradient_modifier(grad_modifier)
     cache, best, best_image = jnp.zeros_like(image), np.inf, None
     for step in range(max_iter):
         for modifier in input_modifiers:
@@ -171,7 +192,7 @@ def visualize_saliency(
     losses = _losses(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, wrt, image
     )
-    gradient = _grad_modifier(grad_modifier)(np.asarray(losses(image)[2]))
+    gradient = gradient_modifier(grad_modifier)(np.asarray(losses(image)[2]))
     gradient = np.asarray(gradient)
     return normalize(gradient if keepdims else gradient.max(-1))[0]
 
@@ -220,7 +241,7 @@ def visualize_cam(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, penultimate, image
     )
     _, _, gradient, value = losses(image)
-    gradient = np.asarray(_grad_modifier(grad_modifier)(np.asarray(gradient)))
+    gradient = np.asarray(gradient_modifier(grad_modifier)(np.asarray(gradient)))
     gradient = gradient / (gradient.max() + 1e-7)
     weights = gradient.mean((0, 1, 2))
     heatmap = np.maximum(np.asarray(value)[0] @ weights, 0)
@@ -356,15 +377,6 @@ def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:
     image = (high - low) * image + low
     whole = all(isinstance(bound, int | np.integer) for bound in input_range)
     return np.clip(image, low, high).astype(np.uint8) if whole else image
-
-
-def _grad_modifier(modifier: Modifier) -> Callable[[Any], Any]:
-    if modifier is None or callable(modifier):
-        return modifier or (lambda gradient: gradient)
-    if modifier not in GRAD_MODIFIERS:
-        known = ", ".join(GRAD_MODIFIERS)
-        raise ValueError(f"`grad_modifier` must be one of {known}: got {modifier!r}.")
-    return GRAD_MODIFIERS[modifier]
 
 
 def _penultimate(model: Any, layer: Layer, image: jax.Array) -> str:

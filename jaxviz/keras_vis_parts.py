@@ -4,7 +4,7 @@ Modifiers work on image batches (1, height, width, channel); pictures are NumPy 
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -19,6 +19,18 @@ GRAD_MODIFIERS = {
     "relu": lambda gradient: gradient * (gradient > 0),
     "small_values": lambda gradient: abs(1.0 / (gradient + EPSILON)),
 }
+
+Modifier = str | Callable[[np.ndarray], Any] | None
+
+
+def gradient_modifier(modifier: Modifier) -> Callable[[Any], Any]:
+    """The function that a gradient modifier names."""
+    if modifier is None or callable(modifier):
+        return modifier or (lambda gradient: gradient)
+    if modifier not in GRAD_MODIFIERS:
+        known = ", ".join(GRAD_MODIFIERS)
+        raise ValueError(f"`grad_modifier` must be one of {known}: got {modifier!r}.")
+    return GRAD_MODIFIERS[modifier]
 
 
 class InputModifier(Protocol):

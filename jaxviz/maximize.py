@@ -14,8 +14,8 @@ import optax
 
 from jaxviz import ascent
 from jaxviz.activations import as_scorer
+from jaxviz.algebra import Objective
 from jaxviz.climb import REDIRECTED_STEPS, Maximized, NotFiniteError, Options, climb
-from jaxviz.objectives import Objective
 from jaxviz.parametrize import Parametrization
 from jaxviz.progress import Progress
 from jaxviz.recipe import recipe

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxviz import ascent
+from jaxviz.algebra import Objective, check
 from jaxviz.climb import Options
 from jaxviz.gradients import relu_rules
-from jaxviz.objectives import Objective, check
 from jaxviz.replay import dependent
 
 BOUNDS = ("sigmoid", "project", "none")
@@ -73,6 +73,24 @@ def check_options(
             "`parametrization` must have `encode` for start images and tidying steps: got one "
             "without; add the third function, or leave them out."
         )
+    _check_optimizer(program)
+
+
+def _check_optimizer(program: ascent.Program) -> None:
+    def step(parameters: Any) -> Any:
+        memory = program.optimizer.init(parameters)
+        return program.optimizer.update(parameters, memory, parameters)
+
+    init, shape = program.parametrization.init, program.image_shape
+    parameters = jax.eval_shape(lambda key: init(key, shape), jax.random.key(0))
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            jax.eval_shape(step, parameters)
+    except TypeError as error:
+        raise ValueError(
+            "`optimizer` must need nothing but the gradient: got one that asks for more, such as a "
+            f"line search ({error}); for L-BFGS, give optax.lbfgs(0.1, linesearch=None)."
+        ) from error
 
 
 def check_objectives(

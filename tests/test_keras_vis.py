@@ -1,5 +1,6 @@
 """keras-vis, number for number: against NumPy restatements with derivatives worked out by hand."""
 
+import re
 from importlib.resources import files
 
 import jax
@@ -169,6 +170,32 @@ def test_integer_bounds_give_uint8_truncated(weights, seed):
     whole = kv.visualize_activation(f, None, 1, seed_input=seed, max_iter=5)
     assert whole.dtype == np.uint8
     np.testing.assert_array_equal(whole, real.astype(np.uint8))
+
+
+def test_the_best_image_is_the_one_after_the_step_from_the_smallest_loss(seed):
+    target = jnp.asarray(seed, jnp.float32) + 0.01
+    losses = []
+
+    def f(images):
+        return -jnp.square(images - target[None]).mean((1, 2))
+
+    options = {"seed_input": seed, "input_range": (0.0, 255.0), "lp_norm_weight": 0}
+    options |= {"tv_weight": 0, "callbacks": [lambda *args: losses.append(args[2])]}
+    found = kv.visualize_activation(f, None, 0, max_iter=6, **options)
+    assert losses[0] < min(losses[1:])
+    first = kv.visualize_activation(f, None, 0, max_iter=1, **options)
+    np.testing.assert_array_equal(found, first)
+
+
+def test_the_table_names_calls_that_exist():
+    rows = [line.split("|")[1:3] for line in kv.__doc__.splitlines() if line.startswith("| `")]
+    assert len(rows) == 11
+    ours = {name for _, cell in rows for name in re.findall(r"`(\w+)\(", cell)}
+    assert {"logits", "Roll", "find_layer", "stitch", "overlay"} <= ours
+    theirs = {name for cell, _ in rows[:3] for name in re.findall(r"`(\w+)\(", cell)}
+    assert theirs == {"visualize_activation", "visualize_saliency", "visualize_cam"}
+    for name in theirs | ours - {"f"}:
+        assert name in kv.__all__ and callable(getattr(kv, name)), name
 
 
 def test_modifiers_run_before_and_in_reverse_after(weights, seed):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxviz import objectives as jo
 from jaxviz.activations import tag
+from jaxviz.algebra import check
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_each_objective_is_its_formula(acts):
     }
     for name, (objective, expected) in cases.items():
         np.testing.assert_allclose(objective(acts), expected, rtol=2e-5, atol=1e-6, err_msg=name)
-        jo.check(objective, shapes(acts))
+        check(objective, shapes(acts))
 
 
 @settings(max_examples=30, deadline=None)
@@ -119,7 +120,7 @@ def test_objectives_are_computed_in_float32(acts):
 )
 def test_what_does_not_fit_the_layer_is_refused(acts, objective, message):
     with pytest.raises(ValueError, match=message):
-        jo.check(objective, shapes(acts))
+        check(objective, shapes(acts))
 
 
 def test_wrong_arguments_are_refused():

@@ -26,6 +26,10 @@ def slow_lp_norm(image, p):
     return (np.abs(image) ** p).sum() ** (1 / p) / image.size
 
 
+def slow_ink(image, ground):
+    return sum(abs(value - ground) for value in image.ravel()) / image.size
+
+
 def test_golden_values_of_keras_vis():
     x = jnp.asarray((np.arange(36).reshape(2, 3, 3, 2) % 7).astype(np.float32))
     for beta, golden in ((2.0, 16.11111111), (1.0, 3.46429485)):
@@ -48,6 +52,7 @@ def test_penalties_equal_the_formula(seed, size, power):
     expected = slow_total_variation(image, power)
     np.testing.assert_allclose(jr.total_variation(x, beta=power), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(jr.lp_norm(x, p=power), slow_lp_norm(image, power), rtol=1e-4)
+    np.testing.assert_allclose(jr.ink(x, ground=power), slow_ink(image, power), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +62,9 @@ def test_penalties_equal_the_formula(seed, size, power):
         (lambda x: jr.total_variation(x, beta=1.0), lambda x: slow_total_variation(x, 1)),
         (lambda x: jr.lp_norm(x, p=6.0), lambda x: slow_lp_norm(x, 6)),
         (lambda x: jr.lp_norm(x, p=1.0), lambda x: slow_lp_norm(x, 1)),
+        (lambda x: jr.ink(x, ground=-0.5), lambda x: slow_ink(x, -0.5)),
     ],
-    ids=["tv2", "tv1", "lp6", "lp1"],
+    ids=["tv2", "tv1", "lp6", "lp1", "ink"],
 )
 def test_gradients_equal_finite_differences(rng, function, slow):
     image = rng.normal(size=(4, 5, 2))
@@ -76,6 +82,7 @@ def test_derivatives_are_finite_on_zero_images_and_flat_patches(value):
     for beta in (1.0, 1.5, 2.0):
         gradient = jax.grad(lambda x: jr.total_variation(x, beta=beta))(image)  # noqa: B023
         assert (gradient == 0).all()
+    assert jnp.isfinite(jax.grad(lambda x: jr.ink(x, ground=0.7))(image)).all()
     for p in (1.0, 2.0, 6.0):
         assert jnp.isfinite(jax.grad(lambda x: jr.lp_norm(x, p=p))(image)).all()  # noqa: B023
 

@@ -1,0 +1,240 @@
+"""The same numbers by quicker ways, where XLA's own are slow on a CPU: rules for `replay`.
+
+The results are the same sums of the same products, some in another order. What is replaced, as
+measured on two cores: XLA runs a max pool window by window and its gradient as a scatter; it hands
+a convolution to one of two libraries, of which the slower takes those whose result is not higher
+than their input; and the derivative by an image of few channels costs more than its products. On
+other platforms nothing is replaced.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxviz.replay import Rule
+
+Pair = tuple[int, int]
+CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
+FEW_CHANNELS = 4
+FEW_BLOCK_CHANNELS = 16
+SMALL_WINDOW = 9
+
+
+def quick_rules() -> Mapping[str, Rule]:
+    """Rules for max pools and convolutions; none but on a CPU."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"reduce_window_max": _pool_rule, "conv_general_dilated": _convolution_rule}
+
+
+def _pool_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+    params = equation.params
+    (x,) = inputs
+    window, strides, padding = (
+        params[name] for name in ("window_dimensions", "window_strides", "padding")
+    )
+    fits = (
+        x.ndim == 4
+        and window[0] == window[3] == strides[0] == strides[3] == 1
+        and padding[0] == padding[3] == (0, 0)
+        and all(d == 1 for d in (*params["base_dilation"], *params["window_dilation"]))
+    )
+    geometry = (window[1:3], strides[1:3], padding[1:3])
+    return [_pool(geometry, x)] if fits else None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _pool(geometry: Any, x: jax.Array) -> jax.Array:
+    window, strides, padding = geometry
+    if window[0] * window[1] <= SMALL_WINDOW:
+        pixels = _window_pixels(geometry, x)
+        largest = pixels[0]
+        for pixel in pixels[1:]:
+            largest = jnp.maximum(largest, pixel)
+        return largest
+    lowest = jnp.asarray(-jnp.inf, x.dtype)
+    sizes, steps, pads = (1, *window, 1), (1, *strides, 1), ((0, 0), *padding, (0, 0))
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, sizes, steps, pads)
+
+
+def _window_pixels(geometry: Any, x: jax.Array) -> list[jax.Array]:
+    """The first pixel of every window, the second, …, row by row: each (N, rows, cols, C)."""
+    window, strides, padding = geometry
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    ends = [
+        (n - w) // s * s + 1 for n, w, s in zip(padded.shape[1:3], window, strides, strict=True)
+    ]
+    return [
+        padded[:, row : row + ends[0] : strides[0], col : col + ends[1] : strides[1]]
+        for row, col in product(*map(range, window))
+    ]
+
+
+def _pool_forward(geometry: Any, x: jax.Array) -> tuple[Any, Any]:
+    y: Any = _pool(geometry, x)
+    return y, (x, y)
+
+
+def _pool_backward(geometry: Any, kept: Any, g: jax.Array) -> tuple[jax.Array]:
+    """g goes to the first of the largest pixels of each window, as the usual gradient has it.
+
+    Pixels that lie alike between the strides form a plane: the sum of what the windows that reach
+    it give. The planes are then interleaved.
+    """
+    window, strides, padding = geometry
+    x, y = kept
+    first = jnp.full(y.shape, -1, jnp.int32)
+    pixels = _window_pixels(geometry, x)
+    for number in reversed(range(len(pixels))):
+        first = jnp.where(pixels[number] == y, number, first)
+    whole = [n + sum(pads) for n, pads in zip(x.shape[1:3], padding, strict=True)]
+    size = [-(-n // s) for n, s in zip(whole, strides, strict=True)]
+    before = [-(-w // s) - 1 for w, s in zip(window, strides, strict=True)]
+    after = [n - m for n, m in zip(size, y.shape[1:3], strict=True)]
+    border = ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0))
+    first, g = jnp.pad(first, border, constant_values=-1), jnp.pad(g, border)
+    planes = []
+    for row, col in product(*map(range, strides)):
+        plane = jnp.zeros((x.shape[0], *size, x.shape[3]), x.dtype)
+        for i, j in product(range(row, window[0], strides[0]), range(col, window[1], strides[1])):
+            top, left = before[0] - i // strides[0], before[1] - j // strides[1]
+            here = (slice(None), slice(top, top + size[0]), slice(left, left + size[1]))
+            given = jnp.where(first[here] == i * window[1] + j, g[here], jnp.zeros((), g.dtype))
+            plane = plane + given
+        planes.append(plane)
+    (top, _), (left, _) = padding
+    dx = _interleaved(planes, strides)
+    return (dx[:, top : top + x.shape[1], left : left + x.shape[2]],)
+
+
+def _interleaved(planes: Sequence[jax.Array], tile: Pair) -> jax.Array:
+    """An image from the first pixels of its tiles, the second pixels, …, row by row."""
+    batch, rows, cols, channels = planes[0].shape
+    tiles = jnp.stack(planes, 3).reshape(batch, rows, cols, *tile, channels)
+    tiles = tiles.transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(batch, rows * tile[0], cols * tile[1], channels)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+    params = equation.params
+    x, kernel = inputs
+    strides, padding, dilation = (
+        params[name] for name in ("window_strides", "padding", "rhs_dilation")
+    )
+    plain = (
+        tuple(params["dimension_numbers"]) == CHANNELS_LAST
+        and params["feature_group_count"] == params["batch_group_count"] == 1
+        and set(params["lhs_dilation"]) == {1}
+        and x.dtype == kernel.dtype
+        and params["preferred_element_type"] in (None, x.dtype)
+        and min(map(min, padding)) >= 0
+    )
+    if not plain:
+        return None
+    precision = params["precision"]
+    if strides == (1, 1) and kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
+        return [jnp.einsum("nhwi,io->nhwo", x, kernel[0, 0], precision=precision)]
+    if strides != (1, 1):
+        if x.shape[3] > FEW_CHANNELS or dilation != (1, 1):
+            return None
+        x, kernel = _in_blocks(x, kernel, strides, padding)
+        padding = ((0, 0), (0, 0))
+    return [_convolution((padding, dilation), precision, x, kernel)]
+
+
+def _in_blocks(
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Sequence[Pair]
+) -> tuple[jax.Array, jax.Array]:
+    """The image and kernel of an equal convolution of stride 1: a block of pixels is one pixel."""
+    grow, border = [], []
+    for n, k, s, (low, high) in zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True):
+        taps = -(-k // s)
+        positions = (n + low + high - k) // s + 1
+        grow.append((0, taps * s - k))
+        border.append((low, (positions + taps - 1) * s - n - low, 0))
+    kernel = jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *border, (0, 0, 0)))
+    (tall, wide), channels = strides, x.shape[3]
+    x = x.reshape(x.shape[0], x.shape[1] // tall, tall, x.shape[2] // wide, wide, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], x.shape[1], x.shape[3], -1)
+    rows, cols = kernel.shape[0] // tall, kernel.shape[1] // wide
+    kernel = kernel.reshape(rows, tall, cols, wide, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    return x, kernel.reshape(rows, cols, tall * wide * channels, -1)
+
+
+def _convolve(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    padding, dilation = geometry
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+
+
+def _convolve_higher(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same, with rows below that are cut off again, so that the result is the higher one."""
+    ((top, bottom), sides), dilation = geometry
+    height = x.shape[1] + top + bottom - (kernel.shape[0] - 1) * dilation[0]
+    more = max(0, x.shape[1] + 1 - height)
+    if 4 * more > height:
+        more = 0
+    y = _convolve((((top, bottom + more), sides), dilation), precision, x, kernel)
+    return y[:, :height]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolution(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _convolve_higher(geometry, precision, x, kernel)
+
+
+def _convolution_forward(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> Any:
+    return _convolution(geometry, precision, x, kernel), (x, kernel)
+
+
+def _convolution_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> Any:
+    x, kernel = kept
+    padding, dilation = geometry
+    reach = [(k - 1) * d for k, d in zip(kernel.shape[:2], dilation, strict=True)]
+    around = tuple((r - low, r - high) for r, (low, high) in zip(reach, padding, strict=True))
+    _, pull = jax.vjp(partial(_convolve, geometry, precision), x, kernel)
+    dx, dkernel = pull(g)
+    if x.shape[3] <= FEW_BLOCK_CHANNELS:
+        dx = _image_gradient_by_taps(geometry, precision, kept, g)
+    elif min(map(min, around)) >= 0:
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        dx = _convolve_higher((around, dilation), precision, g, turned)
+    return dx, dkernel
+
+
+def _image_gradient_by_taps(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> jax.Array:
+    """∂x = Σ over taps of g · kernel[tap]ᵀ, put back where the tap read: a product, then shifts."""
+    x, kernel = kept
+    rows, cols, channels, outputs = kernel.shape
+    padding, dilation = geometry
+    matrix = kernel.transpose(3, 0, 1, 2).reshape(outputs, -1)
+    taps = jnp.matmul(g.reshape(-1, outputs), matrix, precision=precision)
+    taps = taps.reshape(*g.shape[:3], rows * cols, channels)
+    dx = jnp.zeros_like(x)
+    for number, tap in enumerate(product(range(rows), range(cols))):
+        border = [(0, 0, 0)]
+        for t, d, (low, _), n, m in zip(
+            tap, dilation, padding, x.shape[1:3], g.shape[1:3], strict=True
+        ):
+            border.append((t * d - low, n - m - t * d + low, 0))
+        border.append((0, 0, 0))
+        dx = dx + jax.lax.pad(taps[:, :, :, number], jnp.zeros((), x.dtype), border)
+    return dx
+
+
+_convolution.defvjp(_convolution_forward, _convolution_backward)
