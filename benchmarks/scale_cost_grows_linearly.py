@@ -86,6 +86,8 @@ def draw(curves: dict[tuple[str, str], tuple[list[int], list[float], float]]) ->
             x, seconds, fitted = curves[name, method]
             axes.loglog(x, seconds, f"{marker}-", label=f"{method}: slope {fitted:.2f}")
         axes.set(title=name, xlabel=quantity(name), ylabel="seconds")
+        axes.set_xticks(x, labels=[str(value) for value in x])
+        axes.minorticks_off()
         axes.legend(fontsize=8)
     common.RESULTS.mkdir(exist_ok=True)
     figure.savefig(common.RESULTS / f"{NAME}.png", dpi=100)
