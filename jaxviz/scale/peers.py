@@ -1,0 +1,328 @@
+"""Other libraries on the networks of `jaxviz bench`, where they are installed.
+
+Each library runs in a process of its own, so that neither threads nor memory are shared:
+
+    python -m jaxviz.scale.peers captum '[["vgg16", 224]]' 5.0
+
+prints one line of JSON per network. The weights are the same in every library, and its map is
+compared with ours before it counts. What a library computes for a window depends neither on the
+patch nor on the stride; so tiles of an eighth of the image are timed, 64 windows, as a sample that
+any of them can run.
+"""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from jaxviz import presets
+from jaxviz.occlusion import occlude
+from jaxviz.scale import networks
+from jaxviz.scale.meters import PeakMemory, Power
+from jaxviz.scale.networks import Network
+
+# Which packages a library needs, and the batches that are tried.
+PEERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    "captum": (("captum", "torch"), (8, 16, 32)),
+    "xplique": (("xplique", "keras", "tensorflow"), (8, 16, 32)),
+    "tf-explain": (("tf_explain", "keras", "tensorflow"), (8, 16, 32)),
+    "seed's loop": (("keras", "tensorflow"), (1,)),
+}
+FILL, TARGET, TILES, WITHIN = 0.5, 3, 8, 1e-3
+Run = Callable[[int], np.ndarray]  # batch -> map (H, W)
+Found = dict[str, Any]
+
+
+def installed() -> tuple[str, ...]:
+    """Return the names of the libraries that can be measured here."""
+    return tuple(
+        name for name, (needs, _) in PEERS.items() if all(find_spec(need) for need in needs)
+    )
+
+
+def measure_in_process(
+    name: str, cases: Sequence[tuple[str, int]], seconds: float
+) -> Iterator[Found]:
+    """Yield what a library took for each network and side of its images.
+
+    Raises:
+        RuntimeError: the library failed, or its map is another one than ours.
+    """
+    command = [sys.executable, "-m", "jaxviz.scale.peers", name, json.dumps(cases), str(seconds)]
+    quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with subprocess.Popen(
+        command,
+        env={**os.environ, **quiet},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None and child.stderr is not None
+        for line in child.stdout:
+            if line.startswith("{"):
+                yield json.loads(line)
+        told = child.stderr.read().strip().splitlines() or ["nothing"]
+    if child.returncode:
+        raise RuntimeError(f"{name} could not be measured; it said: {told[-1]}")
+
+
+def measure(name: str, model: str, side: int, seconds: float) -> Found:
+    """Time a library on one network; the best of its batch sizes counts."""
+    network: Network = getattr(networks, model)
+    channels = 1 if model == "mnist_cnn" else 3
+    weights = networks.draw_weights(network, side, channels=channels)
+    image = np.random.default_rng(0).random((side, side, channels), np.float32)
+    tile = ceil(side / TILES)
+    make, preset = _MAKERS[name]
+    run = make(network, weights, image, tile)
+    power, best = Power(), None
+    with PeakMemory() as peak:
+        for batch in PEERS[name][1]:
+            begin = time.perf_counter()
+            run(batch)
+            first, times = time.perf_counter() - begin, []
+            while not times or sum(times) < seconds / len(PEERS[name][1]):
+                begin = time.perf_counter()
+                run(batch)
+                times.append(time.perf_counter() - begin)
+            if best is None or np.median(times) < best[0]:
+                best = (float(np.median(times)), batch, first)
+    assert best is not None
+    watts = power.watts()
+    windows = ceil(side / tile) ** 2
+    return {
+        "model": model,
+        "method": name,
+        "batch": best[1],
+        "windows timed": windows,
+        "seconds": best[0] / windows,
+        "compile s": max(0.0, best[2] - best[0]),
+        "peak": peak.bytes,
+        "watts": watts,
+        "max deviation": _deviation(name, run(best[1]), network, side, image, preset(tile)),
+    }
+
+
+def _deviation(
+    name: str,
+    theirs: np.ndarray,
+    network: Network,
+    side: int,
+    image: np.ndarray,
+    preset: presets.Preset,
+) -> float:
+    """Return max |ours − theirs| / max |clean score| over the map."""
+    f = networks.make_network(network, side, channels=image.shape[-1])
+    occ = occlude(f, image, **preset.occlude)
+    ours = occ.heatmap(TARGET, **preset.heatmap)
+    off = float(np.abs(ours - theirs).max() / np.abs(occ.base).max())
+    if not off < WITHIN:
+        raise ArithmeticError(f"the map of {name} is off ours by {off:.2g}; nothing is timed.")
+    return off
+
+
+def _captum(network: Network, weights: list[np.ndarray], image: np.ndarray, tile: int) -> Run:
+    import torch
+    from captum.attr import Occlusion
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    forward = torch_network(network, weights, device)
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device)
+    pixels = pixels.to(memory_format=torch.channels_last)
+
+    def run(batch: int) -> np.ndarray:
+        with torch.inference_mode():
+            found: Any = Occlusion(forward).attribute(
+                pixels,
+                sliding_window_shapes=(image.shape[-1], tile, tile),
+                strides=(image.shape[-1], tile, tile),
+                baselines=FILL,
+                target=TARGET,
+                perturbations_per_eval=batch,
+            )
+        return found[0, 0].cpu().numpy()
+
+    return run
+
+
+def _xplique(network: Network, weights: list[np.ndarray], image: np.ndarray, tile: int) -> Run:
+    from xplique.attributions import Occlusion
+
+    model = keras_network(network, weights, image.shape)
+    target = np.eye(model.output_shape[-1], dtype=np.float32)[[TARGET]]
+
+    def make(batch: int) -> Any:
+        return Occlusion(
+            model, batch_size=batch, patch_size=tile, patch_stride=tile, occlusion_value=FILL
+        )
+
+    peers = {batch: make(batch) for batch in PEERS["xplique"][1]}
+    return lambda batch: np.asarray(peers[batch].explain(image[None], target))[0, ..., 0]
+
+
+def _tf_explain(network: Network, weights: list[np.ndarray], image: np.ndarray, tile: int) -> Run:
+    from tf_explain.core.occlusion_sensitivity import OcclusionSensitivity
+
+    model = keras_network(network, weights, image.shape)
+
+    def run(batch: int) -> np.ndarray:
+        with contextlib.redirect_stdout(io.StringIO()):  # it asks Keras for a progress bar
+            peer = OcclusionSensitivity(batch_size=batch)
+            return peer.get_sensitivity_map(model, image, TARGET, tile)
+
+    return run
+
+
+def _seed_loop(network: Network, weights: list[np.ndarray], image: np.ndarray, tile: int) -> Run:
+    model = keras_network(network, weights, image.shape)
+
+    def run(batch: int) -> np.ndarray:
+        heatmap, pad = np.zeros(image.shape[:2]), 2 * tile
+        for row in range(0, heatmap.shape[0], tile):
+            for col in range(0, heatmap.shape[1], tile):
+                padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+                padded[row : row + 5 * tile, col : col + 5 * tile] = FILL
+                scores = model.predict(padded[pad:-pad, pad:-pad][None], verbose=0)
+                heatmap[row : row + tile, col : col + tile] = scores[0, TARGET]
+        return heatmap
+
+    return run
+
+
+_MAKERS: dict[str, tuple[Callable[..., Run], Callable[[int], presets.Preset]]] = {
+    "captum": (_captum, lambda tile: presets.captum(tile, tile, baseline=FILL)),
+    "xplique": (_xplique, lambda tile: presets.xplique(tile, tile, value=FILL)),
+    "tf-explain": (_tf_explain, lambda tile: presets.tf_explain(tile)),
+    "seed's loop": (_seed_loop, presets.seed),
+}
+
+
+def torch_network(network: Network, weights: list[np.ndarray], device: str) -> Callable:
+    """Return a network in PyTorch: (N, C, H, W) -> (N, K), in the layout channels_last."""
+    import torch
+
+    ready = []
+    for weight in weights:
+        axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[weight.ndim]
+        tensor = torch.from_numpy(np.ascontiguousarray(weight.transpose(axes))).to(device)
+        ready.append(
+            tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+        )
+    return lambda images: network(images, _TorchLayers(ready))
+
+
+class _TorchLayers:
+    def __init__(self, weights: list[Any]):
+        import torch
+
+        self.torch, self.rest = torch, iter(weights)
+
+    def channels(self, x: Any) -> int:
+        return x.shape[1]
+
+    def conv(self, x, filters, size, stride=1, *, groups=1, padding="SAME") -> Any:
+        if padding == "SAME":
+            x = self._padded(x, size, stride, 0.0)
+        kernel, bias = next(self.rest), next(self.rest)
+        return self.torch.nn.functional.conv2d(x, kernel, bias, stride, groups=groups)
+
+    def dense(self, x, units) -> Any:
+        return self.torch.nn.functional.linear(x, next(self.rest), next(self.rest))
+
+    def pool(self, x, size, stride, padding="VALID") -> Any:
+        if padding == "SAME":
+            x = self._padded(x, size, stride, float("-inf"))
+        return self.torch.nn.functional.max_pool2d(x, size, stride)
+
+    def relu(self, x) -> Any:
+        return self.torch.relu(x)
+
+    def relu6(self, x) -> Any:
+        return self.torch.nn.functional.relu6(x)
+
+    def join(self, parts) -> Any:
+        return self.torch.cat(parts, 1)
+
+    def mean(self, x) -> Any:
+        return x.mean((2, 3))
+
+    def flat(self, x) -> Any:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+    def _padded(self, x, size, stride, value) -> Any:
+        sides = []
+        for extent in (x.shape[3], x.shape[2]):
+            total = max((ceil(extent / stride) - 1) * stride + size - extent, 0)
+            sides += [total // 2, total - total // 2]
+        return self.torch.nn.functional.pad(x, sides, value=value) if any(sides) else x
+
+
+def keras_network(network: Network, weights: list[np.ndarray], shape: tuple[int, ...]) -> Any:
+    """Return a network as a Keras model for images of a shape, on the backend that is set."""
+    import keras
+
+    images = keras.layers.Input(shape)
+    return keras.Model(images, network(images, _KerasLayers(weights)))
+
+
+class _KerasLayers:
+    def __init__(self, weights: list[np.ndarray]):
+        from keras import layers
+
+        self.layers, self.rest = layers, iter(weights)
+
+    def channels(self, x: Any) -> int:
+        return x.shape[-1]
+
+    def conv(self, x, filters, size, stride=1, *, groups=1, padding="SAME") -> Any:
+        kernel, bias = next(self.rest), next(self.rest)
+        how = {"strides": stride, "padding": padding.lower()}
+        if groups == 1:
+            return self._with(self.layers.Conv2D(filters, size, **how), x, kernel, bias)
+        layer = self.layers.DepthwiseConv2D(size, **how)
+        return self._with(layer, x, kernel.transpose(0, 1, 3, 2), bias)
+
+    def dense(self, x, units) -> Any:
+        return self._with(self.layers.Dense(units), x, next(self.rest), next(self.rest))
+
+    def pool(self, x, size, stride, padding="VALID") -> Any:
+        return self.layers.MaxPooling2D(size, stride, padding.lower())(x)
+
+    def relu(self, x) -> Any:
+        return self.layers.ReLU()(x)
+
+    def relu6(self, x) -> Any:
+        return self.layers.ReLU(6.0)(x)
+
+    def join(self, parts) -> Any:
+        return self.layers.Concatenate()(parts)
+
+    def mean(self, x) -> Any:
+        return self.layers.GlobalAveragePooling2D()(x)
+
+    def flat(self, x) -> Any:
+        return self.layers.Flatten()(x)
+
+    def _with(self, layer, x, *weights) -> Any:
+        y = layer(x)
+        layer.set_weights(list(weights))
+        return y
+
+
+def main(name: str, cases: str, seconds: str) -> None:
+    """Measure one library, and print what it took."""
+    for model, side in json.loads(cases):
+        print(json.dumps(measure(name, model, side, float(seconds))), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
