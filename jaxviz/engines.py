@@ -83,11 +83,13 @@ class Incremental:
         patch: (rows, cols) of the patch.
         step: (rows, cols) that divide the distance of any two starts.
         offset: one of the starts.
+        field: approximate: pixels beyond the patch to which its effect is followed; None: all.
     """
 
     patch: Pair
     step: Pair
     offset: Pair
+    field: int | None = None
 
     @classmethod
     def on_grid(cls, grid: Grid) -> "Incremental":
@@ -100,7 +102,8 @@ class Incremental:
     def plan(self, call: Call, arrays: Arrays, image: Any) -> Any:
         """Return the plan for an image (H, W, C), or its shape and dtype."""
         f = Partial(call, arrays)
-        return make_plan(f, image, self.patch, step=self.step, offset=self.offset)
+        where = {"step": self.step, "offset": self.offset}
+        return make_plan(f, image, self.patch, **where, field=self.field)
 
     def prepare(
         self, call: Call, arrays: Arrays, occluder: PatchOccluder, image: jax.Array

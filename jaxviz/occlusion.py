@@ -34,9 +34,10 @@ from jaxviz.occluders import LabelOccluder, PatchOccluder
 from jaxviz.programs import Task
 from jaxviz.progress import Progress
 from jaxviz.refine import Refinement, check_refinement, coarse_to_fine
-from jaxviz.result import Occlusion
+from jaxviz.result import Approximation, Occlusion
 from jaxviz.scorer import Scorer, SplitScorer, split
 from jaxviz.segments import make_segments
+from jaxviz.tolerance import approximate_engines
 
 Method = Literal["auto", "dense", "incremental"]
 
@@ -124,6 +125,7 @@ def occlude(
     channels: Sequence[int] | None = None,
     complement: bool = False,
     refine: tuple[int, float] | None = None,
+    tolerance: float | None = None,
     method: Method = "auto",
     batch_size: int | Literal["auto"] = "auto",
     memory: int | None = None,
@@ -153,6 +155,13 @@ def occlude(
         refine: an approximation: (factor, share) scores every factor-th row and column of
             positions, then the share of all positions around which these scores vary most, and
             interpolates the others; the result's `exact` tells which are which.
+        tolerance: an approximation, for method "incremental" and "auto": what a patch changes is
+            followed only so far beyond the patch that the error keeps this share, in [0, 1], of the
+            largest change that any checked position makes to any score of the same image. Checked
+            are 15 positions of every image, evenly spread, which are scored exactly too. One width
+            serves all images; if none keeps the tolerance, all is exact. The result's
+            `approximation` tells the largest error measured; elsewhere it may be larger. None:
+            exact.
         method: "dense" runs the whole network at every position; "incremental" runs it once per
             image, and then again only on what each patch changes, with the same result up to the
             order of sums; "auto" takes what needs less work and, in a long run, what turns out
@@ -192,13 +201,18 @@ def occlude(
     occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, batch), complement)
     wanted = positions_in(region, grid)
     task = make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
-    task = replace(task, engines=choose_engines(method, grid, task, task.device.platform))
+    if tolerance is None:
+        engines, measured = choose_engines(method, grid, task, task.device.platform), None
+    else:
+        engines, measured = approximate_engines(method, grid, task, tolerance, batch_size)
+    task = replace(task, engines=engines)
     config = {
         "fill": filled,
         "channels": occluder.channels,
         "complement": complement or None,
         "region": region if region is None or isinstance(region, tuple) else "a mask",
         "refine": refine,
+        "tolerance": tolerance,
     }
     if refine is None:
         found = _score_all(task, wanted, batch_size, progress)
@@ -206,7 +220,7 @@ def occlude(
         found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
     else:
         raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
-    return _result(task, grid, found, single, config)
+    return _result(task, grid, found, single, config, measured)
 
 
 def occlude_segments(
@@ -326,7 +340,14 @@ def _score_refined(
     return _Found(np.stack(scores), np.stack(base), runs, np.stack(exact))
 
 
-def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) -> Occlusion:
+def _result(
+    task: Task,
+    grid: Any,
+    found: _Found,
+    single: bool,
+    config: dict,
+    approximation: Approximation | None = None,
+) -> Occlusion:
     interrupted = any(run.partial for run in found.runs)
     unknown = [np.isnan(run.values.reshape(*run.values.shape[:2], -1)) for run in found.runs]
     if interrupted:
@@ -341,4 +362,4 @@ def _result(task: Task, grid: Any, found: _Found, single: bool, config: dict) ->
     scores, base, exact = found.scores, found.base, found.exact
     if single:
         scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
-    return Occlusion(scores, base, grid, single, interrupted, pairs, exact)
+    return Occlusion(scores, base, grid, single, interrupted, pairs, exact, approximation)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,22 @@ from jaxviz.segments import Segments
 from jaxviz.targets import Score, Target, compare, select
 
 static: dict[str, Any] = {"static": True}
+
+
+class Approximation(NamedTuple):
+    """What a run with a `tolerance` measured; both shares are of the largest change of any score.
+
+    Attributes:
+        tolerance: largest error allowed at the checked positions, as a share.
+        error: largest error found there, as a share; 0 if the scores are exact.
+        checked: how many positions of each image were also scored exactly.
+        field: pixels beyond the patch to which its effect was followed; None: all, exact.
+    """
+
+    tolerance: float
+    error: float
+    checked: int
+    field: int | None
 
 
 @jax.tree_util.register_dataclass
@@ -28,8 +44,9 @@ class Occlusion:
         single: whether the run was given one image (H, W, C), not a batch.
         partial: whether Ctrl-C ended the run before its end.
         config: how the run was made, as (name, value) pairs of strings.
-        exact: bool (N, rows, cols), which scores are exact and not interpolated, of an approximate
-            run; None: all of them.
+        exact: bool (N, rows, cols), which scores are exact and not interpolated, of a run with
+            `refine`; None: all of them. With a tolerance, exact up to `approximation.error`.
+        approximation: what a run with a `tolerance` measured; None: it had none.
 
     Example:
         >>> import jaxviz as jv
@@ -47,6 +64,7 @@ class Occlusion:
     partial: bool = field(default=False, metadata=static)
     config: tuple[tuple[str, str], ...] = field(default=(), metadata=static)
     exact: np.ndarray | None = None
+    approximation: Approximation | None = field(default=None, metadata=static)
 
     def heatmap(
         self,
@@ -141,11 +159,25 @@ class Occlusion:
             str(self.grid),
             f"{classes} class{'es' * (classes != 1)}",
         ]
-        if self.exact is not None:
-            parts.append(f"approximate: {np.mean(self.exact):.0%} exact")
+        if self.exact is not None or self._cut_short:
+            parts.append(f"approximate, {self._how_approximate()}")
         if self.partial:
             parts.append("interrupted")
         return f"Occlusion({', '.join(parts)})"
+
+    @property
+    def _cut_short(self) -> bool:
+        return self.approximation is not None and self.approximation.field is not None
+
+    def _how_approximate(self) -> str:
+        parts = []
+        if self.exact is not None:
+            what = "scored" if self._cut_short else "exact"
+            parts.append(f"{np.mean(self.exact):.0%} of the positions {what}")
+        if self.approximation is not None and self._cut_short:
+            error, checked = self.approximation.error, self.approximation.checked
+            parts.append(f"error {error:.2g} of the largest change at {checked} checked positions")
+        return ", ".join(parts)
 
     def _repr_png_(self) -> bytes | None:
         # A notebook's hook: the only way from here to matplotlib, taken when a notebook asks.

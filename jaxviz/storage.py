@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxviz._version import __version__
 from jaxviz.geometry import Grid
-from jaxviz.result import Occlusion
+from jaxviz.result import Approximation, Occlusion
 from jaxviz.segments import Segments
 
 FORMAT = "jaxviz occlusion 1"
@@ -38,6 +38,7 @@ def save_occlusion(occlusion: Occlusion, path: str | Path) -> None:
         "single": occlusion.single,
         "partial": occlusion.partial,
         "config": occlusion.config,
+        "approximation": occlusion.approximation,
     }
     arrays = {"scores": occlusion.scores, "base": occlusion.base, "record": json.dumps(record)}
     if isinstance(grid, Segments):
@@ -90,6 +91,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
                 bool(record["partial"]),
                 tuple((str(key), str(value)) for key, value in record["config"]),
                 arrays["exact"] if "exact" in arrays else None,
+                Approximation(*measured) if (measured := record.get("approximation")) else None,
             )
     except (
         ValueError,

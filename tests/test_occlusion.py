@@ -313,7 +313,7 @@ def test_a_refined_run_is_exact_where_it_says_so():
     np.testing.assert_array_equal(some.scores[some.exact], everything.scores[some.exact])
     np.testing.assert_array_equal(some.base, everything.base)
     assert np.isfinite(some.scores).all()
-    assert f"approximate: {some.exact.mean():.0%} exact" in repr(some)
+    assert f"approximate, {some.exact.mean():.0%} of the positions exact" in repr(some)
 
 
 def test_an_interrupted_refinement_stops_at_once():

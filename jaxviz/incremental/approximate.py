@@ -88,13 +88,31 @@ def calibrate(
         return _evaluate(plan, arrays, image, patches, starts)
 
     exact = scores(None)
-    found, fields = Calibration(None, 0.0, len(starts)), list(FIELDS)
+    found = narrowest(lambda field: _largest_difference(scores(field), exact), tolerance)
+    return Calibration(*found, len(starts))
+
+
+def narrowest(
+    error_of: Callable[[int], float], tolerance: float
+) -> tuple[int, float] | tuple[None, float]:
+    """Halve `FIELDS` for the smallest field whose error keeps a tolerance.
+
+    Args:
+        error_of: field -> error, taken to fall as the field grows; every field that is returned
+            has been asked for.
+        tolerance: largest error allowed.
+
+    Returns:
+        The field and its error; None and 0 if no field keeps the tolerance.
+    """
+    found, fields = (None, 0.0), FIELDS
     while fields:
         middle = len(fields) // 2
-        error = _largest_difference(scores(fields[middle]), exact)
+        error = error_of(fields[middle])
         if error <= tolerance:
-            found = Calibration(fields[middle], error, len(starts))
-        fields = fields[:middle] if error <= tolerance else fields[middle + 1 :]
+            found, fields = (fields[middle], error), fields[:middle]
+        else:
+            fields = fields[middle + 1 :]
     return found
 
 
