@@ -75,7 +75,14 @@ def add_bench(commands) -> None:
     text = "measure windows per second of several networks, grids and methods on this machine"
     parser = _command(commands, "bench", text, "jaxviz bench --quick")
     parser.add_argument("--quick", action="store_true", help="small networks, under two minutes")
-    parser.add_argument("--models", type=_words, metavar="A,B,…", help="default: all")
+    parser.add_argument("--models", type=_words, metavar="A,B,…", help="default: all five")
+    parser.add_argument(
+        "--methods",
+        type=_words,
+        metavar="A,B,…",
+        help="loop, dense, incremental, approximate, and, of the libraries that are installed,"
+        " captum, xplique, tf-explain, seed's loop; default: all",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="… as Markdown")

@@ -31,7 +31,7 @@ from jaxviz.tolerance import approximate_engines
 METHODS = ("loop", "dense", "incremental", "approximate")
 TOLERANCE = 0.05  # of approximate, as `occlude` defines it
 FILL = 0.5
-QUICK_SECONDS, SECONDS = 1.0, 5.0  # of measuring, for each row
+QUICK_SECONDS, SECONDS = 0.5, 4.0  # of measuring, for each row
 CHECKED = 4  # positions that are compared with the loop
 Row = dict[str, Any]
 Report = dict[str, Any]
@@ -51,6 +51,7 @@ CASES = (
     Case("mnist_cnn", 28, 4, 1),
     *(Case(model, 224, 16, stride) for model in LARGE for stride in (8, 4)),
 )
+QUICK_MODELS = ("mnist_cnn", "squeezenet")  # of "approximate" and other libraries, when quick
 QUICK_CASES = (Case("mnist_cnn", 28, 4, 1), *(Case(model, 64, 16, 8) for model in LARGE))
 
 
@@ -65,7 +66,8 @@ def run_bench(
     """Measure this machine.
 
     Args:
-        quick: images of 64 pixels instead of 224, and shorter probes: under two minutes.
+        quick: images of 64 pixels instead of 224, shorter probes, and "approximate" and other
+            libraries on two networks only: under two minutes.
         models: which ones; None: all five.
         methods: some of "loop", "dense", "incremental", "approximate", and of the other libraries
             "captum", "xplique", "tf-explain", "seed's loop"; None: all that are installed.
@@ -89,11 +91,16 @@ def run_bench(
     seconds = QUICK_SECONDS if quick else SECONDS
     rows = []
     for case in cases:
-        rows += _measure(case, [m for m in METHODS if m in chosen], dtype, seconds, speed, tell)
-    for name in others:
-        if name in chosen:
-            rows += _measure_peer(name, cases, seconds, speed, tell)
-    order = [case.model for case in cases]
+        costly = not quick or case.model in QUICK_MODELS
+        ours = [m for m in METHODS if m in chosen and (costly or m != "approximate")]
+        rows += _measure(case, ours, dtype, seconds, speed, tell)
+    if quick:
+        cases = [case for case in cases if case.model in QUICK_MODELS]
+    for library in ("torch", "tensorflow"):
+        names = [n for n in others if n in chosen and library in peers.PEERS[n][0]]
+        if names and cases:
+            rows += _measure_peers(names, cases, seconds, speed, tell)
+    order = [case.model for case in CASES]
     return {
         "machine": machine(),
         "versions": versions(),
@@ -203,14 +210,18 @@ def _settle(run: Run, method: str) -> Settled:
     return replace(run, method=method).settle(None)
 
 
-def _measure_peer(
-    name: str, cases: Sequence[Case], seconds: float, speed: float, tell: Callable[[str], Any]
+def _measure_peers(
+    names: Sequence[str],
+    cases: Sequence[Case],
+    seconds: float,
+    speed: float,
+    tell: Callable[[str], Any],
 ) -> Iterator[Row]:
-    """Yield the rows of another library: one per network, on its first grid."""
+    """Yield the rows of other libraries: one per network, on its first grid."""
     first = {case.model: case for case in reversed(cases)}
-    tell(f"{', '.join(first)}: {name} …")
-    sides = [(case.model, case.side) for case in first.values()]
-    for found in peers.measure_in_process(name, sides, seconds):
+    sides = [(case.model, case.side) for case in reversed(first.values())]
+    tell(f"{', '.join(model for model, _ in sides)}: {', '.join(names)} …")
+    for found in peers.measure_in_process(names, sides, seconds):
         case = first[found["model"]]
         run = _run(*_network(case), case, "float32", "dense")
         cost = run.operations(Dense()) / run.task.rows

@@ -4,6 +4,7 @@ Nothing here needs a package or a privilege: what the system does not offer is N
 """
 
 import ctypes
+import gc
 import os
 import platform
 import re
@@ -29,6 +30,9 @@ class PeakMemory:
     """
 
     def __enter__(self) -> "PeakMemory":
+        gc.collect()
+        with suppress(OSError, AttributeError):  # only where the C library is GNU's
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be used again
         self.before = self.most = _resident()
         self.ended = threading.Event()
         self.watch = threading.Thread(target=self._sample, daemon=True)

@@ -1,10 +1,10 @@
 """Other libraries on the networks of `jaxviz bench`, where they are installed.
 
-Each library runs in a process of its own, so that neither threads nor memory are shared:
+Those on PyTorch and those on TensorFlow run in a process each, so that no threads are shared:
 
-    python -m jaxviz.scale.peers captum '[["vgg16", 224]]' 5.0
+    python -m jaxviz.scale.peers '["captum"]' '[["vgg16", 224]]' 5.0
 
-prints one line of JSON per network. The weights are the same in every library, and its map is
+prints one line of JSON per library and network. The weights are the same in every library, and its map is
 compared with ours before it counts. What a library computes for a window depends neither on the
 patch nor on the stride; so tiles of an eighth of the image are timed, 64 windows, as a sample that
 any of them can run.
@@ -16,7 +16,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from math import ceil
@@ -50,29 +52,31 @@ def installed() -> tuple[str, ...]:
 
 
 def measure_in_process(
-    name: str, cases: Sequence[tuple[str, int]], seconds: float
+    names: Sequence[str], cases: Sequence[tuple[str, int]], seconds: float
 ) -> Iterator[Found]:
-    """Yield what a library took for each network and side of its images.
+    """Yield what some libraries took for each network and side of its images.
 
     Raises:
-        RuntimeError: the library failed, or its map is another one than ours.
+        RuntimeError: a library failed, or its map is another one than ours.
     """
-    command = [sys.executable, "-m", "jaxviz.scale.peers", name, json.dumps(cases), str(seconds)]
+    what = [json.dumps(list(names)), json.dumps(list(cases)), str(seconds)]
+    command = [sys.executable, "-m", "jaxviz.scale.peers", *what]
     quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with subprocess.Popen(
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
         command,
         env={**os.environ, **quiet},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     ) as child:
-        assert child.stdout is not None and child.stderr is not None
+        assert child.stdout is not None
         for line in child.stdout:
             if line.startswith("{"):
                 yield json.loads(line)
-        told = child.stderr.read().strip().splitlines() or ["nothing"]
-    if child.returncode:
-        raise RuntimeError(f"{name} could not be measured; it said: {told[-1]}")
+        if child.wait():
+            errors.seek(0)
+            told = errors.read().strip().splitlines() or ["it said nothing"]
+            raise RuntimeError(f"{', '.join(names)} could not be measured: {told[-1]}")
 
 
 def measure(name: str, model: str, side: int, seconds: float) -> Found:
@@ -122,7 +126,9 @@ def _deviation(
 ) -> float:
     """Return max |ours − theirs| / max |clean score| over the map."""
     f = networks.make_network(network, side, channels=image.shape[-1])
-    occ = occlude(f, image, **preset.occlude)
+    with warnings.catch_warnings():  # tf-explain fills with 127.5, whatever the images are
+        warnings.simplefilter("ignore", UserWarning)
+        occ = occlude(f, image, **preset.occlude)
     ours = occ.heatmap(TARGET, **preset.heatmap)
     off = float(np.abs(ours - theirs).max() / np.abs(occ.base).max())
     if not off < WITHIN:
@@ -318,10 +324,11 @@ class _KerasLayers:
         return y
 
 
-def main(name: str, cases: str, seconds: str) -> None:
-    """Measure one library, and print what it took."""
+def main(names: str, cases: str, seconds: str) -> None:
+    """Measure libraries, and print what they took."""
     for model, side in json.loads(cases):
-        print(json.dumps(measure(name, model, side, float(seconds))), flush=True)
+        for name in json.loads(names):
+            print(json.dumps(measure(name, model, side, float(seconds))), flush=True)
 
 
 if __name__ == "__main__":
