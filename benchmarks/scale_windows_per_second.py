@@ -14,7 +14,6 @@ With --models and --save, the rows of other models are kept from the result that
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from benchmarks import common
@@ -90,9 +89,8 @@ def main() -> None:
         NAME,
         "Windows per second, by network, grid and method.",
         headline(rows),
-        json.loads(json.dumps(rows).replace("null", '"not told"')),
+        [{key: "not told" if value is None else value for key, value in r.items()} for r in rows],
         notes=notes(report["matmul"]),
-        packages=[],
         settings=settings,
     )
 

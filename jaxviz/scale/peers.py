@@ -62,13 +62,16 @@ def measure_in_process(
     what = [json.dumps(list(names)), json.dumps(list(cases)), str(seconds)]
     command = [sys.executable, "-m", "jaxviz.scale.peers", *what]
     quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
-        command,
-        env={**os.environ, **quiet},
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-    ) as child:
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command,
+            env={**os.environ, **quiet},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as child,
+    ):
         assert child.stdout is not None
         for line in child.stdout:
             if line.startswith("{"):
@@ -220,9 +223,7 @@ def torch_network(network: Network, weights: list[np.ndarray], device: str) -> C
     for weight in weights:
         axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[weight.ndim]
         tensor = torch.from_numpy(np.ascontiguousarray(weight.transpose(axes))).to(device)
-        ready.append(
-            tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-        )
+        ready.append(tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor)
     return lambda images: network(images, _TorchLayers(ready))
 
 
