@@ -12,6 +12,7 @@ from scale_run import SHAPE, images, scorer
 from jaxviz.fills import blur
 from jaxviz.occlusion import occlude
 from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.options import check_mesh
 from jaxviz.scale.reader import open_store
 from jaxviz.scale.store import connect
 
@@ -196,6 +197,14 @@ def test_store_that_is_none_is_refused(store, tmp_path):
         ({"top": 9}, "`top` must be from 1 to 5"),
         ({"top": 1, "classes": [1]}, "exclude each other"),
         ({"share": (2, 2)}, r"`share` must be \(i, n\)"),
+        ({"share": "1/2"}, r"`share` must be \(i, n\), whole numbers .*: got '1/2'"),
+        ({"memory": "1GB"}, "`memory` must be a whole number of bytes from 1.*: got '1GB'"),
+        ({"memory": 0}, "`memory` must be a whole number of bytes from 1.*: got 0"),
+        ({"mesh": jax.devices()}, "`mesh` must be a jax.sharding.Mesh.*: got a list"),
+        ({"dtype": "float33"}, "`dtype` must be a floating dtype.*: got 'float33'"),
+        ({"dtype": "int8"}, "`dtype` must be a floating dtype.*: got 'int8'"),
+        ({"dtype": []}, r"`dtype` must be a floating dtype.*: got \[\]"),
+        ({"workers": 0}, "`workers` must be a whole number from 1: got 0"),
         ({"chunk": 0}, "`chunk` must be"),
         ({"batch_size": "large"}, '`batch_size` must be "auto", "fastest" or a whole number'),
         ({"f": lambda x: x}, r"`f` must give scores \(N, K\)"),
@@ -204,6 +213,13 @@ def test_store_that_is_none_is_refused(store, tmp_path):
 def test_wrong_option_is_refused(store, option, message):
     with pytest.raises(ValueError, match=message):
         run(store, **option)
+
+
+def test_devices_of_other_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    mesh = Mesh(np.array(jax.devices()[:2]), ("images",))
+    with pytest.raises(ValueError, match="`mesh` must hold devices of this process only"):
+        check_mesh(mesh)
 
 
 def test_bad_image_stops_the_run_or_is_recorded(store):

@@ -4,10 +4,10 @@ Those on PyTorch and those on TensorFlow run in a process each, so that no threa
 
     python -m jaxviz.scale.peers '["captum"]' '[["vgg16", 224]]' 5.0
 
-prints one line of JSON per library and network. The weights are the same in every library, and its map is
-compared with ours before it counts. What a library computes for a window depends neither on the
-patch nor on the stride; so tiles of an eighth of the image are timed, 64 windows, as a sample that
-any of them can run.
+prints one line of JSON per library and network. The weights are the same in every library, and its
+map is compared with ours before it counts. What a library computes for a window depends neither on
+the patch nor on the stride; so tiles of an eighth of the image are timed, 64 windows, as a sample
+that any of them can run.
 """
 
 import contextlib
