@@ -102,15 +102,25 @@ def _command(commands, name: str, text: str, example: str) -> argparse.ArgumentP
 
 
 def _share(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    return int(index), int(count)
+    try:
+        index, count = map(int, text.split("/"))
+    except ValueError:
+        index = count = 0
+    if not 0 <= index < count:
+        raise argparse.ArgumentTypeError(f"must be I/N, 0 ≤ I < N: got {text!r}.")
+    return index, count
 
 
 def _range(text: str) -> slice:
     first, colon, last = text.partition(":")
-    if not colon:
-        return slice(int(first), int(first) + 1)
-    return slice(int(first or 0), int(last) if last else None)
+    try:
+        if not colon:
+            return slice(int(first), int(first) + 1)
+        return slice(int(first or 0), int(last) if last else None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be A:B or A, whole numbers: got {text!r}."
+        ) from None
 
 
 def _words(text: str) -> tuple[str, ...]:
