@@ -17,7 +17,7 @@ from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
 from jaxviz.scorer import Scorer
 
-LEAST_BLOCKS, LEAST_ROUNDS = 4, 3
+LEAST_BLOCKS, LEAST_ROUNDS = 3, 4
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def estimate(
         dtype: of the forward pass.
         stored: dtype of the scores in the store.
         mesh: devices.
-        probe_seconds: how long to measure; at least three rounds of four blocks are.
+        probe_seconds: how long to measure; at least four rounds of three blocks are.
 
     Returns:
         The estimate. Reading images is not in it: it goes on beside computing.
