@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxviz.scale import networks, peers
+from jaxviz.scale import networks, peers, ported
 
 SIDES = {"vgg16": 32, "resnet50": 40, "mobilenet_v2": 40, "squeezenet": 47}
 
@@ -37,14 +37,14 @@ def check_keras(network, side):
     pytest.importorskip("keras")
     weights, images, ours = case(network, side)
     with jax.numpy_rank_promotion("allow"):
-        theirs = np.asarray(peers.keras_network(network, weights, images.shape[1:])(images))
+        theirs = np.asarray(ported.keras_network(network, weights, images.shape[1:])(images))
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(ours).max()
 
 
 def check_torch(network, side):
     torch = pytest.importorskip("torch")
     weights, images, ours = case(network, side)
-    forward = peers.torch_network(network, weights, "cpu")
+    forward = ported.torch_network(network, weights, "cpu")
     theirs = forward(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(ours).max()
 
