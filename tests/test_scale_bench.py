@@ -1,11 +1,13 @@
 """The table of `jaxviz bench`: the networks are those of the papers, every row is checked."""
 
 import json
+from dataclasses import replace
 from math import prod
 
 import pytest
 
 from jaxviz import cli
+from jaxviz.engines import Incremental
 from jaxviz.scale import bench, commands, networks, peers
 
 
@@ -46,8 +48,16 @@ def test_every_method_has_a_row_that_agrees_with_the_loop(report):
     assert incremental["Gflop/window"] >= approximate["Gflop/window"]
 
 
-@pytest.mark.parametrize(("method", "row"), [("dense", 1), ("approximate", 1)])
-def test_wrong_scores_are_not_timed(monkeypatch, method, row):
+def test_operations_of_shorter_windows_are_fewer():
+    case = bench.Case("squeezenet", 64, 8, 16)
+    f, image = bench._network(case)
+    run = bench._run(f, image, case, "float32", "incremental")
+    engine = Incremental.on_grid(run.grid)
+    assert run.operations(replace(engine, field=0)) < 0.9 * run.operations(engine)
+
+
+@pytest.mark.parametrize("method", ["dense", "approximate"])
+def test_wrong_scores_are_not_timed(monkeypatch, method):
     monkeypatch.setattr(bench, "QUICK_CASES", (bench.Case("mnist_cnn", 28, 14, 7),))
     monkeypatch.setattr(bench, "QUICK_SECONDS", 0.05)
     right = bench._Loop.score

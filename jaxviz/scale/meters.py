@@ -131,7 +131,7 @@ def matmul_speed(dtype: str, size: int = 2048) -> float:
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()
     seconds = []
-    for _ in range(10):
+    for _ in range(30):
         begin = time.perf_counter()
         product(x, x).block_until_ready()
         seconds.append(time.perf_counter() - begin)

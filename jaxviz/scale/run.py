@@ -236,7 +236,7 @@ class Run:
         """Return the floating-point operations that one image takes."""
         arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.task.scorer.arrays)
         image = jax.ShapeDtypeStruct(self.task.images.shape[1:], self.task.images.dtype)
-        windows = Incremental.on_grid(self.grid)
+        windows = engine if isinstance(engine, Incremental) else Incremental.on_grid(self.grid)
         dense, window = operations(windows, self.task.scorer.call, arrays, image)
         if isinstance(engine, Incremental):
             return dense + window * self.grid.size
