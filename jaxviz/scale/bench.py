@@ -144,23 +144,27 @@ def plot(report: Report, file: Any) -> None:
 
     rows = report["rows"]
     dense = {(r["model"], r["stride"]): r["Gflop/window"] for r in rows if r["method"] == "dense"}
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for method, marker in zip((*METHODS, *peers.PEERS), "xosD^v<>", strict=True):
         found = [r for r in rows if r["method"] == method and (r["model"], r["stride"]) in dense]
         if found:
             cost = [dense[row["model"], row["stride"]] for row in found]
             speed = [row["windows/s"] for row in found]
-            axes.loglog(cost, speed, marker, label=method, alpha=0.8)
-    for model, cost in {model: cost for (model, _), cost in dense.items()}.items():
+            face = "none" if method == "approximate" else None  # it may hide others
+            axes.plot(cost, speed, marker, label=method, alpha=0.8, markerfacecolor=face)
+    costs = sorted({model: cost for (model, _), cost in dense.items()}.items(), key=lambda m: m[1])
+    for place, (model, cost) in enumerate(costs):
         axes.axvline(cost, color="0.9", zorder=0)
-        axes.annotate(
-            model, (cost, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=7
-        )
+        at = (cost, 1.01 + 0.04 * (place % 2))  # names of neighbours at two heights
+        axes.annotate(model, at, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+    span = np.array([min(dense.values()) / 2, max(dense.values()) * 2])
+    peak = report["matmul"] / 1e9 / span
+    axes.plot(span, peak, "--", color="0.6", label="whole windows at\nmatrix product's speed")
+    axes.set(xscale="log", yscale="log", xlim=span, ylabel="windows per second")
     axes.set_xlabel("cost of one window by the whole network, Gflop")
-    axes.set_ylabel("windows per second")
-    axes.legend(fontsize=8)
-    figure.savefig(file, dpi=100)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(file, dpi=90)
 
 
 def _measure(
