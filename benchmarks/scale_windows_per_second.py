@@ -59,7 +59,8 @@ def notes(matmul: float) -> list[str]:
         f"Other libraries run {TILES}×{TILES} tiles (7×7 of MNIST), since neither patch nor stride"
         " changes what they compute for a window; images/s are these for the grid's windows.",
         "compile s: until the first scores, for ours with the trial of batch sizes and, where"
-        " approximate, of window widths; for others, what the first call took longer.",
+        " approximate, of window widths, which finds the program of incremental compiled; for"
+        " others, what the first call took longer.",
         "peak MiB: resident memory above that before the row, weights and libraries left out,"
         " compiling included. J/window: of RAPL or NVML; not told where neither can be read.",
         "The plot is docs/windows_per_second.png.",
@@ -78,6 +79,9 @@ def main() -> None:
     if models:
         kept = next((r["rows"] for r in load_results() if r["name"] == NAME), [])
         rows = [row for row in kept if row["model"] not in models] + rows
+    for row in rows:  # all by one measure, also those of an earlier run
+        speed = 1e9 * row["Gflop/window"] * row["windows/s"]
+        row["share of matmul speed"] = speed / report["matmul"]
     order = {case.model: place for place, case in enumerate(CASES)}
     methods = (*METHODS, *PEERS)
     rows.sort(key=lambda r: (order[r["model"]], -r["stride"], methods.index(r["method"])))
