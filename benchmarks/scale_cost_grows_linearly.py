@@ -57,7 +57,7 @@ def sweeps(quick: bool) -> dict[str, list[Point]]:
         "patch": [{**BASE, "patch": patch} for patch in (4, 8, 16, 24, 32)[some]],
         "stride": [{**BASE, "stride": stride} for stride in (2, 3, 4, 6, 8)[some]],
         "images": [{**BASE, "images": n} for n in (1, 2, 4, 8, 16)[some]],
-        "devices": [{**BASE, "images": 8, "devices": n} for n in counts],
+        "devices": [{**BASE, "images": 32, "devices": n} for n in counts],
     }
 
 
@@ -167,7 +167,7 @@ def main() -> None:
         notes=[
             "One network of two convolutions; " + ", ".join(f"{k} {v}" for k, v in BASE.items()),
             "n devices are host devices of one process that has n cores; their operations are those"
-            " of one device. A machine of two cores shows one device and two, and no more.",
+            " of one device; there are 32 images. A machine of two cores shows one device and two.",
             "Smaller windows make smaller products, which run at a smaller share of the peak; so"
             " incremental gains less from a smaller patch than the operations say.",
             f"The plot is docs/{PLOT.name}.",
