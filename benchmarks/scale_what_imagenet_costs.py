@@ -1,75 +1,144 @@
 """What it costs to occlude the 50,000 validation images of ImageNet, at every fourth pixel.
 
 Patch 16, stride 4, images of 224×224: 2,809 windows an image, 140 million windows. `estimate`
-counts the operations, and measures this machine. Other devices are not here: their time is the
-operations divided by what such a device sustains, which is assumed to be the stated share of its
-maker's peak. Those rows are arithmetic, not measurement.
+counts the operations, and measures this machine by a probe of some seconds. Other devices are not
+here: their time is the operations divided by what such a device sustains, which is assumed to be
+the stated share of its maker's peak. That is computed, not measured, and called so.
 
     python -m benchmarks.scale_what_imagenet_costs [--quick] [--save]
+
+--save also writes the page docs/imagenet.md.
 """
 
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
 from benchmarks import common
+from benchmarks.render import markdown_table
+from jaxviz.occlusion import Method
 from jaxviz.scale import networks
 from jaxviz.scale.estimate import Estimate, duration, estimate
 
 NAME = "scale_what_imagenet_costs"
-IMAGES = 50_000
-# Devices, how many, peak operations per second of one in bfloat16, and the share that is assumed.
-ELSEWHERE = {
-    "1 GPU (H100, bfloat16, assumed)": (1, 989e12, 0.3),
-    "64 TPU cores (32 chips v4, bfloat16, assumed)": (32, 275e12, 0.3),
-}
+PAGE = Path(__file__).parent.parent / "docs" / "imagenet.md"
+IMAGES, PATCH, STRIDE = 50_000, 16, 4
+METHODS: tuple[Method, ...] = ("dense", "incremental")
 
 
-def rows_of(model: str, told: Estimate) -> list[common.Row]:
-    """Return the rows of one network by one method."""
-    common_to_all = {
-        "model": model,
-        "method": told.method,
-        "windows": told.windows,
-        "Pflop": told.operations / 1e15,
-        "scores, GB": told.stored / 1e9,
+class Elsewhere(NamedTuple):
+    """Devices that are not here: how many, the peak of one by its maker, and the assumed share."""
+
+    name: str
+    count: int
+    peak: float
+    share: float
+
+    def describe(self) -> str:
+        """Say what is assumed."""
+        each = f"{self.share:.0%} of {self.peak / 1e12:,.0f} Tflop/s in bfloat16"
+        return f"{self.name}: {self.count} × {each}"
+
+
+ELSEWHERE = (
+    Elsewhere("1 GPU (H100 SXM)", 1, 989e12, 0.3),
+    Elsewhere("64 TPU cores (32 chips v4)", 32, 275e12, 0.3),
+)
+PROSE = """# What ImageNet costs
+
+Occluding the {images:,} validation images of ImageNet (224×224) with a patch of {patch} at stride
+{stride}: {windows:,} windows an image, {total:,.0f} million in all. This page is made by
+`python -m benchmarks.scale_what_imagenet_costs --save`, which asks `jaxviz.estimate`:
+
+```python
+jv.estimate(f, (224, 224, 3), {images}, patch={patch}, stride={stride}, method="incremental")
+```
+
+{table}
+
+- **1 CPU, measured**: {cpu}, {cores} cores, in float32. A probe of some seconds ran blocks of one
+  image's positions, with random weights; the time of the whole run is extrapolated from it.
+{elsewhere}
+  These are operations divided by the assumed rate, not measurements: no such device was at hand.
+  Reading and decoding {images:,} JPEG pictures, which a CPU does beside, is not in them, and for
+  the fastest rows takes longer than the computing. Windows are small, so that incremental may
+  sustain a smaller share of the peak than dense.
+- **Scores** of all 1,000 classes take {stored:,.0f} GB in float32 before compression; those of the
+  five best classes of each image in float16 (`top=5, stored="float16"`) {small:,.1f} GB.
+- A run of days is one that is interrupted: the same command goes on where it stopped. `--share i/n`
+  or `--distributed` cut it into parts.
+
+Measured on {date}; {versions}.
+"""
+
+
+def row_of(model: str, told: Estimate) -> common.Row:
+    """Return the row of one network by one method."""
+    times = {
+        f"{place.name}, computed": duration(told.elsewhere(place.share * place.peak, place.count))
+        for place in ELSEWHERE
     }
-    here = {**common_to_all, "on": "this CPU, measured", "time": duration(told.seconds)}
-    others = [
-        {
-            **common_to_all,
-            "on": f"{name}, {share:.0%} of {peak / 1e12:,.0f} Tflop/s each",
-            "time": duration(told.elsewhere(share * peak, count)),
-        }
-        for name, (count, peak, share) in ELSEWHERE.items()
-    ]
-    return [here, *others]
+    return {
+        "network": model,
+        "method": told.method,
+        "Pflop": told.operations / 1e15,
+        "images/s here": 1 / told.image_seconds,
+        "1 CPU, measured": duration(told.seconds),
+        **times,
+    }
+
+
+def page(rows: list[common.Row], told: Estimate, date: str) -> str:
+    """Return the page, in Markdown."""
+    machine = common.machine()
+    return PROSE.format(
+        images=IMAGES,
+        patch=PATCH,
+        stride=STRIDE,
+        windows=told.windows // IMAGES,
+        total=told.windows / 1e6,
+        table=markdown_table(rows),
+        cpu=machine["cpu"],
+        cores=machine["cores"],
+        elsewhere="\n".join(f"- **{place.describe()}**, computed." for place in ELSEWHERE),
+        stored=told.stored / 1e9,
+        small=told.windows * 5 * 2 / 1e9,
+        date=date,
+        versions=", ".join(f"{name} {version}" for name, version in common.versions().items()),
+    )
 
 
 def main() -> None:
     """Measure, print, and keep."""
     settings = common.options(__doc__)
-    models = ("squeezenet",) if settings.quick else ("squeezenet", "resnet50", "vgg16")
-    rows = []
-    for model in models:
+    models = ("squeezenet", "mobilenet_v2", "resnet50", "vgg16")
+    rows, told = [], None
+    for model in models[:1] if settings.quick else models:
         f = networks.make_network(getattr(networks, model), 224)
-        for method in ("dense", "incremental"):
+        for method in METHODS:
             told = estimate(
                 f,
                 (224, 224, 3),
                 IMAGES,
-                16,
-                4,
+                PATCH,
+                STRIDE,
                 fill=0.5,
                 method=method,
-                probe_seconds=3 if settings.quick else 20,
+                probe_seconds=1 if settings.quick else 8,
             )
-            rows += rows_of(model, told)
-    last = rows[-len(ELSEWHERE) - 1]
+            rows.append(row_of(model, told))
+    assert told is not None
+    if settings.save:
+        PAGE.write_text(page(rows, told, datetime.now(UTC).date().isoformat()), encoding="utf-8")
+    least, most = (rows[i]["1 CPU, measured"] for i in (1, -1))
     common.finish(
         NAME,
         "What occluding ImageNet's 50,000 validation images at stride 4 costs.",
-        f"{last['model']}, {last['method']}: {last['time']} on this CPU.",
+        f"On this CPU, incremental: {rows[1]['network']} {least}, {rows[-1]['network']} {most}.",
         rows,
         notes=[
-            "Scores of all 1,000 classes in float32; `top=5` with float16 takes a 400th of it.",
-            "Rows marked assumed were not measured: no such device was at hand.",
+            *(f"{place.describe()}, computed, not measured." for place in ELSEWHERE),
+            "The page is docs/imagenet.md.",
         ],
         settings=settings,
     )

@@ -70,6 +70,20 @@ def test_shares_are_done_one_by_one(tmp_path, capsys):
     assert open_store(tmp_path / "out.zarr").done.all()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("occlude", "digits", "--share", "2"), "must be I/N, 0 ≤ I < N: got '2'"),
+        (("occlude", "digits", "--share", "2/2"), "must be I/N, 0 ≤ I < N: got '2/2'"),
+        (("export", "out.zarr", "--images", "a:3"), "must be A:B or A, whole numbers: got 'a:3'"),
+    ],
+)
+def test_wrong_word_is_refused_in_a_sentence(words, told, capsys):
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert told in capsys.readouterr().err
+
+
 def test_wrong_coordinator_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`--coordinator` must be HOST:PORT,N,I"):
         occlude("digits", "--store", tmp_path / "out.zarr", "--coordinator", "localhost")

@@ -12,6 +12,7 @@ from scale_run import SHAPE, images, scorer
 from jaxviz.fills import blur
 from jaxviz.occlusion import occlude
 from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.options import check_mesh
 from jaxviz.scale.reader import open_store
 from jaxviz.scale.store import connect
 
@@ -48,11 +49,12 @@ def test_chunk_size_never_changes_a_score(store, chunk):
 
 @pytest.mark.parametrize("axes", [("images",), ("positions",), ("images", "positions")])
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
-def test_number_of_devices_never_changes_a_bit(store, axes, count):
+@pytest.mark.parametrize("method", ["dense", "incremental"])
+def test_number_of_devices_never_changes_a_bit(store, axes, count, method):
     shape = (count,) if len(axes) == 1 else (min(count, 2), count // min(count, 2))
     mesh = Mesh(np.array(jax.devices()[:count]).reshape(shape), axes)
-    with_mesh = run(store, mesh=mesh, batch_size=4)
-    without = run(store.with_name("other.zarr"), batch_size=4)
+    with_mesh = run(store, mesh=mesh, batch_size=4, method=method)
+    without = run(store.with_name("other.zarr"), batch_size=4, method=method)
     np.testing.assert_array_equal(with_mesh[:].scores, without[:].scores)
     assert with_mesh.identity == without.identity
 
@@ -112,6 +114,38 @@ def test_folder_of_images_gives_names(store, tmp_path, rng):
     stored = run(store, source=tmp_path / "pictures", image_shape=SHAPE, fill=0.5)
     assert stored.names == ["a.png", "ä.png"]
     assert stored[0].scores.shape == (*stored.grid.shape, 5)
+
+
+def test_bad_files_of_a_folder_are_named_with_the_reason(store, tmp_path, rng):
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "cut.jpg", "z.png"):
+        Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8)).save(folder / name)
+    cut = folder / "cut.jpg"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    Image.fromarray(np.zeros((20, 20), np.int32)).save(folder / "deep.tif")
+    with pytest.raises(ValueError, match=r"`source`: image 1 \(cut.jpg\) is bad: .*cannot be read"):
+        run(store, source=folder, image_shape=SHAPE, fill=0.5, chunk=1)
+    with pytest.warns(UserWarning, match="2 of 3 images are bad"):
+        stored = run(store, source=folder, image_shape=SHAPE, fill=0.5, chunk=1, on_error="skip")
+    told = [(error.name, error.why) for error in stored.errors]
+    assert [name for name, _ in told] == ["cut.jpg", "deep.tif"]
+    assert "cannot be read" in told[0][1] and "8 bits" in told[1][1]
+    assert stored.predicted.tolist()[1:3] == [-1, -1] and np.isfinite(stored[[0, 3]].scores).all()
+
+
+def test_scores_are_compressed(store):
+    stored = run(store, lambda x: 0 * x.mean((1, 2)) + np.zeros((1, 100), np.float32), chunk=10)
+    size = sum(path.stat().st_size for path in (store / "scores").rglob("*") if path.is_file())
+    assert stored[:].scores.nbytes > 20 * size
+
+
+def test_grain_data_source_gives_its_images(store):
+    grain = pytest.importorskip("grain.python")
+    source = grain.MapDataset.source(images(10)).map(lambda image: {"image": image, "label": 3})
+    np.testing.assert_array_equal(run(store, source=source).base, run(f"{store}2").base)
 
 
 def test_finished_store_is_not_computed_again(store, tmp_path):
@@ -196,6 +230,14 @@ def test_store_that_is_none_is_refused(store, tmp_path):
         ({"top": 9}, "`top` must be from 1 to 5"),
         ({"top": 1, "classes": [1]}, "exclude each other"),
         ({"share": (2, 2)}, r"`share` must be \(i, n\)"),
+        ({"share": "1/2"}, r"`share` must be \(i, n\), whole numbers .*: got '1/2'"),
+        ({"memory": "1GB"}, "`memory` must be a whole number of bytes from 1.*: got '1GB'"),
+        ({"memory": 0}, "`memory` must be a whole number of bytes from 1.*: got 0"),
+        ({"mesh": jax.devices()}, "`mesh` must be a jax.sharding.Mesh.*: got a list"),
+        ({"dtype": "float33"}, "`dtype` must be a floating dtype.*: got 'float33'"),
+        ({"dtype": "int8"}, "`dtype` must be a floating dtype.*: got 'int8'"),
+        ({"dtype": []}, r"`dtype` must be a floating dtype.*: got \[\]"),
+        ({"workers": 0}, "`workers` must be a whole number from 1: got 0"),
         ({"chunk": 0}, "`chunk` must be"),
         ({"batch_size": "large"}, '`batch_size` must be "auto", "fastest" or a whole number'),
         ({"f": lambda x: x}, r"`f` must give scores \(N, K\)"),
@@ -204,6 +246,13 @@ def test_store_that_is_none_is_refused(store, tmp_path):
 def test_wrong_option_is_refused(store, option, message):
     with pytest.raises(ValueError, match=message):
         run(store, **option)
+
+
+def test_devices_of_other_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    mesh = Mesh(np.array(jax.devices()[:2]), ("images",))
+    with pytest.raises(ValueError, match="`mesh` must hold devices of this process only"):
+        check_mesh(mesh)
 
 
 def test_bad_image_stops_the_run_or_is_recorded(store):

@@ -33,24 +33,33 @@ def test_operations_are_those_of_the_network():
     assert told.elsewhere(1e9, devices=4) == told.operations / 4e9
 
 
-@pytest.mark.parametrize("probe_seconds", [0.0, 4.0, 100.0])
-def test_time_of_an_image_is_that_of_its_blocks(monkeypatch, probe_seconds):
+@pytest.fixture
+def clock(monkeypatch):
+    """Let a round of images take 1 s, each of its blocks 0.25 s, and the third round 9 s more."""
     now = 0.0
 
     def score(task, program, chunks, waits):
-        """Take 1 s for each round of images, and 0.25 s for each block."""
         nonlocal now
         for chunk in chunks:
-            now += 1 + 0.25 * ceil(task.rows / program.block.positions)
+            now += 1 + 0.25 * ceil(task.rows / program.block.positions) + 9 * (chunk.number == 2)
             yield chunk, None
 
     monkeypatch.setattr(module, "score", score)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now))
+
+
+@pytest.mark.parametrize("probe_seconds", [30.0, 300.0, 3000.0])
+def test_time_of_an_image_is_that_of_its_blocks(clock, probe_seconds):
     told = estimate(
         scorer(), SHAPE, 7, 4, 1, batch_size=2, method="dense", probe_seconds=probe_seconds
     )
     assert told.image_seconds == pytest.approx(1 + 0.25 * 32)
     assert told.seconds == pytest.approx(7 * told.image_seconds)
+
+
+def test_images_of_one_block_share_its_time(clock):
+    told = estimate(scorer(), SHAPE, 7, 6, batch_size=10, method="dense", probe_seconds=60.0)
+    assert told.windows == 7 * 4 and told.image_seconds == pytest.approx((1 + 0.25) / 2)
 
 
 def test_fastest_may_be_asked_for():

@@ -75,7 +75,14 @@ def add_bench(commands) -> None:
     text = "measure windows per second of several networks, grids and methods on this machine"
     parser = _command(commands, "bench", text, "jaxviz bench --quick")
     parser.add_argument("--quick", action="store_true", help="small networks, under two minutes")
-    parser.add_argument("--models", type=_words, metavar="A,B,…", help="default: all")
+    parser.add_argument("--models", type=_words, metavar="A,B,…", help="default: all five")
+    parser.add_argument(
+        "--methods",
+        type=_words,
+        metavar="A,B,…",
+        help="loop, dense, incremental, approximate, and, of the libraries that are installed,"
+        " captum, xplique, tf-explain, seed's loop; default: all",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="… as Markdown")
@@ -95,15 +102,25 @@ def _command(commands, name: str, text: str, example: str) -> argparse.ArgumentP
 
 
 def _share(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    return int(index), int(count)
+    try:
+        index, count = map(int, text.split("/"))
+    except ValueError:
+        index = count = 0
+    if not 0 <= index < count:
+        raise argparse.ArgumentTypeError(f"must be I/N, 0 ≤ I < N: got {text!r}.")
+    return index, count
 
 
 def _range(text: str) -> slice:
     first, colon, last = text.partition(":")
-    if not colon:
-        return slice(int(first), int(first) + 1)
-    return slice(int(first or 0), int(last) if last else None)
+    try:
+        if not colon:
+            return slice(int(first), int(first) + 1)
+        return slice(int(first or 0), int(last) if last else None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be A:B or A, whole numbers: got {text!r}."
+        ) from None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -1,20 +1,15 @@
 """`jaxviz bench`: how fast this machine occludes, by network, grid and method, in one table.
 
-Every row is measured by a probe: blocks of positions of one image, as in a run over many. It is
-checked first: scores at some positions must be those that the network gives for images made by
-hand, one at a time. That loop, the obvious one, is measured too.
+Every row of ours is measured by a probe: blocks of positions of one image, as in a run over many.
+It is checked first: scores at some positions must be those that the network gives for images made
+by hand, one at a time. That loop, the obvious one, is measured too; and so are other libraries,
+where they are installed, see `jaxviz.scale.peers`.
 """
 
-import os
-import platform
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from importlib import import_module
-from importlib.resources import files
-from pathlib import Path
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -22,17 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.engines import Dense
-from jaxviz.scale import networks
+from jaxviz.programs import choose
+from jaxviz.scale import networks, peers
 from jaxviz.scale.estimate import seconds_per_image
 from jaxviz.scale.identity import versions
+from jaxviz.scale.meters import PeakMemory, Power, machine, matmul_speed
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
 from jaxviz.scorer import Scorer, split
+from jaxviz.tolerance import approximate_engines
 
-METHODS = ("loop", "dense", "incremental")
+METHODS = ("loop", "dense", "incremental", "approximate")
+TOLERANCE = 0.05  # of approximate, as `occlude` defines it
 FILL = 0.5
-QUICK_SECONDS, SECONDS = 1.0, 5.0  # of measuring, for each row
+QUICK_SECONDS, SECONDS = 0.5, 4.0  # of measuring, for each row
 CHECKED = 4  # positions that are compared with the loop
 Row = dict[str, Any]
 Report = dict[str, Any]
@@ -52,6 +51,7 @@ CASES = (
     Case("mnist_cnn", 28, 4, 1),
     *(Case(model, 224, 16, stride) for model in LARGE for stride in (8, 4)),
 )
+QUICK_MODELS = ("mnist_cnn", "squeezenet")  # of "approximate" and other libraries, when quick
 QUICK_CASES = (Case("mnist_cnn", 28, 4, 1), *(Case(model, 64, 16, 8) for model in LARGE))
 
 
@@ -59,42 +59,63 @@ def run_bench(
     *,
     quick: bool = False,
     models: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
     dtype: str = "float32",
     tell: Callable[[str], Any] = print,
 ) -> Report:
     """Measure this machine.
 
     Args:
-        quick: images of 64 pixels instead of 224, and shorter probes: under two minutes.
+        quick: images of 64 pixels instead of 224, shorter probes, and "approximate" and other
+            libraries on two networks only: under two minutes.
         models: which ones; None: all five.
-        dtype: of the forward pass.
+        methods: some of "loop", "dense", "incremental", "approximate", and of the other libraries
+            "captum", "xplique", "tf-explain", "seed's loop"; None: all that are installed.
+        dtype: of the forward pass; other libraries run in float32 only.
         tell: called with a sentence before each row.
 
     Returns:
         {"machine", "versions", "dtype", "quick", "matmul", "rows"}; a row is one network on one
-        grid by one method. "matmul" is the operations per second of a large matrix product, the
-        measure of the device's speed.
+        grid by one method, None where something is not told. "matmul" is the operations per second
+        of a large matrix product, the measure of the device's speed.
 
     Raises:
-        ValueError: a model is unknown.
+        ValueError: a model or a method is unknown, or not installed.
+        RuntimeError: another library failed.
     """
-    known = sorted({case.model for case in CASES})
-    wanted = known if models is None else list(models)
-    if set(wanted) - set(known):
-        raise ValueError(f"`models` must be some of {', '.join(known)}: got {', '.join(wanted)}.")
+    others = peers.installed() if dtype == "float32" else ()
+    wanted = _known("models", models, sorted({case.model for case in CASES}))
+    chosen = _known("methods", methods, [*METHODS, *others])
+    cases = [case for case in (QUICK_CASES if quick else CASES) if case.model in wanted]
     speed = matmul_speed(dtype)
+    seconds = QUICK_SECONDS if quick else SECONDS
     rows = []
-    for case in QUICK_CASES if quick else CASES:
-        if case.model in wanted:
-            rows += _measure(case, dtype, quick, speed, tell)
+    for case in cases:
+        costly = not quick or case.model in QUICK_MODELS
+        ours = [m for m in METHODS if m in chosen and (costly or m != "approximate")]
+        rows += _measure(case, ours, dtype, seconds, speed, tell)
+    if quick:
+        cases = [case for case in cases if case.model in QUICK_MODELS]
+    for library in ("torch", "tensorflow"):
+        names = [n for n in others if n in chosen and library in peers.PEERS[n][0]]
+        if names and cases:
+            rows += _measure_peers(names, cases, seconds, speed, tell)
+    order = [case.model for case in CASES]
     return {
         "machine": machine(),
         "versions": versions(),
         "dtype": dtype,
         "quick": quick,
         "matmul": speed,
-        "rows": rows,
+        "rows": sorted(rows, key=lambda row: (order.index(row["model"]), -row["stride"])),
     }
+
+
+def _known(name: str, asked: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    asked = list(known if asked is None else asked)
+    if set(asked) - set(known):
+        raise ValueError(f"`{name}` must be some of {', '.join(known)}: got {', '.join(asked)}.")
+    return asked
 
 
 def markdown(report: Report) -> str:
@@ -109,120 +130,131 @@ def markdown(report: Report) -> str:
     return "\n".join([*lines, "", f"{speed} {facts}. {used}."])
 
 
-def plot(report: Report, file: Path) -> None:
-    """Draw windows/s against the operations of a window, on logarithmic axes."""
+def _cell(value: Any) -> str:
+    if value is None:
+        return "not told"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def plot(report: Report, file: Any) -> None:
+    """Draw windows/s against the operations of a whole window, on logarithmic axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    rows = report["rows"]
+    dense = {(r["model"], r["stride"]): r["Gflop/window"] for r in rows if r["method"] == "dense"}
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    for method, marker in zip(METHODS, "xos", strict=True):
-        rows = [row for row in report["rows"] if row["method"] == method]
-        cost = [row["Gflop/window dense"] for row in rows]
-        axes.loglog(cost, [row["windows/s"] for row in rows], marker, label=method)
-    for row in report["rows"]:
-        if row["method"] == "dense":
-            at = (row["Gflop/window dense"], row["windows/s"])
-            text = f"{row['model']} /{row['stride']}"
-            axes.annotate(text, at, xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set_xlabel("cost of one window, Gflop (dense)")
-    axes.set_ylabel("windows per second")
-    axes.legend()
-    figure.savefig(file, dpi=150)
-
-
-def matmul_speed(dtype: str, size: int = 2048) -> float:
-    """Return the operations per second of a matrix product on the default device."""
-    x = jnp.ones((size, size), dtype)
-    product = jax.jit(jnp.matmul)
-    product(x, x).block_until_ready()
-    seconds = []
-    for _ in range(10):
-        begin = time.perf_counter()
-        product(x, x).block_until_ready()
-        seconds.append(time.perf_counter() - begin)
-    return 2 * size**3 / min(seconds)
-
-
-def machine() -> dict[str, Any]:
-    """Describe the machine: no name of it, and no path."""
-    device = jax.devices()[0]
-    cpu = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration), open("/proc/cpuinfo") as lines:
-        cpu = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "load": round(os.getloadavg()[0], 1),
-    }
+    for method, marker in zip((*METHODS, *peers.PEERS), "xosD^v<>", strict=True):
+        found = [r for r in rows if r["method"] == method and (r["model"], r["stride"]) in dense]
+        if found:
+            cost = [dense[row["model"], row["stride"]] for row in found]
+            speed = [row["windows/s"] for row in found]
+            face = "none" if method == "approximate" else None  # it may hide others
+            axes.plot(cost, speed, marker, label=method, alpha=0.8, markerfacecolor=face)
+    costs = sorted({model: cost for (model, _), cost in dense.items()}.items(), key=lambda m: m[1])
+    for place, (model, cost) in enumerate(costs):
+        axes.axvline(cost, color="0.9", zorder=0)
+        at = (cost, 1.01 + 0.04 * (place % 2))  # names of neighbours at two heights
+        axes.annotate(model, at, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+    span = np.array([min(dense.values()) / 2, max(dense.values()) * 2])
+    peak = report["matmul"] / 1e9 / span
+    axes.plot(span, peak, "--", color="0.6", label="whole windows at\nmatrix product's speed")
+    axes.set(xscale="log", yscale="log", xlim=span, ylabel="windows per second")
+    axes.set_xlabel("cost of one window by the whole network, Gflop")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(file, dpi=90)
 
 
 def _measure(
-    case: Case, dtype: str, quick: bool, speed: float, tell: Callable[[str], Any]
+    case: Case,
+    methods: Sequence[str],
+    dtype: str,
+    seconds: float,
+    speed: float,
+    tell: Callable[[str], Any],
 ) -> Iterator[Row]:
-    """Yield the row of each method."""
-    seconds = QUICK_SECONDS if quick else SECONDS
+    """Yield the row of each of our methods."""
     f, image = _network(case)
     loop = _Loop(f, image, case, dtype)
-    for method in METHODS:
+    for method in methods:
         tell(f"{case.model} at {case.side}, patch {case.patch}, stride {case.stride}: {method} …")
-        begin = time.perf_counter()
-        run = make_run(
-            f,
-            check_source(open_source(image[None])),
-            patch=case.patch,
-            stride=case.stride,
-            fill=FILL,
-            dtype=dtype,
-            method="dense" if method == "loop" else method,
-            batch_size=1 if method == "loop" else "auto" if quick else "fastest",
-        )
-        settled = run.settle(None)
-        compiling = time.perf_counter() - begin
-        power = _Power()
-        if method == "loop":
-            compiling, each = loop.compile(), loop.seconds(seconds)
-            off, memory = 0.0, None
-        else:
-            off = _deviation(run, settled, loop)
-            each = seconds_per_image(run, settled, seconds) / run.grid.size
-            memory = settled.program.bytes / 2**20
-        watts = power.watts()
-        cost = run.operations(settled.program.engine) / run.grid.size
-        dense = run.operations(Dense()) / run.grid.size
-        yield {
-            "model": case.model,
-            "side": case.side,
-            "patch": case.patch,
-            "stride": case.stride,
-            "windows": run.grid.size,
-            "method": method,
-            "batch": settled.batch,
-            "windows/s": 1 / each,
-            "images/s": 1 / (each * run.grid.size),
-            "compile s": compiling,
-            "Gflop/window": cost / 1e9,
-            "Gflop/window dense": dense / 1e9,
-            "share of matmul speed": cost / each / speed,
-            "MiB/block": memory,
-            "peak MiB": _peak_memory() / 2**20,
-            "J/window": None if watts is None else watts * each,
-            "max deviation": off,
-        }
+        power, off = Power(), 0.0
+        with PeakMemory() as peak:
+            begin = time.perf_counter()
+            run = _run(f, image, case, dtype, "dense" if method in ("loop", "dense") else "auto")
+            if method == "loop":
+                compiling, batch, engine = loop.compile(), 1, Dense()
+                each = loop.seconds(seconds)
+            else:
+                settled = _settle(run, method)
+                compiling = time.perf_counter() - begin
+                batch, engine = settled.batch, settled.program.engine
+                off = _deviation(run, settled, loop, method)
+                each = seconds_per_image(run, settled, seconds) / run.grid.size
+        cost = run.operations(engine) / run.grid.size
+        found = {"batch": batch, "compile s": compiling, "peak": peak.bytes, "max deviation": off}
+        found |= {"method": method, "watts": power.watts(), "seconds": each}
+        yield _row(case, run.grid.size, cost, found, speed)
+
+
+def _run(f: Scorer, image: np.ndarray, case: Case, dtype: str, method: Any) -> Run:
+    source = check_source(open_source(image[None]))
+    where = {"patch": case.patch, "stride": case.stride, "fill": FILL}
+    return make_run(f, source, **where, dtype=dtype, method=method, batch_size="fastest")
+
+
+def _settle(run: Run, method: str) -> Settled:
+    """Compile, and take the fastest batch, which a long run tries."""
+    if method == "approximate":
+        engines, _ = approximate_engines("incremental", run.grid, run.task, TOLERANCE, "auto")
+        program = choose(replace(run.task, engines=engines), "auto")
+        return Settled(program, prod(program.block), 1)
+    return replace(run, method=method).settle(None)
+
+
+def _measure_peers(
+    names: Sequence[str],
+    cases: Sequence[Case],
+    seconds: float,
+    speed: float,
+    tell: Callable[[str], Any],
+) -> Iterator[Row]:
+    """Yield the rows of other libraries: one per network, on its first grid."""
+    first = {case.model: case for case in reversed(cases)}
+    sides = [(case.model, case.side) for case in reversed(first.values())]
+    tell(f"{', '.join(model for model, _ in sides)}: {', '.join(names)} …")
+    for found in peers.measure_in_process(names, sides, seconds):
+        case = first[found["model"]]
+        run = _run(*_network(case), case, "float32", "dense")
+        cost = run.operations(Dense()) / run.task.rows
+        yield _row(case, run.grid.size, cost, found, speed)
+
+
+def _row(case: Case, windows: int, cost: float, found: Row, speed: float) -> Row:
+    each, watts = found["seconds"], found["watts"]
+    return {
+        **case._asdict(),
+        "windows": windows,
+        "method": found["method"],
+        "batch": found["batch"],
+        "windows/s": 1 / each,
+        "images/s": 1 / (each * windows),
+        "compile s": found["compile s"],
+        "peak MiB": found["peak"] / 2**20,
+        "J/window": None if watts is None else watts * each,
+        "Gflop/window": cost / 1e9,
+        "share of matmul speed": cost / each / speed,
+        "max deviation": found["max deviation"],
+    }
 
 
 def _network(case: Case) -> tuple[Scorer, np.ndarray]:
     """A network and a random image for it."""
-    if case.model == "mnist_cnn":
-        from jaxviz.keras import load_keras
-
-        f: Any = load_keras(Path(str(files("jaxviz.models"))) / "mnist_cnn.keras")
-        shape = f.input_shape
-    else:
-        f = networks.make_network(getattr(networks, case.model), case.side)
-        shape = (case.side, case.side, 3)
-    return f, np.random.default_rng(0).random(shape, np.float32)
+    channels = 1 if case.model == "mnist_cnn" else 3
+    f = networks.make_network(getattr(networks, case.model), case.side, channels=channels)
+    return f, np.random.default_rng(0).random((case.side, case.side, channels), np.float32)
 
 
 class _Loop:
@@ -259,7 +291,7 @@ class _Loop:
         return (time.perf_counter() - begin) / count
 
 
-def _deviation(run: Run, settled: Settled, loop: _Loop) -> float:
+def _deviation(run: Run, settled: Settled, loop: _Loop, method: str) -> float:
     """Return max |program − loop| / max |loop| over some positions spread over the grid."""
     task = run.task.replicated()
     picked = np.linspace(0, run.grid.size - 1, CHECKED).round().astype(int)
@@ -269,51 +301,9 @@ def _deviation(run: Run, settled: Settled, loop: _Loop) -> float:
     ((_, values),) = score(task, settled.program, chunks, Waits())
     expected = np.stack([loop.score(start) for start in task.positions])
     off = np.abs(values[0, 1:] - expected).max() / np.abs(expected).max()
-    if not off < (1e-3 if loop.dtype == jnp.float32 else 0.2):
+    exact = 1e-3 if loop.dtype == jnp.float32 else 0.2
+    if not off < (exact if method != "approximate" else exact + TOLERANCE):
         raise ArithmeticError(
-            f"the {settled.method} scores of {loop.name} are off by {off:.2g}; nothing is timed."
+            f"the {method} scores of {loop.name} are off by {off:.2g}; nothing is timed."
         )
     return float(off)
-
-
-def _peak_memory() -> int:
-    """Bytes that the device, or else the process, has taken at most so far."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return (
-        stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-
-
-class _Power:
-    """Watts since it was made, where the processor (RAPL) or the GPU (NVML) tells its energy."""
-
-    def __init__(self):
-        self.begin, self.before = time.perf_counter(), _joules()
-
-    def watts(self) -> float | None:
-        """Return the mean power, None if nothing tells it."""
-        now = _joules()
-        if now is None or self.before is None:
-            return None
-        return (now - self.before) / (time.perf_counter() - self.begin)
-
-
-def _joules() -> float | None:
-    if jax.devices()[0].platform == "gpu":
-        with suppress(Exception):  # whatever NVML, which need not be there, may raise
-            nvml: Any = import_module("pynvml")
-            nvml.nvmlInit()
-            return (
-                nvml.nvmlDeviceGetTotalEnergyConsumption(nvml.nvmlDeviceGetHandleByIndex(0)) / 1e3
-            )
-        return None
-    counters = Path("/sys/class/powercap").glob("intel-rapl:?/energy_uj")
-    with suppress(OSError, ValueError):
-        return sum(int(counter.read_text()) for counter in counters) / 1e6 or None
-    return None
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -107,7 +107,8 @@ def bench(args: argparse.Namespace) -> None:
     """Measure this machine, print the table, and write what was asked for."""
     from jaxviz.scale.bench import markdown, plot, run_bench
 
-    report = run_bench(quick=args.quick, models=args.models, dtype=args.dtype, tell=say)
+    which = {"models": args.models, "methods": args.methods}
+    report = run_bench(quick=args.quick, **which, dtype=args.dtype, tell=say)
     say(markdown(report))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")

@@ -20,6 +20,7 @@ from jaxviz.occlusion import Method
 from jaxviz.scale.hosts import Share, check_share, first_process_first
 from jaxviz.scale.identity import differences
 from jaxviz.scale.lock import hold
+from jaxviz.scale.options import check_workers
 from jaxviz.scale.pipeline import Chunk, Waits, WriteBehind, read_ahead, score
 from jaxviz.scale.reader import StoredOcclusion
 from jaxviz.scale.report import Progress, Report, reporting
@@ -126,7 +127,7 @@ def occlude_dataset(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
-    share = check_share(share)
+    share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)
     shape = image_shape or _input_shape(f)
     images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
     run = make_run(
@@ -151,7 +152,6 @@ def occlude_dataset(
     kvstore = connect(store)
     with hold(kvstore, share):
         opened, settled, mine = _open(run, kvstore, share, resume)
-        workers = workers or min(os.cpu_count() or 1, 8)
         _compute(run, opened, settled, mine, on_error, progress, _log_file(log, share), workers)
     return StoredOcclusion(opened)
 

@@ -1,7 +1,7 @@
 """What a run over many images will take: operations, bytes, time, from a short measured probe."""
 
 import time
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
 from jaxviz.scorer import Scorer
 
-LEAST_BLOCKS = 4
+LEAST_BLOCKS, LEAST_ROUNDS = 3, 4
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def estimate(
         dtype: of the forward pass.
         stored: dtype of the scores in the store.
         mesh: devices.
-        probe_seconds: how long to measure; at least four blocks are.
+        probe_seconds: how long to measure; at least four rounds of three blocks are.
 
     Returns:
         The estimate. Reading images is not in it: it goes on beside computing.
@@ -164,27 +164,35 @@ def estimate(
 
 
 def seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float:
-    """Run rounds of images, or their first blocks, for a while; return what an image takes."""
+    """Run rounds of images, or their first blocks, for a while; return what an image takes.
+
+    Rounds follow each other as in a run, so that their blocks overlap; the median of the intervals
+    between them counts, since now and then any machine does something else.
+    """
     program, task = settled.program, run.task.replicated()
     across, rows = program.scores.shape[:2]
     images = np.repeat(task.images, across, 0)
     blocks = ceil(task.rows / rows)
 
-    def seconds(count: int, times: int = 1) -> float:
-        """Of `times` rounds with their first `count` blocks."""
+    def interval(count: int, budget: float) -> float:
+        """Of rounds with their first `count` blocks, as many as the budget allows."""
         part = replace(task, positions=task.positions[: count * rows - 1])
-        rounds = (Chunk(i, images, [""] * across) for i in range(times))
-        begin = time.perf_counter()
-        deque(score(part, program, rounds, Waits()), maxlen=0)
-        return time.perf_counter() - begin
+        begin, ends = time.perf_counter(), []
 
-    seconds(1)
-    first = seconds(1)
-    affordable = max(LEAST_BLOCKS, int(probe_seconds / first))
+        def rounds() -> Iterator[Chunk]:
+            while len(ends) < LEAST_ROUNDS or time.perf_counter() - begin < budget:
+                yield Chunk(len(ends), images, [""] * across)
+
+        for _ in score(part, program, rounds(), Waits()):
+            ends.append(time.perf_counter())
+        return float(np.median(np.diff(ends)))
+
+    first = interval(1, 0.0)
+    affordable = max(LEAST_BLOCKS, int(probe_seconds / LEAST_ROUNDS / first))
     if affordable >= blocks:
-        times = max(1, affordable // blocks)
-        return seconds(blocks, times) / times / across
-    each = max(0.0, seconds(affordable) - first) / (affordable - 1)
+        return interval(blocks, probe_seconds) / across
+    first = interval(1, probe_seconds / 3)
+    each = max(0.0, interval(affordable, probe_seconds) - first) / (affordable - 1)
     return (first + (blocks - 1) * each) / across
 
 

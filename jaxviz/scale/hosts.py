@@ -5,6 +5,7 @@ takes nothing with it but the chunks under way, and the next run shares out what
 """
 
 import json
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -25,10 +26,13 @@ def check_share(share: Share | None) -> Share:
     """
     if share is None:
         return jax.process_index(), jax.process_count()
-    index, count = share
+    try:
+        index, count = (operator.index(part) for part in share)
+    except (TypeError, ValueError):
+        index, count = 0, 0
     if not 0 <= index < count:
-        raise ValueError(f"`share` must be (i, n) with 0 ≤ i < n: got {share}.")
-    return int(index), int(count)
+        raise ValueError(f"`share` must be (i, n), whole numbers with 0 ≤ i < n: got {share!r}.")
+    return index, count
 
 
 def first_process_first(act: Callable[[], Any]) -> Any:

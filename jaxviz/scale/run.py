@@ -24,6 +24,7 @@ from jaxviz.occluders import PatchOccluder
 from jaxviz.occlusion import Method, make_task
 from jaxviz.programs import Program, Task, choose, fit
 from jaxviz.scale.identity import Identity, fingerprint, versions
+from jaxviz.scale.options import check_dtype, check_memory, check_mesh
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
 from jaxviz.scorer import Scorer
@@ -235,7 +236,7 @@ class Run:
         """Return the floating-point operations that one image takes."""
         arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.task.scorer.arrays)
         image = jax.ShapeDtypeStruct(self.task.images.shape[1:], self.task.images.dtype)
-        windows = Incremental.on_grid(self.grid)
+        windows = engine if isinstance(engine, Incremental) else Incremental.on_grid(self.grid)
         cost = costs(windows, self.task.scorer.call, arrays, image)
         if isinstance(engine, Incremental):
             return cost.dense + cost.window * self.grid.size
@@ -282,6 +283,7 @@ def make_run(
     """
     if stored not in ("float32", "float16"):
         raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
+    memory, dtype, mesh = check_memory(memory), check_dtype(dtype), check_mesh(mesh)
     samples = np.stack(list(images.samples.values()))
     grid = make_grid(samples.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
     filled = checked_fill(fill, samples, complement)
