@@ -23,8 +23,11 @@ from jaxviz.checks import (
     check_batch_size,
     check_rank,
     checked_channels,
+    checked_dtype,
     checked_fill,
     checked_images,
+    checked_memory,
+    checked_mesh,
     positions_in,
 )
 from jaxviz.engines import Dense, choose_engines, make_engine
@@ -128,7 +131,7 @@ def occlude(
     tolerance: float | None = None,
     method: Method = "auto",
     batch_size: int | Literal["auto"] = "auto",
-    memory: int | None = None,
+    memory: int | str | None = None,
     dtype: Any = None,
     mesh: Mesh | None = None,
     progress: Progress = False,
@@ -168,7 +171,8 @@ def occlude(
             faster.
         batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
             run on a CPU, by trial.
-        memory: bytes that "auto" may use on a device; None: a quarter of what is free.
+        memory: what "auto" may use on a device, in bytes or as a text such as "2GB" or "512MiB";
+            None: a quarter of what is free.
         dtype: of the forward pass, such as "bfloat16"; None: that of the images. Scores and
             heatmaps are float32 at least.
         mesh: devices to spread over: its axis "images" over images, all others over positions. The
@@ -230,9 +234,10 @@ def occlude_segments(
     *,
     groups: Sequence[int | Sequence[int]] | None = None,
     fill: FillLike = 0.0,
+    channels: Sequence[int] | None = None,
     complement: bool = False,
     batch_size: int | Literal["auto"] = "auto",
-    memory: int | None = None,
+    memory: int | str | None = None,
     dtype: Any = None,
     mesh: Mesh | None = None,
     progress: Progress = False,
@@ -247,6 +252,7 @@ def occlude_segments(
         labels: integers (H, W), the label of every pixel, for all images.
         groups: what each position hides: a label, or a list of labels at once; None: each label.
         fill: see `occlude`; a function is given the whole image.
+        channels: see `occlude`.
         complement: keep the group and hide everything else.
         batch_size: see `occlude`.
         memory: see `occlude`.
@@ -276,26 +282,26 @@ def occlude_segments(
         )
     filled = checked_fill(fill, batch, complement)
     table, indices = jnp.asarray(segments.table), jnp.asarray(segments.indices)
-    occluder = LabelOccluder(filled, indices, table, complement)
+    picked = checked_channels(channels, batch)
+    occluder = LabelOccluder(filled, indices, table, complement, picked)
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
     task = make_task(f, batch, occluder, positions, dtype, mesh, memory)
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
-    config = {"fill": filled, "complement": complement or None}
+    config = {"fill": filled, "channels": picked, "complement": complement or None}
     return _result(task, segments, found, single, config)
 
 
 def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
     """Return the task of scoring images with a dense engine, in the dtype of the forward pass."""
+    mesh, budget = checked_mesh(mesh), checked_memory(memory)
     scorer: SplitScorer = split(f)
     if dtype is not None:
-        kind = jnp.dtype(dtype)
-        if not jnp.issubdtype(kind, jnp.floating):
-            raise ValueError(f"`dtype` must be a floating dtype: got {kind}.")
+        kind = checked_dtype(dtype)
         is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
         pairs = zip(scorer.arrays, is_float, strict=True)
         scorer = scorer._replace(arrays=[a.astype(kind) if real else a for a, real in pairs])
         images = images.astype(kind)
-    return Task(scorer, (Dense(),), occluder, images, positions, mesh, memory)
+    return Task(scorer, (Dense(),), occluder, images, positions, mesh, budget)
 
 
 class _Found(NamedTuple):
@@ -323,11 +329,7 @@ def _score_refined(
 
     def score(image: np.ndarray, positions: np.ndarray) -> np.ndarray:
         some = replace(task, images=image[None], positions=grid.starts[*positions.T])
-        if runs and runs[-1].partial:
-            shape = (1, some.rows, *runs[-1].values.shape[2:])
-            runs.append(Scores(np.full(shape, np.nan, runs[-1].values.dtype), partial=True))
-        else:
-            runs.append(execute(some, batch_size=batch_size, progress=progress))
+        runs.append(execute(some, batch_size=batch_size, progress=progress, after=runs))
         return runs[-1].values[0, 1:]
 
     scores, base, exact = [], [], []

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxviz.checks import checked_refinement
+
 
 class Refinement(NamedTuple):
     """How much of a grid is scored.
@@ -25,15 +27,9 @@ def check_refinement(refine: tuple[int, float]) -> Refinement:
     """Return `refine` as a `Refinement`.
 
     Raises:
-        ValueError: the factor is below 2, or the share is not in [0, 1].
+        ValueError: it is no such pair, the factor is below 2, or the share is not in [0, 1].
     """
-    factor, share = refine
-    if int(factor) != factor or factor < 2 or not 0 <= share <= 1:
-        raise ValueError(
-            "`refine` must be (factor, share), a whole number from 2 and a share in [0, 1]:"
-            f" got {refine}."
-        )
-    return Refinement(int(factor), float(share))
+    return Refinement(*checked_refinement(refine))
 
 
 def coarse_to_fine(

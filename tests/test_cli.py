@@ -332,6 +332,9 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatc
         ("occlude m x --patch a", "a whole number, or A,B,…, please: got a"),
         ("occlude m x --top 0", "a whole number from 1, please: got 0"),
         ("occlude m x --limit many", "a whole number from 1, please: got many"),
+        ("occlude m x --store s --share 3", "must be I/N, 0 ≤ I < N: got '3'"),
+        ("occlude m x --store s --chunk 0", "must be a whole number from 1: got '0'"),
+        ("export s --images first", "must be A:B or A, whole numbers: got 'first'"),
         ("occlude m x --fill grey", "a number, or A,B,…, please: got grey"),
     ],
 )

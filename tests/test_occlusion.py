@@ -328,3 +328,40 @@ def test_an_interrupted_refinement_stops_at_once():
     assert len(told) == 1 and occ.partial
     np.testing.assert_array_equal(occ.base[0], scored(F, integers((2, *SHAPE))[0]))
     assert np.isnan(occ.base[1]).all() and np.isnan(occ.scores[1]).all()
+
+
+def test_memory_may_be_a_text():
+    told = occlude(F, IMAGE, patch=2, memory="1MB")
+    np.testing.assert_array_equal(told.scores, occlude(F, IMAGE, patch=2).scores)
+    with pytest.raises(MemoryError, match="and 1,000 were allowed"):
+        occlude(F, IMAGE, patch=2, memory="1kB", batch_size="auto")
+
+
+def test_segments_may_cover_some_channels_only():
+    occ = occlude_segments(F, IMAGE, LABELS, fill=3.0, channels=[1])
+    for g in range(4):
+        covered = (LABELS == g)[..., None] & (np.arange(2) == 1)
+        wanted = F(np.where(covered, np.float32(3.0), IMAGE)[None])[0]
+        np.testing.assert_array_equal(occ.scores[g], wanted)
+    assert ("channels", "(1,)") in occ.config
+
+
+def test_an_interruption_while_a_refinement_compiles_loses_nothing(monkeypatch):
+    from jaxviz import blocks
+
+    images, chosen, choose = integers((3, *IMAGE.shape)), [], blocks.choose
+
+    def stop(task, batch_size):
+        chosen.append(task)
+        if len(chosen) == 4:  # two runs an image: the second one of the second image
+            raise KeyboardInterrupt
+        return choose(task, batch_size)
+
+    everything = occlude(F, images, patch=2, stride=1)
+    monkeypatch.setattr(blocks, "choose", stop)
+    with pytest.warns(UserWarning, match="interrupted"):
+        occ = occlude(F, images, patch=2, stride=1, refine=(2, 0.2))
+    assert occ.partial and len(chosen) == 4
+    known = occ.exact[0]
+    np.testing.assert_array_equal(occ.scores[0][known], everything.scores[0][known])
+    assert np.isfinite(occ.base[:2]).all() and np.isnan(occ.base[2]).all()

@@ -84,6 +84,10 @@ def test_bad_images_are_refused(images, error, match):
         (dict(patch=2, batch_size="large"), ValueError, "`batch_size` must be .* got 'large'"),
         (dict(patch=2, batch_size=2.5), ValueError, "`batch_size` must be .* got 2.5"),
         (dict(patch=2, dtype="int8"), ValueError, "`dtype` must be a floating dtype: got int8"),
+        (dict(patch=2, dtype="quarter"), ValueError, "`dtype` must be a floating .* got 'quarter'"),
+        (dict(patch=2, memory="lots"), ValueError, "`memory` must be .* got 'lots'"),
+        (dict(patch=2, mesh=[1]), TypeError, "`mesh` must be a jax.sharding.Mesh.* got list"),
+        (dict(patch=2, refine=3), ValueError, r"`refine` must be \(factor, share\).* got 3"),
         (dict(patch=2, channels=[2]), ValueError, r"`channels` must name .* 0 to 1: got \(2,\)"),
         (dict(patch=2, channels=[]), ValueError, "`channels` must name some"),
         (dict(patch=2, channels=[0.5]), ValueError, "`channels` must name some"),
@@ -184,6 +188,8 @@ def test_segments_refuse_labels_of_another_size():
         ValueError, match=r"`labels` must have the image's size \(6, 8\): got \(8, 6"
     ):
         occlude_segments(F, IMAGE, LABELS.T)
+    with pytest.raises(ValueError, match="`channels` must name some of the channels 0 to 1"):
+        occlude_segments(F, IMAGE, LABELS, channels=[2])
     with pytest.raises(ValueError, match="`complement` needs a fill for the whole image"):
         occlude_segments(F, IMAGE, LABELS, complement=True, fill="patch_mean")
 

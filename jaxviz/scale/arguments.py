@@ -11,8 +11,9 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     """Add to `occlude` what a run into a store takes; `--store` is what asks for one."""
     group = parser.add_argument_group(
         "many images",
-        "With --store, nothing is drawn: the scores go to a Zarr store; after an interruption the\n"
-        "  same command goes on. Then: jaxviz status STORE, jaxviz export STORE --png FOLDER.",
+        "With --store, nothing is drawn: the scores go to a Zarr store; after an\n"
+        "interruption the same command goes on. Then: jaxviz status STORE, and\n"
+        "jaxviz export STORE --png FOLDER.",
     )
     group.add_argument("--store", metavar="STORE", help=STORE)
     group.add_argument(
@@ -32,7 +33,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         "--on-error", choices=["raise", "skip"], default="raise", help="what a bad image does"
     )
     group.add_argument(
-        "--chunk", type=int, metavar="N", help="images written, and perhaps lost, at a time"
+        "--chunk", type=_positive, metavar="N", help="images written, and perhaps lost, at a time"
     )
     group.add_argument("--stored", choices=["float32", "float16"], default="float32")
     group.add_argument(
@@ -109,6 +110,12 @@ def _share(text: str) -> tuple[int, int]:
     if not 0 <= index < count:
         raise argparse.ArgumentTypeError(f"must be I/N, 0 ≤ I < N: got {text!r}.")
     return index, count
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1: got {text!r}.")
+    return int(text)
 
 
 def _range(text: str) -> slice:

@@ -32,7 +32,7 @@ def occlude_store(args: argparse.Namespace) -> int:
     if args.tolerance is not None:
         raise ValueError("`--tolerance` is measured on the images at hand: leave out `--store`.")
     _join(args)
-    model = load_model(args.model)
+    model = load_model(args.model, args.weights)
     shape = _input_shape(model, args.size)
     try:
         stored = occlude_dataset(

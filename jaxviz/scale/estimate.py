@@ -86,7 +86,7 @@ def estimate(
     method: Method = "auto",
     batch_size: int | Literal["auto", "fastest"] = "auto",
     chunk: int | Literal["auto"] = "auto",
-    memory: int | None = None,
+    memory: int | str | None = None,
     dtype: Any = None,
     stored: Literal["float32", "float16"] = "float32",
     mesh: Mesh | None = None,

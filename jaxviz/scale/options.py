@@ -3,41 +3,8 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-
-
-def check_memory(memory: Any) -> int | None:
-    """Return how many bytes a block may take, None for the default.
-
-    Raises:
-        ValueError: it is no number of bytes.
-    """
-    if memory is None or _is_count(memory):
-        return memory
-    raise ValueError(
-        f"`memory` must be a whole number of bytes from 1, such as 2**30: got {memory!r}."
-    )
-
-
-def check_dtype(dtype: Any) -> Any:
-    """Return the dtype of the forward pass, None for that of the images.
-
-    Raises:
-        ValueError: it is no floating dtype.
-    """
-    if dtype is None:
-        return None
-    try:
-        kind = jnp.dtype(dtype)
-    except TypeError:
-        kind = None
-    if kind is None or not jnp.issubdtype(kind, jnp.floating):
-        raise ValueError(
-            f'`dtype` must be a floating dtype, such as "bfloat16" or "float32": got {dtype!r}.'
-        )
-    return kind
 
 
 def check_mesh(mesh: Any) -> Mesh | None:

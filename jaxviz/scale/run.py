@@ -24,7 +24,7 @@ from jaxviz.occluders import PatchOccluder
 from jaxviz.occlusion import Method, make_task
 from jaxviz.programs import Program, Task, choose, fit
 from jaxviz.scale.identity import Identity, fingerprint, versions
-from jaxviz.scale.options import check_dtype, check_memory, check_mesh
+from jaxviz.scale.options import check_mesh
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
 from jaxviz.scorer import Scorer
@@ -271,7 +271,7 @@ def make_run(
     method: Method = "auto",
     batch_size: int | str = "auto",
     chunk: int | str = "auto",
-    memory: int | None = None,
+    memory: int | str | None = None,
     dtype: Any = None,
     stored: str = "float32",
     mesh: Mesh | None = None,
@@ -283,12 +283,11 @@ def make_run(
     """
     if stored not in ("float32", "float16"):
         raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
-    memory, dtype, mesh = check_memory(memory), check_dtype(dtype), check_mesh(mesh)
     samples = np.stack(list(images.samples.values()))
     grid = make_grid(samples.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
     filled = checked_fill(fill, samples, complement)
     occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, samples), complement)
-    mesh = _local_mesh() if mesh is None else mesh
+    mesh = check_mesh(mesh) or _local_mesh()
     task = make_task(f, samples[:1], occluder, grid.starts.reshape(-1, 2), dtype, mesh, memory)
     return Run(images, task, grid, kept, stored, method, batch_size, chunk)
 
