@@ -248,8 +248,9 @@ def _products(plan: Plan) -> list[Any]:
 
 def expected(case: Case) -> common.Row:
     """Return what the cost model expects, and what `auto` makes of it."""
-    image, step = jax.ShapeDtypeStruct(case.shape, jnp.float32), (case.stride,) * 2
-    plan = make_plan(case.make(), image, (case.patch,) * 2, step=step)
+    image = jax.ShapeDtypeStruct(case.shape, jnp.float32)
+    patch, step = (case.patch, case.patch), (case.stride, case.stride)
+    plan = make_plan(case.make(), image, patch, step=step)
     model = plan.seconds_dense / plan.seconds_window
     return {"modelled": model, "auto": "by trial" if model > LEAST_SPEED_UP else "dense"}
 
