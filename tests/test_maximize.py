@@ -88,7 +88,7 @@ def test_each_objective_rises_within_three_steps():
 @pytest.mark.parametrize(
     ("parametrization", "bounds"),
     [
-        (jp.pixels(), "sigmoid"),
+        pytest.param(jp.pixels(), "sigmoid", marks=pytest.mark.slow),
         (jp.pyramid(levels=2), "project"),
         (jp.maco(), "sigmoid"),
         (jp.decorrelated(jp.fourier()), "project"),
@@ -214,9 +214,9 @@ def test_start_images_are_started_from():
 @pytest.mark.parametrize(
     "optimizer",
     [
-        optax.sgd(0.5),
+        pytest.param(optax.sgd(0.5), marks=pytest.mark.slow),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.02)),
-        optax.adam(optax.cosine_decay_schedule(0.05, 10)),
+        pytest.param(optax.adam(optax.cosine_decay_schedule(0.05, 10)), marks=pytest.mark.slow),
         optax.lbfgs(0.1, linesearch=None),
     ],
     ids=["sgd", "clipped", "schedule", "lbfgs"],
@@ -328,7 +328,7 @@ def test_an_image_with_opacity_is_laid_over_noise():
     assert float(inside) > float(result.images[0, :3, :, -1].mean())
 
 
-@pytest.mark.parametrize("backprop", ["guided", "rectified"])
+@pytest.mark.parametrize("backprop", ["guided", pytest.param("rectified", marks=pytest.mark.slow)])
 def test_a_changed_backpropagation_moves_the_image_elsewhere(backprop):
     options = OPTIONS | {"steps": 3, "transforms": ()}
     images = [maximize(F, jo.unit(0), backprop=b, **options).images for b in ("plain", backprop)]
@@ -388,7 +388,7 @@ def exploding(images):
     return jnp.where(score > 0.6, jnp.nan, score)
 
 
-@pytest.mark.parametrize("loop", ["host", "scan"])
+@pytest.mark.parametrize("loop", ["host", pytest.param("scan", marks=pytest.mark.slow)])
 def test_a_nan_names_step_and_term_and_keeps_the_best_images(loop):
     options = OPTIONS | {"transforms": (), "steps": 60, "loop": loop, "redirect_steps": 0}
     with pytest.raises(
