@@ -14,6 +14,7 @@ from jaxviz import regularize as regularize
 from jaxviz import transforms as transforms
 from jaxviz._version import __version__ as __version__
 from jaxviz.activations import activations, tag
+from jaxviz.climb import Maximized, NotFiniteError
 from jaxviz.incremental import explain, incremental
 from jaxviz.maximize import maximize
 from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from jaxviz.scale.estimate import estimate
     from jaxviz.scale.reader import open_store
     from jaxviz.storage import load_occlusion
+    from jaxviz.strip import save_strip
 
 _LAZY = {
     "KerasFileError": "jaxviz.keras",
@@ -58,6 +60,7 @@ _LAZY = {
     "occlude_dataset": "jaxviz.scale.dataset",
     "open_store": "jaxviz.scale.reader",
     "plot": "jaxviz.plot",
+    "save_strip": "jaxviz.strip",
     "summary": "jaxviz.keras",
     "to_linen_params": "jaxviz.keras",
     "verify_keras": "jaxviz.keras",
@@ -68,6 +71,8 @@ _LAZY = {
 
 __all__ = [
     "KerasFileError",
+    "Maximized",
+    "NotFiniteError",
     "Occlusion",
     "activations",
     "convert_keras",
@@ -95,6 +100,7 @@ __all__ = [
     "plot",
     "presets",
     "regularize",
+    "save_strip",
     "summary",
     "tag",
     "to_linen_params",

@@ -34,7 +34,7 @@ def save_strip(
 
     Example:
         >>> import pathlib, tempfile, jax.numpy as jnp
-        >>> from jaxviz.strip import save_strip
+        >>> from jaxviz import save_strip
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "strip.png"
         >>> save_strip({1: jnp.zeros((2, 4, 4, 1)), 2: jnp.ones((2, 4, 4, 1))}, path)
         >>> path.exists()

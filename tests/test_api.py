@@ -7,9 +7,19 @@ import types
 import pytest
 
 import jaxviz
-from jaxviz import datasets, fills, objectives, parametrize, plot, presets, regularize, transforms
+from jaxviz import (
+    algebra,
+    datasets,
+    fills,
+    objectives,
+    parametrize,
+    plot,
+    presets,
+    regularize,
+    transforms,
+)
 
-MODULES = [datasets, fills, objectives, parametrize, plot, presets, regularize, transforms]
+MODULES = [algebra, datasets, fills, objectives, parametrize, plot, presets, regularize, transforms]
 
 
 def public(module):
@@ -24,7 +34,7 @@ def public(module):
 
 # Parts that other modules of the package call, and nobody else.
 HELPERS = {
-    "jaxviz.objectives.check",
+    "jaxviz.algebra.check",
     "jaxviz.parametrize.frequencies",
     "jaxviz.regularize.gaussian_blur",
 }
