@@ -13,7 +13,14 @@ from importlib import import_module
 from pathlib import Path
 
 from jaxviz._version import __version__
-from jaxviz.scale.arguments import add_bench, add_export, add_status, add_store_options
+from jaxviz.scale.arguments import (
+    add_bench,
+    add_export,
+    add_status,
+    add_store_options,
+    positive,
+    words,
+)
 
 MODEL = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
 IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those of scikit-learn'
@@ -89,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands, name: str, text: str, example: str, *, writes: bool = True):
+def _command(
+    commands, name: str, text: str, example: str, *, module: str = "commands", writes: bool = True
+):
     parser = commands.add_parser(
         name,
         help=text,
@@ -97,7 +106,7 @@ def _command(commands, name: str, text: str, example: str, *, writes: bool = Tru
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(name=name, function=name, module="jaxviz.commands")
+    parser.set_defaults(name=name, function=name, module=f"jaxviz.{module}")
     if writes:
         folder = f"jaxviz-{name}"
         note = f"where the files go; default: {folder}"
@@ -146,11 +155,11 @@ def _add_convert(commands) -> None:
 def _add_occlude(commands) -> None:
     text = "cover every part of the images in turn, and map how the scores change"
     example = "jaxviz occlude bundled digits --limit 6 --patch 7 --stride 1 --target true"
-    parser = _command(commands, "occlude", text, example)
+    parser = _command(commands, "occlude", text, example, module="occlude_command")
     _add_model(parser)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=IMAGES)
     _add_preprocessing(parser)
-    parser.add_argument("--limit", type=_positive, metavar="N", help="read the first N images only")
+    parser.add_argument("--limit", type=positive, metavar="N", help="read the first N images only")
     parser.add_argument("--classes", type=Path, metavar="FILE", help=CLASSES)
     _add_patch_options(parser)
     _add_map_options(parser)
@@ -160,7 +169,7 @@ def _add_occlude(commands) -> None:
     run.add_argument(
         "--method", choices=["auto", "dense", "incremental"], default="auto", help=text
     )
-    run.add_argument("--batch-size", type=_positive, metavar="N", help="default: what fits")
+    run.add_argument("--batch-size", type=positive, metavar="N", help="default: what fits")
     run.add_argument(
         "--tolerance",
         type=float,
@@ -220,7 +229,7 @@ def _add_map_options(parser: argparse.ArgumentParser) -> None:
     text = "colours end at this percentile, above 50, and not at the extremes"
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
-    how.add_argument("--top", type=_positive, default=3, metavar="K", help="classes in the summary")
+    how.add_argument("--top", type=positive, default=3, metavar="K", help="classes in the summary")
 
 
 def _add_maximize(commands) -> None:
@@ -231,7 +240,7 @@ def _add_maximize(commands) -> None:
     text = "its name; default: the output without softmax"
     parser.add_argument("--layer", metavar="NAME", help=text)
     parser.add_argument("--units", type=_integers, metavar="I,J,…", help="default: the first ten")
-    parser.add_argument("--steps", type=_positive, metavar="N", help="default: 512")
+    parser.add_argument("--steps", type=positive, metavar="N", help="default: 512")
     parser.add_argument(
         "--range",
         type=_numbers,
@@ -251,8 +260,8 @@ def _add_activations(commands) -> None:
     _add_model(parser)
     parser.add_argument("image", metavar="IMAGE", help=f"{IMAGES}; the first one is taken")
     _add_preprocessing(parser)
-    parser.add_argument("--layers", type=_words, metavar="A,B,…", help="default: all with maps")
-    parser.add_argument("--max-maps", type=_positive, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--layers", type=words, metavar="A,B,…", help="default: all with maps")
+    parser.add_argument("--max-maps", type=positive, default=64, metavar="N", help="default: 64")
 
 
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
@@ -292,31 +301,23 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a number, or A,B,…, please: got {text}") from None
+        raise argparse.ArgumentTypeError(f"must be a number, or A,B,…: got {text!r}.") from None
 
 
 def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a whole number, or A,B,…, please: got {text}") from None
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(","))
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number, or A,B,…: got {text!r}."
+        ) from None
 
 
 def _sizes(text: str) -> tuple[int, ...]:
     sizes = _integers(text)
     if len(sizes) > 2:
-        raise argparse.ArgumentTypeError(f"one or two numbers, please: got {text}")
+        raise argparse.ArgumentTypeError(f"must be one or two numbers: got {text!r}.")
     return sizes
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1, please: got {text}")
-    return int(text)
 
 
 def _fill(text: str) -> float | tuple[float, ...] | str:

@@ -18,8 +18,8 @@ import numpy as np
 from jaxviz import plot
 from jaxviz._version import __version__
 from jaxviz.activations import activations
-from jaxviz.commands import bundled_model, load_model
 from jaxviz.datasets import load_digits, load_mnist
+from jaxviz.inputs import bundled_model, load_model
 from jaxviz.keras import logits
 from jaxviz.maximize import maximize
 from jaxviz.objectives import unit

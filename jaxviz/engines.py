@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 
 from jaxviz.geometry import Grid, Pair
 from jaxviz.incremental import base, make_plan, update
-from jaxviz.occluders import Canvas, PatchOccluder
+from jaxviz.occluders import Canvas, Occluder, PatchOccluder
 from jaxviz.scorer import Call
 
 Arrays = list[jax.Array]
@@ -50,7 +50,7 @@ class Dense:
     """Run the whole network on every occluded image."""
 
     def prepare(
-        self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array
+        self, call: Call, arrays: Arrays, occluder: Occluder, image: jax.Array
     ) -> tuple[jax.Array, Canvas]:
         """Return the image and its canvas."""
         return image, occluder.prepare(image)
@@ -59,7 +59,7 @@ class Dense:
         self,
         call: Call,
         arrays: Arrays,
-        occluder: Any,
+        occluder: Occluder,
         states: tuple[jax.Array, Canvas],
         positions: jax.Array,
         clean: jax.Array,

@@ -14,8 +14,8 @@ from PIL import Image
 
 from jaxviz import load_occlusion, occlude, presets
 from jaxviz.cli import main
-from jaxviz.commands import bundled_model, read_class_names
 from jaxviz.datasets import load_digits
+from jaxviz.inputs import bundled_model, read_class_names
 from jaxviz.keras import load_keras
 from jaxviz.maximize import maximize
 
@@ -329,14 +329,14 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatc
         ("", "required: COMMAND"),
         ("fly", "invalid choice: 'fly'"),
         ("occlude bundled", "required: IMAGES"),
-        ("occlude m x --patch 1,2,3", "one or two numbers, please: got 1,2,3"),
-        ("occlude m x --patch a", "a whole number, or A,B,…, please: got a"),
-        ("occlude m x --top 0", "a whole number from 1, please: got 0"),
-        ("occlude m x --limit many", "a whole number from 1, please: got many"),
+        ("occlude m x --patch 1,2,3", "must be one or two numbers: got '1,2,3'"),
+        ("occlude m x --patch a", "must be a whole number, or A,B,…: got 'a'"),
+        ("occlude m x --top 0", "must be a whole number from 1: got '0'"),
+        ("occlude m x --limit many", "must be a whole number from 1: got 'many'"),
         ("occlude m x --store s --share 3", "must be I/N, 0 ≤ I < N: got '3'"),
         ("occlude m x --store s --chunk 0", "must be a whole number from 1: got '0'"),
         ("export s --images first", "must be A:B or A, whole numbers: got 'first'"),
-        ("occlude m x --fill grey", "a number, or A,B,…, please: got grey"),
+        ("occlude m x --fill grey", "must be a number, or A,B,…: got 'grey'"),
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, command, match):
@@ -382,7 +382,7 @@ def test_an_interrupted_occlusion_writes_the_images_it_came_to(tmp_path, monkeyp
 
         return occlude(*images, progress=stop, **options)
 
-    monkeypatch.setattr("jaxviz.commands.occlude_images", interrupted)
+    monkeypatch.setattr("jaxviz.occlude_command.occlude_images", interrupted)
     command = (
         f"occlude bundled digits --limit 6 --patch 7 --stride 7 --batch-size 5 --out {tmp_path}"
     )

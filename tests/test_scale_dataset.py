@@ -233,19 +233,22 @@ def test_store_that_is_none_is_refused(store, tmp_path):
         ({"share": "1/2"}, r"`share` must be \(i, n\), whole numbers .*: got '1/2'"),
         ({"memory": "much"}, "`memory` must be a whole number of bytes from 1.*: got 'much'"),
         ({"memory": 0}, "`memory` must be a whole number of bytes from 1.*: got 0"),
-        ({"mesh": jax.devices()}, "`mesh` must be a jax.sharding.Mesh.*: got a list"),
+        ({"mesh": jax.devices()}, "`mesh` must be a jax.sharding.Mesh.*: got list"),
         ({"dtype": "float33"}, "`dtype` must be a floating dtype.*: got 'float33'"),
         ({"dtype": "int8"}, "`dtype` must be a floating dtype: got int8"),
         ({"dtype": []}, r"`dtype` must be a floating dtype.*: got \[\]"),
         ({"workers": 0}, "`workers` must be a whole number from 1: got 0"),
         ({"chunk": 0}, "`chunk` must be"),
+        ({"log": "no/such/folder/log"}, "`log` must name a file in a folder that exists: got no/s"),
+        ({"log": "."}, "`log` must name a file in a folder that exists: got ."),
         ({"batch_size": "large"}, '`batch_size` must be "auto", "fastest" or a whole number'),
         ({"f": lambda x: x}, r"`f` must give scores \(N, K\)"),
     ],
 )
 def test_wrong_option_is_refused(store, option, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         run(store, **option)
+    assert not store.exists()
 
 
 def test_devices_of_other_processes_are_refused(monkeypatch):

@@ -33,7 +33,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         "--on-error", choices=["raise", "skip"], default="raise", help="what a bad image does"
     )
     group.add_argument(
-        "--chunk", type=_positive, metavar="N", help="images written, and perhaps lost, at a time"
+        "--chunk", type=positive, metavar="N", help="images written, and perhaps lost, at a time"
     )
     group.add_argument("--stored", choices=["float32", "float16"], default="float32")
     group.add_argument(
@@ -76,10 +76,10 @@ def add_bench(commands) -> None:
     text = "measure windows per second of several networks, grids and methods on this machine"
     parser = _command(commands, "bench", text, "jaxviz bench --quick")
     parser.add_argument("--quick", action="store_true", help="small networks, under two minutes")
-    parser.add_argument("--models", type=_words, metavar="A,B,…", help="default: all five")
+    parser.add_argument("--models", type=words, metavar="A,B,…", help="default: all five")
     parser.add_argument(
         "--methods",
-        type=_words,
+        type=words,
         metavar="A,B,…",
         help="loop, dense, incremental, approximate, and, of the libraries that are installed,"
         " captum, xplique, tf-explain, seed's loop; default: all",
@@ -112,7 +112,8 @@ def _share(text: str) -> tuple[int, int]:
     return index, count
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Parse a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1: got {text!r}.")
     return int(text)
@@ -130,5 +131,6 @@ def _range(text: str) -> slice:
         ) from None
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Parse A,B,…"""
     return tuple(part.strip() for part in text.split(","))

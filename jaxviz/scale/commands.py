@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from jaxviz.commands import _input_shape, _preprocessing, _preset, load_model
 from jaxviz.images import Entry, fit_picture, picture_entries
+from jaxviz.inputs import input_shape, load_model, make_preset, preprocessing
 from jaxviz.output import output_folder, say, stage, table, write_arrays
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.lock import in_use
@@ -33,13 +33,13 @@ def occlude_store(args: argparse.Namespace) -> int:
         raise ValueError("`--tolerance` is measured on the images at hand: leave out `--store`.")
     _join(args)
     model = load_model(args.model, args.weights)
-    shape = _input_shape(model, args.size)
+    shape = input_shape(model, args.size)
     try:
         stored = occlude_dataset(
             model,
             _source(args, shape),
             args.store,
-            **_preset(args, shape[:2]).occlude,
+            **make_preset(args, shape[:2]).occlude,
             **_kept(args.keep),
             image_shape=shape,
             method=args.method,
@@ -145,16 +145,16 @@ class _Fitted:
 
 def _source(args: argparse.Namespace, shape: tuple[int, int, int]) -> Source:
     """IMAGES, read one at a time; a folder with its subfolders."""
-    preprocessing = _preprocessing(args)
+    prepare = preprocessing(args)
     if len(args.images) == 1 and Path(args.images[0]).is_dir():
-        source = open_source(args.images[0], image_shape=shape, preprocess=preprocessing)
+        source = open_source(args.images[0], image_shape=shape, preprocess=prepare)
         elements: list[Any] = list(source.elements)  # pyright: ignore
         read, names, units = source.read, source.names or (), source.units
     else:
         entries: list[Entry] = [e for path in args.images for e in picture_entries(path)]
         elements, names = [load for _, _, load in entries], tuple(name for name, _, _ in entries)
-        read = _Fitted(shape, preprocessing)
-        units = f"{shape[0]}×{shape[1]}×{shape[2]}, x in [0, 1]: {preprocessing.describe()}"
+        read = _Fitted(shape, prepare)
+        units = f"{shape[0]}×{shape[1]}×{shape[2]}, x in [0, 1]: {prepare.describe()}"
     return Source(elements[: args.limit], read, names[: args.limit], units)
 
 

@@ -128,6 +128,7 @@ def occlude_dataset(
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
     share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)
+    log = _log_file(log, share)
     shape = image_shape or _input_shape(f)
     images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
     run = make_run(
@@ -152,7 +153,7 @@ def occlude_dataset(
     kvstore = connect(store)
     with hold(kvstore, share):
         opened, settled, mine = _open(run, kvstore, share, resume)
-        _compute(run, opened, settled, mine, on_error, progress, _log_file(log, share), workers)
+        _compute(run, opened, settled, mine, on_error, progress, log, workers)
     return StoredOcclusion(opened)
 
 
@@ -270,6 +271,8 @@ def _log_file(log: str | Path | None, share: Share) -> Path | None:
     if log is None:
         return None
     path, (index, count) = Path(log), share
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"`log` must name a file in a folder that exists: got {log}.")
     return path if count == 1 else path.with_name(f"{path.stem}.{index}{path.suffix}")
 
 

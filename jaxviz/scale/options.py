@@ -6,20 +6,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz.checks import checked_mesh
+
 
 def check_mesh(mesh: Any) -> Mesh | None:
     """Return the devices to spread over, None for the default.
 
     Raises:
-        ValueError: it is no mesh, or other processes have some of its devices.
+        TypeError: it is no mesh.
+        ValueError: other processes have some of its devices.
     """
-    if mesh is None:
+    if checked_mesh(mesh) is None:
         return None
-    if not isinstance(mesh, Mesh):
-        raise ValueError(
-            '`mesh` must be a jax.sharding.Mesh, such as jax.make_mesh((2,), ("images",)): got a'
-            f" {type(mesh).__name__}."
-        )
     if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
         raise ValueError(
             "`mesh` must hold devices of this process only, as jax.local_devices() gives them: got"

@@ -1,0 +1,217 @@
+"""What `jaxviz occlude` does: maps and pictures of some images, or a store of many."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxviz import plot
+from jaxviz.images import Pictures
+from jaxviz.inputs import (
+    class_name,
+    load_model,
+    make_preset,
+    preprocessing,
+    read_class_names,
+    read_images,
+    refuse,
+)
+from jaxviz.occlusion import occlude as occlude_images
+from jaxviz.output import output_folder, say, stage, table, write_arrays
+from jaxviz.plot._scale import check_robust
+from jaxviz.result import Approximation, Occlusion
+
+DRAWN = 16  # images in one picture
+# Options of one of the two uses of `occlude` alone, and what they are when they are not given.
+OF_PICTURES: dict[str, Any] = {
+    "out": Path("jaxviz-occlude"),
+    "classes": None,
+    "target": "predicted",
+    "score": None,
+    "reduce": None,
+    "robust": None,
+    "outline": False,
+    "top": 3,
+}
+OF_STORES: dict[str, Any] = {
+    "distributed": False,
+    "coordinator": None,
+    "share": None,
+    "on_error": "raise",
+    "chunk": None,
+    "stored": "float32",
+    "keep": None,
+    "log": None,
+}
+SCORE_NAMES = {
+    "drop": "drop in the score",
+    "raw": "score",
+    "complement": "1 − score",
+    "relative_drop": "relative drop in the score",
+    "log_odds_drop": "drop in the log-odds",
+}
+
+
+def occlude(args: argparse.Namespace) -> int:
+    """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images; or a store."""
+    if args.store:
+        refuse(args, OF_PICTURES, "draws nothing with --store: leave it out, see `jaxviz export`")
+        from jaxviz.scale.commands import occlude_store  # which needs the functions below
+
+        return occlude_store(args)
+    refuse(args, OF_STORES, "is for runs into a store: give --store too")
+    check_robust(args.robust)
+    model = load_model(args.model, args.weights)
+    pictures, images = read_images(args, model, args.images, args.limit)
+    names = read_class_names(args.classes) or model.labels
+    target = _target(args.target, pictures, names)
+    _check_target(target, model.output_shape)
+    preset = make_preset(args, images.shape[1:3])
+    with output_folder(args.out) as folder:
+        with stage(f"occluding {len(images)} images") as told:
+            occ = occlude_images(
+                model,
+                images,
+                **preset.occlude,
+                method=args.method,
+                batch_size=args.batch_size or "auto",
+                tolerance=args.tolerance,
+                progress=told,
+            )
+        some = slice(_begun(occ))
+        labels = None if pictures.labels is None else pictures.labels[some]
+        pictures = Pictures(pictures.values[some], pictures.names[some], labels)
+        maps, classes = occ.heatmap(target, **preset.heatmap)[some], occ.class_map()[some]
+        settings = {"model": args.model, "preprocessing": preprocessing(args).describe()}
+        settings |= {"target": args.target} | dict(occ.config) | preset.occlude | preset.heatmap
+        arrays = {"heatmaps": maps, "class_maps": classes, "names": pictures.names}
+        arrays["settings"] = json.dumps(settings, default=str)
+        occ.save(folder / "scores.npz")
+        write_arrays(folder / "maps.npz", arrays)
+        score = preset.heatmap["score"]
+        _draw_occlusion(folder, args, pictures, occ.base[some], maps, classes, names, score)
+    _print_occlusion(args, pictures, occ.base[some], classes, names)
+    say(f"{occ.grid}; input {settings['preprocessing']}")
+    if occ.approximation is not None:
+        say(_how_exact(occ.approximation))
+    say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
+    return 130 if occ.partial else 0
+
+
+def _how_exact(found: Approximation) -> str:
+    if found.field is None:
+        return "exact: no narrower windows keep the tolerance, or none would be faster"
+    return (
+        f"approximate: off by at most {found.error:.2g} of the largest change of a score, at"
+        f" {found.checked} checked positions of each image"
+    )
+
+
+def _begun(occ: Occlusion) -> int:
+    """How many images an interrupted run came to; none is as if it had not begun."""
+    count = int(np.sum(~np.isnan(occ.base).all(-1))) if occ.partial else len(occ.base)
+    if count == 0:
+        raise KeyboardInterrupt
+    return count
+
+
+def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
+    if text == "predicted":
+        return None
+    if text == "true":
+        if pictures.labels is None:
+            raise ValueError("`--target true` needs labels: an .npz with `labels`, or the digits.")
+        return pictures.labels
+    if text.lstrip("-").isdigit():
+        return int(text)
+    if names is None or text not in names:
+        raise ValueError(
+            f'`--target` must be a number, "predicted", "true" or a name that --classes holds: got '
+            f"{text!r}."
+        )
+    return names.index(text)
+
+
+def _check_target(target: Any, output_shape: Any) -> None:
+    """Refuse a class that the model lacks before anything is computed."""
+    if not isinstance(output_shape, tuple) or len(output_shape) != 1:
+        raise ValueError(f"the model must give scores (K,) per image: it gives {output_shape}.")
+    (classes,) = output_shape
+    if target is None or not isinstance(classes, int):
+        return
+    if classes == 1 and np.any(np.asarray(target) != 0):
+        raise ValueError("`--target` must be left out: the model has a single score.")
+    wrong = [int(c) for c in np.ravel(target) if not -classes <= c < classes]
+    if wrong:
+        raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {wrong[0]}.")
+
+
+def _target_name(text: str) -> str:
+    return f"the {text} class" if text in ("predicted", "true") else f"class {text}"
+
+
+def _draw_occlusion(
+    folder: Path,
+    args: argparse.Namespace,
+    pictures: Pictures,
+    base: np.ndarray,
+    maps: np.ndarray,
+    classes: np.ndarray,
+    names: Sequence[str] | None,
+    score: str,
+) -> None:
+    some = slice(0, DRAWN)
+    of = "" if base.shape[-1] == 1 else f" of {_target_name(args.target)}"
+    signed = True if score.endswith("drop") else None
+    scale: dict[str, Any] = {"signed": signed, "label": SCORE_NAMES[score] + of}
+    scale["robust"] = args.robust
+    predicted = _predicted(base[some])
+    labels = None if pictures.labels is None else pictures.labels[some]
+    figure = plot.occlusion(
+        pictures.values[some],
+        maps[some],
+        classes[some],
+        true=labels,
+        predicted=predicted,
+        class_names=names,
+        outline=args.outline,
+        **scale,
+    )
+    figure.savefig(folder / "occlusion.png")
+    titles = [class_name(c, names) for c in predicted]
+    overlay = plot.overlay(pictures.values[some], maps[some], titles=titles, **scale)
+    overlay.savefig(folder / "overlay.png")
+
+
+def _print_occlusion(
+    args: argparse.Namespace,
+    pictures: Pictures,
+    base: np.ndarray,
+    classes: np.ndarray,
+    names: Sequence[str] | None,
+) -> None:
+    rows = []
+    single = base.shape[-1] == 1
+    for i, (name, clean) in enumerate(zip(pictures.names, _predicted(base), strict=True)):
+        best = [clean] if single else np.argsort(-base[i], kind="stable")[: args.top]
+        scores = ", ".join(
+            f"{class_name(c, names)} ({base[i, 0 if single else c]:.3g})" for c in best
+        )
+        covered = classes[i][classes[i] >= 0]
+        changed = float(np.mean(covered != clean)) if covered.size else 0.0
+        true = [] if pictures.labels is None else [class_name(pictures.labels[i], names)]
+        rows.append([name, *true, scores, f"{100 * changed:.1f} %"])
+    true = [] if pictures.labels is None else ["true"]
+    best = "class (score; 1 above 0.5)" if single else "best classes (score)"
+    columns = ["image", *true, best, "pixels where covering changes the class"]
+    hidden = len(rows) - DRAWN
+    title = f"Occlusion of {len(rows)} images" + (f", {DRAWN} drawn" if hidden > 0 else "")
+    table(title, columns, rows[:DRAWN])
+
+
+def _predicted(base: np.ndarray) -> np.ndarray:
+    """The class of each clean image, as `Occlusion.class_map` has it."""
+    return (base[:, 0] > 0.5).astype(int) if base.shape[-1] == 1 else base.argmax(-1)
