@@ -246,6 +246,23 @@ def shuffle_pixels(x):
     return parts.transpose(0, 1, 3, 2, 4, 5).reshape(1, 12, 8, 3)
 
 
+def transposed(x, strides, padding, dilation=(1, 1)):
+    kernel = jnp.arange(3 * 2 * 3 * 2, dtype=x.dtype).reshape(3, 2, 3, 2) - 17
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        padding,
+        lhs_dilation=strides,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def resized(x, rows, columns):
+    return jax.image.resize(x, (1, rows, columns, 3), "bilinear", antialias=False)
+
+
 ENLARGED = {
     "repeat": lambda x: jnp.repeat(jnp.repeat(x, 2, axis=1), 4, axis=2),
     "repeat in steps": lambda x: jnp.repeat(jnp.repeat(x, 2, axis=2)[:, 1:] * 2, 2, axis=2),
@@ -266,6 +283,28 @@ def test_enlarged_images_equal_dense(rng, patch):
 
     assert dense_names(check(f, rng, (12, 16, 3), patch)) == []
     assert check(f, rng, (12, 16, 3), patch, (2, 4)).flops_window > 0
+
+
+INTERPOLATED = {
+    "transposed convolution": lambda x: transposed(x, (2, 4), ((1, 2), (-1, 5))),
+    "cropped": lambda x: transposed(x, (2, 4), ((-2, 5), (6, -2))),
+    "dilated": lambda x: transposed(x, (2, 2), ((4, 1), (1, 2)), (2, 1)),
+    "transposed, then pooled": lambda x: POOLS["max"](
+        transposed(x, (2, 2), ((2, 1), (0, 2))), **POOL_OPTIONS
+    ),
+    "bilinear": lambda x: resized(x, 24, 32),
+    "bilinear, then convolved": lambda x: blur(resized(x, 24, 16)),
+    "bilinear, smaller": lambda x: resized(blur(x), 6, 4),
+}
+
+
+@pytest.mark.parametrize("patch, step", [((3, 4), (1, 1)), ((1, 1), (3, 2))])
+def test_interpolated_and_transposed_images_equal_dense(rng, patch, step):
+    def f(images):
+        x = images.reshape(1, 12, 2, 8, 4, 3).sum((2, 4))
+        return {name: enlarge(x) for name, enlarge in INTERPOLATED.items()}
+
+    assert dense_names(check(f, rng, (24, 32, 3), patch, step)) == []
 
 
 def test_windowed_operations_equal_dense_to_rounding(rng):
@@ -475,4 +514,17 @@ def test_keras_layers_are_windowed(rng):
     ]
     model = keras.Sequential([keras.Input((24, 26, 3)), *forms])
     plan = check(lambda x: model(x, training=False), rng, (24, 26, 3), tolerance=1e-3)
+    assert dense_names(plan) == []
+
+
+def test_keras_decoders_are_windowed(rng):
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    forms = [
+        layers.Conv2D(4, 3, strides=4, padding="same"),
+        layers.Conv2DTranspose(3, 3, strides=2, padding="same"),
+        layers.UpSampling2D(2, interpolation="bilinear"),
+    ]
+    model = keras.Sequential([keras.Input((40, 32, 3)), *forms])
+    plan = check(lambda x: model(x, training=False), rng, (40, 32, 3), tolerance=1e-3)
     assert dense_names(plan) == []

@@ -16,12 +16,10 @@ STENCILS = st.builds(
 
 def slow_dependence(inputs, stencil, high):
     """For each output of a stencil padded by (low, high): the pixels its inputs depend on."""
-    if stencil.up > 1:
-        return [inputs[o // stencil.up] for o in range(len(inputs) * stencil.up)]
     count = (len(inputs) + stencil.low + high - stencil.extent) // stencil.stride + 1
     outputs = []
-    for o in range(count):
-        first = o * stencil.stride - stencil.low
+    for o in range(count * stencil.up):
+        first = o // stencil.up * stencil.stride - stencil.low
         taps = range(first, first + stencil.extent)
         outputs.append(set().union(*(inputs[i] for i in taps if 0 <= i < len(inputs))))
     return outputs
@@ -40,8 +38,15 @@ def chain(dim, layers):
 
 LAYERS = st.lists(st.tuples(STENCILS, st.integers(-2, 4)), max_size=4)
 ENLARGED = st.builds(
-    lambda up, before, after: [*before, (Stencil(up, up), 0), (Stencil(up=up), 0), *after],
+    lambda up, extent, low, before, after: [
+        *before,
+        (Stencil(up, up), 0),
+        (Stencil(extent, 1, low, up), extent - 1 - low),
+        *after,
+    ],
     st.integers(2, 3),
+    st.integers(1, 4),
+    st.integers(-1, 4),
     LAYERS,
     LAYERS,
 )
@@ -93,6 +98,24 @@ def test_a_window_of_repeated_inputs_is_their_window_repeated(up, times, count, 
     np.testing.assert_array_equal(outputs.first, inputs.first * up)
     assert outputs.inputs(Stencil(up=up)).size == inputs.size
     assert Reach(0, up + 1).through(Stencil(up=up)) is None
+
+
+@given(STENCILS, st.integers(1, 3), st.integers(1, 9))
+def test_a_band_of_weights_is_the_stencil_that_made_it(stencil, up, times):
+    stencil = stencil._replace(up=up, stride=1) if up > 1 else stencil
+    inputs, outputs = times * stencil.stride, times * stencil.up
+    matrix = np.zeros((inputs, outputs))
+    for o, seen in enumerate(np.arange(outputs) // stencil.up * stencil.stride - stencil.low):
+        matrix[max(0, seen) : max(0, seen + stencil.extent), o] = 0.5
+    band = Stencil.band(matrix)
+    assert (band is None) == (not matrix.any())
+    if band is not None:
+        assert (band.stride, band.up) == (stencil.stride, stencil.up)
+        assert -stencil.low <= -band.low
+        assert band.extent - band.low <= stencil.extent - stencil.low
+        for i, o in np.argwhere(matrix):
+            assert 0 <= i - (o // band.up * band.stride - band.low) < band.extent
+    assert Stencil.band(np.ones((3, 5))) is None
 
 
 @given(st.integers(4, 30), LAYERS, GRIDS)

@@ -14,7 +14,15 @@ import jax
 
 from jaxviz.incremental.cost import flops, seconds
 from jaxviz.incremental.plan import Body, Plan, Step
-from jaxviz.incremental.program import Equation, Operand, Program, Traced, split_arrays, trace
+from jaxviz.incremental.program import (
+    Equation,
+    Known,
+    Operand,
+    Program,
+    Traced,
+    split_arrays,
+    trace,
+)
 from jaxviz.incremental.reach import Positions, Reach, Span, join_all
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
@@ -41,6 +49,7 @@ class Planner:
         self.slots: dict[Saved, int] = {}
         self.uniform: dict[int, frozenset[int]] = {}
         self.reaches: dict[int, Reaches] = {}
+        self.known = Known(program)
 
     def shape(self, operand: Operand) -> tuple[int, ...]:
         """Return the shape of an operand."""
@@ -107,7 +116,7 @@ class Planner:
         """Collect what rules see of an equation."""
         shapes = tuple(map(self.shape, eqn.operands))
         aval = self.program.aval(eqn.results[0])
-        return Site(eqn.params, eqn.operands, shapes, aval.shape, aval.dtype)
+        return Site(eqn.params, eqn.operands, shapes, aval.shape, aval.dtype, self.known.value)
 
     def decide(self, eqn: Equation, site: Site) -> tuple[Access | None, Reaches, str]:
         """Choose between window and dense: the reaches of the result and, if dense, the reason."""

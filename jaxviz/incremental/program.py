@@ -137,6 +137,31 @@ def value_of(operand: Operand, known: dict[int, Any]) -> Any:
     return known[operand] if isinstance(operand, int) else operand.value
 
 
+class Known:
+    """Evaluates, when asked, what follows from the program alone: neither arrays nor the image."""
+
+    def __init__(self, program: Program) -> None:
+        self.makers = {x: eqn for eqn in program.equations for x in eqn.results}
+        self.values: dict[Operand, np.ndarray | None] = {}
+
+    def value(self, operand: Operand) -> np.ndarray | None:
+        """Return the value of an operand; None if it depends on more than literals."""
+        if isinstance(operand, Constant):
+            return operand.value
+        if operand not in self.values:
+            self.values[operand] = None
+            if operand in self.makers:
+                self._evaluate(self.makers[operand])
+        return self.values[operand]
+
+    def _evaluate(self, eqn: Equation) -> None:
+        args = list(map(self.value, eqn.operands))
+        if all(arg is not None for arg in args):
+            with jax.ensure_compile_time_eval():
+                outs = _jax.bind(eqn.primitive, eqn.params, args)
+            self.values.update(zip(eqn.results, map(np.asarray, outs), strict=True))
+
+
 class _Inliner:
     """Collects the equations of a jaxpr and of the jaxprs it calls, numbering their arrays."""
 

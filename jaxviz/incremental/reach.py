@@ -3,8 +3,8 @@
 Every array that depends on the image has, on each axis, either a `Reach` or None. A reach of
 (stride S, left L, right R) says that index o depends on the image pixels o*S - L ... o*S + R of
 one image axis; None says that it may depend on all of them. A `Stencil` is what an operation
-does to an axis: output o reads inputs o*stride - low ... o*stride - low + extent - 1, or, if it
-repeats every input `up` times, input o // up. A `Span` is the window that follows: its size is one
+does to an axis: output o reads inputs o*stride - low ... o*stride - low + extent - 1, with o // up
+for o if it enlarges the axis `up` times. A `Span` is the window that follows: its size is one
 static integer, its first index is known for every position that the patch may take. Integers and
 NumPy only.
 """
@@ -16,12 +16,26 @@ import numpy as np
 
 
 class Stencil(NamedTuple):
-    """Output o reads inputs o*stride - low ... o*stride - low + extent - 1; or input o // up."""
+    """Output o reads inputs o//up*stride - low ... o//up*stride - low + extent - 1."""
 
     extent: int = 1
     stride: int = 1
     low: int = 0
     up: int = 1
+
+    @classmethod
+    def band(cls, matrix: np.ndarray) -> "Stencil | None":
+        """Return the stencil of a product with a matrix (inputs, outputs) of weights.
+
+        None unless one length is a multiple of the other.
+        """
+        inputs, outputs = matrix.shape
+        read, reader = np.nonzero(matrix)
+        if not len(read) or max(inputs, outputs) % min(inputs, outputs):
+            return None
+        stride, up = max(1, inputs // outputs), max(1, outputs // inputs)
+        offset = read - reader // up * stride
+        return cls(int(np.ptp(offset)) + 1, stride, -int(offset.min()), up)
 
 
 POINT = Stencil()
@@ -30,7 +44,7 @@ POINT = Stencil()
 class Reach(NamedTuple):
     """Index o depends on the pixels o*stride - left ... o*stride + right of image axis `axis`.
 
-    Windows start and end at multiples of `align`: an axis of repeated inputs.
+    Windows start and end at multiples of `align`: an axis that was enlarged so many times.
     """
 
     axis: int
@@ -41,13 +55,10 @@ class Reach(NamedTuple):
 
     def through(self, stencil: Stencil) -> "Reach | None":
         """Compose with an operation: the reach of its output; None if it has none."""
-        if stencil.up > 1:
-            stride, rest = divmod(self.stride, stencil.up)
-            left = self.left + (stencil.up - 1) * stride
-            return Reach(self.axis, stride, left, self.right, stencil.up) if rest == 0 else None
-        left = self.left + stencil.low * self.stride
+        stride, rest = divmod(self.stride * stencil.stride, stencil.up)
+        left = self.left + stencil.low * self.stride + (stencil.up - 1) * stride
         right = self.right + (stencil.extent - 1 - stencil.low) * self.stride
-        return Reach(self.axis, self.stride * stencil.stride, left, right)
+        return Reach(self.axis, stride, left, right, stencil.up) if rest == 0 else None
 
     def limit(self, field: int) -> "Reach":
         """Forget the pixels beyond `field` around the centre: exact no longer."""
@@ -71,10 +82,9 @@ class Span(NamedTuple):
 
     def inputs(self, stencil: Stencil) -> "Span":
         """Return the span of inputs that these outputs read; it may leave the array."""
-        if stencil.up > 1:
-            return Span(self.axis, self.first // stencil.up, self.size // stencil.up)
-        first = self.first * stencil.stride - stencil.low
-        return Span(self.axis, first, (self.size - 1) * stencil.stride + stencil.extent)
+        first, size = self.first // stencil.up, self.size // stencil.up
+        start = first * stencil.stride - stencil.low
+        return Span(self.axis, start, (size - 1) * stencil.stride + stencil.extent)
 
 
 class Positions(NamedTuple):

@@ -35,13 +35,18 @@ class Access(NamedTuple):
 
 
 class Site(NamedTuple):
-    """An equation as rules see it: parameters, operands and the shapes around it."""
+    """An equation as rules see it: parameters, operands and the shapes around it.
+
+    `value` gives an operand that follows from the program alone, such as the weights of a bilinear
+    enlargement; None for others.
+    """
 
     params: Params
     operands: tuple[Operand, ...]
     shapes: tuple[tuple[int, ...], ...]
     result: tuple[int, ...]
     dtype: Any
+    value: Callable[[Operand], np.ndarray | None]
 
 
 class Resize(NamedTuple):
@@ -104,7 +109,7 @@ def _named_axes(params: Params, names: tuple[str, ...]) -> set[int]:
 
 
 def convolution(site: Site) -> Access | None:
-    """The kernel's stencil on the spatial axes; whole over the channels; transposed axes whole."""
+    """The kernel's stencil on the spatial axes; whole over the channels."""
     p, (image, kernel) = site.params, site.shapes
     if p["batch_group_count"] != 1:
         return None
@@ -113,21 +118,30 @@ def convolution(site: Site) -> Access | None:
     follows[lhs[0]] = Follow(out[0])
     for i, (low, _) in enumerate(p["padding"]):
         extent = (kernel[rhs[2 + i]] - 1) * p["rhs_dilation"][i] + 1
-        if p["lhs_dilation"][i] == 1:
-            stencil = Stencil(extent, p["window_strides"][i], low)
+        stride, up = p["window_strides"][i], p["lhs_dilation"][i]
+        if up == 1:
+            follows[lhs[2 + i]] = Follow(out[2 + i], Stencil(extent, stride, low))
+        elif stride == 1 and site.result[out[2 + i]] % up == 0:
+            first, last = -(low // up), (up - 2 - low + extent) // up
+            stencil = Stencil(last - first + 1, 1, -first, up)
             follows[lhs[2 + i]] = Follow(out[2 + i], stencil)
     zero = Constant(site.dtype.type(0))
     return Access((tuple(follows), (None,) * len(kernel)), zero)
 
 
 def adapt_convolution(site: Site, resize: Resize) -> Params:
-    """A window brings its padding with it."""
-    out = site.params["dimension_numbers"][2]
-    padding = [
-        (0, 0) if out[2 + i] in resize.sizes else tuple(pad)
-        for i, pad in enumerate(site.params["padding"])
-    ]
-    return {**site.params, "padding": tuple(padding)}
+    """A window brings its padding with it, all but what lies before its first enlarged row."""
+    p, (lhs, rhs, out) = site.params, site.params["dimension_numbers"]
+    image, kernel = resize.shapes
+    padding = []
+    for i, (low, high) in enumerate(p["padding"]):
+        up, size = p["lhs_dilation"][i], resize.sizes.get(out[2 + i])
+        if size is not None:
+            wanted = size + (kernel[rhs[2 + i]] - 1) * p["rhs_dilation"][i]
+            low, held = low % up, (image[lhs[2 + i]] - 1) * up + 1
+            high = wanted - low - held if up > 1 else 0
+        padding.append((low, high))
+    return {**p, "padding": tuple(padding)}
 
 
 def pooling(fill: Callable[[Site], Operand | None]) -> Callable[[Site], Access | None]:
@@ -267,7 +281,10 @@ def broadcast(site: Site) -> Access:
 
 
 def dot_general(site: Site) -> Access:
-    """Whole along the contracted axes; the result holds batch axes, left free, right free axes."""
+    """Whole along the contracted axes; the result holds batch axes, left free, right free axes.
+
+    A product with a known band of weights, as in a bilinear enlargement, reads through a stencil.
+    """
     contracted, batch = site.params["dimension_numbers"]
     count, follows = len(batch[0]), []
     for side, shape in enumerate(site.shapes):
@@ -278,8 +295,23 @@ def dot_general(site: Site) -> Access:
             if axis not in batch[side] and axis not in contracted[side]:
                 line[axis] = Follow(count)
                 count += 1
-        follows.append(tuple(line))
-    return Access(tuple(follows))
+        follows.append(line)
+    for side, other in ((0, 1), (1, 0)):
+        band = _band(site, side) if not batch[0] else None
+        if band is not None:
+            free = follows[side][1 - contracted[side][0]]
+            follows[side][contracted[side][0]] = Follow(free.axis, band)
+            follows[other][contracted[other][0]] = Follow(free.axis, band)
+    return Access(tuple(map(tuple, follows)), _zero(site))
+
+
+def _band(site: Site, side: int) -> Stencil | None:
+    """The stencil of an operand that is a known matrix, which contracts one axis."""
+    contracted, _ = site.params["dimension_numbers"]
+    matrix = site.value(site.operands[side]) if len(site.shapes[side]) == 2 else None
+    if matrix is None or len(contracted[side]) != 1:
+        return None
+    return Stencil.band(matrix if contracted[side] == (0,) else matrix.T)
 
 
 def dynamic_slice(site: Site) -> Access:
