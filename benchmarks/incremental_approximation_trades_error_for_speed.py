@@ -129,7 +129,7 @@ def row(
         "network": name,
         "tolerance": case[0] or "none",
         "refine": str(case[1] or "no"),
-        "pixels followed": told.field if told is not None and cut else "all",
+        "cells followed": told.field if told is not None and cut else "all",
         "error reported": told.error if told is not None else 0.0,
         "scored": 1.0 if occ.exact is None else float(occ.exact.mean()),
         "largest error": float(np.abs(ours - wanted).max() / np.abs(wanted).max()),

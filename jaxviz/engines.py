@@ -83,7 +83,8 @@ class Incremental:
         patch: (rows, cols) of the patch.
         step: (rows, cols) that divide the distance of any two starts.
         offset: one of the starts.
-        field: approximate: pixels beyond the patch to which its effect is followed; None: all.
+        field: approximate: cells of each layer, beyond the patch, to which its effect is followed;
+            None: all.
     """
 
     patch: Pair

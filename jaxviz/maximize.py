@@ -21,8 +21,10 @@ from jaxviz.progress import Progress
 from jaxviz.recipe import recipe
 from jaxviz.regularize import Penalty, Tidy
 from jaxviz.request import (
+    check_key,
     check_objectives,
     check_options,
+    checked_objectives,
     checked_range,
     checked_shape,
     checked_start,
@@ -113,6 +115,7 @@ def maximize(
     Raises:
         ValueError: an option is out of range, a layer or channel unknown, or the objective does not
             depend on the image.
+        TypeError: `objective` or `key` is something else.
         NotFiniteError: a term became NaN or infinite; names step and term, and holds the best
             images so far.
 
@@ -129,7 +132,8 @@ def maximize(
         Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009; Olah,
         Mordvintsev, Schubert, "Feature Visualization", Distill 2017, doi:10.23915/distill.00007.
     """
-    objectives = [objective] if isinstance(objective, Objective) else list(objective)
+    objectives = checked_objectives(objective)
+    check_key(key)
     shape = checked_shape(f, image_shape)
     checked_range(value_range)
     usual = recipe(shape, value_range)

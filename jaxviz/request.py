@@ -1,6 +1,6 @@
 """What `maximize` is asked for, checked before anything is compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,27 @@ def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
         )
     height, width, channels = map(int, sizes)
     return height, width, channels
+
+
+def checked_objectives(objective: Any) -> list[Objective]:
+    """The objectives, of one or a sequence."""
+    single = isinstance(objective, Objective) or not isinstance(objective, Iterable)
+    objectives = [objective] if single else list(objective)
+    for one in objectives:
+        if not isinstance(one, Objective):
+            raise TypeError(
+                "`objective` must be made by `jaxviz.objectives`, such as `unit(3)` for class 3: "
+                f"got {one!r}."
+            )
+    return objectives
+
+
+def check_key(key: Any) -> None:
+    """Raise unless it is a random key."""
+    keys = jax.Array | np.ndarray
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not (typed and key.ndim == 0 or isinstance(key, keys) and key.dtype == np.uint32):
+        raise TypeError(f"`key` must be a random key, such as `jax.random.key(0)`: got {key!r}.")
 
 
 def checked_range(value_range: tuple[float, float]) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxviz.incremental import base, make_plan, update
+from jaxviz import from_keras, logits
+from jaxviz.incremental import base, incremental, make_plan, update
 from jaxviz.incremental.interpret import paste
 
 MOBILE = ((1, 8, 1, 1), (6, 8, 2, 2), (6, 12, 2, 2))
@@ -75,3 +76,35 @@ def test_network_equals_dense(name, rng):
     assert len(windowed) > 0
     if name in MOSTLY_WINDOWED:
         assert plan.flops_window < 0.7 * plan.flops_dense
+
+
+APPLICATIONS = {
+    "VGG16": 0.7,
+    "ResNet50": 0.9,
+    "MobileNetV2": 0.9,
+    "InceptionV3": 0.9,
+    "DenseNet121": 0.9,
+    "EfficientNetB0": 1.0,
+    "ConvNeXtTiny": 1.0,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_application_of_keras_equals_dense(name, rng):
+    keras = pytest.importorskip("keras")
+    options = dict(weights=None, input_shape=(128, 128, 3), classes=10)
+    model = logits(from_keras(getattr(keras.applications, name)(**options)))
+    image = jnp.asarray(rng.uniform(0, 255, (128, 128, 3)), jnp.float32)
+    patch = jnp.zeros((12, 12, 3), jnp.float32)
+    starts = jnp.asarray([(row, column) for row in (-8, 40, 120) for column in (-4, 64)])
+    clean, step = model(image[None])[0], (8, 4)
+    y, changed = incremental(model, image, (12, 12), step=step)
+    got = jax.lax.map(lambda start: changed(patch, start), starts)
+    wanted = model(jnp.stack([paste(image, patch, start) for start in starts]))
+    scale = np.abs(np.asarray(wanted)).max()
+    np.testing.assert_allclose(y, clean, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * scale)
+    assert np.abs(np.asarray(wanted) - np.asarray(clean)).max() > 1e-4 * scale
+    plan = make_plan(model, image, (12, 12), step=step)
+    assert plan.flops_window < APPLICATIONS[name] * plan.flops_dense

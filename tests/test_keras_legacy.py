@@ -311,5 +311,8 @@ def test_options_are_checked(given, message):
 def test_a_pair_is_one_file_or_two():
     with pytest.raises(ValueError, match="`path` must be one file or a pair of them, got 3"):
         load_keras([sequential(("ReLU", {}))] * 3)
+    for neither in (3, b"model.keras", [sequential(("ReLU", {})), None]):
+        with pytest.raises(TypeError, match="`path` must be a file or a pair of them, got"):
+            load_keras(neither)
     with pytest.raises(KerasFileError, match="second file of the pair must hold weights"):
         load_keras([sequential(("ReLU", {}))] * 2)

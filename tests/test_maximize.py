@@ -521,6 +521,18 @@ def test_objectives_that_cannot_be_are_refused(objective, message):
         maximize(F, objective, **OPTIONS)
 
 
+@pytest.mark.parametrize("objective", [3, "unit", None, [jo.unit(0), 3]])
+def test_what_is_no_objective_is_refused(objective):
+    with pytest.raises(TypeError, match="`objective` must be made by `jaxviz.objectives`"):
+        maximize(F, objective, **OPTIONS)
+
+
+@pytest.mark.parametrize("key", [0, None, jax.random.split(jax.random.key(0))])
+def test_what_is_no_key_is_refused(key):
+    with pytest.raises(TypeError, match=r"`key` must be a random key, such as `jax.random.key\(0"):
+        maximize(F, jo.unit(0), **(OPTIONS | {"key": key}))
+
+
 def test_a_scorer_that_ignores_the_image_is_refused():
     with pytest.raises(ValueError, match="`objective` must depend on the image"):
         maximize(lambda images: jnp.ones((images.shape[0], 3)), jo.unit(0), **OPTIONS)

@@ -164,6 +164,18 @@ def test_composition_is_associative(a, b, c):
     assert Reach(0).through(a).through(b).through(c) == Reach(0).through(both).through(c)
 
 
+@given(st.lists(STENCILS, max_size=4), st.integers(0, 20))
+def test_a_limit_keeps_the_middle_of_a_reach(stencils, field):
+    reach = Reach(0)
+    for stencil in stencils:
+        reach = reach.through(stencil)
+    limited, cells = reach.limit(field), field * reach.stride
+    excess = max(0, reach.left + reach.right - cells)
+    assert limited.left + limited.right == reach.left + reach.right - excess
+    assert 0 <= (reach.right - limited.right) - (reach.left - limited.left) <= 1
+    assert limited._replace(left=reach.left, right=reach.right) == reach
+
+
 @given(STENCILS, STENCILS)
 def test_join_is_the_larger_of_both(a, b):
     left, right = Reach(0).through(a), Reach(0).through(b)

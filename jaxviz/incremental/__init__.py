@@ -56,7 +56,7 @@ _update = jax.jit(update)
 def incremental(
     f: Callable,
     image: jax.Array,
-    patch_shape: tuple[int, int],
+    patch_shape: int | tuple[int, int],
     *,
     step: tuple[int, int] = (1, 1),
     offset: tuple[int, int] = (0, 0),
@@ -73,7 +73,7 @@ def incremental(
         f: a scorer, images (N, H, W, C) -> any tree of arrays (N, ...). The arrays of a pytree
             (`nnx.Module`, `jax.tree_util.Partial`) stay arguments when a caller compiles.
         image: (H, W, C), of any dtype.
-        patch_shape: (rows, columns) of the patch, in pixels; may exceed the image.
+        patch_shape: side or (rows, columns) of the patch, in pixels; may exceed the image.
         step: what all starts are known to be multiples of, apart from `offset`. Windows
             are smaller where the starts are known to lie on a grid.
         offset: the (row, column) from which `step` counts.
@@ -94,7 +94,7 @@ def incremental(
         >>> update(jnp.ones((2, 2, 1)), jnp.array([3, -1]))
         Array([1.], dtype=float32)
     """
-    plan = make_plan(f, image, patch_shape, step=step, offset=offset)
+    plan = make_plan(f, image, _pair(patch_shape), step=step, offset=offset)
     clean = _base(plan, split_arrays(f)[0], image)
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)
 

@@ -1,10 +1,12 @@
 """Approximate updates: windows that stop growing, as far as a tolerance on the scores allows.
 
-The influence of a patch fades towards the rim of its window. With `field` pixels to follow it
-(`make_plan(..., field=...)`), a window grows until it covers the patch and `field` pixels around
-it, and what lies beyond keeps the clean image's values. This is the projective-field thresholding
-of Krypton (Nakandala, Kumar, Papakonstantinou, SIGMOD 2019), with the threshold in pixels, so that
-all branches of a network agree on it; how large it must be is measured, not guessed.
+The influence of a patch fades towards the rim of its window. With `field` cells to follow it
+(`make_plan(..., field=...)`), the window of a layer whose cells are S pixels apart covers the patch
+and at most `field`·S pixels around it, and what lies beyond keeps the clean image's values. This is
+the projective-field thresholding of Krypton (Nakandala, Kumar, Papakonstantinou, SIGMOD 2019), with
+a threshold for each scale, on which all branches of a network agree; how large it must be is
+measured, not guessed. Counted in pixels, the same for all layers, it errs more at equal cost:
+a convolution weighs what is a cell or two away, on each scale anew.
 """
 
 from collections.abc import Callable
@@ -20,14 +22,14 @@ from jaxviz.incremental.plan import Plan
 from jaxviz.incremental.planner import make_plan
 from jaxviz.incremental.program import split_arrays
 
-FIELDS = (0, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384)
+FIELDS = (*range(9), 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128, 192)
 
 
 class Calibration(NamedTuple):
     """What `calibrate` found.
 
     Attributes:
-        field: pixels for `make_plan(..., field=...)`; None: no field keeps the tolerance.
+        field: cells for `make_plan(..., field=...)`; None: no field keeps the tolerance.
         error: the largest difference from exact scores over the checked positions.
         checked: the number of positions.
     """

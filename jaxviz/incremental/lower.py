@@ -5,7 +5,8 @@ on the CPU (`benchmarks/incremental_speedup_follows_the_flops.py` says how much 
 other platforms every operation is carried out as it stands.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax import lax
 from jax.extend.core import Primitive
 
 from jaxviz.incremental import _jax
+from jaxviz.incremental.rules import greatest, least, zero
 
 Params = dict[str, Any]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
@@ -86,7 +88,7 @@ def depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
         for i, line in enumerate(lines)
         for j in range(kernel.shape[1])
     )
-    return _sum(terms)
+    return reduce(lax.add, terms)
 
 
 def products(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -109,11 +111,21 @@ def products(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
     return out.reshape(len(image), taps.height, taps.width, features)
 
 
-def _sum(terms: Iterator[jax.Array]) -> jax.Array:
-    total = next(terms)
-    for term in terms:
-        total = total + term
-    return total
+def pool(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
+    """Overlapping pools as shifted views, combined axis by axis: loops that XLA vectorises."""
+    sizes, strides = params["window_dimensions"], params["window_strides"]
+    overlapping = any(size > stride for size, stride in zip(sizes, strides, strict=True))
+    if not overlapping or set(params["base_dilation"]) != {1}:
+        return _jax.bind(primitive, params, args)
+    (x,), (combine, neutral) = args, POOLS[primitive.name]
+    if any(map(any, params["padding"])):
+        x = lax.pad(x, neutral(x.dtype), [(low, high, 0) for low, high in params["padding"]])
+    for axis, size in enumerate(sizes):
+        stride, dilation = strides[axis], params["window_dilation"][axis]
+        count = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
+        views = (_every(x, i * dilation, count, stride, axis) for i in range(size))
+        x = reduce(combine, views)
+    return [x]
 
 
 def dot_general(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
@@ -145,7 +157,13 @@ def fence(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x, kind.nexp, kind.nmant)
 
 
+POOLS: dict[str, tuple[Callable[..., jax.Array], Callable[[Any], Any]]] = {
+    "reduce_window_max": (lax.max, least),
+    "reduce_window_min": (lax.min, greatest),
+    "reduce_window_sum": (lax.add, zero),
+}
 LOWERINGS: dict[str, Callable[[Primitive, Params, list[Any]], list[Any]]] = {
     "conv_general_dilated": convolution,
     "dot_general": dot_general,
+    **dict.fromkeys(POOLS, pool),
 }

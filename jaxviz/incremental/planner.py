@@ -11,6 +11,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxviz.incremental.cost import flops, seconds
 from jaxviz.incremental.plan import Body, Plan, Step
@@ -222,8 +223,8 @@ def make_plan(
         offset: one such start; the others differ from it by multiples of `step`.
         dense_above: share of an array above which its window is given up, in [0, 1]; None: what
             the cost model finds fastest.
-        field: approximate: how many pixels beyond the patch its effect is followed, along each
-            axis, both sides together; None: all of them, exact.
+        field: approximate: how many cells of each layer beyond the patch its effect is followed,
+            along each axis, both sides together; None: all of them, exact.
 
     Returns:
         A `Plan`, for `base` and `update`.
@@ -299,5 +300,5 @@ def _check(f: Any, image: Any, patch_shape: tuple[int, int], step: tuple[int, in
     if len(image.shape) != 3:
         raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")
     for name, pair in (("patch_shape", patch_shape), ("step", step)):
-        if len(pair) != 2 or min(pair) < 1:
+        if np.ndim(pair) != 1 or len(pair) != 2 or min(pair) < 1:
             raise ValueError(f"`{name}` must be two integers of at least 1: got {pair}.")

@@ -61,8 +61,8 @@ class Reach(NamedTuple):
         return Reach(self.axis, stride, left, right, stencil.up) if rest == 0 else None
 
     def limit(self, field: int) -> "Reach":
-        """Forget the pixels beyond `field` around the centre: exact no longer."""
-        excess = max(0, self.left + self.right - field)
+        """Forget what lies beyond `field` times the stride around the centre: exact no longer."""
+        excess = max(0, self.left + self.right - field * self.stride)
         return self._replace(left=self.left - excess // 2, right=self.right - (excess + 1) // 2)
 
     def join(self, other: "Reach | None") -> "Reach | None":

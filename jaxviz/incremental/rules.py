@@ -125,8 +125,7 @@ def convolution(site: Site) -> Access | None:
             first, last = -(low // up), (up - 2 - low + extent) // up
             stencil = Stencil(last - first + 1, 1, -first, up)
             follows[lhs[2 + i]] = Follow(out[2 + i], stencil)
-    zero = Constant(site.dtype.type(0))
-    return Access((tuple(follows), (None,) * len(kernel)), zero)
+    return Access((tuple(follows), (None,) * len(kernel)), Constant(zero(site.dtype)))
 
 
 def adapt_convolution(site: Site, resize: Resize) -> Params:
@@ -176,20 +175,27 @@ def adapt_pooling(site: Site, resize: Resize) -> Params:
     return {**site.params, "padding": tuple(padding)}
 
 
-def _least(site: Site) -> Operand:
-    if jnp.issubdtype(site.dtype, jnp.integer):
-        return Constant(np.asarray(jnp.iinfo(site.dtype).min, site.dtype)[()])
-    return Constant(np.asarray(-np.inf if site.dtype != bool else False, site.dtype)[()])
+def least(dtype: Any) -> Any:
+    """The neutral element of max."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return np.asarray(jnp.iinfo(dtype).min, dtype)[()]
+    return np.asarray(-np.inf if dtype.kind != "b" else False, dtype)[()]
 
 
-def _greatest(site: Site) -> Operand:
-    if jnp.issubdtype(site.dtype, jnp.integer):
-        return Constant(np.asarray(jnp.iinfo(site.dtype).max, site.dtype)[()])
-    return Constant(np.asarray(np.inf if site.dtype != bool else True, site.dtype)[()])
+def greatest(dtype: Any) -> Any:
+    """The neutral element of min."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        return np.asarray(jnp.iinfo(dtype).max, dtype)[()]
+    return np.asarray(np.inf if dtype.kind != "b" else True, dtype)[()]
 
 
-def _zero(site: Site) -> Operand:
-    return Constant(site.dtype.type(0))
+def zero(dtype: Any) -> Any:
+    """The neutral element of a sum."""
+    return dtype.type(0)
+
+
+def _of(neutral: Callable[[Any], Any]) -> Callable[[Site], Operand]:
+    return lambda site: Constant(neutral(site.dtype))
 
 
 def _initial(site: Site) -> Operand | None:
@@ -302,7 +308,7 @@ def dot_general(site: Site) -> Access:
             free = follows[side][1 - contracted[side][0]]
             follows[side][contracted[side][0]] = Follow(free.axis, band)
             follows[other][contracted[other][0]] = Follow(free.axis, band)
-    return Access(tuple(map(tuple, follows)), _zero(site))
+    return Access(tuple(map(tuple, follows)), Constant(zero(site.dtype)))
 
 
 def _band(site: Site, side: int) -> Stencil | None:
@@ -369,9 +375,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, Rule(elementwise)),
     **dict.fromkeys(REDUCTIONS, Rule(reduce)),
     "conv_general_dilated": Rule(convolution, adapt_convolution),
-    "reduce_window_max": Rule(pooling(_least), adapt_pooling),
-    "reduce_window_min": Rule(pooling(_greatest), adapt_pooling),
-    "reduce_window_sum": Rule(pooling(_zero), adapt_pooling),
+    "reduce_window_max": Rule(pooling(_of(least)), adapt_pooling),
+    "reduce_window_min": Rule(pooling(_of(greatest)), adapt_pooling),
+    "reduce_window_sum": Rule(pooling(_of(zero)), adapt_pooling),
     "reduce_window": Rule(pooling(_initial), adapt_pooling),
     "pad": Rule(pad, adapt_pad),
     "slice": Rule(strided_slice, adapt_slice),

@@ -54,6 +54,7 @@ def load_keras(
     Raises:
         KerasFileError: The file is missing or damaged, or holds a layer that is not known.
         ValueError: An argument is out of range.
+        TypeError: `path` is no path.
 
     Example:
         >>> import jax.numpy as jnp
@@ -157,8 +158,10 @@ def read_sources(
     path: Source | Sequence[Source], *, needs_architecture: bool = True
 ) -> tuple[Archive, Archive]:
     """The archives that hold the architecture and the weights; often the same one."""
-    single = isinstance(path, str | os.PathLike | Mapping)
+    single = isinstance(path, str | bytes) or not isinstance(path, Sequence)
     paths: Any = [path] if single else list(path)
+    if not all(isinstance(p, str | os.PathLike | Mapping) for p in paths):
+        raise TypeError(f"`path` must be a file or a pair of them, got {path!r}.")
     if len(paths) not in (1, 2):
         raise ValueError(f"`path` must be one file or a pair of them, got {len(paths)}.")
     archives = [
