@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxviz.geometry import Grid, Pair
 from jaxviz.incremental import base, make_plan, update
 from jaxviz.occluders import Canvas, Occluder, PatchOccluder
+from jaxviz.quick import forward
 from jaxviz.scorer import Call
 
 Arrays = list[jax.Array]
@@ -71,7 +72,7 @@ class Dense:
             return jnp.where(is_clean, image, occluder.hide(canvas, position))
 
         rows = jax.vmap(jax.vmap(hide, (None, 0, 0)), (0, None, None))(states, positions, clean)
-        scores = call(arrays, rows.reshape(-1, *rows.shape[2:]))
+        scores = forward(call, arrays, rows.reshape(-1, *rows.shape[2:]))
         return scores.reshape(*rows.shape[:2], *scores.shape[1:])
 
 

@@ -1,13 +1,14 @@
 """The same numbers by quicker ways, where XLA's own are slow on a CPU: rules for `replay`.
 
 The results are the same sums of the same products, some in another order. What is replaced, as
-measured on two cores: XLA runs a max pool window by window and its gradient as a scatter; it hands
-a convolution to one of two libraries, of which the slower takes those whose result is not higher
-than their input; and the derivative by an image of few channels costs more than its products. On
-other platforms nothing is replaced.
+measured on two cores: XLA runs a depthwise convolution at a fraction of the speed of its loops, a
+max pool window by window, and its gradient as a scatter; it hands a convolution to one of two
+libraries, of which the slower takes those whose result is not higher than their input; and the
+derivative by an image of few channels costs more than its products. On other platforms nothing is
+replaced.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxviz.replay import Rule
+from jaxviz.incremental.lower import depthwise, is_depthwise
+from jaxviz.replay import Rule, replay
 
 Pair = tuple[int, int]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
@@ -25,10 +27,26 @@ SMALL_WINDOW = 9
 
 
 def quick_rules() -> Mapping[str, Rule]:
-    """Rules for max pools and convolutions; none but on a CPU."""
+    """Rules for max pools and convolutions, made for gradients; none but on a CPU."""
     if jax.default_backend() != "cpu":
         return {}
     return {"reduce_window_max": _pool_rule, "conv_general_dilated": _convolution_rule}
+
+
+def forward(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, its depthwise convolutions by a quicker way.
+
+    All else is as quick, or quicker, as XLA does it, where no gradient is taken.
+    """
+    if jax.default_backend() != "cpu":
+        return function(*args)
+    return replay(function, *args, rules={"conv_general_dilated": _depthwise_rule})
+
+
+def _depthwise_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+    if not is_depthwise(equation.params, *inputs):
+        return None
+    return [depthwise(equation.params, *inputs)]
 
 
 def _pool_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
@@ -125,6 +143,8 @@ _pool.defvjp(_pool_forward, _pool_backward)
 def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
     params = equation.params
     x, kernel = inputs
+    if is_depthwise(params, x, kernel):
+        return [depthwise(params, x, kernel)]
     strides, padding, dilation = (
         params[name] for name in ("window_strides", "padding", "rhs_dilation")
     )

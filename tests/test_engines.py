@@ -52,7 +52,7 @@ def test_a_network_that_mixes_all_pixels_first_is_dense():
     assert choose_engines("auto", GRID, task_of(f, channels=1), "cpu") == (Dense(),)
 
 
-def test_on_a_cpu_depthwise_layers_count_what_xla_takes_for_them():
+def test_on_a_cpu_depthwise_layers_count_for_more_than_their_operations():
     task = task_of(convolutions(groups=True))
     assert len(choose_engines("auto", GRID, task, "cpu")) == 2
     assert choose_engines("auto", GRID, task, "gpu") == (Dense(),)

@@ -1,5 +1,7 @@
 """Quick rules give the usual values and derivatives, by other ways."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxviz import quick
-from jaxviz.quick import quick_rules
+from jaxviz.quick import forward, quick_rules
 from jaxviz.replay import replay
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -80,6 +82,57 @@ def test_convolutions_are_the_usual_ones(seed, size, channels, kernel, strides, 
     assert_the_same(convolve, x, w, atol=0)
 
 
+def depthwise(x, w, *options, **more):
+    return jax.lax.conv_general_dilated(
+        x, w, *options, feature_group_count=x.shape[3], dimension_numbers=DIMENSIONS, **more
+    )
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 99),
+    size=st.tuples(st.integers(7, 14), st.integers(7, 14)),
+    channels=st.integers(2, 5),
+    times=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.sampled_from(["SAME", "VALID", ((2, 1), (0, 3))]),
+)
+def test_depthwise_convolutions_are_the_usual_ones(
+    seed, size, channels, times, kernel, strides, dilation, padding
+):
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.integers(-3, 4, (2, *size, channels)), jnp.float32)
+    w = jnp.asarray(rng.integers(-3, 4, (*kernel, 1, channels * times)), jnp.float32)
+
+    def convolve(x, w):
+        return depthwise(x, w, strides, padding, rhs_dilation=dilation)
+
+    assert_the_same(convolve, x, w, atol=0)
+    np.testing.assert_array_equal(forward(convolve, x, w), convolve(x, w))
+    assert "conv_general_dilated" not in primitives(convolve, x, w)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "options"),
+    [
+        ((1, 16, 16, 2), (12, 12, 1, 2), dict(padding="SAME")),
+        ((1, 8, 8, 2), (3, 3, 1, 2), dict(padding=((-1, 1), (0, 0)))),
+        ((1, 8, 8, 2), (3, 3, 1, 2), dict(padding=((0, 0), (0, 0)), lhs_dilation=(2, 2))),
+        ((1, 8, 8, 1), (3, 3, 1, 2), dict(padding="SAME")),
+    ],
+)
+def test_other_depthwise_convolutions_are_left_alone(shape, kernel, options):
+    x, w = jnp.ones(shape), jnp.ones(kernel)
+
+    def convolve(x):
+        return depthwise(x, w, (1, 1), **options)
+
+    assert "conv_general_dilated" in str(jax.make_jaxpr(lambda x: forward(convolve, x))(x))
+    np.testing.assert_array_equal(forward(convolve, x), convolve(x))
+
+
 @pytest.mark.parametrize(
     ("kernel", "strides", "padding", "sign"),
     [
@@ -108,14 +161,10 @@ def test_other_pools_and_convolutions_are_left_alone():
         window = (1, 1, 2, 2)
         return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")
 
-    def depthwise(x):
+    def grouped(x):
+        x, w = jnp.tile(x, 2), jnp.ones((3, 3, 2, 4))
         return jax.lax.conv_general_dilated(
-            x,
-            jnp.ones((3, 3, 1, 2)),
-            (1, 1),
-            "SAME",
-            feature_group_count=2,
-            dimension_numbers=DIMENSIONS,
+            x, w, (1, 1), "SAME", feature_group_count=2, dimension_numbers=DIMENSIONS
         )
 
     def strided(x):
@@ -124,7 +173,7 @@ def test_other_pools_and_convolutions_are_left_alone():
             x, jnp.ones((3, 3, 8, 2)), (2, 2), "SAME", dimension_numbers=DIMENSIONS
         )
 
-    for f in (pool, depthwise, strided):
+    for f in (pool, grouped, strided):
         assert "custom_vjp" not in primitives(f, x)
         np.testing.assert_array_equal(replay(f, x, rules=quick_rules()), f(x))
 
@@ -133,3 +182,6 @@ def test_on_other_platforms_nothing_is_replaced(monkeypatch):
     assert sorted(quick_rules()) == ["conv_general_dilated", "reduce_window_max"]
     monkeypatch.setattr(quick.jax, "default_backend", lambda: "gpu")
     assert quick_rules() == {}
+    x, w = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 1, 2))
+    other = jax.make_jaxpr(partial(forward, lambda x: depthwise(x, w, (1, 1), "SAME")))(x)
+    assert "conv_general_dilated" in str(other)

@@ -12,7 +12,6 @@ Shape = tuple[int, ...]
 
 PRODUCTS_PER_SECOND = 2e11
 DEPTHWISE_PER_SECOND = 1e10
-XLA_DEPTHWISE_PER_SECOND = 1.5e9
 OTHERS_PER_SECOND = 5e9
 MOVES_PER_SECOND = 1e9
 FREE = {
@@ -45,17 +44,12 @@ def flops(name: str, params: dict[str, Any], operands: Sequence[Shape], result: 
     return 0 if name in FREE else max(map(prod, (result, *operands)))
 
 
-def seconds(
-    name: str, params: dict[str, Any], operations: int, moved: int, *, as_it_stands: bool = False
-) -> float:
-    """Estimate the time of so many operations, with so many elements cut from saved arrays.
-
-    `as_it_stands` is XLA's own form of the operation, without `lower`.
-    """
+def seconds(name: str, params: dict[str, Any], operations: int, moved: int) -> float:
+    """Estimate the time of so many operations, with so many elements cut from saved arrays."""
     rate = OTHERS_PER_SECOND
     if name == "conv_general_dilated":
-        depthwise = XLA_DEPTHWISE_PER_SECOND if as_it_stands else DEPTHWISE_PER_SECOND
-        rate = depthwise if params["feature_group_count"] > 1 else PRODUCTS_PER_SECOND
+        one = params["feature_group_count"] == 1
+        rate = PRODUCTS_PER_SECOND if one else DEPTHWISE_PER_SECOND
     elif name == "dot_general":
         rate = PRODUCTS_PER_SECOND
     return operations / rate + moved / MOVES_PER_SECOND

@@ -13,12 +13,7 @@ from jax import lax
 
 from jaxviz.incremental import lower
 from jaxviz.incremental.plan import Body, Plan
-from jaxviz.incremental.program import (
-    evaluate,
-    evaluate_as_written,
-    split_arrays,
-    value_of,
-)
+from jaxviz.incremental.program import evaluate_as_written, split_arrays, value_of
 from jaxviz.incremental.window import Cursor, Read, Saved, read
 
 
@@ -49,7 +44,11 @@ def base_from_arrays(plan: Plan, arrays: list[Any], image: jax.Array) -> Base:
     """Evaluate the unmodified image, given the arrays of the scorer."""
     program = plan.body.program
     arrays = [*arrays, *plan.captured]
-    known = evaluate(program, arrays, image)
+    known = dict(zip(program.arrays, arrays, strict=True)) | {program.image: image}
+    for eqn in program.equations:
+        args = [value_of(operand, known) for operand in eqn.operands]
+        outs = lower.bind_whole(eqn.primitive, eqn.params, args)
+        known.update(zip(eqn.results, outs, strict=True))
     scores = plan.body.tree.unflatten([value_of(x, known) for x in program.outputs])
     return Base(scores, tuple(_save(spec, known) for spec in plan.body.saved), arrays, image)
 

@@ -20,12 +20,21 @@ from jaxviz.incremental.rules import greatest, least, zero
 Params = dict[str, Any]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 PRODUCT_CHANNELS = 128
+MOST_TAPS = 128
 
 
 def bind(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
-    """Apply a primitive the way that suits the platform."""
+    """Apply a primitive to windows, the way that suits the platform."""
     suited = LOWERINGS.get(primitive.name) if jax.default_backend() == "cpu" else None
     return (suited or _jax.bind)(primitive, params, args)
+
+
+def bind_whole(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
+    """Apply a primitive to whole arrays: only depthwise convolutions have a better form."""
+    cpu = jax.default_backend() == "cpu"
+    if cpu and primitive.name == "conv_general_dilated" and is_depthwise(params, *args):
+        return [depthwise(params, *args)]
+    return _jax.bind(primitive, params, args)
 
 
 class _Taps(NamedTuple):
@@ -62,25 +71,37 @@ def _every(x: jax.Array, first: int, count: int, step: int, axis: int) -> jax.Ar
 def convolution(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
     """Choose a form: depthwise taps, matrix products, or the convolution as it stands."""
     image, kernel = args
-    specs = tuple(params["dimension_numbers"])
-    groups, one = params["feature_group_count"], params["batch_group_count"] == 1
-    plain = (
-        specs == CHANNELS_LAST
-        and one
+    if is_depthwise(params, image, kernel):
+        return [depthwise(params, image, kernel)]
+    wide = params["feature_group_count"] == 1 and kernel.shape[2] >= PRODUCT_CHANNELS
+    if wide and _plain(params, image, kernel):
+        return [products(params, image, kernel)]
+    return _jax.bind(primitive, params, args)
+
+
+def _plain(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
+    return (
+        tuple(params["dimension_numbers"]) == CHANNELS_LAST
+        and params["batch_group_count"] == 1
         and image.dtype == kernel.dtype
         and image.dtype in (jnp.float32, jnp.float64)
         and set(params["lhs_dilation"]) == {1}
         and min(map(min, params["padding"])) >= 0
     )
-    if plain and groups == image.shape[3] == kernel.shape[3]:
-        return [depthwise(params, image, kernel)]
-    if plain and groups == 1 and image.shape[3] >= PRODUCT_CHANNELS:
-        return [products(params, image, kernel)]
-    return _jax.bind(primitive, params, args)
+
+
+def is_depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
+    """Say whether each channel is convolved on its own, in a form that `depthwise` knows."""
+    return (
+        _plain(params, image, kernel)
+        and 1 < params["feature_group_count"] == image.shape[3]
+        and kernel.shape[0] * kernel.shape[1] <= MOST_TAPS
+    )
 
 
 def depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
     """One multiply-add for each tap: XLA fuses them into one loop over the channels."""
+    image = jnp.repeat(image, kernel.shape[3] // image.shape[3], axis=3)
     taps = _Taps.of(params, image, kernel)
     lines = [taps.row(taps.image, i) for i in range(kernel.shape[0])]
     terms = (

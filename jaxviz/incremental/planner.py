@@ -108,7 +108,7 @@ class Planner:
         dense = flops(name, eqn.params, site.shapes, site.result)
         windowed = flops(name, params, resize.shapes, cut)
         times = (
-            seconds(name, eqn.params, dense, 0, as_it_stands=True),
+            seconds(name, eqn.params, dense, 0),
             seconds(name, params, windowed, sum(read.moved for read in reads)),
         )
         return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, *times)

@@ -114,16 +114,6 @@ def trace(f: Callable, image: Any) -> Traced:
     return Traced(program, [*closed.consts, *flat.values], jax.tree.structure(outs))
 
 
-def evaluate(program: Program, arrays: Sequence[Any], image: jax.Array) -> dict[int, Any]:
-    """Run every equation; return all arrays by number."""
-    known = dict(zip(program.arrays, arrays, strict=True)) | {program.image: image}
-    for eqn in program.equations:
-        args = [value_of(operand, known) for operand in eqn.operands]
-        outs = _jax.bind(eqn.primitive, eqn.params, args)
-        known.update(zip(eqn.results, outs, strict=True))
-    return known
-
-
 def evaluate_as_written(program: Program, arrays: Sequence[Any], image: jax.Array) -> list[Any]:
     """Run the function before inlining, with its own derivative rules; return its outputs."""
     known = dict(zip(program.arrays, arrays, strict=True)) | {program.image: image}
