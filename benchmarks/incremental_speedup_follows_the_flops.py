@@ -1,7 +1,8 @@
 """Incremental updates against dense evaluation, network by network, beside the ratio of FLOPs.
 
 For each network: updates and dense evaluation are compared at a grid of positions over the whole
-image first (the largest difference, relative to the largest score). Then the same positions are
+image first (the largest difference, relative to the largest score; "effect" is the largest change
+that a patch makes, relative to the same). Then the same positions are
 timed: dense evaluation is what `occlude(method="dense")` does, the network on batches of pasted
 images; updates go through `jaxviz.incremental`; both in one compiled loop over batches, weights as
 arguments, each at the fastest of several batch sizes. "Of the FLOP ratio" is the measured factor
@@ -82,7 +83,10 @@ NOTES = [
 
 
 class Case(NamedTuple):
-    """A network, its image and its grid, of which `axis` × `axis` positions are timed."""
+    """A network, its image and its grid, of which `axis` × `axis` positions are timed.
+
+    Pixels are normally distributed, with a deviation of `scale`.
+    """
 
     make: Callable[[], Callable]
     shape: tuple[int, int, int]
@@ -90,6 +94,7 @@ class Case(NamedTuple):
     stride: int
     batches: Sequence[int]
     axis: int = 4
+    scale: float = 1.0
 
 
 def flax(make: Callable[[nnx.Rngs], Any]) -> Callable[[], Callable]:
@@ -103,14 +108,25 @@ def keras_file(path: str) -> Callable[[], Callable]:
 
 
 def application(name: str) -> Callable[[], Callable]:
-    """Build a network of Keras with random weights, and turn it into Flax."""
+    """Build a network of Keras with random weights and statistics, and turn it into Flax."""
 
     def make() -> Callable:
         os.environ.setdefault("KERAS_BACKEND", "jax")
         import keras
 
         keras.utils.set_random_seed(0)
-        return logits(from_keras(getattr(keras.applications, name)(weights=None)))
+        rng = np.random.default_rng(0)
+        model = getattr(keras.applications, name)(weights=None)
+        for variable in model.weights:
+            shape = variable.shape
+            if variable.name == "kernel":
+                fan = np.prod(shape[:-1] if shape[-1] > 1 else shape[:2])  # 1: a depthwise one
+                variable.assign(rng.normal(0, np.sqrt(2 / fan), shape))
+            elif variable.name in ("gamma", "moving_variance"):
+                variable.assign(rng.uniform(0.5, 1.5, shape))
+            elif variable.name in ("bias", "beta", "moving_mean"):
+                variable.assign(rng.normal(0, 0.2, shape))
+        return logits(from_keras(model))
 
     return make
 
@@ -124,8 +140,8 @@ CASES = {
     "MobileNetV2": Case(application("MobileNetV2"), BIG, 16, 8, SMALL),
     "InceptionV3": Case(application("InceptionV3"), (299, 299, 3), 16, 8, (4, 8)),
     "DenseNet-121": Case(application("DenseNet121"), BIG, 16, 8, (4, 8)),
-    "EfficientNet-B0": Case(application("EfficientNetB0"), BIG, 16, 8, (4, 8)),
-    "ConvNeXt-Tiny": Case(application("ConvNeXtTiny"), BIG, 16, 8, (4, 8)),
+    "EfficientNet-B0": Case(application("EfficientNetB0"), BIG, 16, 8, (4, 8), scale=100),
+    "ConvNeXt-Tiny": Case(application("ConvNeXtTiny"), BIG, 16, 8, (4, 8), scale=100),
     "ViT-Tiny/16": Case(flax(networks.vit), BIG, 16, 8, SMALL),
     "SqueezeNet 1.0": Case(
         keras_file("imagenet/squeezenet_v1.0_derived.keras"), (227, 227, 3), 16, 8, SMALL
@@ -214,8 +230,8 @@ def measure(name: str, case: Case, settings: Any) -> common.Row:
     """Check one network, time it, and return its row."""
     f = case.make()
     rng = np.random.default_rng(0)
-    image = jnp.asarray(rng.standard_normal(case.shape), jnp.float32)
-    patch = jnp.full((case.patch, case.patch, case.shape[2]), 0.5)
+    image = jnp.asarray(rng.normal(0, case.scale, case.shape), jnp.float32)
+    patch = jnp.full((case.patch, case.patch, case.shape[2]), 0.5 * case.scale)
     step = (case.stride, case.stride)
     plan = make_plan(f, image, patch.shape[:2], step=step)
     arrays, skeleton = split_arrays(f)
@@ -236,12 +252,10 @@ def measure(name: str, case: Case, settings: Any) -> common.Row:
         runs[f"dense {batch}"] = blocking(in_batches(dense, batch), starts, arrays, image)
         runs[f"update {batch}"] = blocking(in_batches(incremental, batch), starts, clean)
     first = case.batches[0]
-    difference = common.check_equal(
-        np.asarray(runs[f"update {first}"]()),
-        np.asarray(runs[f"dense {first}"]()),
-        within=WITHIN,
-        what=name,
-    )
+    wanted = np.asarray(runs[f"dense {first}"]())
+    changed = np.asarray(runs[f"update {first}"]())
+    difference = common.check_equal(changed, wanted, within=WITHIN, what=name)
+    effect = np.abs(wanted - np.asarray(clean.scores)).max() / np.abs(wanted).max()
     trial = common.interleave(runs, 2)
     best = {
         kind: min(case.batches, key=lambda batch: min(trial[f"{kind} {batch}"].seconds))
@@ -263,6 +277,7 @@ def measure(name: str, case: Case, settings: Any) -> common.Row:
         "network": name,
         "windowed": windowed,
         "dense": len(plan.body.steps) - windowed,
+        "effect": float(effect),
         "difference": difference,
         "GFLOP": plan.flops_dense / 1e9,
         "FLOP ratio": plan.speedup,

@@ -90,11 +90,14 @@ APPLICATIONS = {
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_application_of_keras_equals_dense(name, rng):
     keras = pytest.importorskip("keras")
     options = dict(weights=None, input_shape=(128, 128, 3), classes=10)
-    model = logits(from_keras(getattr(keras.applications, name)(**options)))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        built = getattr(keras.applications, name)(**options)
+    model = logits(from_keras(built))
     image = jnp.asarray(rng.uniform(0, 255, (128, 128, 3)), jnp.float32)
     patch = jnp.zeros((12, 12, 3), jnp.float32)
     starts = jnp.asarray([(row, column) for row in (-8, 40, 120) for column in (-4, 64)])

@@ -6,7 +6,7 @@ the result into regions of the operands. `make_plan` does so for a few shares of
 which windows are given up, and keeps the plan that the cost model finds fastest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -108,8 +108,14 @@ class Planner:
         dense = flops(name, eqn.params, site.shapes, site.result)
         windowed = flops(name, params, resize.shapes, cut)
         times = (
-            seconds(name, eqn.params, dense, 0),
-            seconds(name, params, windowed, sum(read.moved for read in reads)),
+            seconds(name, eqn.params, dense, _largest(site.shapes, site.result), 0),
+            seconds(
+                name,
+                params,
+                windowed,
+                _largest(resize.shapes, cut),
+                sum(read.moved for read in reads),
+            ),
         )
         return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, *times)
 
@@ -171,6 +177,10 @@ class Planner:
         """Return the axes along which an operand is uniform, those of length 1 included."""
         known = self.uniform.get(operand, frozenset()) if isinstance(operand, int) else frozenset()
         return known | {a for a, dim in enumerate(self.shape(operand)) if dim == 1}
+
+
+def _largest(shapes: Sequence[tuple[int, ...]], result: tuple[int, ...]) -> int:
+    return max(map(prod, (*shapes, result)))
 
 
 def _asks(site: Site, access: Access | None, window: Spans) -> list[Ask]:
