@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
 def checked_objectives(objective: Any) -> list[Objective]:
     """The objectives, of one or a sequence."""
     single = isinstance(objective, Objective) or not isinstance(objective, Iterable)
-    objectives = [objective] if single else list(objective)
+    objectives: list[Any] = [objective] if single else list(cast(Iterable, objective))
     for one in objectives:
         if not isinstance(one, Objective):
             raise TypeError(

@@ -412,6 +412,9 @@ DENSE = {
 
 HALF = {
     "product over space": lambda x: jnp.einsum("nhwc,hk->nkwc", x, jnp.arange(24.0).reshape(12, 2)),
+    "product with a drawn matrix": lambda x: jnp.einsum(
+        "nhwc,hk->nkwc", x, jax.random.randint(jax.random.key(0), (12, 2), 0, 5).astype(x.dtype)
+    ),
     "gather over space": lambda x: x[:, jnp.asarray([3, 1, 2])],
     "sort over space": lambda x: jnp.sort(x, axis=1),
     "cumulative sum over space": lambda x: jnp.cumsum(x, axis=1),

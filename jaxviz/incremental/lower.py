@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 
 from jaxviz.incremental import _jax
-from jaxviz.incremental.rules import greatest, least, zero
 
 Params = dict[str, Any]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
@@ -147,6 +147,27 @@ def pool(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
         views = (_every(x, i * dilation, count, stride, axis) for i in range(size))
         x = reduce(combine, views)
     return [x]
+
+
+def least(dtype: Any) -> Any:
+    """The neutral element of max."""
+    return _extreme(dtype, "min", -np.inf)
+
+
+def greatest(dtype: Any) -> Any:
+    """The neutral element of min."""
+    return _extreme(dtype, "max", np.inf)
+
+
+def zero(dtype: Any) -> Any:
+    """The neutral element of a sum."""
+    return dtype.type(0)
+
+
+def _extreme(dtype: Any, end: str, infinite: float) -> Any:
+    if jnp.issubdtype(dtype, jnp.integer):
+        return np.asarray(getattr(jnp.iinfo(dtype), end), dtype)[()]
+    return np.asarray(infinite > 0 if dtype.kind == "b" else infinite, dtype)[()]
 
 
 def dot_general(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:

@@ -50,7 +50,7 @@ class Planner:
         self.slots: dict[Saved, int] = {}
         self.uniform: dict[int, frozenset[int]] = {}
         self.reaches: dict[int, Reaches] = {}
-        self.known = Known(program)
+        self.known = Known(program, {*RULES, "iota"})
 
     def shape(self, operand: Operand) -> tuple[int, ...]:
         """Return the shape of an operand."""

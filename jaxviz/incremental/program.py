@@ -5,7 +5,7 @@ function brings with it (the leaves of a module, whatever a closure captures) ar
 program, never constants of it, so that they stay arguments when a caller compiles.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -128,10 +128,14 @@ def value_of(operand: Operand, known: dict[int, Any]) -> Any:
 
 
 class Known:
-    """Evaluates, when asked, what follows from the program alone: neither arrays nor the image."""
+    """Evaluates, when asked, what follows from the program alone: neither arrays nor the image.
 
-    def __init__(self, program: Program) -> None:
-        self.makers = {x: eqn for eqn in program.equations for x in eqn.results}
+    Only through the primitives that are named.
+    """
+
+    def __init__(self, program: Program, through: Container[str]) -> None:
+        made = (eqn for eqn in program.equations if eqn.primitive.name in through)
+        self.makers = {x: eqn for eqn in made for x in eqn.results}
         self.values: dict[Operand, np.ndarray | None] = {}
 
     def value(self, operand: Operand) -> np.ndarray | None:

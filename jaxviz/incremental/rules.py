@@ -11,9 +11,9 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from jaxviz.incremental.lower import greatest, least, zero
 from jaxviz.incremental.program import Constant, Operand
 from jaxviz.incremental.reach import POINT, Stencil
 
@@ -173,25 +173,6 @@ def adapt_pooling(site: Site, resize: Resize) -> Params:
         for axis, pad in enumerate(site.params["padding"])
     ]
     return {**site.params, "padding": tuple(padding)}
-
-
-def least(dtype: Any) -> Any:
-    """The neutral element of max."""
-    if jnp.issubdtype(dtype, jnp.integer):
-        return np.asarray(jnp.iinfo(dtype).min, dtype)[()]
-    return np.asarray(-np.inf if dtype.kind != "b" else False, dtype)[()]
-
-
-def greatest(dtype: Any) -> Any:
-    """The neutral element of min."""
-    if jnp.issubdtype(dtype, jnp.integer):
-        return np.asarray(jnp.iinfo(dtype).max, dtype)[()]
-    return np.asarray(np.inf if dtype.kind != "b" else True, dtype)[()]
-
-
-def zero(dtype: Any) -> Any:
-    """The neutral element of a sum."""
-    return dtype.type(0)
 
 
 def _of(neutral: Callable[[Any], Any]) -> Callable[[Site], Operand]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from jaxviz.keras.archive import Archive, archive_from_config, parse_json, read_archive
 from jaxviz.keras.build import (
@@ -158,8 +158,8 @@ def read_sources(
     path: Source | Sequence[Source], *, needs_architecture: bool = True
 ) -> tuple[Archive, Archive]:
     """The archives that hold the architecture and the weights; often the same one."""
-    single = isinstance(path, str | bytes) or not isinstance(path, Sequence)
-    paths: Any = [path] if single else list(path)
+    several = isinstance(path, Sequence) and not isinstance(path, str | bytes)
+    paths: list[Any] = list(cast(Sequence, path)) if several else [path]
     if not all(isinstance(p, str | os.PathLike | Mapping) for p in paths):
         raise TypeError(f"`path` must be a file or a pair of them, got {path!r}.")
     if len(paths) not in (1, 2):
