@@ -16,11 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxviz.incremental.lower import depthwise, is_depthwise
+from jaxviz.incremental.lower import CHANNELS_LAST, depthwise, is_depthwise, keeps_dtype
 from jaxviz.replay import Rule, replay
 
 Pair = tuple[int, int]
-CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 FEW_CHANNELS = 4
 FEW_BLOCK_CHANNELS = 16
 SMALL_WINDOW = 9
@@ -153,7 +152,7 @@ def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Ar
         and params["feature_group_count"] == params["batch_group_count"] == 1
         and set(params["lhs_dilation"]) == {1}
         and x.dtype == kernel.dtype
-        and params["preferred_element_type"] in (None, x.dtype)
+        and keeps_dtype(params, x)
         and min(map(min, padding)) >= 0
     )
     if not plain:

@@ -46,9 +46,10 @@ def checked_objectives(objective: Any) -> list[Objective]:
 
 def check_key(key: Any) -> None:
     """Raise unless it is a random key."""
-    keys = jax.Array | np.ndarray
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not (typed and key.ndim == 0 or isinstance(key, keys) and key.dtype == np.uint32):
+    array = isinstance(key, jax.Array | np.ndarray)
+    typed = array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = array and key.dtype == np.uint32
+    if not array or key.ndim != (0 if typed else 1) or not (typed or raw):
         raise TypeError(f"`key` must be a random key, such as `jax.random.key(0)`: got {key!r}.")
 
 

@@ -10,8 +10,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from jaxviz.incremental import base, make_plan, update
+from jaxviz.incremental import base, incremental, make_plan, update
 from jaxviz.incremental.interpret import paste
+from jaxviz.incremental.program import Constant, Known, trace
 
 
 def integers(rng, shape, dtype=jnp.float32, low=-3, high=4):
@@ -285,7 +286,33 @@ def test_enlarged_images_equal_dense(rng, patch):
     assert check(f, rng, (12, 16, 3), patch, (2, 4)).flops_window > 0
 
 
+def transposed_first(x):
+    kernel = jnp.arange(3 * 2 * 2 * 3, dtype=x.dtype).reshape(2, 3, 3, 2) - 17
+    x = lax.conv_general_dilated(
+        jnp.transpose(x, (0, 3, 1, 2)),
+        kernel,
+        (1, 1),
+        ((2, 1), (1, 1)),
+        lhs_dilation=(2, 2),
+        dimension_numbers=CHANNELS_FIRST,
+    )
+    return jnp.transpose(x, (0, 2, 3, 1))
+
+
+def beside(x):
+    return jnp.concatenate([resized(x, 24, 16), broadcast_pixels(x, 2, 2), transposed_first(x)], -1)
+
+
+def shrunk_by_a_matrix(x):
+    weights = jnp.where(jnp.arange(12)[None] // 2 == jnp.arange(6)[:, None], 0.5, 0.0)
+    return jnp.einsum("kh,nhwc->nkwc", weights, x)
+
+
 INTERPOLATED = {
+    "channels first": transposed_first,
+    "beside each other": beside,
+    "beside each other, then cut": lambda x: beside(x)[:, 3:21, 1::2],
+    "shrunk by a matrix": shrunk_by_a_matrix,
     "transposed convolution": lambda x: transposed(x, (2, 4), ((1, 2), (-1, 5))),
     "cropped": lambda x: transposed(x, (2, 4), ((-2, 5), (6, -2))),
     "dilated": lambda x: transposed(x, (2, 2), ((4, 1), (1, 2)), (2, 1)),
@@ -305,6 +332,75 @@ def test_interpolated_and_transposed_images_equal_dense(rng, patch, step):
         return {name: enlarge(x) for name, enlarge in INTERPOLATED.items()}
 
     assert dense_names(check(f, rng, (24, 32, 3), patch, step)) == []
+
+
+def test_a_long_chain_of_known_values_equals_dense(rng):
+    def f(images):
+        weights = jnp.eye(12, 12, dtype=jnp.float32)
+        for _ in range(600):
+            weights = weights * 1.0
+        return jnp.einsum("nhwc,hk->nkwc", images, weights)
+
+    plan = check(f, rng, (12, 8, 1))
+    assert dense_names(plan) == [] and plan.speedup > 5
+
+
+def test_large_known_values_are_not_evaluated():
+    def f(images):
+        return images.reshape(1, -1) @ jnp.ones((3 * 256 * 256, 9))
+
+    program = trace(f, jax.ShapeDtypeStruct((256, 256, 3), jnp.float32)).program
+    known = Known(program, {"broadcast_in_dim", "iota"})
+    (product,) = (eqn for eqn in program.equations if eqn.primitive.name == "dot_general")
+    assert known.value(product.operands[1]) is None
+    assert Known(program, {"broadcast_in_dim"}).value(Constant(3)) == 3
+
+
+def test_products_of_another_dtype_equal_dense(rng):
+    kernel = integers(rng, (3, 3, 3, 2), jnp.bfloat16)
+
+    def f(images):
+        return lax.conv_general_dilated(
+            images,
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            preferred_element_type=jnp.float32,
+        )
+
+    assert dense_names(check(f, rng, dtype=jnp.bfloat16)) == []
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_gradients_of_overlapping_pools_with_ties_are_the_usual_ones(rng, name):
+    combine, neutral = {"max": (lax.max, -jnp.inf), "min": (lax.min, jnp.inf)}[name]
+
+    def f(images):
+        sizes, strides = (1, 3, 3, 1), (1, 2, 2, 1)
+        x = lax.reduce_window(images, neutral, combine, sizes, strides, "VALID")
+        return (x * jnp.arange(1.0, 1 + x.size).reshape(x.shape)).sum((1, 2, 3))
+
+    image, patch = integers(rng, (13, 13, 1), low=0, high=2), jnp.ones((4, 4, 1))
+    _, changed = incremental(f, image, 4)
+    start = jnp.asarray([5, 3])
+    got = jax.grad(lambda patch: changed(patch, start))(patch)
+    wanted = jax.grad(lambda patch: f(paste(image, patch, start)[None])[0])(patch)
+    np.testing.assert_array_equal(got, wanted)
+    assert np.abs(wanted).max() > 0
+
+
+def test_the_base_takes_depthwise_convolutions_by_taps(rng):
+    kernel, image = integers(rng, (3, 3, 1, 3)), integers(rng, (9, 9, 3))
+    options = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3)
+
+    def f(images):
+        return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", **options)
+
+    text = str(jax.make_jaxpr(lambda image: base(make_plan(f, image, (2, 2)), f, image))(image))
+    assert "conv_general_dilated" not in text and "conv_general_dilated" in str(
+        jax.make_jaxpr(f)(image[None])
+    )
 
 
 def test_windowed_operations_equal_dense_to_rounding(rng):
@@ -384,8 +480,8 @@ DENSE = {
     "turn": lambda x: x[:, :12, :12] + jnp.transpose(x[:, :12, :12], (0, 2, 1, 3)),
     "unequal strides": lambda x: x[:, :6, :7] + x[:, ::2, 0:14:2],
     "squeeze and excitation": lambda x: x * (x.sum((1, 2), keepdims=True) + 1),
-    "resize": lambda x: jax.image.resize(x, (1, 24, 30, 3), "nearest"),
-    "transposed convolution": lambda x: lax.conv_transpose(
+    "nearest pixels": lambda x: jax.image.resize(x, (1, 24, 30, 3), "nearest"),
+    "finer than pixels": lambda x: lax.conv_transpose(
         x, jnp.ones((3, 3, 3, 2)), (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     ),
     "changed kernel": lambda x: lax.conv_general_dilated(

@@ -55,7 +55,7 @@ def test_scores_and_updates_equal_the_function(model, image, patches, starts):
 
 def test_a_side_is_a_square_patch(model, image, patches):
     patch, start = patches[0, :4], jnp.asarray([3, 9])
-    got = incremental(model, image, 4)[1](patch, start)
+    got = incremental(model, image, np.int64(4))[1](patch, start)
     np.testing.assert_allclose(got, dense(model, image, patch, start), atol=1e-6)
 
 
@@ -214,6 +214,7 @@ def test_explain_prints_the_plan(model, image, capsys):
         ),
         ((jnp.zeros((4, 4, 1)), (0, 2)), r"`patch_shape` must be two integers of at least 1"),
         ((jnp.zeros((4, 4, 1)), (2,)), r"`patch_shape` must be two integers of at least 1"),
+        ((jnp.zeros((4, 4, 1)), (2.5, 3)), r"`patch_shape` must be two integers of at least 1"),
         ((jnp.zeros((4, 4, 1)), None), r"`patch_shape` must be two integers of at least 1"),
     ],
 )

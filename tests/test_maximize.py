@@ -527,7 +527,10 @@ def test_what_is_no_objective_is_refused(objective):
         maximize(F, objective, **OPTIONS)
 
 
-@pytest.mark.parametrize("key", [0, None, jax.random.split(jax.random.key(0))])
+@pytest.mark.parametrize(
+    "key",
+    [0, None, jax.random.split(jax.random.key(0)), jax.random.split(jax.random.PRNGKey(0)), "key"],
+)
 def test_what_is_no_key_is_refused(key):
     with pytest.raises(TypeError, match=r"`key` must be a random key, such as `jax.random.key\(0"):
         maximize(F, jo.unit(0), **(OPTIONS | {"key": key}))

@@ -121,6 +121,7 @@ def test_depthwise_convolutions_are_the_usual_ones(
         ((1, 8, 8, 2), (3, 3, 1, 2), dict(padding=((-1, 1), (0, 0)))),
         ((1, 8, 8, 2), (3, 3, 1, 2), dict(padding=((0, 0), (0, 0)), lhs_dilation=(2, 2))),
         ((1, 8, 8, 1), (3, 3, 1, 2), dict(padding="SAME")),
+        ((1, 6, 8, 2), (9, 3, 1, 2), dict(padding="VALID")),
     ],
 )
 def test_other_depthwise_convolutions_are_left_alone(shape, kernel, options):
@@ -131,6 +132,13 @@ def test_other_depthwise_convolutions_are_left_alone(shape, kernel, options):
 
     assert "conv_general_dilated" in str(jax.make_jaxpr(lambda x: forward(convolve, x))(x))
     np.testing.assert_array_equal(forward(convolve, x), convolve(x))
+
+
+def test_depthwise_products_of_another_dtype_are_left_alone():
+    with jax.enable_x64():
+        x, w = jnp.ones((1, 8, 8, 2), jnp.float32), jnp.ones((3, 3, 1, 2), jnp.float32)
+        options = dict(preferred_element_type=jnp.float64)
+        assert forward(lambda x: depthwise(x, w, (1, 1), "SAME", **options), x).dtype == "float64"
 
 
 @pytest.mark.parametrize(

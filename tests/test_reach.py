@@ -164,12 +164,12 @@ def test_composition_is_associative(a, b, c):
     assert Reach(0).through(a).through(b).through(c) == Reach(0).through(both).through(c)
 
 
-@given(st.lists(STENCILS, max_size=4), st.integers(0, 20))
-def test_a_limit_keeps_the_middle_of_a_reach(stencils, field):
+@given(st.lists(STENCILS, max_size=4), st.integers(1, 3), st.integers(0, 20))
+def test_a_limit_keeps_the_middle_of_a_reach(stencils, up, field):
     reach = Reach(0)
-    for stencil in stencils:
+    for stencil in [*stencils, Stencil(up, up), Stencil(up=up)]:
         reach = reach.through(stencil)
-    limited, cells = reach.limit(field), field * reach.stride
+    limited, cells = reach.limit(field), (field + up - 1) * reach.stride
     excess = max(0, reach.left + reach.right - cells)
     assert limited.left + limited.right == reach.left + reach.right - excess
     assert 0 <= (reach.right - limited.right) - (reach.left - limited.left) <= 1

@@ -18,16 +18,18 @@ Three functions below `incremental` let a driver keep what is saved as an argume
 
 `plan` is a pytree too (static but for arrays that closures of `f` captured), so all three go
 through `jit` as they are. `calibrate` finds how far windows may be cut for a tolerance on the
-scores (`approximate`); without it all is exact. Exact means: the same sums of the same products,
-of which the compiler may choose the order. The method is Krypton's (Nakandala, Kumar,
-Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-based Deep CNN
-Explanations, SIGMOD 2019), as a transformation.
+scores (`approximate`); without it all is exact. Exact means: the same sums of the same products, of
+which the compiler may choose the order, but for products with the zeros of a known matrix (a
+resize), which are left out, also where the other factor is not finite. The method is Krypton's
+(Nakandala, Kumar, Papakonstantinou: Incremental and Approximate Inference for Faster Occlusion-
+based Deep CNN Explanations, SIGMOD 2019), as a transformation.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxviz.incremental.approximate import Calibration, calibrate
 from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
@@ -136,4 +138,4 @@ def explain(
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+    return (value, value) if isinstance(value, int | np.integer) else value

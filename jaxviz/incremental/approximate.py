@@ -1,8 +1,8 @@
 """Approximate updates: windows that stop growing, as far as a tolerance on the scores allows.
 
 The influence of a patch fades towards the rim of its window. With `field` cells to follow it
-(`make_plan(..., field=...)`), the window of a layer whose cells are S pixels apart covers the patch
-and at most `field`·S pixels around it, and what lies beyond keeps the clean image's values. This is
+(`make_plan(..., field=...)`), the window of a layer whose cells are S pixels apart holds the cells
+within `field`·S/2 pixels of the patch, and what lies beyond keeps the clean image's values. This is
 the projective-field thresholding of Krypton (Nakandala, Kumar, Papakonstantinou, SIGMOD 2019), with
 a threshold for each scale, on which all branches of a network agree; how large it must be is
 measured, not guessed. Counted in pixels, the same for all layers, it errs more at equal cost:

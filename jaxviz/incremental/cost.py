@@ -1,8 +1,9 @@
 """What an operation costs: its floating-point operations, and a model of its time on the CPU.
 
-The model only weighs windows against whole arrays, so only ratios of its constants matter. They
-were measured on two cores of an AMD EPYC (Zen 5), on batches of eight. What does little with an
-element, all but products, runs several times faster on arrays that stay in the cache.
+The model weighs windows against whole arrays, for which only ratios of its constants matter, and
+says whether compiling pays. They were measured on two cores of an AMD EPYC (Zen 5), on batches of
+eight. What does little with an element, all but products, runs several times faster on arrays that
+stay in the cache.
 """
 
 from collections.abc import Sequence

@@ -135,4 +135,5 @@ def _save(spec: Saved, known: dict[int, Any]) -> jax.Array:
     if not any(map(any, spec.padding)):
         return value
     fill = np.zeros((), value.dtype) if spec.fill is None else value_of(spec.fill, known)
+    fill = jnp.asarray(fill, value.dtype)
     return lax.pad(value, fill, [(low, high, 0) for low, high in spec.padding])

@@ -6,21 +6,22 @@ other platforms every operation is carried out as it stands.
 """
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 
 from jaxviz.incremental import _jax
+from jaxviz.incremental.neutral import greatest, least, zero
 
 Params = dict[str, Any]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 PRODUCT_CHANNELS = 128
 MOST_TAPS = 128
+WIDEST_POOL = 16
 
 
 def bind(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
@@ -80,14 +81,27 @@ def convolution(primitive: Primitive, params: Params, args: list[Any]) -> list[A
 
 
 def _plain(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
+    """Say whether it is a convolution of images, of one dtype, that has a result."""
     return (
         tuple(params["dimension_numbers"]) == CHANNELS_LAST
         and params["batch_group_count"] == 1
         and image.dtype == kernel.dtype
         and image.dtype in (jnp.float32, jnp.float64)
+        and keeps_dtype(params, image)
         and set(params["lhs_dilation"]) == {1}
-        and min(map(min, params["padding"])) >= 0
+        and all(
+            min(low, high) >= 0 and image.shape[1 + i] + low + high > (kernel.shape[i] - 1) * gap
+            for i, ((low, high), gap) in enumerate(
+                zip(params["padding"], params["rhs_dilation"], strict=True)
+            )
+        )
     )
+
+
+def keeps_dtype(params: Params, image: jax.Array) -> bool:
+    """Say whether the products have the dtype of the image."""
+    wanted = params["preferred_element_type"]
+    return wanted is None or wanted == image.dtype  # NumPy takes None for float64: no `in`
 
 
 def is_depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
@@ -133,41 +147,43 @@ def products(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def pool(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
-    """Overlapping pools as shifted views, combined axis by axis: loops that XLA vectorises."""
+    """Overlapping pools as shifted views, combined axis by axis: loops that XLA vectorises.
+
+    The derivative is the primitive's own, which gives all to one of several largest pixels.
+    """
     sizes, strides = params["window_dimensions"], params["window_strides"]
     overlapping = any(size > stride for size, stride in zip(sizes, strides, strict=True))
-    if not overlapping or set(params["base_dilation"]) != {1}:
+    suits = overlapping and max(sizes) <= WIDEST_POOL and set(params["base_dilation"]) == {1}
+    if not suits or 0 in jax.eval_shape(partial(_whole_pool, primitive, params), *args).shape:
         return _jax.bind(primitive, params, args)
-    (x,), (combine, neutral) = args, POOLS[primitive.name]
+    pooled = jax.custom_jvp(partial(_pool_by_views, *POOLS[primitive.name], params))
+    pooled.defjvp(
+        lambda primals, tangents: (
+            pooled(*primals),
+            jax.jvp(partial(_whole_pool, primitive, params), primals, tangents)[1],
+        )
+    )
+    return [pooled(*args)]
+
+
+def _whole_pool(primitive: Primitive, params: Params, x: jax.Array) -> jax.Array:
+    return _jax.bind(primitive, params, [x])[0]
+
+
+def _pool_by_views(
+    combine: Callable[..., jax.Array],
+    neutral: Callable[[Any], Any],
+    params: Params,
+    x: jax.Array,
+) -> jax.Array:
     if any(map(any, params["padding"])):
         x = lax.pad(x, neutral(x.dtype), [(low, high, 0) for low, high in params["padding"]])
-    for axis, size in enumerate(sizes):
-        stride, dilation = strides[axis], params["window_dilation"][axis]
+    for axis, size in enumerate(params["window_dimensions"]):
+        stride, dilation = params["window_strides"][axis], params["window_dilation"][axis]
         count = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
         views = (_every(x, i * dilation, count, stride, axis) for i in range(size))
         x = reduce(combine, views)
-    return [x]
-
-
-def least(dtype: Any) -> Any:
-    """The neutral element of max."""
-    return _extreme(dtype, "min", -np.inf)
-
-
-def greatest(dtype: Any) -> Any:
-    """The neutral element of min."""
-    return _extreme(dtype, "max", np.inf)
-
-
-def zero(dtype: Any) -> Any:
-    """The neutral element of a sum."""
-    return dtype.type(0)
-
-
-def _extreme(dtype: Any, end: str, infinite: float) -> Any:
-    if jnp.issubdtype(dtype, jnp.integer):
-        return np.asarray(getattr(jnp.iinfo(dtype), end), dtype)[()]
-    return np.asarray(infinite > 0 if dtype.kind == "b" else infinite, dtype)[()]
+    return x
 
 
 def dot_general(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:

@@ -40,17 +40,17 @@ class Planner:
     def __init__(
         self,
         program: Program,
+        known: Known,
         positions: tuple[Positions, Positions],
         dense_above: float,
         field: int | None,
     ) -> None:
-        self.program, self.positions = program, positions
+        self.program, self.known, self.positions = program, known, positions
         self.dense_above, self.field = dense_above, field
         self.table = Table()
         self.slots: dict[Saved, int] = {}
         self.uniform: dict[int, frozenset[int]] = {}
         self.reaches: dict[int, Reaches] = {}
-        self.known = Known(program, {*RULES, "iota"})
 
     def shape(self, operand: Operand) -> tuple[int, ...]:
         """Return the shape of an operand."""
@@ -120,10 +120,12 @@ class Planner:
         return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, *times)
 
     def site(self, eqn: Equation) -> Site:
-        """Collect what rules see of an equation."""
+        """Collect what rules see of an equation; values only where there is a window to keep."""
         shapes = tuple(map(self.shape, eqn.operands))
         aval = self.program.aval(eqn.results[0])
-        return Site(eqn.params, eqn.operands, shapes, aval.shape, aval.dtype, self.known.value)
+        windowed = any(any(self.reaches.get(x, ())) for x in eqn.operands if isinstance(x, int))
+        value = self.known.value if windowed else lambda operand: None
+        return Site(eqn.params, eqn.operands, shapes, aval.shape, aval.dtype, value)
 
     def decide(self, eqn: Equation, site: Site) -> tuple[Access | None, Reaches, str]:
         """Choose between window and dense: the reaches of the result and, if dense, the reason."""
@@ -276,16 +278,21 @@ def _choose(traced: Traced, shape: tuple[int, ...], options: Options) -> Plan:
         Positions.on_grid(shape[1], columns, step[1], offset[1]),
     )
     shares = SHARES if options.dense_above is None else (options.dense_above,)
-    bodies = [_plan(traced, positions, share, options.field) for share in shares]
+    known = Known(traced.program, {*RULES, "iota"})
+    bodies = [_plan(traced, known, positions, share, options.field) for share in shares]
     fastest = min(bodies, key=lambda body: sum(step.seconds_window for step in body.steps))
     return Plan(traced.captured, fastest)
 
 
 def _plan(
-    traced: Traced, positions: tuple[Positions, Positions], dense_above: float, field: int | None
+    traced: Traced,
+    known: Known,
+    positions: tuple[Positions, Positions],
+    dense_above: float,
+    field: int | None,
 ) -> Body:
     program = traced.program
-    planner = Planner(program, positions, dense_above, field)
+    planner = Planner(program, known, positions, dense_above, field)
     planner.mark(program.image, (Reach(0), Reach(1), None))
     paste = planner.paste()
     steps = tuple(filter(None, map(planner.step, program.equations)))
@@ -310,5 +317,6 @@ def _check(f: Any, image: Any, patch_shape: tuple[int, int], step: tuple[int, in
     if len(image.shape) != 3:
         raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")
     for name, pair in (("patch_shape", patch_shape), ("step", step)):
-        if np.ndim(pair) != 1 or len(pair) != 2 or min(pair) < 1:
+        whole = np.ndim(pair) == 1 and all(isinstance(n, int | np.integer) for n in pair)
+        if not whole or len(pair) != 2 or min(pair) < 1:
             raise ValueError(f"`{name}` must be two integers of at least 1: got {pair}.")

@@ -6,6 +6,7 @@ program, never constants of it, so that they stay arguments when a caller compil
 """
 
 from collections.abc import Callable, Container, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 
 from jaxviz.incremental import _jax
+
+MOST_KNOWN = 1e6
 
 
 class Constant(NamedTuple):
@@ -130,30 +133,35 @@ def value_of(operand: Operand, known: dict[int, Any]) -> Any:
 class Known:
     """Evaluates, when asked, what follows from the program alone: neither arrays nor the image.
 
-    Only through the primitives that are named.
+    Only through the primitives that are named, and no array of more than `MOST_KNOWN` elements.
     """
 
     def __init__(self, program: Program, through: Container[str]) -> None:
-        made = (eqn for eqn in program.equations if eqn.primitive.name in through)
-        self.makers = {x: eqn for eqn in made for x in eqn.results}
-        self.values: dict[Operand, np.ndarray | None] = {}
+        self.equations: list[Equation] = []
+        self.values: dict[int, np.ndarray] = {}
+        self.known: set[int] = set()
+        for eqn in program.equations:
+            sizes = [prod(program.aval(x).shape) for x in (*eqn.operands, *eqn.results)]
+            known = all(isinstance(x, Constant) or x in self.known for x in eqn.operands)
+            if known and eqn.primitive.name in through and max(sizes) <= MOST_KNOWN:
+                self.equations.append(eqn)
+                self.known.update(eqn.results)
 
     def value(self, operand: Operand) -> np.ndarray | None:
         """Return the value of an operand; None if it depends on more than literals."""
         if isinstance(operand, Constant):
             return operand.value
-        if operand not in self.values:
-            self.values[operand] = None
-            if operand in self.makers:
-                self._evaluate(self.makers[operand])
-        return self.values[operand]
+        if operand in self.known and operand not in self.values:
+            self._evaluate(operand)
+        return self.values.get(operand)
 
-    def _evaluate(self, eqn: Equation) -> None:
-        args = list(map(self.value, eqn.operands))
-        if all(arg is not None for arg in args):
-            with jax.ensure_compile_time_eval():
+    def _evaluate(self, array: int) -> None:
+        known = self.values
+        with jax.ensure_compile_time_eval():
+            for eqn in _live(self.equations, [array]):
+                args = [value_of(operand, known) for operand in eqn.operands]
                 outs = _jax.bind(eqn.primitive, eqn.params, args)
-            self.values.update(zip(eqn.results, map(np.asarray, outs), strict=True))
+                known.update(zip(eqn.results, map(np.asarray, outs), strict=True))
 
 
 class _Inliner:

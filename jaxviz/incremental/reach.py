@@ -44,7 +44,8 @@ POINT = Stencil()
 class Reach(NamedTuple):
     """Index o depends on the pixels o*stride - left ... o*stride + right of image axis `axis`.
 
-    Windows start and end at multiples of `align`: an axis that was enlarged so many times.
+    Windows start and end at multiples of `align`: the result of an operation that enlarged the
+    axis so many times; what follows need not keep to it.
     """
 
     axis: int
@@ -54,7 +55,7 @@ class Reach(NamedTuple):
     align: int = 1
 
     def through(self, stencil: Stencil) -> "Reach | None":
-        """Compose with an operation: the reach of its output; None if it has none."""
+        """Compose with an operation: the reach of its output; None if finer than a pixel."""
         stride, rest = divmod(self.stride * stencil.stride, stencil.up)
         left = self.left + stencil.low * self.stride + (stencil.up - 1) * stride
         right = self.right + (stencil.extent - 1 - stencil.low) * self.stride
@@ -62,12 +63,12 @@ class Reach(NamedTuple):
 
     def limit(self, field: int) -> "Reach":
         """Forget what lies beyond `field` times the stride around the centre: exact no longer."""
-        excess = max(0, self.left + self.right - field * self.stride)
+        excess = max(0, self.left + self.right - (field + self.align - 1) * self.stride)
         return self._replace(left=self.left - excess // 2, right=self.right - (excess + 1) // 2)
 
     def join(self, other: "Reach | None") -> "Reach | None":
         """Return the reach of an output that reads both at one index; None if they do not align."""
-        if other is None or (self.axis, self.stride) != (other.axis, other.stride):
+        if other is None or self._replace(left=0, right=0) != other._replace(left=0, right=0):
             return None
         left, right = max(self.left, other.left), max(self.right, other.right)
         return self._replace(left=left, right=right)

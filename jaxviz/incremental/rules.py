@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxviz.incremental.lower import greatest, least, zero
+from jaxviz.incremental.neutral import greatest, least, zero
 from jaxviz.incremental.program import Constant, Operand
 from jaxviz.incremental.reach import POINT, Stencil
 
