@@ -73,10 +73,11 @@ NOTES = [
     "Without overlap XLA's own is as fast or faster.",
     "Tried: the batch as two independent halves, for two cores: 5 % faster on SqueezeNet, "
     "MobileNetV2 and mini-XCEPTION, nothing on ResNet-18: not kept. Gathers with two indices "
-    "instead of four: a quarter faster at most, of a seventh of the time: not kept.",
+    "instead of four: a quarter faster at most, of a fifth of the time: not kept.",
     "Tried: giving up windows above 70 % or 85 % of an array: VGG-16 4.98 and 4.73 GFLOP. The "
-    "share is now chosen by modelled time; the model is within 5 % of the time measured on "
-    "ResNet-18 and ResNet-50.",
+    "share is now chosen by modelled time.",
+    "EfficientNet-B0 is dense after its first squeeze-and-excitation, in the first of 16 blocks: "
+    "what it takes over bare is swish and scaling of whole arrays, as in dense evaluation.",
     "Tried: one plan for each residue of the positions modulo 16 instead of one for all on "
     "VGG-16: 4.57 GFLOP instead of 4.73; not worth four compilations.",
 ]

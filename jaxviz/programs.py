@@ -24,10 +24,12 @@ from jaxviz.memory import memory_budget, program_bytes
 from jaxviz.scorer import SplitScorer
 
 ACCELERATOR_BATCH = 256
-# XLA's convolutions on a CPU run fastest at some small batch, which depends on the network; a long
-# run tries a few. Not 32: at just that size some products run at a quarter of their speed.
-CPU_BATCH = 16
-TRIED_CPU_BATCHES = (CPU_BATCH, 48, 8)
+# XLA's convolutions on a CPU run fastest at some small batch, which depends on the network, and
+# mostly is smaller for large images; a long run tries a few, others take the first. Not 32: at just
+# that size some products run at a quarter of their speed.
+CPU_BATCHES = (16, 48, 8)
+CPU_BATCHES_OF_LARGE_IMAGES = (8, 16, 4)
+LARGE_IMAGE = 128 * 128
 ROWS_WORTH_TRYING = 512
 TRIAL_SECONDS = 0.05
 # Another size gains a tenth or two, and costs a compilation: short, or the run must be longer.
@@ -161,9 +163,9 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     Args:
         task: what to score.
         batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-            most 256 on an accelerator and 16 on a CPU. Where an image has many positions, all
-            engines are tried once, and on a CPU the fastest of them with 48 and 8 images too unless
-            compiling takes long and the run is short; the fastest is kept.
+            most 256 on an accelerator, 16 on a CPU, 8 of images from 128×128 on. Where an image has
+            many positions, all engines are tried once, and on a CPU the fastest of them with two
+            other sizes too unless compiling takes long and the run is short; the fastest is kept.
 
     Returns:
         The program.
@@ -211,15 +213,22 @@ def _chosen(task: Task, batch_size: int | str) -> Program:
     known, preferred = _known(task), task.engines[0]
     if batch_size != "auto":
         return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
-    on_cpu = task.device.platform == "cpu"
     if task.engines in known.fastest:
         engine, block = known.fastest[task.engines]
         return fit(task, engine, prod(block))
+    batches = _batches(task)
     if task.rows < ROWS_WORTH_TRYING:
-        return fit(task, preferred, CPU_BATCH if on_cpu else ACCELERATOR_BATCH)
-    program = _fastest(task, TRIED_CPU_BATCHES if on_cpu else (ACCELERATOR_BATCH,))
+        return fit(task, preferred, batches[0])
+    program = _fastest(task, batches)
     known.fastest[task.engines] = (program.engine, program.block)
     return program
+
+
+def _batches(task: Task) -> tuple[int, ...]:
+    if task.device.platform != "cpu":
+        return (ACCELERATOR_BATCH,)
+    large = prod(task.images.shape[1:3]) >= LARGE_IMAGE
+    return CPU_BATCHES_OF_LARGE_IMAGES if large else CPU_BATCHES
 
 
 def _fastest(task: Task, batches: tuple[int, ...]) -> Program:

@@ -124,7 +124,7 @@ def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, monkeypatch
         return abs(prod(program.block) - 9)  # the second size tried
 
     monkeypatch.setattr(programs, "_seconds_per_row", seconds)
-    monkeypatch.setattr(programs, "TRIED_CPU_BATCHES", (8, 16, 32))
+    monkeypatch.setattr(programs, "CPU_BATCHES", (8, 16, 32))
     occlude(f, IMAGES[:3], **TILES)
     assert timed == [6, 9, 17]
     compilations.start()
@@ -146,6 +146,12 @@ def test_other_sizes_are_tried_only_if_the_run_is_long_enough(f, monkeypatch):
     monkeypatch.setattr(programs, "_seconds_per_row", seconds)
     programs.choose(task_of(f))
     assert len(timed) == 1
+
+
+@pytest.mark.parametrize("shape, first", [((127, 127), 16), ((128, 128), 8), ((64, 512), 8)])
+def test_large_images_come_in_smaller_batches(shape, first):
+    images = np.zeros((1, *shape, 1), np.float32)
+    assert programs._batches(dataclasses.replace(task_of(len), images=images))[0] == first
 
 
 def test_only_the_best_engine_is_tried_at_other_sizes(f, monkeypatch):
