@@ -9,8 +9,12 @@ drops, and of the heatmap over pixels, their mean over the patches that cover a 
 random weights (He); SqueezeNet 1.0 is the real one, on a photograph.
 
     python -m benchmarks.incremental_approximation_trades_error_for_speed [--quick] [--save]
+        [--only NETWORK]
+
+With --only and --save, the rows of the other network are kept from the result that is there.
 """
 
+import argparse
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +25,9 @@ import numpy as np
 
 import jaxviz
 from benchmarks import common, networks
+from benchmarks.render import load_results
 
+NAME = "incremental_approximation_trades_error_for_speed"
 HIDE = {"patch": 16, "stride": 4, "border": "valid", "fill": "mean"}
 EXACT = (None, None)
 CASES = {
@@ -164,20 +170,29 @@ def fastest(rows: list[common.Row], name: str, ssim: str) -> float:
 
 
 def main() -> None:
-    """Measure both networks."""
-    settings = common.options(__doc__)
+    """Measure both networks, or one."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--only", choices=CASES)
+    own, others = parser.parse_known_args()
+    settings = common.options(__doc__, others)
     cases = {"SqueezeNet 1.0": squeezenet} if "JAXVIZ_DATA" in os.environ else {}
     if not (cases and settings.quick):
         cases["VGG-16"] = random_vgg16
-    rows = [row for name, make in cases.items() for row in measure(name, make(), settings)]
-    maps = ("heatmap", "drops")
-    best = {(name, kind): fastest(rows, name, f"SSIM of {kind}") for name in cases for kind in maps}
+    rows = []
+    if own.only:
+        kept = next((r["rows"] for r in load_results() if r["name"] == NAME), [])
+        rows = [row for row in kept if row["network"] != own.only]
+        cases = {own.only: cases[own.only]}
+    rows += [row for name, make in cases.items() for row in measure(name, make(), settings)]
+    rows.sort(key=lambda row: list(CASES).index(row["network"]))
+    names, maps = {row["network"]: None for row in rows}, ("heatmap", "drops")
+    best = {(name, kind): fastest(rows, name, f"SSIM of {kind}") for name in names for kind in maps}
     common.finish(
-        "incremental_approximation_trades_error_for_speed",
+        NAME,
         "Cutting windows short and scoring coarse to fine make occlusion faster; how wrong the map "
         "becomes is measured.",
         "Over dense, at SSIM of at least 0.95 of heatmap and of drops: "
-        + "; ".join(f"{x} {best[x, 'heatmap']:.1f}× and {best[x, 'drops']:.1f}×" for x in cases),
+        + "; ".join(f"{x} {best[x, 'heatmap']:.1f}× and {best[x, 'drops']:.1f}×" for x in names),
         rows,
         notes=NOTES,
         settings=settings,
