@@ -25,7 +25,7 @@ import numpy as np
 
 import jaxviz
 from benchmarks import common, networks
-from benchmarks.render import load_results
+from benchmarks.render import kept_rows
 
 NAME = "incremental_approximation_trades_error_for_speed"
 HIDE = {"patch": 16, "stride": 4, "border": "valid", "fill": "mean"}
@@ -51,12 +51,9 @@ NOTES = [
     "drop. Speed-ups are of whole calls for the whole map, once compiled, the exact scores "
     "and trials behind a tolerance included; of dense evaluation only some positions were "
     "timed. Batches of the size that `occlude` finds.",
-    "SqueezeNet 1.0 on five other photographs, at 12.3 times fewer operations: SSIM 0.79 to "
-    "0.98, median 0.93; at 9.7 times fewer 0.91 to 0.99, median 0.97.",
     "Tried: windows that stop a number of pixels, the same in all layers, beyond the patch, "
     "instead of a number of cells. VGG-16's drops at 10.6 times fewer operations had an SSIM "
-    "of 0.82, with cells 0.99; SqueezeNet's over six photographs at 10 times fewer 0.96 in "
-    "the median, with cells, at 9.7, 0.97.",
+    "of 0.82, with cells 0.99; SqueezeNet's hardly differed.",
     "Tried: narrow windows everywhere, exact ones at every second to sixth row and column, "
     "and their difference interpolated: no better than wider windows at equal cost.",
 ]
@@ -180,8 +177,7 @@ def main() -> None:
         cases["VGG-16"] = random_vgg16
     rows = []
     if own.only:
-        kept = next((r["rows"] for r in load_results() if r["name"] == NAME), [])
-        rows = [row for row in kept if row["network"] != own.only]
+        rows = [row for row in kept_rows(NAME) if row["network"] != own.only]
         cases = {own.only: cases[own.only]}
     rows += [row for name, make in cases.items() for row in measure(name, make(), settings)]
     rows.sort(key=lambda row: list(CASES).index(row["network"]))

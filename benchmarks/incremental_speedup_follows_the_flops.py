@@ -2,12 +2,12 @@
 
 For each network: updates and dense evaluation are compared at a grid of positions over the whole
 image first (the largest difference, relative to the largest score; "effect" is the largest change
-that a patch makes, relative to the same). Then the same positions are
-timed: dense evaluation is what `occlude(method="dense")` does, the network on batches of pasted
-images; updates go through `jaxviz.incremental`; both in one compiled loop over batches, weights as
-arguments, each at the fastest of several batch sizes. "Of the FLOP ratio" is the measured factor
-over the one that `explain` states; "modelled" is what the planner's cost model expects. "Auto" is
-what `occlude(method="auto")` does on this grid: dense where the model promises too little, else the
+that a patch makes, relative to the same). Then the same positions are timed: dense evaluation is
+what `occlude(method="dense")` does, the network on batches of pasted images; updates go through
+`jaxviz.incremental`; both in one compiled loop over batches, weights as arguments, each at the
+fastest of several batch sizes. "Of the FLOP ratio" is the measured factor over the one that
+`explain` states; "modelled" is what the planner's cost model expects. "Auto" is what
+`occlude(method="auto")` does on this grid: dense where the model promises too little, else the
 faster of both by trial. "Over bare" is what updates take over the convolutions and matrix products
 alone, of the same shapes and carried out the same way, on inputs that lie ready: one after the
 other, as in a network, and "at once", where XLA may run several at a time.
@@ -32,7 +32,7 @@ from flax import nnx
 from jax import lax
 
 from benchmarks import common
-from benchmarks.render import load_results
+from benchmarks.render import kept_rows
 from jaxviz import from_keras, load_keras, logits
 from jaxviz.engines import LEAST_SPEED_UP
 from jaxviz.incremental import Plan, base, lower, make_plan, update
@@ -317,8 +317,7 @@ def main() -> None:
         names = [name for name in names if name not in REAL]
     rows: dict[str, common.Row] = {}
     if own.only:
-        kept = next((r["rows"] for r in load_results() if r["name"] == NAME), [])
-        rows = {row["network"]: row for row in kept}
+        rows = {row["network"]: row for row in kept_rows(NAME)}
         names = own.only.split(",")
     for name in names:
         rows[name] = measure(name, CASES[name], settings)

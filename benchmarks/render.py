@@ -28,6 +28,11 @@ def load_results(folder: Path = FOLDER / "results") -> list[Result]:
     return [newest[name] for name in sorted(newest)]
 
 
+def kept_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of the newest result of a benchmark; none if there is none."""
+    return next((result["rows"] for result in load_results() if result["name"] == name), [])
+
+
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows as a Markdown table; columns are the keys, in the order they first come up."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

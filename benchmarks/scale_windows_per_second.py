@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import common
-from benchmarks.render import load_results
+from benchmarks.render import kept_rows
 from jaxviz.scale.bench import CASES, METHODS, TOLERANCE, plot, run_bench
 from jaxviz.scale.peers import PEERS, TILES
 
@@ -77,8 +77,7 @@ def main() -> None:
     report = run_bench(quick=settings.quick, models=models)
     rows = report["rows"]
     if models:
-        kept = next((r["rows"] for r in load_results() if r["name"] == NAME), [])
-        rows = [row for row in kept if row["model"] not in models] + rows
+        rows = [row for row in kept_rows(NAME) if row["model"] not in models] + rows
     for row in rows:  # all by one measure, also those of an earlier run
         speed = 1e9 * row["Gflop/window"] * row["windows/s"]
         row["share of matmul speed"] = speed / report["matmul"]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxviz.incremental.lower import CHANNELS_LAST, depthwise, is_depthwise, keeps_dtype
+from jaxviz.incremental.lower import bind_whole, depthwise, is_depthwise, is_plain
 from jaxviz.replay import Rule, replay
 
 Pair = tuple[int, int]
@@ -39,13 +39,11 @@ def forward(function: Callable[..., Any], *args: Any) -> Any:
     """
     if jax.default_backend() != "cpu":
         return function(*args)
-    return replay(function, *args, rules={"conv_general_dilated": _depthwise_rule})
+    return replay(function, *args, rules={"conv_general_dilated": _whole_rule})
 
 
-def _depthwise_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
-    if not is_depthwise(equation.params, *inputs):
-        return None
-    return [depthwise(equation.params, *inputs)]
+def _whole_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
+    return bind_whole(equation.primitive, equation.params, list(inputs))
 
 
 def _pool_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
@@ -147,15 +145,7 @@ def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Ar
     strides, padding, dilation = (
         params[name] for name in ("window_strides", "padding", "rhs_dilation")
     )
-    plain = (
-        tuple(params["dimension_numbers"]) == CHANNELS_LAST
-        and params["feature_group_count"] == params["batch_group_count"] == 1
-        and set(params["lhs_dilation"]) == {1}
-        and x.dtype == kernel.dtype
-        and keeps_dtype(params, x)
-        and min(map(min, padding)) >= 0
-    )
-    if not plain:
+    if params["feature_group_count"] != 1 or not is_plain(params, x, kernel):
         return None
     precision = params["precision"]
     if strides == (1, 1) and kernel.shape[:2] == (1, 1) and not any(map(any, padding)):

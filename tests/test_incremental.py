@@ -1,5 +1,7 @@
 """Every update equals the dense evaluation, bit for bit on integer-valued data."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -358,18 +360,22 @@ def test_large_known_values_are_not_evaluated():
 
 def test_products_of_another_dtype_equal_dense(rng):
     kernel = integers(rng, (3, 3, 3, 2), jnp.bfloat16)
-
-    def f(images):
-        return lax.conv_general_dilated(
-            images,
-            kernel,
-            (1, 1),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            preferred_element_type=jnp.float32,
-        )
-
+    f = partial(
+        lax.conv_general_dilated,
+        rhs=kernel,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=jnp.float32,
+    )
     assert dense_names(check(f, rng, dtype=jnp.bfloat16)) == []
+
+
+def test_a_pool_without_a_result_equals_dense(rng):
+    def f(images):
+        return lax.reduce_window(images, -jnp.inf, lax.max, (1, 16, 3, 1), (1, 1, 2, 1), "VALID")
+
+    assert check(f, rng, (12, 15, 3)).body.steps[-1].result == (0, 7, 3)
 
 
 @pytest.mark.parametrize("name", ["max", "min"])

@@ -29,8 +29,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
+from jaxviz.geometry import pair
 from jaxviz.incremental.approximate import Calibration, calibrate
 from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
 from jaxviz.incremental.plan import Plan
@@ -88,6 +88,7 @@ def incremental(
     Raises:
         ValueError: the image is not (H, W, C), `patch_shape` or `step` is smaller than 1, or `f`
             does not return one row per image.
+        TypeError: `f` cannot be called, or `patch_shape` or `step` are no whole numbers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,7 +97,7 @@ def incremental(
         >>> update(jnp.ones((2, 2, 1)), jnp.array([3, -1]))
         Array([1.], dtype=float32)
     """
-    plan = make_plan(f, image, _pair(patch_shape), step=step, offset=offset)
+    plan = make_plan(f, image, patch_shape, step=step, offset=offset)
     clean = _base(plan, split_arrays(f)[0], image)
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)
 
@@ -120,7 +121,7 @@ def explain(
         per equation the result's shape, the window, or "dense" and why, the operations both ways.
 
     Raises:
-        ValueError: as `incremental`.
+        ValueError, TypeError: as `incremental`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -131,11 +132,8 @@ def explain(
         >>> round(plan.speedup, 1)
         1.9
     """
-    patch, stride = _pair(patch), _pair(patch if stride is None else stride)
+    patch = pair(patch, "patch", least=1)
+    stride = patch if stride is None else pair(stride, "stride", least=1)
     plan = make_plan(f, image, patch, step=stride)
     print(describe(plan))
     return plan
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int | np.integer) else value

@@ -20,6 +20,7 @@ from jaxviz.incremental.neutral import greatest, least, zero
 Params = dict[str, Any]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 PRODUCT_CHANNELS = 128
+FULL = (jnp.float32, jnp.float64)
 MOST_TAPS = 128
 WIDEST_POOL = 16
 
@@ -75,19 +76,19 @@ def convolution(primitive: Primitive, params: Params, args: list[Any]) -> list[A
     if is_depthwise(params, image, kernel):
         return [depthwise(params, image, kernel)]
     wide = params["feature_group_count"] == 1 and kernel.shape[2] >= PRODUCT_CHANNELS
-    if wide and _plain(params, image, kernel):
+    if wide and image.dtype in FULL and is_plain(params, image, kernel):
         return [products(params, image, kernel)]
     return _jax.bind(primitive, params, args)
 
 
-def _plain(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
-    """Say whether it is a convolution of images, of one dtype, that has a result."""
+def is_plain(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
+    """Say whether it is a convolution of images, channels last, of one dtype, with a result."""
+    wanted = params["preferred_element_type"]
     return (
         tuple(params["dimension_numbers"]) == CHANNELS_LAST
         and params["batch_group_count"] == 1
         and image.dtype == kernel.dtype
-        and image.dtype in (jnp.float32, jnp.float64)
-        and keeps_dtype(params, image)
+        and (wanted is None or wanted == image.dtype)  # NumPy takes None for float64: no `in`
         and set(params["lhs_dilation"]) == {1}
         and all(
             min(low, high) >= 0 and image.shape[1 + i] + low + high > (kernel.shape[i] - 1) * gap
@@ -98,16 +99,11 @@ def _plain(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
     )
 
 
-def keeps_dtype(params: Params, image: jax.Array) -> bool:
-    """Say whether the products have the dtype of the image."""
-    wanted = params["preferred_element_type"]
-    return wanted is None or wanted == image.dtype  # NumPy takes None for float64: no `in`
-
-
 def is_depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
     """Say whether each channel is convolved on its own, in a form that `depthwise` knows."""
     return (
-        _plain(params, image, kernel)
+        is_plain(params, image, kernel)
+        and image.dtype in FULL
         and 1 < params["feature_group_count"] == image.shape[3]
         and kernel.shape[0] * kernel.shape[1] <= MOST_TAPS
     )

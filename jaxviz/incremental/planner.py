@@ -11,8 +11,8 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
+from jaxviz.geometry import pair
 from jaxviz.incremental.cost import flops, seconds
 from jaxviz.incremental.plan import Body, Plan, Step
 from jaxviz.incremental.program import (
@@ -130,6 +130,8 @@ class Planner:
     def decide(self, eqn: Equation, site: Site) -> tuple[Access | None, Reaches, str]:
         """Choose between window and dense: the reaches of the result and, if dense, the reason."""
         whole: Reaches = (None,) * len(site.result)
+        if 0 in site.result:
+            return None, whole, "empty"
         rule = RULES.get(eqn.primitive.name)
         if rule is None:
             return None, whole, "no rule"
@@ -215,9 +217,9 @@ _PLANS: dict[Any, Plan] = {}
 def make_plan(
     f: Callable,
     image: Any,
-    patch_shape: tuple[int, int],
+    patch_shape: int | tuple[int, int],
     *,
-    step: tuple[int, int] = (1, 1),
+    step: int | tuple[int, int] = (1, 1),
     offset: tuple[int, int] = (0, 0),
     dense_above: float | None = None,
     field: int | None = None,
@@ -230,7 +232,7 @@ def make_plan(
     Args:
         f: a scorer, images (1, H, W, C) -> any tree of arrays (1, ...).
         image: an array or `jax.ShapeDtypeStruct` of shape (H, W, C); only shape and dtype matter.
-        patch_shape: (rows, columns) of the patch, in pixels.
+        patch_shape: side or (rows, columns) of the patch, in pixels.
         step: rows and columns between the starts that updates will get; (1, 1) allows every start.
         offset: one such start; the others differ from it by multiples of `step`.
         dense_above: share of an array above which its window is given up, in [0, 1]; None: what
@@ -242,14 +244,15 @@ def make_plan(
         A `Plan`, for `base` and `update`.
 
     Raises:
-        TypeError: `f` cannot be called.
+        TypeError: `f` cannot be called, or `patch_shape` or `step` are no whole numbers.
         ValueError: the image is not (H, W, C), a patch or step is smaller than 1, or `f` does not
             return one row per image.
     """
-    _check(f, image, patch_shape, step)
+    _check(f, image)
+    patch, step = pair(patch_shape, "patch_shape", least=1), pair(step, "step", least=1)
     arrays, skeleton = split_arrays(f)
     shapes = tuple((x.shape, x.dtype) for x in (*arrays, image))
-    options = Options(patch_shape, step, offset, dense_above, field)
+    options = Options(patch, step, offset, dense_above, field)
     key = (skeleton, shapes, options, jax.config.jax_enable_x64)
     known = _PLANS.get(key) if _hashable(key) else None
     if known is not None:
@@ -311,12 +314,8 @@ def _plan(
     )
 
 
-def _check(f: Any, image: Any, patch_shape: tuple[int, int], step: tuple[int, int]) -> None:
+def _check(f: Any, image: Any) -> None:
     if not callable(f):
         raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
     if len(image.shape) != 3:
         raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")
-    for name, pair in (("patch_shape", patch_shape), ("step", step)):
-        whole = np.ndim(pair) == 1 and all(isinstance(n, int | np.integer) for n in pair)
-        if not whole or len(pair) != 2 or min(pair) < 1:
-            raise ValueError(f"`{name}` must be two integers of at least 1: got {pair}.")
