@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import common, networks
 from jaxviz import occlude
 from jaxviz.keras import load_keras
-from jaxviz.scorer import split
+from jaxviz.scoring.scorer import split
 
 BATCHES = (8, 16, 32, 64, 128, 256)
 

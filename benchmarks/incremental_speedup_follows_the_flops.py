@@ -34,12 +34,13 @@ from jax import lax
 from benchmarks import common
 from benchmarks.render import kept_rows
 from jaxviz import from_keras, load_keras, logits
-from jaxviz.engines import LEAST_SPEED_UP
-from jaxviz.incremental import Plan, base, lower, make_plan, update
+from jaxviz.incremental import Plan, base, make_plan, update
 from jaxviz.incremental.interpret import paste
 from jaxviz.incremental.program import split_arrays
+from jaxviz.jaxpr import cpu
+from jaxviz.jaxpr.cpu_gradient import forward
 from jaxviz.models import mnist_cnn
-from jaxviz.quick import forward
+from jaxviz.scoring.evaluators import LEAST_SPEED_UP
 from tests import networks
 
 NAME = "incremental_speedup_follows_the_flops"
@@ -202,7 +203,7 @@ def bare(
     ]
 
     def apply(step: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:
-        (out,) = lower.bind(step.equation.primitive, step.params, [image, kernel])
+        (out,) = cpu.bind(step.equation.primitive, step.params, [image, kernel])
         return lower.fence(out)
 
     def run(in_order: bool, inputs: list[jax.Array], weights: list[jax.Array]) -> Any:

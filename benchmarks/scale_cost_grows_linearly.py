@@ -30,7 +30,7 @@ from jax.sharding import Mesh  # noqa: E402
 
 from benchmarks import common, networks  # noqa: E402
 from jaxviz import occlude  # noqa: E402
-from jaxviz.occlusion import Method  # noqa: E402
+from jaxviz.occlusion.occlude import Method  # noqa: E402
 from jaxviz.scale.run import make_run  # noqa: E402
 from jaxviz.scale.sources import check_source, open_source  # noqa: E402
 

@@ -37,8 +37,8 @@ def make_pictures(folder: Path, count: int) -> None:
 
 def work(model: str, count: int) -> None:
     """Run once, in a process of its own; print what was measured as JSON."""
+    from jaxviz.bench import networks
     from jaxviz.keras import load_keras
-    from jaxviz.scale import networks
     from jaxviz.scale.dataset import occlude_dataset
 
     case = CASES[model]

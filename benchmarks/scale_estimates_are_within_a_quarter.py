@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
+from jaxviz._choices import Method
+from jaxviz.bench import networks
 from jaxviz.keras import load_keras
-from jaxviz.occlusion import Method
-from jaxviz.scale import networks
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.estimate import estimate
 

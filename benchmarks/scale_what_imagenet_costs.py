@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from benchmarks import common
 from benchmarks.render import markdown_table
-from jaxviz.occlusion import Method
-from jaxviz.scale import networks
+from jaxviz._choices import Method
+from jaxviz.bench import networks
 from jaxviz.scale.estimate import Estimate, duration, estimate
 
 NAME = "scale_what_imagenet_costs"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from benchmarks import common
 from benchmarks.render import kept_rows
-from jaxviz.scale.bench import CASES, METHODS, TOLERANCE, plot, run_bench
-from jaxviz.scale.peers import PEERS, TILES
+from jaxviz.bench.peers import PEERS, TILES
+from jaxviz.bench.table import CASES, METHODS, TOLERANCE, plot, run_bench
 
 NAME = "scale_windows_per_second"
 PLOT = Path(__file__).parent.parent / "docs" / "windows_per_second.png"

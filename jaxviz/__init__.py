@@ -1,30 +1,22 @@
 """See what a convolutional network looks at: occlusion maps and class images, compiled by JAX.
 
-Functions of arrays are imported at once; what reads files or draws pictures, on first use.
+Every name is imported on first use, so that `jaxviz --version` and `--help` do not import JAX.
 """
 
-import importlib
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from jaxviz import fills as fills
-from jaxviz import objectives as objectives
-from jaxviz import parametrize as parametrize
-from jaxviz import presets as presets
-from jaxviz import regularize as regularize
-from jaxviz import transforms as transforms
 from jaxviz._version import __version__ as __version__
-from jaxviz.activations import activations, tag
-from jaxviz.climb import Maximized, NotFiniteError
-from jaxviz.incremental import explain, incremental
-from jaxviz.maximize import maximize
-from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
-from jaxviz.result import Occlusion
 
 if TYPE_CHECKING:
     from jaxviz import datasets as datasets
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz.images.filmstrip import save_strip
+    from jaxviz.incremental import explain, incremental
     from jaxviz.keras import (
         KerasFileError,
         convert_keras,
@@ -38,30 +30,59 @@ if TYPE_CHECKING:
         verify_keras,
     )
     from jaxviz.keras_vis import visualize_activation, visualize_cam, visualize_saliency
+    from jaxviz.layers import activations, tag
+    from jaxviz.maximization import objectives as objectives
+    from jaxviz.maximization import parametrize as parametrize
+    from jaxviz.maximization import regularize as regularize
+    from jaxviz.maximization import transforms as transforms
+    from jaxviz.maximization.maximize import maximize
+    from jaxviz.maximization.result import Maximized, NotFiniteError
+    from jaxviz.occlusion import presets as presets
+    from jaxviz.occlusion.kernel import occlusion_scores
+    from jaxviz.occlusion.occlude import occlude, occlude_segments
+    from jaxviz.occlusion.result import Occlusion, load_occlusion
+    from jaxviz.perturbation import fills as fills
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import estimate
     from jaxviz.scale.reader import open_store
-    from jaxviz.storage import load_occlusion
-    from jaxviz.strip import save_strip
 
-_LAZY = {
-    "KerasFileError": "jaxviz.keras",
-    "convert_keras": "jaxviz.keras",
+_MODULES = {
     "datasets": "jaxviz.datasets",
-    "estimate": "jaxviz.scale.estimate",
-    "from_keras": "jaxviz.keras",
-    "inspect_keras": "jaxviz.keras",
+    "fills": "jaxviz.perturbation.fills",
     "keras_vis": "jaxviz.keras_vis",
-    "load_keras": "jaxviz.keras",
-    "load_occlusion": "jaxviz.storage",
-    "load_weights": "jaxviz.keras",
     "models": "jaxviz.models",
-    "logits": "jaxviz.keras",
-    "occlude_dataset": "jaxviz.scale.dataset",
-    "open_store": "jaxviz.scale.reader",
+    "objectives": "jaxviz.maximization.objectives",
+    "parametrize": "jaxviz.maximization.parametrize",
     "plot": "jaxviz.plot",
-    "save_strip": "jaxviz.strip",
+    "presets": "jaxviz.occlusion.presets",
+    "regularize": "jaxviz.maximization.regularize",
+    "transforms": "jaxviz.maximization.transforms",
+}
+_NAMES = {
+    "KerasFileError": "jaxviz.keras",
+    "Maximized": "jaxviz.maximization.result",
+    "NotFiniteError": "jaxviz.maximization.result",
+    "Occlusion": "jaxviz.occlusion.result",
+    "activations": "jaxviz.layers",
+    "convert_keras": "jaxviz.keras",
+    "estimate": "jaxviz.scale.estimate",
+    "explain": "jaxviz.incremental",
+    "from_keras": "jaxviz.keras",
+    "incremental": "jaxviz.incremental",
+    "inspect_keras": "jaxviz.keras",
+    "load_keras": "jaxviz.keras",
+    "load_occlusion": "jaxviz.occlusion.result",
+    "load_weights": "jaxviz.keras",
+    "logits": "jaxviz.keras",
+    "maximize": "jaxviz.maximization.maximize",
+    "occlude": "jaxviz.occlusion.occlude",
+    "occlude_dataset": "jaxviz.scale.dataset",
+    "occlude_segments": "jaxviz.occlusion.occlude",
+    "occlusion_scores": "jaxviz.occlusion.kernel",
+    "open_store": "jaxviz.scale.reader",
+    "save_strip": "jaxviz.images.filmstrip",
     "summary": "jaxviz.keras",
+    "tag": "jaxviz.layers",
     "to_linen_params": "jaxviz.keras",
     "verify_keras": "jaxviz.keras",
     "visualize_activation": "jaxviz.keras_vis",
@@ -113,11 +134,26 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _MODULES:
+        value = import_module(_MODULES[name])
+    elif name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+    else:
         raise AttributeError(f"module 'jaxviz' has no attribute {name!r}")
-    module = importlib.import_module(_LAZY[name])
-    return module if module.__name__ == f"jaxviz.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+class _Package(ModuleType):
+    """Keeps `jv.incremental` the function: importing the package `jaxviz.incremental` sets it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _NAMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

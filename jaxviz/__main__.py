@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxviz.cli import main
+from jaxviz.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

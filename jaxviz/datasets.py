@@ -7,7 +7,6 @@ labels int64 `(N,)`.
 import hashlib
 import os
 import shutil
-import tempfile
 import urllib.request
 import zipfile
 import zlib
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from jaxviz._files import whole
 
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -122,14 +123,9 @@ def _cached_mnist() -> Path:
 
 
 def _download(url: str, sha256: str, file: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-        try:
-            with urllib.request.urlopen(url, timeout=30) as response:
-                shutil.copyfileobj(response, part)
-            part.flush()
-            digest = hashlib.sha256(Path(part.name).read_bytes()).hexdigest()
-            if digest != sha256:
-                raise OSError(f"the download from {url} has the SHA-256 {digest}, not {sha256}.")
-            os.replace(part.name, file)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
+    with whole(file) as part:
+        with urllib.request.urlopen(url, timeout=30) as response, open(part, "wb") as stream:
+            shutil.copyfileobj(response, stream)
+        digest = hashlib.sha256(part.read_bytes()).hexdigest()
+        if digest != sha256:
+            raise OSError(f"the download from {url} has the SHA-256 {digest}, not {sha256}.")

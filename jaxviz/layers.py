@@ -27,8 +27,8 @@ from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
-from jaxviz.replay import equations, replay
-from jaxviz.scorer import Call, split
+from jaxviz.jaxpr.walk import equations, replay
+from jaxviz.scoring.scorer import Call, split
 
 Layer = str | int | None
 _patching = threading.Lock()

@@ -8,7 +8,6 @@ import pytest
 
 import jaxviz
 from jaxviz import (
-    algebra,
     datasets,
     fills,
     objectives,
@@ -18,8 +17,19 @@ from jaxviz import (
     regularize,
     transforms,
 )
+from jaxviz.maximization import objective
 
-MODULES = [algebra, datasets, fills, objectives, parametrize, plot, presets, regularize, transforms]
+MODULES = [
+    objective,
+    datasets,
+    fills,
+    objectives,
+    parametrize,
+    plot,
+    presets,
+    regularize,
+    transforms,
+]
 
 
 def public(module):
@@ -34,7 +44,7 @@ def public(module):
 
 # Parts that other modules of the package call, and nobody else.
 HELPERS = {
-    "jaxviz.algebra.check",
+    "jaxviz.maximization.objective.check",
     "jaxviz.parametrize.frequencies",
     "jaxviz.regularize.gaussian_blur",
 }

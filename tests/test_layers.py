@@ -7,9 +7,9 @@ import pytest
 from flax import linen, nnx
 from jax.tree_util import Partial
 
-from jaxviz.activations import activations, as_scorer, capture, layer_names, resolve, tag, thaw
 from jaxviz.keras import load_keras
-from jaxviz.scorer import split
+from jaxviz.layers import activations, as_scorer, capture, layer_names, resolve, tag, thaw
+from jaxviz.scoring.scorer import split
 
 
 class Block(nnx.Module):

@@ -2,7 +2,7 @@
 
 A network is a function of images and layers, which compute a convolution, a pool, … and ask for
 the next weights in turn. So the same few lines are the network in JAX, with `Layers`, and in the
-libraries that are measured beside it, with layers of theirs, see `jaxviz.scale.peers`.
+libraries that are measured beside it, with layers of theirs, see `jaxviz.bench.peers`.
 Normalisations are folded into the convolutions, as they are when a network is only evaluated. What
 is random is scaled so that the signal neither dies nor explodes.
 """

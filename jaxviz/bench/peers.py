@@ -2,7 +2,7 @@
 
 Those on PyTorch and those on TensorFlow run in a process each, so that no threads are shared:
 
-    python -m jaxviz.scale.peers '["captum"]' '[["vgg16", 224]]' 5.0
+    python -m jaxviz.bench.peers '["captum"]' '[["vgg16", 224]]' 5.0
 
 prints one line of JSON per library and network. The weights are the same in every library, and its
 map is compared with ours before it counts. What a library computes for a window depends neither on
@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxviz import presets
-from jaxviz.occlusion import occlude
-from jaxviz.scale import networks
-from jaxviz.scale.meters import PeakMemory, Power
-from jaxviz.scale.networks import Network
-from jaxviz.scale.ported import keras_network, torch_network
+from jaxviz.bench import networks
+from jaxviz.bench.meters import PeakMemory, Power
+from jaxviz.bench.networks import Network
+from jaxviz.bench.ported import keras_network, torch_network
+from jaxviz.occlusion import presets
+from jaxviz.occlusion.occlude import occlude
 
 # Which packages a library needs, and the batches that are tried.
 PEERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
@@ -61,7 +61,7 @@ def measure_in_process(
         RuntimeError: a library failed, or its map is another one than ours.
     """
     what = [json.dumps(list(names)), json.dumps(list(cases)), str(seconds)]
-    command = [sys.executable, "-m", "jaxviz.scale.peers", *what]
+    command = [sys.executable, "-m", "jaxviz.bench.peers", *what]
     quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with (
         tempfile.TemporaryFile("w+") as errors,

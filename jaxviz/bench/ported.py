@@ -1,6 +1,6 @@
 """The networks of `jaxviz bench` in PyTorch and in Keras, with the weights that they have in JAX.
 
-Layers as those of `jaxviz.scale.networks.Layers`, which tell what they do. Padding "SAME" puts the
+Layers as those of `jaxviz.bench.networks.Layers`, which tell what they do. Padding "SAME" puts the
 odd pixel behind, as in JAX; PyTorch, which cannot, gets images padded beforehand.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxviz.scale.networks import Network
+from jaxviz.bench.networks import Network
 
 
 def torch_network(network: Network, weights: list[np.ndarray], device: str) -> Callable:

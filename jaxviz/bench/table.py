@@ -3,7 +3,7 @@
 Every row of ours is measured by a probe: blocks of positions of one image, as in a run over many.
 It is checked first: scores at some positions must be those that the network gives for images made
 by hand, one at a time. That loop, the obvious one, is measured too; and so are other libraries,
-where they are installed, see `jaxviz.scale.peers`.
+where they are installed, see `jaxviz.bench.peers`.
 """
 
 import time
@@ -16,17 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.engines import Dense
-from jaxviz.programs import choose
-from jaxviz.scale import networks, peers
+from jaxviz.bench import networks, peers
+from jaxviz.bench.meters import PeakMemory, Power, machine, matmul_speed
+from jaxviz.occlusion.tolerance import approximate_engines
 from jaxviz.scale.estimate import seconds_per_image
 from jaxviz.scale.identity import versions
-from jaxviz.scale.meters import PeakMemory, Power, machine, matmul_speed
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
-from jaxviz.scorer import Scorer, split
-from jaxviz.tolerance import approximate_engines
+from jaxviz.scoring.compiled import choose
+from jaxviz.scoring.evaluators import Dense
+from jaxviz.scoring.scorer import Scorer, split
 
 METHODS = ("loop", "dense", "incremental", "approximate")
 TOLERANCE = 0.05  # of approximate, as `occlude` defines it

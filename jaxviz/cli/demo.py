@@ -17,14 +17,14 @@ import numpy as np
 
 from jaxviz import plot
 from jaxviz._version import __version__
-from jaxviz.activations import activations
+from jaxviz.cli.inputs import bundled_model, load_model
+from jaxviz.cli.output import output_folder, say, stage, table, write_json
 from jaxviz.datasets import load_digits, load_mnist
-from jaxviz.inputs import bundled_model, load_model
 from jaxviz.keras import logits
-from jaxviz.maximize import maximize
-from jaxviz.objectives import unit
-from jaxviz.occlusion import Occlusion, occlude
-from jaxviz.output import output_folder, say, stage, table, write_json
+from jaxviz.layers import activations
+from jaxviz.maximization.maximize import maximize
+from jaxviz.maximization.objectives import unit
+from jaxviz.occlusion.occlude import Occlusion, occlude
 
 OCCLUSION: dict[str, Any] = {"patch": 7, "stride": 1, "margin": 3, "fill": 0.0}
 LAYERS = ("conv2d", "conv2d_1")

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxviz import fills, presets
-from jaxviz.images import Pictures, Preprocessing, read_pictures
+from jaxviz.cli.output import stage
+from jaxviz.images.files import Pictures, Preprocessing, read_pictures
 from jaxviz.keras import load_keras
-from jaxviz.output import stage
+from jaxviz.occlusion import presets
+from jaxviz.perturbation import fills
 
 PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
 

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
+from jaxviz._choices import Border, Method, Reduce, Score
 from jaxviz._version import __version__
-from jaxviz.scale.arguments import (
+from jaxviz.cli.options import (
     add_bench,
     add_export,
     add_status,
@@ -24,8 +26,6 @@ from jaxviz.scale.arguments import (
 
 MODEL = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
 IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those of scikit-learn'
-SCORES = ["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
-REDUCES = ["mean", "sum", "cell", "bilinear"]
 CLASSES = "names of the classes: one a line, or JSON (a list, or {index: name or [id, name]})"
 
 
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands, name: str, text: str, example: str, *, module: str = "commands", writes: bool = True
+    commands, name: str, text: str, example: str, *, module: str | None = None, writes: bool = True
 ):
     parser = commands.add_parser(
         name,
@@ -106,7 +106,7 @@ def _command(
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(name=name, function=name, module=f"jaxviz.{module}")
+    parser.set_defaults(name=name, function=name, module=f"jaxviz.cli.{module or name}")
     if writes:
         folder = f"jaxviz-{name}"
         note = f"where the files go; default: {folder}"
@@ -123,7 +123,6 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_demo(commands) -> None:
     text = "occlusion maps, class images and filters of the bundled network on real digits"
     parser = _command(commands, "demo", text, "jaxviz demo")
-    parser.set_defaults(module="jaxviz.demo", function="demo")
     parser.add_argument(
         "--data",
         default="digits",
@@ -137,14 +136,21 @@ def _add_demo(commands) -> None:
 
 def _add_inspect(commands) -> None:
     text = "tell what a Keras file holds, and whether it can be loaded"
-    parser = _command(commands, "inspect", text, "jaxviz inspect bundled", writes=False)
+    parser = _command(
+        commands, "inspect", text, "jaxviz inspect bundled", module="keras", writes=False
+    )
     _add_model(parser)
 
 
 def _add_convert(commands) -> None:
     text = "write the Flax parameters of a Keras file"
     parser = _command(
-        commands, "convert", text, "jaxviz convert bundled mnist_cnn.npz", writes=False
+        commands,
+        "convert",
+        text,
+        "jaxviz convert bundled mnist_cnn.npz",
+        module="keras",
+        writes=False,
     )
     _add_model(parser)
     parser.add_argument(
@@ -155,7 +161,7 @@ def _add_convert(commands) -> None:
 def _add_occlude(commands) -> None:
     text = "cover every part of the images in turn, and map how the scores change"
     example = "jaxviz occlude bundled digits --limit 6 --patch 7 --stride 1 --target true"
-    parser = _command(commands, "occlude", text, example, module="occlude_command")
+    parser = _command(commands, "occlude", text, example)
     _add_model(parser)
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=IMAGES)
     _add_preprocessing(parser)
@@ -166,9 +172,7 @@ def _add_occlude(commands) -> None:
     run = parser.add_argument_group("the run")
     text = "dense runs the whole network at every position, incremental only what a patch changes;"
     text += " same result; default: auto, what is faster"
-    run.add_argument(
-        "--method", choices=["auto", "dense", "incremental"], default="auto", help=text
-    )
+    run.add_argument("--method", choices=get_args(Method), default="auto", help=text)
     run.add_argument("--batch-size", type=positive, metavar="N", help="default: what fits")
     run.add_argument(
         "--tolerance",
@@ -192,7 +196,7 @@ def _add_patch_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--margin", type=_sizes, metavar="H[,W]", help=text)
     where.add_argument(
         "--border",
-        choices=["clip", "valid", "shift"],
+        choices=get_args(Border),
         help="at the far edge the last patch is clipped (default), left out unless whole (valid),"
         " or moved inside (shift)",
     )
@@ -222,10 +226,10 @@ def _add_map_options(parser: argparse.ArgumentParser) -> None:
     )
     text = "with f the clean and g the covered score: f − g (drop, default), g (raw), 1 − g"
     text += " (complement), (f − g) / |f|, or the difference of their log-odds"
-    how.add_argument("--score", choices=SCORES, help=text)
+    how.add_argument("--score", choices=get_args(Score), help=text)
     text = "a pixel's value: the mean (default) or sum of the patches that cover it, that of its"
     text += " own cell, or the map of positions resized"
-    how.add_argument("--reduce", choices=REDUCES, help=text)
+    how.add_argument("--reduce", choices=get_args(Reduce), help=text)
     text = "colours end at this percentile, above 50, and not at the extremes"
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")

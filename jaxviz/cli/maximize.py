@@ -12,34 +12,17 @@ import jax
 import numpy as np
 
 from jaxviz import plot
-from jaxviz.activations import activations as layer_outputs
-from jaxviz.inputs import (
+from jaxviz.cli.inputs import (
     class_name,
     input_shape,
     load_model,
-    model_sources,
-    preprocessing,
     read_class_names,
-    read_images,
 )
-from jaxviz.keras import convert_keras, inspect_keras, logits
-from jaxviz.maximize import maximize as maximize_objectives
-from jaxviz.objectives import channel
-from jaxviz.output import output_folder, say, stage, table, write_arrays
-
-
-def inspect(args: argparse.Namespace) -> int:
-    """Print what a Keras file holds; 1 if it cannot be loaded."""
-    report = inspect_keras(model_sources(args.model, args.weights))
-    if report.layers:
-        table(args.model, ["layer", "class"], report.layers)
-    say(str(report))
-    return 0 if report.loadable else 1
-
-
-def convert(args: argparse.Namespace) -> None:
-    """Write the Flax parameters of a Keras file."""
-    say(f"wrote {convert_keras(model_sources(args.model, args.weights), args.out)}")
+from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
+from jaxviz.keras import logits
+from jaxviz.layers import activations as layer_outputs
+from jaxviz.maximization.maximize import maximize as maximize_objectives
+from jaxviz.maximization.objectives import channel
 
 
 def maximize(args: argparse.Namespace) -> None:
@@ -79,31 +62,6 @@ def maximize(args: argparse.Namespace) -> None:
     ]
     table(title, ["unit", "objective at the start", "at the end"], rows)
     say(f"wrote maximize.png, images.npz to {args.out}")
-
-
-def activations(args: argparse.Namespace) -> None:
-    """Write activations.png and activations.npz for one image."""
-    model = load_model(args.model, args.weights)
-    pictures, images = read_images(args, model, [args.image], 1)
-    with output_folder(args.out) as folder:
-        with stage("running the network"):
-            found = layer_outputs(model, images, args.layers)
-            maps = {name: np.asarray(value) for name, value in found.items()}
-        chosen = args.layers or [name for name in maps if maps[name].ndim == 4]
-        title = f"What each filter sees: {pictures.names[0]}"
-        shown = {name: maps[name] for name in chosen}
-        figure = plot.activations(
-            shown or maps, image=pictures.values[0], max_maps=args.max_maps, title=title
-        )
-        figure.savefig(folder / "activations.png")
-        write_arrays(folder / "activations.npz", maps)
-    rows = [
-        [name, " × ".join(map(str, v.shape[1:])), float(v.min()), float(v.mean()), float(v.max())]
-        for name, v in maps.items()
-    ]
-    table(title, ["layer", "shape", "least", "mean", "greatest"], rows)
-    say(f"input {preprocessing(args).describe()}")
-    say(f"wrote activations.png, activations.npz to {args.out}")
 
 
 def _width(model: Any, layer: str | None, shape: tuple[int, int, int]) -> int:

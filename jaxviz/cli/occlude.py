@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxviz import plot
-from jaxviz.images import Pictures
-from jaxviz.inputs import (
+from jaxviz.cli.inputs import (
     class_name,
     load_model,
     make_preset,
@@ -19,10 +18,11 @@ from jaxviz.inputs import (
     read_images,
     refuse,
 )
-from jaxviz.occlusion import occlude as occlude_images
-from jaxviz.output import output_folder, say, stage, table, write_arrays
+from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
+from jaxviz.images.files import Pictures
+from jaxviz.occlusion.occlude import occlude as occlude_images
+from jaxviz.occlusion.result import Approximation, Occlusion
 from jaxviz.plot._scale import check_robust
-from jaxviz.result import Approximation, Occlusion
 
 DRAWN = 16  # images in one picture
 # Options of one of the two uses of `occlude` alone, and what they are when they are not given.
@@ -59,7 +59,7 @@ def occlude(args: argparse.Namespace) -> int:
     """Write occlusion.png, overlay.png, maps.npz and scores.npz for some images; or a store."""
     if args.store:
         refuse(args, OF_PICTURES, "draws nothing with --store: leave it out, see `jaxviz export`")
-        from jaxviz.scale.commands import occlude_store  # which needs the functions below
+        from jaxviz.cli.stores import occlude_store  # which needs the functions below
 
         return occlude_store(args)
     refuse(args, OF_STORES, "is for runs into a store: give --store too")

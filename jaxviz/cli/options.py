@@ -2,8 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
-MODULE = "jaxviz.scale.commands"
+from jaxviz._choices import Reduce, Score
+
+MODULE = "jaxviz.cli.stores"
 STORE = "the store: a folder, or a URL (gs://…, s3://…)"
 
 
@@ -65,10 +68,10 @@ def add_export(commands) -> None:
     )
     parser.add_argument(
         "--score",
-        choices=["drop", "raw", "complement", "relative_drop", "log_odds_drop"],
+        choices=get_args(Score),
         default="drop",
     )
-    parser.add_argument("--reduce", choices=["mean", "sum", "cell", "bilinear"], default="mean")
+    parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
 
 
 def add_bench(commands) -> None:

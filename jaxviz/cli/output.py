@@ -2,13 +2,11 @@
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from jaxviz._files import scratch
 
 WAIT, TICK = 1.0, 1.0  # seconds of silence before a stage is announced, and between updates
 
@@ -47,25 +47,23 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(folder)
     made = _missing(target)
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=target))
-    except OSError as error:
-        _remove(made)
-        raise ValueError(
-            f"the output folder {target} cannot be written: {error.strerror}; name another."
-        ) from error
-    try:
-        yield part
-        for file in part.iterdir():
-            if (target / file.name).is_dir():
-                raise ValueError(f"{target / file.name} is a folder, not a file; move it away.")
-        for file in sorted(part.iterdir()):
-            os.replace(file, target / file.name)
+        with ExitStack() as stack:
+            try:
+                target.mkdir(parents=True, exist_ok=True)
+                part = stack.enter_context(scratch(target))
+            except OSError as error:
+                raise ValueError(
+                    f"the output folder {target} cannot be written: {error.strerror}; name another."
+                ) from error
+            yield part
+            for file in part.iterdir():
+                if (target / file.name).is_dir():
+                    raise ValueError(f"{target / file.name} is a folder, not a file; move it away.")
+            for file in sorted(part.iterdir()):
+                os.replace(file, target / file.name)
     except BaseException:
-        shutil.rmtree(part)
         _remove(made)
         raise
-    part.rmdir()
 
 
 def _missing(folder: Path) -> list[Path]:

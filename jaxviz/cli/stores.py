@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from jaxviz.images import Entry, fit_picture, picture_entries
-from jaxviz.inputs import input_shape, load_model, make_preset, preprocessing
-from jaxviz.output import output_folder, say, stage, table, write_arrays
+from jaxviz.cli.inputs import input_shape, load_model, make_preset, preprocessing
+from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
+from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.lock import in_use
 from jaxviz.scale.reader import StoredOcclusion, open_store
@@ -105,7 +105,7 @@ def export(args: argparse.Namespace) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     """Measure this machine, print the table, and write what was asked for."""
-    from jaxviz.scale.bench import markdown, plot, run_bench
+    from jaxviz.bench.table import markdown, plot, run_bench
 
     which = {"models": args.models, "methods": args.methods}
     report = run_bench(quick=args.quick, **which, dtype=args.dtype, tell=say)

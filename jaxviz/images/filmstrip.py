@@ -1,14 +1,14 @@
 """The course of a maximisation as a file: a GIF that moves, or a PNG strip of the snapshots."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image
 
-from jaxviz.keras_vis_parts import stitch
+from jaxviz._files import whole
 
 
 def save_strip(
@@ -46,8 +46,7 @@ def save_strip(
     if path.suffix not in (".gif", ".png"):
         raise ValueError(f"`path` must end in .gif or .png: got {path.name!r}.")
     steps = np.stack([_pixels(snapshots[step], value_range, zoom) for step in sorted(snapshots)])
-    part = path.with_name(f".part-{path.name}")
-    try:
+    with whole(path) as part:
         if path.suffix == ".gif":
             frames = [_picture(stitch(list(images), margin=2, columns=8)) for images in steps]
             length = round(1000 * seconds)
@@ -55,9 +54,6 @@ def save_strip(
         else:
             rows = list(steps.swapaxes(0, 1).reshape(-1, *steps.shape[2:]))
             _picture(stitch(rows, margin=2, columns=len(steps))).save(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _check_channels(channels: int) -> None:
@@ -75,3 +71,40 @@ def _pixels(images: jax.Array, value_range: tuple[float, float], zoom: int) -> n
 
 def _picture(sheet: np.ndarray) -> Image.Image:
     return Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet)
+
+
+def stitch(
+    images: Sequence[np.ndarray], *, margin: int = 5, columns: int = 5, value: float = 0.0
+) -> np.ndarray:
+    """One picture of several, row by row.
+
+    Args:
+        images: arrays (H, W, C) of one shape.
+        margin: pixels between them, ≥ 0.
+        columns: images a row, ≥ 1.
+        value: what fills the margin and the last row.
+
+    Returns:
+        (rows·H + (rows − 1)·margin, columns·W + (columns − 1)·margin, C).
+
+    Raises:
+        ValueError: no images, or of several shapes.
+
+    Example:
+        >>> import numpy as np, jaxviz.keras_vis.modifiers as kp
+        >>> kp.stitch([np.ones((4, 4, 3))] * 3, margin=1, columns=2).shape
+        (9, 9, 3)
+    """
+    shapes = {np.shape(image) for image in images}
+    if len(shapes) != 1:
+        raise ValueError(f"`images` must have one shape: got {sorted(shapes) or 'no images'}.")
+    height, width, channels = shapes.pop()
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    size = (rows * (height + margin) - margin, columns * (width + margin) - margin, channels)
+    canvas = np.full(size, value, np.asarray(images[0]).dtype)
+    for number, image in enumerate(images):
+        row, col = divmod(number, columns)
+        top, left = row * (height + margin), col * (width + margin)
+        canvas[top : top + height, left : left + width] = image
+    return canvas

@@ -30,13 +30,13 @@ from typing import Any
 
 import jax
 
-from jaxviz.geometry import pair
+from jaxviz._arguments import pair
 from jaxviz.incremental.approximate import Calibration, calibrate
+from jaxviz.incremental.describe import describe
 from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
 from jaxviz.incremental.plan import Plan
 from jaxviz.incremental.planner import make_plan
 from jaxviz.incremental.program import split_arrays
-from jaxviz.incremental.report import describe
 
 __all__ = [
     "Base",

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxviz.incremental import lower
 from jaxviz.incremental.plan import Body, Plan
 from jaxviz.incremental.program import evaluate_as_written, split_arrays, value_of
 from jaxviz.incremental.window import Cursor, Read, Saved, read
+from jaxviz.jaxpr import cpu
 
 
 class Base(NamedTuple):
@@ -47,7 +47,7 @@ def base_from_arrays(plan: Plan, arrays: list[Any], image: jax.Array) -> Base:
     known = dict(zip(program.arrays, arrays, strict=True)) | {program.image: image}
     for eqn in program.equations:
         args = [value_of(operand, known) for operand in eqn.operands]
-        outs = lower.bind_whole(eqn.primitive, eqn.params, args)
+        outs = cpu.bind_whole(eqn.primitive, eqn.params, args)
         known.update(zip(eqn.results, outs, strict=True))
     scores = plan.body.tree.unflatten([value_of(x, known) for x in program.outputs])
     return Base(scores, tuple(_save(spec, known) for spec in plan.body.saved), arrays, image)
@@ -88,7 +88,7 @@ def _update(body: Body, base: Base, patch: jax.Array, start: jax.Array) -> Any:
     known[body.program.image] = read(body.paste, patch, base.saved, cursor)
     for step in body.steps:
         args = [fetch(plan) for plan in step.reads]
-        results = lower.bind(step.equation.primitive, step.params, args)
+        results = cpu.bind(step.equation.primitive, step.params, args)
         known.update(zip(step.equation.results, results, strict=True))
     scores = [_on_grid(body, start, fetch(plan)) for plan in body.outputs]
     return body.tree.unflatten(scores)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxviz.geometry import pair
+from jaxviz._arguments import pair
 from jaxviz.incremental.cost import flops, seconds
 from jaxviz.incremental.plan import Body, Plan, Step
 from jaxviz.incremental.program import (

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 
-from jaxviz.incremental import _jax
+from jaxviz.jaxpr import _jax
 
 MOST_KNOWN = 1e6
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 
-from jaxviz.incremental import _jax
-from jaxviz.incremental.neutral import greatest, least, zero
+from jaxviz.jaxpr import _jax
+from jaxviz.jaxpr.neutral import greatest, least, zero
 
 Params = dict[str, Any]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxviz.incremental.lower import bind_whole, depthwise, is_depthwise, is_plain
-from jaxviz.replay import Rule, replay
+from jaxviz.jaxpr.cpu import bind_whole, depthwise, is_depthwise, is_plain
+from jaxviz.jaxpr.walk import Rule, replay
 
 Pair = tuple[int, int]
 FEW_CHANNELS = 4

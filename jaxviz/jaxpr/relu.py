@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.replay import Rule, equations, evaluate
+from jaxviz.jaxpr.walk import Rule, equations, evaluate
 
 
 def relu_rules(backprop: str) -> Mapping[str, Rule]:

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.keras.config import Layer, Model
-from jaxviz.keras.converter import Converter
+from jaxviz.keras.architecture.config import Layer, Model
+from jaxviz.keras.architecture.fields import Fields
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.fields import Fields
-from jaxviz.keras.layers import TABLE
+from jaxviz.keras.files.weights import Slot
+from jaxviz.keras.layers.converter import Converter
+from jaxviz.keras.layers.table import TABLE
 from jaxviz.keras.model import Graph, KerasModel, attribute_names
-from jaxviz.keras.weights import Slot
 
 # Two sizes stand for an axis of any size; where results differ, the output's size is open too.
 _PROBES = (288, 352)

@@ -1,8 +1,6 @@
 """Models out of the adapter: parameters for Flax Linen, and files without Keras."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxviz._files import whole
 from jaxviz.keras.load import Source, load_keras
 from jaxviz.keras.model import KerasModel
 
@@ -83,15 +82,10 @@ def convert_keras(
         raise ValueError(f'`out` must lie in a folder that exists, got "{out}".')
     model = load_keras(path, custom_layers=custom_layers)
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=".jaxviz-", dir=out.parent))
+        with whole(out) as part:
+            _write(model, part)
     except OSError as error:
         raise ValueError(f'`out` cannot be written, got "{out}": {error.strerror}.') from error
-    try:
-        written = scratch / f"model{out.suffix}"
-        _write(model, written)
-        os.replace(written, out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return out
 
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxviz.keras.archive import Archive
 from jaxviz.keras.build import Options, build_model, find_slots, walk, with_shapes
 from jaxviz.keras.errors import KerasFileError
+from jaxviz.keras.files.archive import Archive
+from jaxviz.keras.files.weights import Era, assign, is_by_class, named_or_by_class, without_content
 from jaxviz.keras.load import Source, find_era, read_architecture, read_sources
-from jaxviz.keras.weights import Era, assign, is_by_class, named_or_by_class, without_content
 
 
 @dataclass(frozen=True)

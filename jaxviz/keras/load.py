@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from jaxviz.keras.archive import Archive, archive_from_config, parse_json, read_archive
+from jaxviz.keras.architecture.config import Model, parse_model
+from jaxviz.keras.architecture.legacy import adapt_to_era, is_older, rotates_kernels
+from jaxviz.keras.architecture.refuse import refuse_foreign_objects
 from jaxviz.keras.build import (
     Options,
     build_model,
@@ -13,12 +15,10 @@ from jaxviz.keras.build import (
     find_slots,
     with_shapes,
 )
-from jaxviz.keras.config import Model, parse_model
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.legacy import adapt_to_era, is_older, rotates_kernels
+from jaxviz.keras.files.archive import Archive, archive_from_config, parse_json, read_archive
+from jaxviz.keras.files.weights import Era, Slot, assign, is_by_class, to_modern
 from jaxviz.keras.model import KerasModel
-from jaxviz.keras.refuse import refuse_foreign_objects
-from jaxviz.keras.weights import Era, Slot, assign, is_by_class, to_modern
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
 _DTYPES = (None, "float32", "bfloat16", "float16")

@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 
-from jaxviz.keras.layers_activation import Activation, Softmax, linear, log_softmax, softmax
-from jaxviz.keras.layers_noise import Noise
-from jaxviz.keras.layers_shape import Flatten, Identity, Reshape
+from jaxviz.keras.architecture.nodes import Ref
+from jaxviz.keras.layers.activation import Activation, Softmax, linear, log_softmax, softmax
+from jaxviz.keras.layers.noise import Noise
+from jaxviz.keras.layers.shape import Flatten, Identity, Reshape
 from jaxviz.keras.model import KerasModel
-from jaxviz.keras.nodes import Ref
 
 _SQUASHING = (softmax, log_softmax, jax.nn.sigmoid)
 

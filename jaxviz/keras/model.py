@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxviz.keras.config import Input
-from jaxviz.keras.converter import cast
-from jaxviz.keras.nodes import Call, Ref, call_refs, refs
+from jaxviz.keras.architecture.config import Input
+from jaxviz.keras.architecture.nodes import Call, Ref, call_refs, refs
+from jaxviz.keras.layers.converter import cast
 
 
 @dataclass(frozen=True, eq=False)

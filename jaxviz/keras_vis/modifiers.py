@@ -53,7 +53,7 @@ class Jitter:
         seed: of the random shifts.
 
     Example:
-        >>> import numpy as np, jaxviz.keras_vis_parts as kp
+        >>> import numpy as np, jaxviz.keras_vis.modifiers as kp
         >>> kp.Jitter(2).pre(np.ones((1, 8, 8, 3))).shape
         (1, 8, 8, 3)
     """
@@ -92,7 +92,7 @@ class Roll(Jitter):
         seed: of the random shifts.
 
     Example:
-        >>> import numpy as np, jaxviz.keras_vis_parts as kp
+        >>> import numpy as np, jaxviz.keras_vis.modifiers as kp
         >>> float(kp.Roll(2).pre(np.arange(64.0).reshape(1, 8, 8, 1)).sum())
         2016.0
     """
@@ -124,7 +124,7 @@ def find_layer(model: Any, name: str) -> int:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> import jaxviz.keras_vis_parts as kp
+        >>> import jaxviz.keras_vis.modifiers as kp
         >>> kp.find_layer(SimpleNamespace(layer_names=["conv", "preds"]), "preds")
         1
     """
@@ -133,43 +133,6 @@ def find_layer(model: Any, name: str) -> int:
         near = difflib.get_close_matches(name, names, 1, 0.0) or ["none"]
         raise ValueError(f"`name` must be a layer: got {name!r}; the nearest is {near[0]!r}.")
     return names.index(name)
-
-
-def stitch(
-    images: Sequence[np.ndarray], *, margin: int = 5, columns: int = 5, value: float = 0.0
-) -> np.ndarray:
-    """One picture of several, row by row.
-
-    Args:
-        images: arrays (H, W, C) of one shape.
-        margin: pixels between them, ≥ 0.
-        columns: images a row, ≥ 1.
-        value: what fills the margin and the last row.
-
-    Returns:
-        (rows·H + (rows − 1)·margin, columns·W + (columns − 1)·margin, C).
-
-    Raises:
-        ValueError: no images, or of several shapes.
-
-    Example:
-        >>> import numpy as np, jaxviz.keras_vis_parts as kp
-        >>> kp.stitch([np.ones((4, 4, 3))] * 3, margin=1, columns=2).shape
-        (9, 9, 3)
-    """
-    shapes = {np.shape(image) for image in images}
-    if len(shapes) != 1:
-        raise ValueError(f"`images` must have one shape: got {sorted(shapes) or 'no images'}.")
-    height, width, channels = shapes.pop()
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    size = (rows * (height + margin) - margin, columns * (width + margin) - margin, channels)
-    canvas = np.full(size, value, np.asarray(images[0]).dtype)
-    for number, image in enumerate(images):
-        row, col = divmod(number, columns)
-        top, left = row * (height + margin), col * (width + margin)
-        canvas[top : top + height, left : left + width] = image
-    return canvas
 
 
 def overlay(first: np.ndarray, second: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
@@ -187,7 +150,7 @@ def overlay(first: np.ndarray, second: np.ndarray, *, alpha: float = 0.5) -> np.
         ValueError: alpha is out of range, or the shapes differ.
 
     Example:
-        >>> import numpy as np, jaxviz.keras_vis_parts as kp
+        >>> import numpy as np, jaxviz.keras_vis.modifiers as kp
         >>> kp.overlay(np.full((1, 1), 10, np.uint8), np.full((1, 1), 20, np.uint8)).item()
         15
     """

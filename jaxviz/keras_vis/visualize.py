@@ -1,68 +1,22 @@
-"""keras-vis, number for number: `visualize_activation`, `visualize_saliency`, `visualize_cam`.
-
-For those who migrate: losses, optimiser and normalisations are keras-vis's own, surprises included;
-`maximize` is the better tool. The softmax of the last layer is taken off first. Images are (height,
-width, channel) in the units of `input_range`.
-
-| keras-vis | here |
-|---|---|
-| `visualize_activation(model, layer_idx, filter_indices, …)` | the same; a layer's name or index |
-| `visualize_saliency(model, layer_idx, filter_indices, seed_input, …)` | the same |
-| `visualize_cam(model, layer_idx, filter_indices, seed_input, …)` | the same |
-| `penultimate_layer_idx=…`, `wrt_tensor=…` | `penultimate=…`, `wrt=…`: a layer's name or index |
-| `apply_modifications(model)` after `activation = linear` | `logits(model)`; done here |
-| `input_modifiers=[Jitter(0.05)]` | the same, or `Roll(0.05)` for a true roll |
-| `backprop_modifier="guided"`, `grad_modifier="absolute"` | the same words |
-| `callbacks=[Print()]` | `callbacks=[f]`, called f(step, losses, loss, gradient, value) |
-| `utils.find_layer_idx(model, name)` | `find_layer(model, name)` |
-| `utils.stitch_images(images, margin, cols)` | `stitch(images, margin=…, columns=…)` |
-| `overlay(array1, array2, alpha)` | `overlay(first, second, alpha=…)` |
-
-Source: Kotikalapudi and contributors, keras-vis, 2017, https://github.com/raghakot/keras-vis.
-"""
+"""`visualize_activation`, `visualize_saliency` and `visualize_cam`, number for number."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from jaxviz.activations import Layer, activations, as_scorer, capture, layer_names, resolve, thaw
-from jaxviz.gradients import relu_rules
-from jaxviz.keras import KerasModel, logits
-from jaxviz.keras_vis_parts import (
+from jaxviz.keras import KerasModel
+from jaxviz.keras_vis.losses import _losses
+from jaxviz.keras_vis.modifiers import (
     InputModifier,
-    Jitter,
     Modifier,
-    Roll,
-    find_layer,
     gradient_modifier,
     normalize,
-    overlay,
-    stitch,
 )
-from jaxviz.regularize import lp_norm, total_variation
-from jaxviz.replay import evaluate, replay
-from jaxviz.scorer import split
-
-__all__ = [
-    "Jitter",
-    "Roll",
-    "find_layer",
-    "logits",
-    "overlay",
-    "stitch",
-    "visualize_activation",
-    "visualize_cam",
-    "visualize_saliency",
-]
-
-_BACKPROP = {None: "plain", "guided": "guided", "rectified": "rectified"} | {
-    name: "rectified" for name in ("relu", "deconv")
-}
+from jaxviz.layers import Layer, activations, as_scorer, layer_names, resolve
 
 
 def visualize_activation(
@@ -226,7 +180,7 @@ def visualize_cam(
 
     Example:
         >>> import jax.numpy as jnp, jaxviz.keras_vis as kv
-        >>> from jaxviz.activations import tag
+        >>> from jaxviz.layers import tag
         >>> f = lambda images: tag("squares", images[:, ::2, ::2] ** 2).mean((1, 2))
         >>> kv.visualize_cam(f, None, 0, jnp.eye(4)[..., None]).shape
         (4, 4)
@@ -249,90 +203,6 @@ def visualize_cam(
     return normalize(np.asarray(ndimage.zoom(heatmap, zoom)))
 
 
-class _Losses(NamedTuple):
-    """What the compiled losses depend on; hashable."""
-
-    scorer: Any
-    layer: Layer
-    filters: tuple[int, ...] | None
-    weights: tuple[tuple[str, float], ...]
-    backprop: str
-    wrt: Layer
-
-
-def _losses(
-    model: Any,
-    layer: Layer,
-    filter_indices: Any,
-    weights: dict[str, float],
-    backprop_modifier: str | None,
-    wrt: Layer,
-    image: jax.Array,
-) -> Callable[[jax.Array], Any]:
-    """A compiled function: image -> ({term: value}, loss, gradient, value differentiated by)."""
-    weights = {name: float(weight) for name, weight in weights.items() if weight != 0}
-    if not weights:
-        raise ValueError("at least one weight must differ from 0: got none.")
-    if backprop_modifier not in _BACKPROP:
-        known = ", ".join(str(name) for name in _BACKPROP)
-        raise ValueError(f"`backprop_modifier` must be one of {known}: got {backprop_modifier!r}.")
-    model = _linear(model)
-    if isinstance(model, KerasModel) and layer is None:
-        layer = -1
-    filters = None if filter_indices is None else tuple(np.atleast_1d(filter_indices).tolist())
-    parts = split(model)
-    channels = jax.eval_shape(lambda x: capture(model, x, [layer]), image)[layer].shape[-1]
-    for index in filters or ():
-        if not 0 <= index < channels:
-            raise ValueError(f"`filter_indices` must be in 0…{channels - 1}: got {index}.")
-    backprop = _BACKPROP[backprop_modifier]
-    static = _Losses(parts.call, layer, filters, tuple(weights.items()), backprop, wrt)
-    return partial(_loss_and_gradient, static, parts.arrays)
-
-
-@partial(jax.jit, static_argnums=0)
-def _loss_and_gradient(static: _Losses, arrays: Any, image: jax.Array) -> Any:
-    model = thaw(static.scorer, arrays)
-    wanted = [static.layer] if static.wrt is None else [static.layer, static.wrt]
-
-    def forward(image: jax.Array) -> Any:
-        found = capture(model, image, wanted)
-        terms = _terms(static, found[static.layer], image)
-        value = image if static.wrt is None else found[static.wrt]
-        return value, (sum(terms.values(), jnp.zeros(())), terms)
-
-    # Calls are inlined first, so that the layer's output is a variable that can be shifted.
-    closed = jax.make_jaxpr(partial(replay, forward, rules=relu_rules(static.backprop)))(image)
-    structure = jax.tree.structure(jax.eval_shape(forward, image))
-    variable = closed.jaxpr.outvars[0]
-
-    def shifted(shift: jax.Array) -> Any:
-        is_image = variable is closed.jaxpr.invars[0]
-        moved = image + shift if is_image else image
-        shifts = {} if is_image else {variable: shift}
-        outputs = evaluate(closed.jaxpr, closed.consts, [moved], {}, shifts=shifts)
-        value, (loss, terms) = jax.tree.unflatten(structure, outputs)
-        return loss, (terms, value)
-
-    shift = jnp.zeros(variable.aval.shape, variable.aval.dtype)
-    (loss, (terms, value)), gradient = jax.value_and_grad(shifted, has_aux=True)(shift)
-    return terms, loss, gradient, value
-
-
-def _terms(static: _Losses, output: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
-    def activation() -> jax.Array:
-        if static.filters is None:
-            return -output.mean()
-        return -sum((output[..., i].mean() for i in static.filters), jnp.zeros(()))
-
-    kinds = {
-        "activation": activation,
-        "lp_norm": lambda: lp_norm(image[0], p=6.0),
-        "total_variation": lambda: total_variation(image[0], beta=2.0),
-    }
-    return {name: weight * kinds[name]() for name, weight in static.weights}
-
-
 @jax.jit
 def _unit_length(gradient: jax.Array) -> jax.Array:
     return gradient * jax.lax.rsqrt(jnp.maximum(jnp.square(gradient).sum(), 1e-12))
@@ -342,10 +212,6 @@ def _unit_length(gradient: jax.Array) -> jax.Array:
 def _rmsprop(image: jax.Array, cache: jax.Array, gradient: jax.Array) -> Any:
     cache = 0.95 * cache + 0.05 * jnp.square(gradient)
     return image - gradient / jnp.sqrt(cache + 1e-7), cache
-
-
-def _linear(model: Any) -> Any:
-    return logits(model) if isinstance(model, KerasModel) else as_scorer(model)
 
 
 def _seed(

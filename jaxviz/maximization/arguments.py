@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz import ascent
-from jaxviz.algebra import Objective, check
-from jaxviz.climb import Options
-from jaxviz.gradients import relu_rules
-from jaxviz.replay import dependent
+from jaxviz.jaxpr.relu import relu_rules
+from jaxviz.jaxpr.walk import dependent
+from jaxviz.maximization import step as ascent
+from jaxviz.maximization.loop import Options
+from jaxviz.maximization.objective import Objective, check
 
 BOUNDS = ("sigmoid", "project", "none")
 

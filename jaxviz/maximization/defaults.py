@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-from jaxviz import transforms as tf
-from jaxviz.parametrize import Parametrization, decorrelated, fourier, pixels
-from jaxviz.regularize import Penalty, Tidy, ink, penalty, total_variation
+from jaxviz.maximization import transforms as tf
+from jaxviz.maximization.parametrize import Parametrization, decorrelated, fourier, pixels
+from jaxviz.maximization.regularize import Penalty, Tidy, ink, penalty, total_variation
 
 
 class Recipe(NamedTuple):

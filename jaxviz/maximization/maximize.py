@@ -12,15 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxviz import ascent
-from jaxviz.activations import as_scorer
-from jaxviz.algebra import Objective
-from jaxviz.climb import REDIRECTED_STEPS, Maximized, NotFiniteError, Options, climb
-from jaxviz.parametrize import Parametrization
-from jaxviz.progress import Progress
-from jaxviz.recipe import recipe
-from jaxviz.regularize import Penalty, Tidy
-from jaxviz.request import (
+from jaxviz.layers import as_scorer
+from jaxviz.maximization import step as ascent
+from jaxviz.maximization.arguments import (
     check_key,
     check_objectives,
     check_options,
@@ -29,8 +23,15 @@ from jaxviz.request import (
     checked_shape,
     checked_start,
 )
-from jaxviz.scorer import split
-from jaxviz.transforms import Transform
+from jaxviz.maximization.defaults import recipe
+from jaxviz.maximization.loop import REDIRECTED_STEPS, Options, climb
+from jaxviz.maximization.objective import Objective
+from jaxviz.maximization.parametrize import Parametrization
+from jaxviz.maximization.regularize import Penalty, Tidy
+from jaxviz.maximization.result import Maximized, NotFiniteError
+from jaxviz.maximization.transforms import Transform
+from jaxviz.progress import Progress
+from jaxviz.scoring.scorer import split
 
 __all__ = ["Maximized", "NotFiniteError", "maximize"]
 
@@ -68,7 +69,7 @@ def maximize(
 
     Each step moves the parameters of image n along ∂/∂parameters of
     mean over views of objective_n(f(preprocess(transforms(image)))) − Σ penalties(image).
-    What is not given comes from a recipe (`jaxviz.recipe`): one for drawings, images of one
+    What is not given comes from `jaxviz.maximization.defaults`: one set for drawings, images of one
     channel, and one for photographs.
 
     Args:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.activations import Layer
+from jaxviz.layers import Layer
 
 Activations = Mapping[Layer, jax.Array]
 Shapes = Mapping[Layer, tuple[int, ...]]

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.activations import Layer, capture
-from jaxviz.algebra import Activations, Objective, Shapes, objective
+from jaxviz.layers import Layer, capture
+from jaxviz.maximization.objective import Activations, Objective, Shapes, objective
 
 __all__ = [
     "Objective",

@@ -28,7 +28,7 @@ class Parametrization(NamedTuple):
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from jaxviz.parametrize import Parametrization
+        >>> from jaxviz.maximization.parametrize import Parametrization
         >>> draw = lambda key, shape: jax.random.normal(key, shape[:2])
         >>> grey = Parametrization(draw, lambda drawn, shape: drawn[..., None])
         >>> grey.decode(grey.init(jax.random.key(0), (4, 4, 1)), (4, 4, 1)).shape

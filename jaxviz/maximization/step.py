@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxviz.activations import Layer, capture, numbered, thaw
-from jaxviz.algebra import Objective
-from jaxviz.gradients import relu_rules
-from jaxviz.parametrize import Parametrization
-from jaxviz.quick import quick_rules
-from jaxviz.regularize import Penalty, Tidy
-from jaxviz.replay import replay
-from jaxviz.scorer import Call
+from jaxviz.jaxpr.cpu_gradient import quick_rules
+from jaxviz.jaxpr.relu import relu_rules
+from jaxviz.jaxpr.walk import replay
+from jaxviz.layers import Layer, capture, numbered, thaw
+from jaxviz.maximization.objective import Objective
+from jaxviz.maximization.parametrize import Parametrization
+from jaxviz.maximization.regularize import Penalty, Tidy
+from jaxviz.scoring.scorer import Call
 
 Terms = dict[str, jax.Array]
 

@@ -17,102 +17,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.blocks import Scores, execute
-from jaxviz.checks import (
-    Region,
-    check_batch_size,
-    check_rank,
-    checked_channels,
-    checked_dtype,
-    checked_fill,
-    checked_images,
-    checked_memory,
-    checked_mesh,
-    positions_in,
-)
-from jaxviz.engines import Dense, choose_engines, make_engine
-from jaxviz.fills import FillLike, check_fill, make_fill
-from jaxviz.geometry import Border, Grid, Pair, make_grid
-from jaxviz.occluders import LabelOccluder, PatchOccluder
-from jaxviz.programs import Task
+from jaxviz._arguments import Pair
+from jaxviz._choices import Border, Method
+from jaxviz.occlusion.refinement import Refinement, check_refinement, coarse_to_fine
+from jaxviz.occlusion.result import Approximation, Occlusion
+from jaxviz.occlusion.tolerance import approximate_engines
+from jaxviz.perturbation.fills import FillLike, checked_fill
+from jaxviz.perturbation.grid import Grid, Region, make_grid, positions_in
+from jaxviz.perturbation.occluders import LabelOccluder, PatchOccluder, checked_channels
+from jaxviz.perturbation.segments import make_segments
 from jaxviz.progress import Progress
-from jaxviz.refine import Refinement, check_refinement, coarse_to_fine
-from jaxviz.result import Approximation, Occlusion
-from jaxviz.scorer import Scorer, SplitScorer, split
-from jaxviz.segments import make_segments
-from jaxviz.tolerance import approximate_engines
-
-Method = Literal["auto", "dense", "incremental"]
-
-
-def occlusion_scores(
-    f: Scorer,
-    image: jax.Array,
-    *,
-    patch: int | Pair,
-    stride: int | Pair | None = None,
-    margin: int | Pair = 0,
-    fill: FillLike = 0.0,
-    border: Border = "clip",
-    method: Method = "auto",
-    batch_size: int | None = None,
-) -> jax.Array:
-    """Score an image with a patch pasted over it, at every position of a grid.
-
-    scores[i, j] = f(image with the patch at (i·stride − margin, j·stride − margin)).
-
-    Args:
-        f: scorer, images (N, H, W, C) -> scores (N, K).
-        image: (H, W, C), float.
-        patch: height and width of the patch in pixels; an int means a square.
-        stride: pixels between starts, per axis; None: the patch, so that patches are tiles.
-        margin: by how many pixels the first patch starts before the image.
-        fill: what the patch is made of, see `jaxviz.fills.make_fill`.
-        border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
-        method: "dense", as "auto", runs the whole network at every position; "incremental" runs it
-            once, and then again only on what each patch changes.
-        batch_size: positions evaluated at a time; None: all in one batch.
-
-    Returns:
-        (rows, cols, K), the raw scores of all classes.
-
-    Raises:
-        ValueError: the image, the grid, the fill or the scorer's output breaks its rule.
-
-    Example:
-        >>> image = jnp.ones((4, 4, 1))
-        >>> scores = occlusion_scores(lambda x: x.sum((1, 2)), image, patch=2)
-        >>> scores[..., 0].tolist()
-        [[12.0, 12.0], [12.0, 12.0]]
-
-    Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
-    doi:10.1007/978-3-319-10590-1_53.
-    """
-    image = jnp.asarray(image)
-    check_rank(image, "image", 3)
-    image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
-    size = image.shape[0], image.shape[1]
-    grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)
-    filled = make_fill(fill)
-    check_fill(filled, image[None])
-    if batch_size is not None:
-        check_batch_size(batch_size, "None")
-    engine = make_engine("dense" if method == "auto" else method, grid)
-    arrays, call, _ = split(f)
-    context = (call, arrays, PatchOccluder(filled, grid.patch))
-    states = jax.tree.map(lambda x: x[None], engine.prepare(*context, image))
-
-    def score(starts: jax.Array) -> jax.Array:
-        return engine.evaluate(*context, states, starts, jnp.zeros(len(starts), bool))[0]
-
-    starts = jnp.asarray(grid.starts.reshape(-1, 2))
-    count = grid.size if batch_size is None else min(batch_size, grid.size)
-    chunks = -(-grid.size // count)
-    padded = jnp.resize(starts, (chunks, count, 2))
-    scores = jax.lax.map(score, padded) if chunks > 1 else score(padded[0])[None]
-    return scores.reshape(-1, *scores.shape[2:])[: grid.size].reshape(
-        *grid.shape, *scores.shape[2:]
-    )
+from jaxviz.scoring.arguments import (
+    check_batch_size,
+    checked_images,
+)
+from jaxviz.scoring.evaluators import choose_engines
+from jaxviz.scoring.execute import Scores, execute
+from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.task import Task, make_task
 
 
 def occlude(
@@ -150,7 +72,7 @@ def occlude(
         margin: by how many pixels the first patch starts before the image.
         fill: what the patch is made of: a number, one per channel, an image, "mean", "patch_mean",
             a function (pixels under the patch, start) -> patch, or one of `jaxviz.fills`.
-        border: "clip", "valid" or "shift", see `jaxviz.geometry.Grid`.
+        border: "clip", "valid" or "shift", see `jaxviz.perturbation.grid.Grid`.
         region: only positions whose cell meets it are scored: a box (top, left, bottom, right), in
             pixels, or a mask, bool (H, W).
         channels: which channels the patch covers; None: all.
@@ -289,19 +211,6 @@ def occlude_segments(
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
     config = {"fill": filled, "channels": picked, "complement": complement or None}
     return _result(task, segments, found, single, config)
-
-
-def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
-    """Return the task of scoring images with a dense engine, in the dtype of the forward pass."""
-    mesh, budget = checked_mesh(mesh), checked_memory(memory)
-    scorer: SplitScorer = split(f)
-    if dtype is not None:
-        kind = checked_dtype(dtype)
-        is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
-        pairs = zip(scorer.arrays, is_float, strict=True)
-        scorer = scorer._replace(arrays=[a.astype(kind) if real else a for a, real in pairs])
-        images = images.astype(kind)
-    return Task(scorer, (Dense(),), occluder, images, positions, mesh, budget)
 
 
 class _Found(NamedTuple):

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz import fills, geometry
-from jaxviz.geometry import Pair
+from jaxviz import _arguments
+from jaxviz._arguments import Pair
+from jaxviz.perturbation import fills
 
 
 class Preset(NamedTuple):
@@ -46,7 +47,7 @@ def seed(size: int) -> Preset:
         >>> seed(4).occlude
         {'patch': 20, 'stride': 4, 'margin': 8, 'fill': 0.5}
     """
-    (side, _) = geometry.pair(size, "size", least=1)
+    (side, _) = _arguments.pair(size, "size", least=1)
     where = {"patch": 5 * side, "stride": side, "margin": 2 * side, "fill": 0.5}
     return Preset(where, {"score": "raw", "reduce": "cell"})
 
@@ -73,7 +74,10 @@ def captum(window: int | Pair, stride: int | Pair = 1, *, baseline: fills.FillLi
 
     Source: https://captum.ai/api/occlusion.html
     """
-    shape, step = geometry.pair(window, "window", least=1), geometry.pair(stride, "stride", least=1)
+    shape, step = (
+        _arguments.pair(window, "window", least=1),
+        _arguments.pair(stride, "stride", least=1),
+    )
     if any(s > w for s, w in zip(step, shape, strict=True)):
         raise ValueError(
             f"`stride` must not exceed the window: got {step} for a window of {shape}."
@@ -103,8 +107,8 @@ def xplique(
 
     Source: https://deel-ai.github.io/xplique/latest/api/attributions/methods/occlusion/
     """
-    geometry.pair(patch, "patch", least=1)
-    geometry.pair(stride, "stride", least=1)
+    _arguments.pair(patch, "patch", least=1)
+    _arguments.pair(stride, "stride", least=1)
     where = {"patch": patch, "stride": stride, "fill": value, "border": "valid"}
     return Preset(where, {"score": "drop", "reduce": "sum", "uncovered": 0.0})
 
@@ -127,7 +131,7 @@ def pair(size: int = 15, *, value: fills.FillLike = 0.0) -> Preset:
 
     Source: https://github.com/PAIR-code/saliency
     """
-    geometry.pair(size, "size", least=1)
+    _arguments.pair(size, "size", least=1)
     return Preset(
         {"patch": size, "stride": 1, "fill": value, "border": "valid"},
         {"score": "drop", "reduce": "sum", "uncovered": 0.0},
@@ -152,7 +156,7 @@ def tf_explain(size: int, *, value: float = 127.5) -> Preset:
 
     Source: https://tf-explain.readthedocs.io
     """
-    geometry.pair(size, "size", least=1)
+    _arguments.pair(size, "size", least=1)
     where = {"patch": size, "stride": size, "fill": value, "border": "clip"}
     return Preset(where, {"score": "complement", "reduce": "bilinear"})
 
@@ -198,8 +202,8 @@ def monai(
         raise ValueError(
             f'`mode` must be a number, "mean_patch", "mean_img" or "gaussian": got {mode!r}.'
         )
-    shape = geometry.pair(window, "window", least=1)
-    size = geometry.pair(image_shape, "image_shape", least=1)
+    shape = _arguments.pair(window, "window", least=1)
+    size = _arguments.pair(image_shape, "image_shape", least=1)
     stride = tuple(
         w if w == d else max(1, int(w * (1 - overlap))) for w, d in zip(shape, size, strict=True)
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxviz.checks import checked_refinement
+from jaxviz.scoring.arguments import checked_refinement
 
 
 class Refinement(NamedTuple):

@@ -1,17 +1,21 @@
 """What an occlusion run gives: the scores of all classes at all positions, to be read at will."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxviz.geometry import Grid, Reduce
-from jaxviz.segments import Segments
-from jaxviz.targets import Score, Target, compare, select
+from jaxviz._choices import Reduce, Score
+from jaxviz._version import __version__
+from jaxviz.occlusion.storage import read_result, write_result
+from jaxviz.perturbation.grid import Grid
+from jaxviz.perturbation.segments import Segments
+from jaxviz.scoring.targets import Target, compare, select
 
 static: dict[str, Any] = {"static": True}
+FORMAT = "jaxviz occlusion 1"
 
 
 class Approximation(NamedTuple):
@@ -133,9 +137,22 @@ class Occlusion:
         Raises:
             OSError: the file cannot be written.
         """
-        from jaxviz.storage import save_occlusion
-
-        save_occlusion(self, path)
+        grid = self.grid
+        record = {
+            "format": FORMAT,
+            "version": __version__,
+            "grid": asdict(grid) if isinstance(grid, Grid) else {"groups": grid.groups},
+            "single": self.single,
+            "partial": self.partial,
+            "config": self.config,
+            "approximation": self.approximation,
+        }
+        arrays = {"scores": self.scores, "base": self.base}
+        if isinstance(grid, Segments):
+            arrays["labels"] = grid.labels
+        if self.exact is not None:
+            arrays["exact"] = self.exact
+        write_result(path, arrays, record)
 
     def _predictions(self) -> np.ndarray:
         """The class predicted at each position, float (N, *positions), NaN where not computed."""
@@ -182,6 +199,49 @@ class Occlusion:
 
     def _repr_png_(self) -> bytes | None:
         # A notebook's hook: the only way from here to matplotlib, taken when a notebook asks.
-        from jaxviz.plot import occlusion_png
+        from jaxviz.plot._heatmaps import occlusion_png
 
         return occlusion_png(self)
+
+
+def load_occlusion(path: str | Path) -> Occlusion:
+    """Read a result that `Occlusion.save` wrote.
+
+    Args:
+        path: the .npz file.
+
+    Returns:
+        The result, as it was saved.
+
+    Raises:
+        FileNotFoundError: there is no file at `path`.
+        ValueError: the file is not such a result.
+
+    Example:
+        >>> load_occlusion("occlusion.npz").heatmap()  # doctest: +SKIP
+    """
+    try:
+        arrays, record = read_result(path)
+        if record["format"] != FORMAT:
+            raise ValueError(record["format"])
+        return Occlusion(
+            arrays["scores"],
+            arrays["base"],
+            _grid(record["grid"], arrays.get("labels")),
+            bool(record["single"]),
+            bool(record["partial"]),
+            tuple((str(key), str(value)) for key, value in record["config"]),
+            arrays.get("exact"),
+            Approximation(*measured) if (measured := record.get("approximation")) else None,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"`path` must be a file that Occlusion.save wrote: {path} is not."
+        ) from error
+
+
+def _grid(where: dict[str, Any], labels: np.ndarray | None) -> Grid | Segments:
+    if labels is not None:
+        return Segments(labels, tuple(tuple(group) for group in where["groups"]))
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in where.items()}
+    return Grid(**fields)

@@ -12,13 +12,20 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from jaxviz.blocks import execute
-from jaxviz.engines import LEAST_SPEED_UP, Dense, Engine, Incremental, choose_engines, costs
-from jaxviz.geometry import Grid
 from jaxviz.incremental.approximate import narrowest
-from jaxviz.occluders import PatchOccluder
-from jaxviz.programs import Task
-from jaxviz.result import Approximation
+from jaxviz.occlusion.result import Approximation
+from jaxviz.perturbation.grid import Grid
+from jaxviz.perturbation.occluders import PatchOccluder
+from jaxviz.scoring.evaluators import (
+    LEAST_SPEED_UP,
+    Dense,
+    Engine,
+    Incremental,
+    choose_engines,
+    costs,
+)
+from jaxviz.scoring.execute import execute
+from jaxviz.scoring.task import Task
 
 # With the clean image, three times and once as many rows as a CPU evaluates at once.
 SAMPLED, CHECKED = 47, 15

@@ -6,6 +6,7 @@ there. Both are `Partial`, so a fill is a pytree whose arrays can be traced. Ima
 (height, width, channel); the values of a fill are on the image's own scale.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -388,3 +389,21 @@ def outside_range(fill: Fill, images: ArrayLike) -> tuple[float, float] | None:
     if most == least:  # a constant image tells no scale
         return None
     return None if least - slack <= low and high <= most + slack else (low, high)
+
+
+def checked_fill(fill: FillLike, images: np.ndarray, complement: bool) -> Fill:
+    """Return the fill; ValueError unless it suits the images, a warning if off their range."""
+    filled = make_fill(fill)
+    check_fill(filled, images)
+    if complement and not filled.whole:
+        raise ValueError(
+            f'`complement` needs a fill for the whole image: "{filled.name}" makes single patches.'
+        )
+    outside = outside_range(filled, images)
+    if outside is not None:
+        warnings.warn(
+            f"`fill` leaves the range of the images: {outside[0]:g} to {outside[1]:g}, against"
+            f" {images.min():g} to {images.max():g}; is it on their scale?",
+            stacklevel=3,
+        )
+    return filled

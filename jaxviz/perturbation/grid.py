@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from math import ceil
-from typing import Literal
 
 import numpy as np
 
-Pair = tuple[int, int]
-Border = Literal["clip", "valid", "shift"]
-Reduce = Literal["mean", "sum", "cell", "bilinear"]
+from jaxviz._arguments import Pair, pair
+from jaxviz._choices import Border, Reduce
 
 
 @dataclass(frozen=True)
@@ -244,19 +242,6 @@ def make_grid(
     return Grid(size, window, step, before, border)
 
 
-def pair(value: int | Pair, name: str, *, least: int) -> Pair:
-    """Return `value` as a (row, col) pair of ints of at least `least`; `name` is for the error."""
-    both = (value, value) if isinstance(value, int | np.integer) else value
-    is_pair = isinstance(both, tuple | list) and len(both) == 2
-    if not is_pair or any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in both):
-        raise TypeError(
-            f"`{name}` must be a whole number or a (row, col) pair of them: got {value!r}."
-        )
-    if min(both) < least:
-        raise ValueError(f"`{name}` must be at least {least}: got {value!r}.")
-    return int(both[0]), int(both[1])
-
-
 def _bilinear(count: int, size: int) -> np.ndarray:
     """(size, count) weights that resize `count` values: half-pixel centres, clamped at the edge."""
     at = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
@@ -265,3 +250,32 @@ def _bilinear(count: int, size: int) -> np.ndarray:
     np.add.at(weights, (np.arange(size), low), 1 - (at - low))
     np.add.at(weights, (np.arange(size), np.minimum(low + 1, count - 1)), at - low)
     return weights
+
+
+Region = tuple[int, int, int, int] | np.ndarray
+
+
+def positions_in(region: Region | None, grid: Grid) -> np.ndarray:
+    """Return which positions to score, bool (rows, cols)."""
+    if region is None:
+        return np.ones(grid.shape, bool)
+    mask = np.zeros(grid.image_shape, bool)
+    whole = isinstance(region, tuple) and all(isinstance(n, int | np.integer) for n in region)
+    if whole and len(region) == 4:
+        top, left, bottom, right = region
+        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+    elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:
+        mask = np.asarray(region)
+    else:
+        raise ValueError(
+            "`region` must be a box (top, left, bottom, right) of whole numbers, or a bool mask of"
+            f" the image's shape {grid.image_shape}: got {type(region).__name__} of shape"
+            f" {np.shape(region)}."
+        )
+    inside = np.zeros(grid.shape, bool)
+    for i, j in np.ndindex(grid.shape):
+        r0, c0, r1, c1 = grid.cells[i, j]
+        inside[i, j] = mask[r0:r1, c0:c1].any()
+    if not inside.any():
+        raise ValueError("`region` must meet the image: no position lies in it.")
+    return inside

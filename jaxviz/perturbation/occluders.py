@@ -4,14 +4,16 @@ An occluder is a pytree with `prepare(image) -> canvas`, computed once per image
 `hide(canvas, position) -> image`. Images are float (height, width, channel).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxviz.fills import Fill
-from jaxviz.geometry import Pair
+from jaxviz._arguments import Pair
+from jaxviz.perturbation.fills import Fill
 
 static: dict[str, Any] = {"static": True}
 
@@ -131,3 +133,15 @@ class LabelOccluder:
 def _covered(channels: tuple[int, ...], count: int) -> jax.Array:
     """Which of the channels are covered: bool (1, 1, count)."""
     return jnp.zeros((1, 1, count), bool).at[..., jnp.asarray(channels)].set(True)
+
+
+def checked_channels(channels: Sequence[int] | None, images: np.ndarray) -> tuple[int, ...] | None:
+    """Return the channels as a tuple; ValueError unless the images have them."""
+    if channels is None:
+        return None
+    picked, count = tuple(np.atleast_1d(channels).tolist()), images.shape[-1]
+    if not picked or any(channel not in range(count) for channel in picked):
+        raise ValueError(
+            f"`channels` must name some of the channels 0 to {count - 1}: got {picked}."
+        )
+    return tuple(int(channel) for channel in picked)

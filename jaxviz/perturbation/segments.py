@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxviz.geometry import Pair, Reduce
+from jaxviz._arguments import Pair
+from jaxviz._choices import Reduce
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.checks import checked_mesh
+from jaxviz.scoring.arguments import checked_mesh
 
 
 def check_mesh(mesh: Any) -> Mesh | None:

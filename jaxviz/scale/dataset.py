@@ -14,20 +14,20 @@ import numpy as np
 import tensorstore as ts
 from jax.sharding import Mesh
 
-from jaxviz.fills import FillLike
-from jaxviz.geometry import Border, Pair
-from jaxviz.occlusion import Method
+from jaxviz._arguments import Pair
+from jaxviz._choices import Border, Method
+from jaxviz.perturbation.fills import FillLike
+from jaxviz.scale.arguments import check_workers
 from jaxviz.scale.hosts import Share, check_share, first_process_first
 from jaxviz.scale.identity import differences
 from jaxviz.scale.lock import hold
-from jaxviz.scale.options import check_workers
 from jaxviz.scale.pipeline import Chunk, Waits, WriteBehind, read_ahead, score
 from jaxviz.scale.reader import StoredOcclusion
 from jaxviz.scale.report import Progress, Report, reporting
 from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
-from jaxviz.scorer import Scorer
+from jaxviz.scoring.scorer import Scorer
 
 OnError = Literal["raise", "skip"]
 

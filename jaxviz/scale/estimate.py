@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.fills import FillLike
-from jaxviz.geometry import Border, Pair
-from jaxviz.occlusion import Method
+from jaxviz._arguments import Pair
+from jaxviz._choices import Border, Method
+from jaxviz.perturbation.fills import FillLike
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
-from jaxviz.scorer import Scorer
+from jaxviz.scoring.scorer import Scorer
 
 LEAST_BLOCKS, LEAST_ROUNDS = 3, 4
 

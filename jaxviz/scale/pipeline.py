@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxviz.blocks import LAUNCHED_AT_ONCE
-from jaxviz.programs import Program, Task
+from jaxviz.scoring.compiled import Program
+from jaxviz.scoring.execute import LAUNCHED_AT_ONCE
+from jaxviz.scoring.task import Task
 
 READ_AHEAD, WRITTEN_BEHIND = 2, 2  # chunks in memory besides the one that is computed
 

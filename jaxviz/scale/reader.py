@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxviz.geometry import Grid
-from jaxviz.result import Occlusion
+from jaxviz.occlusion.result import Occlusion
+from jaxviz.perturbation.grid import Grid
 from jaxviz.scale.identity import Identity
 from jaxviz.scale.store import BAD, NOT_DONE, Store, connect, find
 

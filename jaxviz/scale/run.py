@@ -16,18 +16,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.checks import checked_channels, checked_fill
-from jaxviz.engines import Engine, Incremental, choose_engines, costs
-from jaxviz.fills import Fill, FillLike
-from jaxviz.geometry import Border, Grid, Pair, make_grid
-from jaxviz.occluders import PatchOccluder
-from jaxviz.occlusion import Method, make_task
-from jaxviz.programs import Program, Task, choose, fit
+from jaxviz._arguments import Pair
+from jaxviz._choices import Border, Method
+from jaxviz.perturbation.fills import Fill, FillLike, checked_fill
+from jaxviz.perturbation.grid import Grid, make_grid
+from jaxviz.perturbation.occluders import PatchOccluder, checked_channels
+from jaxviz.scale.arguments import check_mesh
 from jaxviz.scale.identity import Identity, fingerprint, versions
-from jaxviz.scale.options import check_mesh
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
-from jaxviz.scorer import Scorer
+from jaxviz.scoring.compiled import Program, choose, fit
+from jaxviz.scoring.evaluators import Engine, Incremental, choose_engines, costs
+from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.task import Task, make_task
 
 BATCH, BATCH_ELSEWHERE = {"cpu": 16}, 256
 # A chunk is what may be lost and computed again: little of it in images, bytes and operations.

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxviz.checks import checked_images
-from jaxviz.images import SUFFIXES, Preprocessing, read_pictures
+from jaxviz.images.files import SUFFIXES, Preprocessing, read_pictures
+from jaxviz.scoring.arguments import checked_images
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
 KEYS = ("images", "x_test", "x", "x_train")

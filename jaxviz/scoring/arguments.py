@@ -4,19 +4,12 @@ Every error names the argument, the rule, and what was got.
 """
 
 import re
-import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-
-from jaxviz.fills import Fill, FillLike, check_fill, make_fill, outside_range
-from jaxviz.geometry import Grid
-
-Region = tuple[int, int, int, int] | np.ndarray
 
 UNITS = ("", "K", "M", "G", "T")  # powers of 1000, or of 1024 with an i
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B\s*")
@@ -61,36 +54,6 @@ def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"`images` must be finite: got {array[where]} at index {where}.")
     return (array[None], True) if array.ndim == 3 else (array, False)
-
-
-def checked_fill(fill: FillLike, images: np.ndarray, complement: bool) -> Fill:
-    """Return the fill; ValueError unless it suits the images, a warning if off their range."""
-    filled = make_fill(fill)
-    check_fill(filled, images)
-    if complement and not filled.whole:
-        raise ValueError(
-            f'`complement` needs a fill for the whole image: "{filled.name}" makes single patches.'
-        )
-    outside = outside_range(filled, images)
-    if outside is not None:
-        warnings.warn(
-            f"`fill` leaves the range of the images: {outside[0]:g} to {outside[1]:g}, against"
-            f" {images.min():g} to {images.max():g}; is it on their scale?",
-            stacklevel=3,
-        )
-    return filled
-
-
-def checked_channels(channels: Sequence[int] | None, images: np.ndarray) -> tuple[int, ...] | None:
-    """Return the channels as a tuple; ValueError unless the images have them."""
-    if channels is None:
-        return None
-    picked, count = tuple(np.atleast_1d(channels).tolist()), images.shape[-1]
-    if not picked or any(channel not in range(count) for channel in picked):
-        raise ValueError(
-            f"`channels` must name some of the channels 0 to {count - 1}: got {picked}."
-        )
-    return tuple(int(channel) for channel in picked)
 
 
 def checked_memory(memory: int | str | None) -> int | None:
@@ -146,29 +109,3 @@ def checked_refinement(refine: tuple[int, float]) -> tuple[int, float]:
             f" got {refine!r}."
         )
     return int(factor), float(share)
-
-
-def positions_in(region: Region | None, grid: Grid) -> np.ndarray:
-    """Return which positions to score, bool (rows, cols)."""
-    if region is None:
-        return np.ones(grid.shape, bool)
-    mask = np.zeros(grid.image_shape, bool)
-    whole = isinstance(region, tuple) and all(isinstance(n, int | np.integer) for n in region)
-    if whole and len(region) == 4:
-        top, left, bottom, right = region
-        mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
-    elif np.shape(region) == grid.image_shape and np.asarray(region).dtype == bool:
-        mask = np.asarray(region)
-    else:
-        raise ValueError(
-            "`region` must be a box (top, left, bottom, right) of whole numbers, or a bool mask of"
-            f" the image's shape {grid.image_shape}: got {type(region).__name__} of shape"
-            f" {np.shape(region)}."
-        )
-    inside = np.zeros(grid.shape, bool)
-    for i, j in np.ndindex(grid.shape):
-        r0, c0, r1, c1 = grid.cells[i, j]
-        inside[i, j] = mask[r0:r1, c0:c1].any()
-    if not inside.any():
-        raise ValueError("`region` must meet the image: no position lies in it.")
-    return inside

@@ -9,19 +9,19 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, inf, prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from jaxviz.engines import Engine
-from jaxviz.memory import memory_budget, program_bytes
-from jaxviz.scorer import SplitScorer
+from jaxviz.scoring.evaluators import Engine
+from jaxviz.scoring.memory import memory_budget, program_bytes
+from jaxviz.scoring.task import Block, Task
 
 ACCELERATOR_BATCH = 256
 # XLA's convolutions on a CPU run fastest at some small batch, which depends on the network, and
@@ -36,92 +36,6 @@ TRIAL_SECONDS = 0.05
 SHORT_TRIAL_SECONDS = 1.0
 RUN_OVER_TRIAL = 5
 KEPT_TASKS = 32
-
-
-class Block(NamedTuple):
-    """How many images a block holds, and how many positions of each."""
-
-    images: int
-    positions: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is scored, and how.
-
-    Attributes:
-        scorer: the scorer, taken apart.
-        engines: ways to score positions, all with the same result, the preferred one first.
-        occluder: how one position changes an image; a pytree.
-        images: float (N, H, W, C), at least one.
-        positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
-            position p.
-        mesh: devices to spread blocks over; None: the default device.
-        budget: bytes that a block may take on a device; None: a share of what is free.
-    """
-
-    scorer: SplitScorer
-    engines: tuple[Engine, ...]
-    occluder: Any
-    images: np.ndarray
-    positions: np.ndarray
-    mesh: Mesh | None = None
-    budget: int | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows of one image: the clean one and its positions."""
-        return len(self.positions) + 1
-
-    @property
-    def total_rows(self) -> int:
-        """Rows of all images."""
-        return len(self.images) * self.rows
-
-    @property
-    def arguments(self) -> tuple[Any, Any]:
-        """The arrays that every call of a program gets."""
-        return self.scorer.arrays, self.occluder
-
-    def replicated(self) -> "Task":
-        """Return the task with its arrays on all devices of the mesh."""
-        if self.mesh is None:
-            return self
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        arrays, occluder = jax.device_put(self.arguments, everywhere)
-        return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
-
-    @property
-    def device(self) -> Any:
-        """One of the devices that run it."""
-        return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
-
-    def images_at_once(self, block: Block) -> int:
-        """Return how many images a round of blocks holds, one block per device."""
-        return block.images * self._across("images")
-
-    def images_from(self, first: int, block: Block) -> np.ndarray:
-        """Return the images of the round from `first` on, the last one repeated to fill it."""
-        rows = np.arange(first, first + self.images_at_once(block))
-        return self.images[np.minimum(rows, len(self.images) - 1)]
-
-    def positions_from(self, row: int, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Return the positions of the round from `row` on, and which are clean images."""
-        rows = np.arange(row, row + block.positions * self._across("positions"))
-        clean = (rows == 0) | (rows >= self.rows)
-        return self.positions[np.where(clean, 0, rows - 1)], clean
-
-    def spec(self, *axes: str) -> PartitionSpec:
-        """Return how an array with these leading axes lies over the mesh."""
-        return PartitionSpec(*(self._mesh_axes(axis) or None for axis in axes))
-
-    def _across(self, axis: str) -> int:
-        return prod(self.mesh.shape[name] for name in self._mesh_axes(axis)) if self.mesh else 1
-
-    def _mesh_axes(self, axis: str) -> tuple[str, ...]:
-        # A mesh axis called "images" spreads images; all others spread positions.
-        names = self.mesh.axis_names if self.mesh else ()
-        return tuple(name for name in names if (name == "images") == (axis == "images"))
 
 
 @dataclass(frozen=True)

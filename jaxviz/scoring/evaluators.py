@@ -14,11 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxviz.geometry import Grid, Pair
+from jaxviz._arguments import Pair
 from jaxviz.incremental import base, make_plan, update
-from jaxviz.occluders import Canvas, Occluder, PatchOccluder
-from jaxviz.quick import forward
-from jaxviz.scorer import Call
+from jaxviz.jaxpr.cpu_gradient import forward
+from jaxviz.perturbation.grid import Grid
+from jaxviz.perturbation.occluders import (
+    Canvas,
+    Occluder,
+    PatchOccluder,
+)
+from jaxviz.scoring.scorer import Call
 
 Arrays = list[jax.Array]
 

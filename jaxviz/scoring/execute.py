@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxviz.programs import Program, Task, choose, halve
 from jaxviz.progress import Advance, Progress, track
+from jaxviz.scoring.compiled import Program, choose, halve
+from jaxviz.scoring.task import Task
 
 LAUNCHED_AT_ONCE = 2  # so that a device never waits for the host
 

@@ -4,11 +4,12 @@ Scores are arrays (N, ..., K): the leading axis is the images, the last one the 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-Score = Literal["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
+from jaxviz._choices import Score
+
 Target = int | Sequence[int] | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
 
 NEAR_CERTAIN = 1e-7  # probabilities are held this far from 0 and 1 before their odds are taken

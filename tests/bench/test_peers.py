@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxviz.scale import networks, peers, ported
+from jaxviz.bench import networks, peers, ported
 
 SIDES = {"vgg16": 32, "resnet50": 40, "mobilenet_v2": 40, "squeezenet": 47}
 

@@ -6,9 +6,9 @@ from math import prod
 
 import pytest
 
-from jaxviz import cli
-from jaxviz.engines import Incremental
+from jaxviz.cli import main as cli
 from jaxviz.scale import bench, commands, networks, peers
+from jaxviz.scoring.evaluators import Incremental
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from jaxviz import load_occlusion, occlude, presets
-from jaxviz.cli import main
+from jaxviz.cli.inputs import bundled_model, read_class_names
+from jaxviz.cli.main import main
 from jaxviz.datasets import load_digits
-from jaxviz.inputs import bundled_model, read_class_names
 from jaxviz.keras import load_keras
-from jaxviz.maximize import maximize
+from jaxviz.maximization.maximize import maximize
 
 COMMANDS = ["demo", "inspect", "occlude", "maximize", "activations"]
 
@@ -368,7 +368,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxviz.commands.maximize_objectives", interrupt)
+    monkeypatch.setattr("jaxviz.cli.maximize.maximize_objectives", interrupt)
     status, _, errors = run(f"maximize bundled --out {tmp_path / 'out'}", capsys)
     assert status == 130 and errors == "jaxviz maximize: interrupted; nothing was written.\n"
     assert names_in(tmp_path) == []
@@ -382,7 +382,7 @@ def test_an_interrupted_occlusion_writes_the_images_it_came_to(tmp_path, monkeyp
 
         return occlude(*images, progress=stop, **options)
 
-    monkeypatch.setattr("jaxviz.occlude_command.occlude_images", interrupted)
+    monkeypatch.setattr("jaxviz.cli.occlude.occlude_images", interrupted)
     command = (
         f"occlude bundled digits --limit 6 --patch 7 --stride 7 --batch-size 5 --out {tmp_path}"
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxviz import output
-from jaxviz.output import output_folder, stage, table, write_arrays
+from jaxviz.cli import output
+from jaxviz.cli.output import output_folder, stage, table, write_arrays
 
 
 def everything_in(folder: Path) -> list[str]:

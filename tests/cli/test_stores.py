@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxviz import cli
+from jaxviz.cli import main as cli
 from jaxviz.scale import commands
 from jaxviz.scale.lock import hold
 from jaxviz.scale.reader import open_store

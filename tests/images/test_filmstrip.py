@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxviz.strip import save_strip
+from jaxviz.images.filmstrip import save_strip
 
 SNAPSHOTS = {
     10: np.full((3, 4, 5, 1), 1.0, np.float32),

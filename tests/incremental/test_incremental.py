@@ -9,8 +9,8 @@ from flax import nnx
 from jax import lax
 
 from jaxviz.incremental import base, describe, explain, incremental, make_plan, update
-from jaxviz.incremental._jax import equations
 from jaxviz.incremental.interpret import paste
+from jaxviz.jaxpr._jax import equations
 
 SHAPE, PATCH = (20, 18, 3), (5, 4)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxviz import quick
-from jaxviz.quick import forward, quick_rules
-from jaxviz.replay import replay
+from jaxviz.jaxpr import cpu_gradient as quick
+from jaxviz.jaxpr.cpu_gradient import forward, quick_rules
+from jaxviz.jaxpr.walk import replay
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxviz.gradients import relu_rules
-from jaxviz.replay import replay
+from jaxviz.jaxpr.relu import relu_rules
+from jaxviz.jaxpr.walk import replay
 
 X = np.asarray([[-2.0, -1.0, 1.0, 2.0], [-1.0, -2.0, -3.0, -4.0]], np.float32)
 G = np.asarray([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, 1.0, -1.0]], np.float32)

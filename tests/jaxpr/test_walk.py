@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.replay import dependent, equations, replay
+from jaxviz.jaxpr.walk import dependent, equations, replay
 
 
 @jax.custom_vjp

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from keras import layers
 
-from jaxviz.cli import main
+from jaxviz.cli.main import main
 from jaxviz.keras import (
     KerasFileError,
     convert_keras,

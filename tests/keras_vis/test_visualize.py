@@ -11,9 +11,9 @@ from jax.tree_util import Partial
 from scipy import ndimage
 
 from jaxviz import keras_vis as kv
-from jaxviz import keras_vis_parts as parts
-from jaxviz.activations import tag
 from jaxviz.keras import load_keras, logits
+from jaxviz.keras_vis import modifiers as parts
+from jaxviz.layers import tag
 
 SHAPE = (5, 4, 2)
 

@@ -10,13 +10,14 @@ import pytest
 from flax import linen, nnx
 from jax.tree_util import Partial
 
-from jaxviz import ascent, load_keras, logits
+from jaxviz import load_keras, logits
 from jaxviz import objectives as jo
 from jaxviz import parametrize as jp
 from jaxviz import regularize as jr
 from jaxviz import transforms as jt
-from jaxviz.activations import tag
-from jaxviz.maximize import NotFiniteError, maximize
+from jaxviz.layers import tag
+from jaxviz.maximization import step as ascent
+from jaxviz.maximization.maximize import NotFiniteError, maximize
 
 KEY = jax.random.key(0)
 SHAPE = (12, 10, 3)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxviz import objectives as jo
-from jaxviz.activations import tag
-from jaxviz.algebra import check
+from jaxviz.layers import tag
+from jaxviz.maximization.objective import check
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scorers import integers, weighted_sums
 
-from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
+from jaxviz.occlusion.kernel import occlusion_scores
+from jaxviz.occlusion.occlude import occlude, occlude_segments
 
 SHAPE = (6, 8, 2)
 IMAGE = integers(SHAPE)

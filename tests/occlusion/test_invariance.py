@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 from scorers import convolutional, integers, weighted_sums
 
-from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
+from jaxviz.occlusion.kernel import occlusion_scores
+from jaxviz.occlusion.occlude import occlude, occlude_segments
 
 SHAPE = (10, 12, 2)
 IMAGES = np.random.default_rng(0).uniform(size=(8, *SHAPE)).astype(np.float32)

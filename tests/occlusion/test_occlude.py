@@ -12,7 +12,8 @@ from oracles import scored, slow_paste, slow_scores, slow_starts
 from scorers import convolutional, integers, weighted_sums
 
 from jaxviz import fills
-from jaxviz.occlusion import occlude, occlude_segments, occlusion_scores
+from jaxviz.occlusion.kernel import occlusion_scores
+from jaxviz.occlusion.occlude import occlude, occlude_segments
 
 SHAPE = (6, 8, 2)
 IMAGE = integers(SHAPE)
@@ -347,7 +348,7 @@ def test_segments_may_cover_some_channels_only():
 
 
 def test_an_interruption_while_a_refinement_compiles_loses_nothing(monkeypatch):
-    from jaxviz import blocks
+    from jaxviz.scoring import execute as blocks
 
     images, chosen, choose = integers((3, *IMAGE.shape)), [], blocks.choose
 

@@ -13,7 +13,7 @@ from oracles import (
 from scorers import convolutional
 
 from jaxviz import fills, presets
-from jaxviz.occlusion import occlude
+from jaxviz.occlusion.occlude import occlude
 
 SHAPE = (13, 16, 3)
 IMAGE = np.random.default_rng(0).uniform(size=SHAPE).astype(np.float32)

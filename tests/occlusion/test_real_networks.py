@@ -7,7 +7,7 @@ from oracles import slow_scores
 from PIL import Image
 
 from jaxviz.keras import load_keras
-from jaxviz.occlusion import occlude
+from jaxviz.occlusion.occlude import occlude
 
 RESNET = "keras/mlcommons__tiny/pretrainedResnet.h5"
 XCEPTION = "keras/oarriaga__face_classification/fer2013_mini_XCEPTION.102-0.66.hdf5"

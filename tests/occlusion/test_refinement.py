@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxviz.refine import Refinement, check_refinement, coarse_to_fine
+from jaxviz.occlusion.refinement import Refinement, check_refinement, coarse_to_fine
 
 SHAPES = st.tuples(st.integers(1, 13), st.integers(1, 13))
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from oracles import slow_spread
 
-from jaxviz.geometry import make_grid
-from jaxviz.result import Occlusion
-from jaxviz.segments import make_segments
+from jaxviz.occlusion.result import Occlusion
+from jaxviz.perturbation.grid import make_grid
+from jaxviz.perturbation.segments import make_segments
 
 GRID = make_grid((6, 8), patch=(3, 4), stride=(2, 3))
 STARTS = GRID.row_starts, GRID.col_starts

@@ -10,7 +10,7 @@ from oracles import slow_seed_loop
 from jaxviz import models, presets
 from jaxviz.datasets import load_mnist
 from jaxviz.keras import load_keras
-from jaxviz.occlusion import occlude
+from jaxviz.occlusion.occlude import occlude
 
 MNIST_CNN = Path(models.__file__).with_name("mnist_cnn.keras")
 SIZES = [2, 4, 7, 14, 3, 5]  # the last two do not divide 28: there the published loop crashes

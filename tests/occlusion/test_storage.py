@@ -7,9 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxviz.occlusion import occlude, occlude_segments
-from jaxviz.result import Occlusion
-from jaxviz.storage import load_occlusion
+from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.result import Occlusion, load_occlusion
 
 IMAGES = np.random.default_rng(0).uniform(size=(2, 6, 8, 1)).astype(np.float32)
 

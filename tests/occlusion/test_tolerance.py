@@ -9,13 +9,13 @@ import pytest
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
-from jaxviz import occlusion, tolerance
-from jaxviz.engines import Incremental
-from jaxviz.geometry import make_grid
-from jaxviz.occlusion import occlude, occlude_segments
-from jaxviz.result import Approximation
-from jaxviz.storage import load_occlusion
-from jaxviz.tolerance import CHECKED, SAMPLED, approximate_engines, largest_share, pick
+from jaxviz.occlusion import occlude as occlusion
+from jaxviz.occlusion import tolerance
+from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.result import Approximation, load_occlusion
+from jaxviz.occlusion.tolerance import CHECKED, SAMPLED, approximate_engines, largest_share, pick
+from jaxviz.perturbation.grid import make_grid
+from jaxviz.scoring.evaluators import Incremental
 
 SHAPE, HIDE = (44, 40, 3), dict(patch=6, stride=4, fill=0.5)
 

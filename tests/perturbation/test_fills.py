@@ -7,7 +7,7 @@ import pytest
 from oracles import slow_blur, slow_fading, slow_paste
 
 from jaxviz import fills
-from jaxviz.occluders import PatchOccluder
+from jaxviz.perturbation.occluders import PatchOccluder
 
 SHAPE, PATCH = (6, 8, 3), (3, 4)
 STARTS = [(0, 0), (1, 2), (-2, -3), (4, 6), (3, 4)]

@@ -6,7 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles import slow_bilinear, slow_spread, slow_starts
 
-from jaxviz.geometry import Grid, make_grid, pair
+from jaxviz._arguments import pair
+from jaxviz.perturbation.grid import Grid, make_grid
 
 
 @st.composite

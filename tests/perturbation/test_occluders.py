@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import slow_paste
 
-from jaxviz.fills import constant, make_fill, patch_mean, soft
-from jaxviz.occluders import LabelOccluder, PatchOccluder
+from jaxviz.perturbation.fills import constant, make_fill, patch_mean, soft
+from jaxviz.perturbation.occluders import LabelOccluder, PatchOccluder
 
 IMAGE = np.random.default_rng(0).uniform(size=(6, 8, 3)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, 4, (6, 8)).astype(np.int32)

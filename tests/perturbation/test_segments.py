@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxviz.segments import Segments, make_segments
+from jaxviz.perturbation.segments import Segments, make_segments
 
 LABELS = np.array([[0, 0, 5], [9, 5, 5]])
 

@@ -9,10 +9,10 @@ import pytest
 from jax.sharding import Mesh
 from scale_run import SHAPE, images, scorer
 
-from jaxviz.fills import blur
-from jaxviz.occlusion import occlude
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.perturbation.fills import blur
+from jaxviz.scale.arguments import check_mesh
 from jaxviz.scale.dataset import occlude_dataset
-from jaxviz.scale.options import check_mesh
 from jaxviz.scale.reader import open_store
 from jaxviz.scale.store import connect
 

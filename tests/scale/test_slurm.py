@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxviz import cli
+from jaxviz.cli import main as cli
 from jaxviz.scale import commands
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "slurm.sh"

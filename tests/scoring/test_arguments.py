@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxviz.checks import checked_dtype, checked_memory, checked_mesh, checked_refinement
+from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh, checked_refinement
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from jax.tree_util import Partial
 from scorers import convolutional
 
-from jaxviz import fills, programs
-from jaxviz.engines import Dense, Incremental
-from jaxviz.geometry import make_grid
-from jaxviz.occluders import PatchOccluder
-from jaxviz.occlusion import occlude, occlude_segments
-from jaxviz.scorer import split
+from jaxviz import fills
+from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.perturbation.grid import make_grid
+from jaxviz.perturbation.occluders import PatchOccluder
+from jaxviz.scoring import compiled as programs
+from jaxviz.scoring.evaluators import Dense, Incremental
+from jaxviz.scoring.scorer import split
 
 IMAGES = np.random.default_rng(0).uniform(size=(40, 8, 8, 1)).astype(np.float32)
 IMAGES[:, 0, 0], IMAGES[:, 0, 1] = 0, 1

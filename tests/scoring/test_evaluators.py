@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from jaxviz.engines import Dense, Incremental, choose_engines, make_engine
-from jaxviz.geometry import make_grid
-from jaxviz.programs import Task
-from jaxviz.scorer import split
+from jaxviz.perturbation.grid import make_grid
+from jaxviz.scoring.evaluators import Dense, Incremental, choose_engines, make_engine
+from jaxviz.scoring.scorer import split
+from jaxviz.scoring.task import Task
 
 GRID = make_grid((96, 96), patch=8, stride=2)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scorers import integers, weighted_sums
 
-from jaxviz.fills import make_fill
-from jaxviz.geometry import make_grid
-from jaxviz.occluders import PatchOccluder
-from jaxviz.occlusion import make_task, occlude
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.perturbation.fills import make_fill
+from jaxviz.perturbation.grid import make_grid
+from jaxviz.perturbation.occluders import PatchOccluder
+from jaxviz.scoring.task import make_task
 
 IMAGES = integers((5, 6, 8, 2))
 F = weighted_sums((6, 8, 2))
@@ -85,7 +86,7 @@ def test_what_was_launched_is_not_lost():
 
 
 def test_a_run_after_others_gives_nothing_rather_than_losing_them(monkeypatch):
-    from jaxviz import blocks
+    from jaxviz.scoring import execute as blocks
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -135,7 +136,7 @@ def test_a_real_ctrl_c_gives_back_what_is_finished():
 
 
 def test_a_second_ctrl_c_is_obeyed(monkeypatch):
-    from jaxviz import blocks
+    from jaxviz.scoring import execute as blocks
 
     def stop(done, total):
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxviz import memory
+from jaxviz.scoring import memory
 
 
 def device(**stats):

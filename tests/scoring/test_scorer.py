@@ -9,8 +9,8 @@ import pytest
 from jax.tree_util import Partial
 from scorers import convolutional
 
-from jaxviz.occlusion import occlude
-from jaxviz.scorer import check_output, split
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.scoring.scorer import check_output, split
 
 IMAGES = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
 OPTIONS = dict(patch=4, stride=2, fill="mean")

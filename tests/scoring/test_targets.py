@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxviz.targets import compare, select
+from jaxviz.scoring.targets import compare, select
 
 N, ROWS, COLS, K = 3, 2, 4, 5
 

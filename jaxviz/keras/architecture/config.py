@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.fields import MAX_SIZE, is_integer
-from jaxviz.keras.legacy import modernise
-from jaxviz.keras.nodes import (
+from jaxviz.keras.architecture.fields import MAX_SIZE, is_integer
+from jaxviz.keras.architecture.legacy import modernise
+from jaxviz.keras.architecture.nodes import (
     Call,
     Nodes,
     Ref,
@@ -23,7 +22,8 @@ from jaxviz.keras.nodes import (
     shift_nested,
     structure,
 )
-from jaxviz.keras.operators_tf import translate_function, translate_node
+from jaxviz.keras.architecture.operators_tf import translate_function, translate_node
+from jaxviz.keras.errors import KerasFileError
 
 MAX_LAYERS = 20_000
 MAX_NAME = 1000

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from jaxviz.keras.architecture.fields import is_integer
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.fields import is_integer
 
 
 class Ref(NamedTuple):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5 import Group, Hdf5File
-from jaxviz.keras.hdf5_bytes import SIGNATURE
-from jaxviz.keras.shards import is_index, read_shards
+from jaxviz.keras.files.shards import is_index, read_shards
+from jaxviz.keras.hdf5.bytes import SIGNATURE
+from jaxviz.keras.hdf5.file import Group, Hdf5File
 
 MAX_JSON = 16 << 20
 MAX_ENTRIES = 10_000

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxviz.keras.archive import read_archive
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.weights import named_or_by_class
+from jaxviz.keras.files.archive import read_archive
+from jaxviz.keras.files.weights import named_or_by_class
 
 T = TypeVar("T")
 

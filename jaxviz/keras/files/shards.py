@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5 import Dataset, Group, Hdf5File
+from jaxviz.keras.hdf5.file import Dataset, Group, Hdf5File
 
 MAX_SHARDS = 1000
 

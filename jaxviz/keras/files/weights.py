@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxviz.keras.config import Layer, Model
+from jaxviz.keras.architecture.config import Layer, Model
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5 import Dataset, Group
+from jaxviz.keras.hdf5.file import Dataset, Group
 
 _ROTATED = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose")
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5_bytes import UNDEFINED, Bytes
-from jaxviz.keras.hdf5_tree import walk_tree
-from jaxviz.keras.hdf5_types import Datatype
+from jaxviz.keras.hdf5.bytes import UNDEFINED, Bytes
+from jaxviz.keras.hdf5.tree import walk_tree
+from jaxviz.keras.hdf5.types import Datatype
 
 _DEFLATE, _SHUFFLE, _FLETCHER = 1, 2, 3
 

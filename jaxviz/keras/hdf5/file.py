@@ -15,9 +15,9 @@ import ml_dtypes
 import numpy as np
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5_bytes import SIGNATURE, Bytes, text
-from jaxviz.keras.hdf5_data import decode_attribute, parse_storage, read_storage
-from jaxviz.keras.hdf5_tree import (
+from jaxviz.keras.hdf5.bytes import SIGNATURE, Bytes, text
+from jaxviz.keras.hdf5.data import decode_attribute, parse_storage, read_storage
+from jaxviz.keras.hdf5.tree import (
     ATTRIBUTE,
     ATTRIBUTE_INFO,
     DATASPACE,
@@ -31,7 +31,7 @@ from jaxviz.keras.hdf5_tree import (
     refuse_dense,
     root_address,
 )
-from jaxviz.keras.hdf5_types import parse_datatype
+from jaxviz.keras.hdf5.types import parse_datatype
 
 _MAX_RANK, _MAX_EXTENT = 16, 1 << 40
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5_bytes import UNDEFINED, Bytes, Cursor, text
+from jaxviz.keras.hdf5.bytes import UNDEFINED, Bytes, Cursor, text
 
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL = 0x01, 0x02, 0x03, 0x06, 0x07
 LAYOUT, FILTERS, ATTRIBUTE, CONTINUATION = 0x08, 0x0B, 0x0C, 0x10

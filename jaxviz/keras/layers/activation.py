@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxviz.keras.converter import Converter, Weights, parameter
+from jaxviz.keras.architecture.fields import Fields, is_integer
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.fields import Fields, is_integer
+from jaxviz.keras.layers.converter import Converter, Weights, parameter
 
 
 def linear(x: jax.Array) -> jax.Array:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxviz.keras.converter import Converter, Weights, check_shape, parameter
-from jaxviz.keras.fields import Fields
+from jaxviz.keras.architecture.fields import Fields
+from jaxviz.keras.layers.converter import Converter, Weights, check_shape, parameter
 
 _PARTS = ("query_dense", "key_dense", "value_dense", "output_dense")
 

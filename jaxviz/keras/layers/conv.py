@@ -12,9 +12,9 @@ import jax
 from flax import nnx
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights, affine_bias, check_shape, parameter
-from jaxviz.keras.fields import Fields
-from jaxviz.keras.layers_activation import linear, resolve
+from jaxviz.keras.architecture.fields import Fields
+from jaxviz.keras.layers.activation import linear, resolve
+from jaxviz.keras.layers.converter import Converter, Weights, affine_bias, check_shape, parameter
 
 _SPACE = "DHW"
 

@@ -13,16 +13,16 @@ import jax
 from flax import nnx
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights, affine_bias, check_shape, parameter
-from jaxviz.keras.fields import Fields
-from jaxviz.keras.layers_activation import linear, resolve
-from jaxviz.keras.layers_conv import (
+from jaxviz.keras.architecture.fields import Fields
+from jaxviz.keras.layers.activation import linear, resolve
+from jaxviz.keras.layers.conv import (
     Conv,
     ConvSpec,
     check_kernel,
     kernel_and_bias,
     read_spec,
 )
+from jaxviz.keras.layers.converter import Converter, Weights, affine_bias, check_shape, parameter
 
 
 class SeparableConv(nnx.Module):

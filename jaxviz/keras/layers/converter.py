@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxviz.keras.architecture.fields import Fields
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.fields import Fields
 
 Weights = Mapping[str, np.ndarray]
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights
-from jaxviz.keras.fields import Fields
+from jaxviz.keras.architecture.fields import Fields
+from jaxviz.keras.layers.converter import Converter, Weights
 
 _METHODS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
 

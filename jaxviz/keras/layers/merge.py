@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights
-from jaxviz.keras.fields import Fields, is_integer
+from jaxviz.keras.architecture.fields import Fields, is_integer
+from jaxviz.keras.layers.converter import Converter, Weights
 
 
 def _add(values: Sequence[jax.Array]) -> jax.Array:

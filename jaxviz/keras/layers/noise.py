@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxviz.keras.converter import Converter, Weights
-from jaxviz.keras.fields import Fields
-from jaxviz.keras.layers_shape import Identity
+from jaxviz.keras.architecture.fields import Fields
+from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.layers.shape import Identity
 
 # The fixed point of SELU, for dropout that keeps its mean and variance.
 _SELU_LOW = -1.7580993408473766

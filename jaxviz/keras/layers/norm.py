@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights, check_shape, parameter
-from jaxviz.keras.fields import Fields, is_integer
+from jaxviz.keras.architecture.fields import Fields, is_integer
+from jaxviz.keras.layers.converter import Converter, Weights, check_shape, parameter
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights
-from jaxviz.keras.fields import MAX_SIZE, Fields
-from jaxviz.keras.layers_activation import FUNCTIONS
-from jaxviz.keras.layers_image import Resizing
-from jaxviz.keras.nodes import Slice
+from jaxviz.keras.architecture.fields import MAX_SIZE, Fields
+from jaxviz.keras.architecture.nodes import Slice
+from jaxviz.keras.layers.activation import FUNCTIONS
+from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.layers.image import Resizing
 
 _DTYPES = ("float16", "bfloat16", "float32", "int32", "uint8", "bool")
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights
-from jaxviz.keras.fields import Fields
+from jaxviz.keras.architecture.fields import Fields
+from jaxviz.keras.layers.converter import Converter, Weights
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxviz.keras.converter import Converter, Weights
-from jaxviz.keras.fields import MAX_SIZE, Fields, is_integer
+from jaxviz.keras.architecture.fields import MAX_SIZE, Fields, is_integer
+from jaxviz.keras.layers.converter import Converter, Weights
 
 
 @dataclass(frozen=True)

@@ -2,31 +2,31 @@
 
 from collections.abc import Mapping
 
-from jaxviz.keras import (
-    layers_activation,
-    layers_attention,
-    layers_conv,
-    layers_conv_special,
-    layers_image,
-    layers_merge,
-    layers_noise,
-    layers_norm,
-    layers_pool,
-    layers_shape,
+from jaxviz.keras.layers import (
+    activation,
+    attention,
+    conv,
+    conv_transposed,
+    image,
+    merge,
+    noise,
+    norm,
     operators,
+    pool,
+    shape,
 )
-from jaxviz.keras.converter import Converter
+from jaxviz.keras.layers.converter import Converter
 
 TABLE: Mapping[str, Converter] = {
-    **layers_activation.TABLE,
-    **layers_attention.TABLE,
-    **layers_conv.TABLE,
-    **layers_conv_special.TABLE,
-    **layers_image.TABLE,
-    **layers_merge.TABLE,
-    **layers_noise.TABLE,
-    **layers_norm.TABLE,
-    **layers_pool.TABLE,
-    **layers_shape.TABLE,
+    **activation.TABLE,
+    **attention.TABLE,
+    **conv.TABLE,
+    **conv_transposed.TABLE,
+    **image.TABLE,
+    **merge.TABLE,
+    **noise.TABLE,
+    **norm.TABLE,
+    **pool.TABLE,
+    **shape.TABLE,
     **operators.TABLE,
 }

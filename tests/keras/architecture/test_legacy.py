@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxviz.keras import KerasFileError, load_keras
-from jaxviz.keras.config import Layer
-from jaxviz.keras.legacy import is_older, modernise, rotates_kernels
-from jaxviz.keras.weights import Era, Slot, to_modern
+from jaxviz.keras.architecture.config import Layer
+from jaxviz.keras.architecture.legacy import is_older, modernise, rotates_kernels
+from jaxviz.keras.files.weights import Era, Slot, to_modern
 
 
 def sequential(*layers: tuple[str, dict], shape=(6, 6, 2)) -> dict:

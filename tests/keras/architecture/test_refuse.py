@@ -10,8 +10,8 @@ import pytest
 from jaxviz.keras import KerasFileError, convert_keras, load_keras
 from jaxviz.keras import archive as archives
 from jaxviz.keras import config as configs
-from jaxviz.keras.archive import archive_from_config, parse_json
 from jaxviz.keras.build import Options
+from jaxviz.keras.files.archive import archive_from_config, parse_json
 from jaxviz.keras.load import from_arrays
 
 ONE = np.ones((), np.float32)

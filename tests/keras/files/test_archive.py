@@ -146,7 +146,7 @@ def test_inspection_reads_no_weights(data_folder, monkeypatch):
     def refuse(self):
         raise AssertionError("an array was read")
 
-    monkeypatch.setattr("jaxviz.keras.hdf5.Dataset.read", refuse)
+    monkeypatch.setattr("jaxviz.keras.hdf5.file.Dataset.read", refuse)
     for name in ("mlcommons__tiny/vww_96.h5", "Moonflower2022__MNIST-models/mnist_model.keras"):
         assert inspect_keras(data_folder / "keras" / name).loadable
     with pytest.raises(AssertionError, match="an array was read"):

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.hdf5 import Dataset, Group, Hdf5File
-from jaxviz.keras.hdf5_bytes import Bytes
-from jaxviz.keras.hdf5_data import decode_attribute, parse_storage
-from jaxviz.keras.hdf5_tree import read_links, read_messages
-from jaxviz.keras.hdf5_types import Datatype, parse_datatype
+from jaxviz.keras.hdf5.bytes import Bytes
+from jaxviz.keras.hdf5.data import decode_attribute, parse_storage
+from jaxviz.keras.hdf5.file import Dataset, Group, Hdf5File
+from jaxviz.keras.hdf5.tree import read_links, read_messages
+from jaxviz.keras.hdf5.types import Datatype, parse_datatype
 
 DTYPES = ["<f4", ">f4", "<f8", "<f2", "<i4", ">i2", "<u1", "<i8", "bool"]
 
@@ -246,7 +246,7 @@ def test_headers_that_are_wrong_are_refused(content, message):
 
 
 def test_work_is_bounded(monkeypatch):
-    monkeypatch.setattr("jaxviz.keras.hdf5_bytes.MAX_STEPS", 50)
+    monkeypatch.setattr("jaxviz.keras.hdf5.bytes.MAX_STEPS", 50)
     with pytest.raises(KerasFileError, match="reading it does not end"):
         read_everything(SIMPLE)
 

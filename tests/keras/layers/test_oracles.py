@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxviz.keras import KerasFileError, KerasModel, load_keras
-from jaxviz.keras.archive import archive_from_config
 from jaxviz.keras.build import Options
+from jaxviz.keras.files.archive import archive_from_config
 from jaxviz.keras.load import from_arrays
 
 FOLDER = os.environ.get("JAXVIZ_DATA")

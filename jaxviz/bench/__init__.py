@@ -1,0 +1,1 @@
+"""`jaxviz bench`: positions per second of networks, grids, methods and other libraries."""

@@ -1,0 +1,1 @@
+"""Images from files, in a model's units, and pictures as files."""

@@ -1,0 +1,1 @@
+"""What walks or replaces a function's operations."""

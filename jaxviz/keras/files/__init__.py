@@ -1,0 +1,1 @@
+"""What a file holds: archives, shards, weights, and those of other frameworks."""

@@ -1,0 +1,1 @@
+"""An HDF5 reader that executes nothing, and whose every step is bounded."""

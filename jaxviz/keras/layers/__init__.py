@@ -1,0 +1,1 @@
+"""One converter for each Keras layer."""

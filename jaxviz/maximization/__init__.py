@@ -1,0 +1,1 @@
+"""Activation maximisation: images that excite a unit, a channel or any expression of them."""

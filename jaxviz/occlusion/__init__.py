@@ -1,0 +1,1 @@
+"""Occlusion: how the scores change when part of an image is hidden."""

@@ -1,0 +1,64 @@
+"""What each filter of a layer sees."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from jaxviz.plot._inputs import as_images
+from jaxviz.plot._layers import layer_block, picture_block
+from jaxviz.plot._page import BOLD, MARGIN, Page, wrap, write_heading
+
+
+def activations(
+    maps: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    image: ArrayLike | None = None,
+    max_maps: int = 64,
+    columns: int = 16,
+    title: str = "",
+) -> Figure:
+    """Draw what each filter sees: the feature maps of one image, layer by layer.
+
+    The maps of a layer share one scale: sequential where none is negative, else diverging around
+    zero. A layer with more than `max_maps` maps shows those of the greatest absolute mean.
+
+    Args:
+        maps: {layer: array} as `jaxviz.activations` returns it for one image, or one array; each
+            (1, height, width, channel), (height, width, channel), (1, unit) or (unit,).
+        image: the image itself, (height, width) with 1 or 3 channels, drawn first if given.
+        max_maps: the most maps shown of one layer.
+        columns: maps in a row.
+        title: of the figure.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        ValueError: if there is no layer, an array has another shape or holds several images, a
+            value is infinite, or an option is below 1.
+
+    Example:
+        >>> import numpy as np, jaxviz.plot
+        >>> figure = jaxviz.plot.activations({"conv": np.zeros((1, 6, 6, 8)), "preds": np.ones(10)})
+    """
+    if min(max_maps, columns) < 1:
+        raise ValueError(f"`max_maps` and `columns` must be >= 1: got {max_maps} and {columns}.")
+    layers = maps if isinstance(maps, Mapping) else {"": maps}
+    if not layers:
+        raise ValueError("`maps` must hold at least one layer: got an empty mapping.")
+    blocks = [layer_block(name, value, max_maps, columns) for name, value in layers.items()]
+    if image is not None:
+        single = np.asarray(image)
+        single = single[0] if single.ndim == 4 and len(single) == 1 else single
+        blocks.insert(0, picture_block(as_images(single, "image", False)[0]))
+    width = MARGIN * 2 + 0.3 + 9.6 + 0.8
+    heading = wrap(title, width - 2 * MARGIN, 12 * BOLD)
+    top = MARGIN + 0.24 * len(heading)
+    page = Page(width, top + sum(block.height for block in blocks) + MARGIN)
+    write_heading(page, heading)
+    for block in blocks:
+        block.draw(page, top)
+        top += block.height
+    return page.figure

@@ -1,0 +1,1 @@
+"""How many changed images are scored: within memory, on many devices, block by block."""

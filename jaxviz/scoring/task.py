@@ -1,0 +1,113 @@
+"""What is scored, and how, and how it is laid out over blocks and devices."""
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
+from jaxviz.scoring.evaluators import Dense, Engine
+from jaxviz.scoring.scorer import SplitScorer, split
+
+
+class Block(NamedTuple):
+    """How many images a block holds, and how many positions of each."""
+
+    images: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is scored, and how.
+
+    Attributes:
+        scorer: the scorer, taken apart.
+        engines: ways to score positions, all with the same result, the preferred one first.
+        occluder: how one position changes an image; a pytree.
+        images: float (N, H, W, C), at least one.
+        positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
+            position p.
+        mesh: devices to spread blocks over; None: the default device.
+        budget: bytes that a block may take on a device; None: a share of what is free.
+    """
+
+    scorer: SplitScorer
+    engines: tuple[Engine, ...]
+    occluder: Any
+    images: np.ndarray
+    positions: np.ndarray
+    mesh: Mesh | None = None
+    budget: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of one image: the clean one and its positions."""
+        return len(self.positions) + 1
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all images."""
+        return len(self.images) * self.rows
+
+    @property
+    def arguments(self) -> tuple[Any, Any]:
+        """The arrays that every call of a program gets."""
+        return self.scorer.arrays, self.occluder
+
+    def replicated(self) -> "Task":
+        """Return the task with its arrays on all devices of the mesh."""
+        if self.mesh is None:
+            return self
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        arrays, occluder = jax.device_put(self.arguments, everywhere)
+        return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
+
+    @property
+    def device(self) -> Any:
+        """One of the devices that run it."""
+        return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
+
+    def images_at_once(self, block: Block) -> int:
+        """Return how many images a round of blocks holds, one block per device."""
+        return block.images * self._across("images")
+
+    def images_from(self, first: int, block: Block) -> np.ndarray:
+        """Return the images of the round from `first` on, the last one repeated to fill it."""
+        rows = np.arange(first, first + self.images_at_once(block))
+        return self.images[np.minimum(rows, len(self.images) - 1)]
+
+    def positions_from(self, row: int, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return the positions of the round from `row` on, and which are clean images."""
+        rows = np.arange(row, row + block.positions * self._across("positions"))
+        clean = (rows == 0) | (rows >= self.rows)
+        return self.positions[np.where(clean, 0, rows - 1)], clean
+
+    def spec(self, *axes: str) -> PartitionSpec:
+        """Return how an array with these leading axes lies over the mesh."""
+        return PartitionSpec(*(self._mesh_axes(axis) or None for axis in axes))
+
+    def _across(self, axis: str) -> int:
+        return prod(self.mesh.shape[name] for name in self._mesh_axes(axis)) if self.mesh else 1
+
+    def _mesh_axes(self, axis: str) -> tuple[str, ...]:
+        # A mesh axis called "images" spreads images; all others spread positions.
+        names = self.mesh.axis_names if self.mesh else ()
+        return tuple(name for name in names if (name == "images") == (axis == "images"))
+
+
+def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
+    """Return the task of scoring images with a dense engine, in the dtype of the forward pass."""
+    mesh, budget = checked_mesh(mesh), checked_memory(memory)
+    scorer: SplitScorer = split(f)
+    if dtype is not None:
+        kind = checked_dtype(dtype)
+        is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
+        pairs = zip(scorer.arrays, is_float, strict=True)
+        scorer = scorer._replace(arrays=[a.astype(kind) if real else a for a, real in pairs])
+        images = images.astype(kind)
+    return Task(scorer, (Dense(),), occluder, images, positions, mesh, budget)
