@@ -38,13 +38,15 @@ def public(module):
         value = getattr(module, name)
         if name.startswith("_") or not (inspect.isfunction(value) or inspect.isclass(value)):
             continue
-        if module is jaxviz or value.__module__.startswith(module.__name__):
-            yield f"{module.__name__}.{name}", value
+        if module is jaxviz:
+            yield f"jaxviz.{name}", value
+        elif value.__module__.startswith(module.__name__):
+            yield f"jaxviz.{module.__name__.split('.')[-1]}.{name}", value
 
 
 # Parts that other modules of the package call, and nobody else.
 HELPERS = {
-    "jaxviz.maximization.objective.check",
+    "jaxviz.objective.check",
     "jaxviz.parametrize.frequencies",
     "jaxviz.regularize.gaussian_blur",
 }

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxviz.bench import meters
 from jaxviz.bench.meters import PeakMemory, Power
-from jaxviz.scale import meters
 
 
 def test_peak_memory_is_what_the_block_added():

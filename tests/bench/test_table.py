@@ -6,8 +6,10 @@ from math import prod
 
 import pytest
 
+from jaxviz.bench import networks, peers
+from jaxviz.bench import table as bench
 from jaxviz.cli import main as cli
-from jaxviz.scale import bench, commands, networks, peers
+from jaxviz.cli import stores as commands
 from jaxviz.scoring.evaluators import Incremental
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxviz.cli import main as cli
-from jaxviz.scale import commands
+from jaxviz.cli import stores as commands
 from jaxviz.scale.lock import hold
 from jaxviz.scale.reader import open_store
 from jaxviz.scale.store import connect

@@ -74,10 +74,13 @@ def kill_at(owner, name, count):
     setattr(owner, name, call)
 
 
+ROOT = Path(__file__).resolve().parents[2]
+HELPERS = Path(__file__).resolve().parent
+
+
 def start(store, **options):
     """Start a run in a process of its own."""
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent}", "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     command = [sys.executable, __file__, store, json.dumps(options)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 

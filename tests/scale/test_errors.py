@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scale_run import files, images, scorer, start
+from scale_run import HELPERS, ROOT, files, images, scorer, start
 
 from jaxviz.scale import lock
 from jaxviz.scale.dataset import occlude_dataset
@@ -140,10 +140,7 @@ except OSError as error:
 
 
 def run_as_nobody(store, **options):
-    here = Path(__file__).parent
-    script = AS_NOBODY.format(
-        paths=[str(here), str(here.parent)], store=str(store), options=options
-    )
+    script = AS_NOBODY.format(paths=[str(HELPERS), str(ROOT)], store=str(store), options=options)
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     return told.stdout + told.stderr
 

@@ -7,10 +7,9 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from scale_run import events, files, images, scorer, start
+from scale_run import ROOT, events, files, images, scorer, start
 
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
@@ -108,7 +107,7 @@ def test_command_line_joins_processes_that_are_started_by_hand(tmp_path):
         "--store",
         str(store),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "jaxviz", *words, "--coordinator", f"{address},2,{i}"],

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from scale_run import ROOT
 
 from jaxviz.cli import main as cli
-from jaxviz.scale import commands
+from jaxviz.cli import stores as commands
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "slurm.sh"
+SCRIPT = ROOT / "examples" / "slurm.sh"
 
 
 @pytest.fixture

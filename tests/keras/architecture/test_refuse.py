@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxviz.keras import KerasFileError, convert_keras, load_keras
-from jaxviz.keras import archive as archives
-from jaxviz.keras import config as configs
+from jaxviz.keras.architecture import config as configs
 from jaxviz.keras.build import Options
+from jaxviz.keras.files import archive as archives
 from jaxviz.keras.files.archive import archive_from_config, parse_json
 from jaxviz.keras.load import from_arrays
 

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from jaxviz.keras import KerasFileError, inspect_keras, load_keras, load_weights
-from jaxviz.keras import shards as sharded
+from jaxviz.keras.files import shards as sharded
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
