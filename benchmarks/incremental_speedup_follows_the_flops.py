@@ -41,7 +41,7 @@ from jaxviz.jaxpr import cpu
 from jaxviz.jaxpr.cpu_gradient import forward
 from jaxviz.models import mnist_cnn
 from jaxviz.scoring.evaluators import LEAST_SPEED_UP
-from tests import networks
+from tests.helpers import networks
 
 NAME = "incremental_speedup_follows_the_flops"
 WITHIN = 1e-5

@@ -81,8 +81,8 @@ def prepare(point: Point, method: Method) -> tuple[Callable[[], Any], int]:
 
     run()
     planned = make_run(f, check_source(open_source(images)), fill=0.5, batch_size=16, **where)
-    engine = planned.settle(None).program.engine
-    return run, planned.operations(engine) * point["images"]
+    evaluator = planned.settle(None).program.evaluator
+    return run, planned.operations(evaluator) * point["images"]
 
 
 def measure(sweep: str, points: Sequence[Point], method: Method, repeats: int) -> Measured:

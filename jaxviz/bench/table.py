@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxviz.bench import networks, peers
 from jaxviz.bench.meters import PeakMemory, Power, machine, matmul_speed
-from jaxviz.occlusion.tolerance import approximate_engines
+from jaxviz.occlusion.tolerance import approximate_evaluators
 from jaxviz.scale.estimate import seconds_per_image
 from jaxviz.scale.identity import versions
 from jaxviz.scale.pipeline import Chunk, Waits, score
@@ -185,15 +185,15 @@ def _measure(
             begin = time.perf_counter()
             run = _run(f, image, case, dtype, "dense" if method in ("loop", "dense") else "auto")
             if method == "loop":
-                compiling, batch, engine = loop.compile(), 1, Dense()
+                compiling, batch, evaluator = loop.compile(), 1, Dense()
                 each = loop.seconds(seconds)
             else:
                 settled = _settle(run, method)
                 compiling = time.perf_counter() - begin
-                batch, engine = settled.batch, settled.program.engine
+                batch, evaluator = settled.batch, settled.program.evaluator
                 off = _deviation(run, settled, loop, method)
                 each = seconds_per_image(run, settled, seconds) / run.grid.size
-        cost = run.operations(engine) / run.grid.size
+        cost = run.operations(evaluator) / run.grid.size
         found = {"batch": batch, "compile s": compiling, "peak": peak.bytes, "max deviation": off}
         found |= {"method": method, "watts": power.watts(), "seconds": each}
         yield _row(case, run.grid.size, cost, found, speed)
@@ -208,8 +208,8 @@ def _run(f: Scorer, image: np.ndarray, case: Case, dtype: str, method: Any) -> R
 def _settle(run: Run, method: str) -> Settled:
     """Compile, and take the fastest batch, which a long run tries."""
     if method == "approximate":
-        engines, _ = approximate_engines("incremental", run.grid, run.task, TOLERANCE, "auto")
-        program = choose(replace(run.task, engines=engines), "auto")
+        evaluators, _ = approximate_evaluators("incremental", run.grid, run.task, TOLERANCE, "auto")
+        program = choose(replace(run.task, evaluators=evaluators), "auto")
         return Settled(program, prod(program.block), 1)
     return replace(run, method=method).settle(None)
 

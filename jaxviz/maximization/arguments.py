@@ -76,34 +76,34 @@ def checked_start(start: Any, shape: tuple[int, int, int], seeds: int | None) ->
 
 
 def check_options(
-    program: ascent.Program, options: Options, counts: dict[str, int | None], start: jax.Array
+    problem: ascent.Problem, options: Options, counts: dict[str, int | None], start: jax.Array
 ) -> None:
     """Raise where an option is out of range."""
-    counts = {**counts, "steps": options.steps, "views": program.views}
+    counts = {**counts, "steps": options.steps, "views": problem.views}
     counts |= {"snapshot_every": options.snapshot_every, "patience": options.patience}
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"`{name}` must be at least 1: got {count}.")
-    if program.bounds not in BOUNDS:
+    if problem.bounds not in BOUNDS:
         known = ", ".join(("auto", *BOUNDS))
-        raise ValueError(f"`bounds` must be one of {known}: got {program.bounds!r}.")
+        raise ValueError(f"`bounds` must be one of {known}: got {problem.bounds!r}.")
     if options.loop not in ("auto", "host", "scan"):
         raise ValueError(f"`loop` must be one of auto, host, scan: got {options.loop!r}.")
-    relu_rules(program.backprop)
-    if program.parametrization.encode is None and (start.ndim or program.tidies):
+    relu_rules(problem.backprop)
+    if problem.parametrization.encode is None and (start.ndim or problem.tidies):
         raise ValueError(
             "`parametrization` must have `encode` for start images and tidying steps: got one "
             "without; add the third function, or leave them out."
         )
-    _check_optimizer(program)
+    _check_optimizer(problem)
 
 
-def _check_optimizer(program: ascent.Program) -> None:
+def _check_optimizer(problem: ascent.Problem) -> None:
     def step(parameters: Any) -> Any:
-        memory = program.optimizer.init(parameters)
-        return program.optimizer.update(parameters, memory, parameters)
+        memory = problem.optimizer.init(parameters)
+        return problem.optimizer.update(parameters, memory, parameters)
 
-    init, shape = program.parametrization.init, program.image_shape
+    init, shape = problem.parametrization.init, problem.image_shape
     parameters = jax.eval_shape(lambda key: init(key, shape), jax.random.key(0))
     try:
         with jax.numpy_dtype_promotion("standard"):
@@ -116,22 +116,22 @@ def _check_optimizer(program: ascent.Program) -> None:
 
 
 def check_objectives(
-    program: ascent.Program, data: ascent.Data, objectives: Sequence[Objective]
+    problem: ascent.Problem, data: ascent.Data, objectives: Sequence[Objective]
 ) -> None:
     """Raise where an objective does not fit its layers or does not depend on the image."""
-    images = jax.ShapeDtypeStruct((1, len(data.keys), *program.image_shape), jnp.float32)
-    shown = jax.eval_shape(partial(ascent.views, program, data), jnp.int32(0), images)
-    seen = jax.ShapeDtypeStruct(shown.shape[2:], program.dtype)
-    network = partial(ascent.network, program, data)
+    images = jax.ShapeDtypeStruct((1, len(data.keys), *problem.image_shape), jnp.float32)
+    shown = jax.eval_shape(partial(ascent.views, problem, data), jnp.int32(0), images)
+    seen = jax.ShapeDtypeStruct(shown.shape[2:], problem.dtype)
+    network = partial(ascent.network, problem, data)
     closed, found = jax.make_jaxpr(network, return_shape=True)(seen)
-    shapes = {n: value.shape[1:] for n, value in zip(program.layers, found, strict=True)}
+    shapes = {n: value.shape[1:] for n, value in zip(problem.layers, found, strict=True)}
     for objective in objectives:
         check(objective, shapes)
     moving = dependent(closed.jaxpr, [True])
     groups, arrays = ascent.group(objectives)
     for (structure, numbers), values in zip(groups, arrays, strict=True):
         one = [value[0] for value in values]
-        closed = jax.make_jaxpr(partial(ascent.evaluate_objective, program, structure))(one, found)
+        closed = jax.make_jaxpr(partial(ascent.evaluate_objective, problem, structure))(one, found)
         marks = [False] * len(one) + moving
         if not any(dependent(closed.jaxpr, marks)):
             raise ValueError(

@@ -37,7 +37,7 @@ class Options(NamedTuple):
 
 
 def climb(
-    program: ascent.Program,
+    problem: ascent.Problem,
     data: ascent.Data,
     objectives: Sequence[Objective],
     options: Options,
@@ -51,7 +51,7 @@ def climb(
     with track(progress, len(batches) * options.steps, "steps") as report:
         for members, kept in batches:
             groups, arrays = ascent.group(members)
-            batch = program._replace(groups=groups), data._replace(objectives=arrays)
+            batch = problem._replace(groups=groups), data._replace(objectives=arrays)
             found = sum(len(result.images) for result in results)
             try:
                 results.append(_run(*batch, options, report, kept * seeds, found))
@@ -62,7 +62,7 @@ def climb(
 
 
 def _run(
-    program: ascent.Program,
+    problem: ascent.Problem,
     data: ascent.Data,
     options: Options,
     report: Advance,
@@ -70,7 +70,7 @@ def _run(
     before: int,
 ) -> Maximized:
     """Ascend one batch and keep the first `kept` images; `before` images are done."""
-    state = ascent.start(program, data)
+    state = ascent.start(problem, data)
     history: list[dict[str, np.ndarray]] = []
     pending: list[ascent.Terms] = []
     snapshots: dict[int, jax.Array] = {}
@@ -78,31 +78,31 @@ def _run(
     while done < options.steps and stopped is None:
         length = _segment(done, options)
         redirect = 0 < done < options.redirect and bool(state.blocked.any())
-        state, terms = _advance(program, redirect, length, data, state)
+        state, terms = _advance(problem, redirect, length, data, state)
         pending.append(terms)
         done += length
         report(length)
         if options.snapshot_every and done % options.snapshot_every == 0:
-            snapshots[done] = _flat(ascent.decode(program, data, state.parameters))[:kept]
+            snapshots[done] = _flat(ascent.decode(problem, data, state.parameters))[:kept]
         if options.callback is not None:
-            shown = _flat(ascent.decode(program, data, state.parameters))[:kept]
+            shown = _flat(ascent.decode(problem, data, state.parameters))[:kept]
             newest = {name: _flat(term)[:kept] for name, term in terms.items()}
             if options.callback(done, shown, newest):
                 stopped = f"the callback asked for it after step {done}"
         if done - looked >= _LOOK_EVERY or done == options.steps or stopped:
-            history.append(_fetched(pending, ascent.term_names(program)))
+            history.append(_fetched(pending, ascent.term_names(problem)))
             pending, looked = [], done
             stopped = _fault(history[-1], done, before) or stopped or _plateau(history, options)
-    return _result(program, data, state, history, snapshots, stopped, kept)
+    return _result(problem, data, state, history, snapshots, stopped, kept)
 
 
 def _advance(
-    program: ascent.Program, redirect: bool, length: int, data: ascent.Data, state: ascent.State
+    problem: ascent.Problem, redirect: bool, length: int, data: ascent.Data, state: ascent.State
 ) -> tuple[ascent.State, ascent.Terms]:
     """Take some steps; terms are (steps, M, S), or (M, S) of a single one."""
     if length > 1:
-        return ascent.advance_many(program, redirect, length, data, state)
-    return ascent.advance_once(program, redirect, data, state)
+        return ascent.advance_many(problem, redirect, length, data, state)
+    return ascent.advance_once(problem, redirect, data, state)
 
 
 def _segment(done: int, options: Options) -> int:
@@ -149,7 +149,7 @@ def _plateau(history: Sequence[dict[str, np.ndarray]], options: Options) -> str 
 
 
 def _result(
-    program: ascent.Program,
+    problem: ascent.Problem,
     data: ascent.Data,
     state: ascent.State,
     history: Sequence[dict[str, np.ndarray]],
@@ -157,8 +157,8 @@ def _result(
     stopped: str | None,
     kept: int,
 ) -> Maximized:
-    images = _flat(ascent.decode(program, data, state.parameters))[:kept]
-    best = _flat(ascent.decode(program, data, state.best))[:kept]
+    images = _flat(ascent.decode(problem, data, state.parameters))[:kept]
+    best = _flat(ascent.decode(problem, data, state.best))[:kept]
     looked = _flat(state.gradient_sum)[:kept]
     largest = looked.max((1, 2), keepdims=True)
     result = Maximized(
@@ -177,11 +177,11 @@ def _result(
     if stopped is not None and stopped.startswith(_FAULT):
         message = f"{stopped}; lower the learning rate, or look at `result.best` of this error."
         raise NotFiniteError(message, result._replace(images=best, stopped=stopped))
-    _check_moved(program, state, result)
+    _check_moved(problem, state, result)
     return result
 
 
-def _check_moved(program: ascent.Program, state: ascent.State, result: Maximized) -> None:
+def _check_moved(problem: ascent.Problem, state: ascent.State, result: Maximized) -> None:
     values = result.history["objective"]
     still = len(values) >= REDIRECTED_STEPS and bool((values == values[:1]).all())
     if still and bool(state.blocked.all()):

@@ -142,7 +142,7 @@ def maximize(
     seeds = len(first) if first.ndim else 1 if seeds is None else seeds
     parts = split(as_scorer(f))
     terms = usual.regularizers if regularizers is None else tuple(regularizers)
-    program = ascent.Program(
+    problem = ascent.Problem(
         scorer=parts.call,
         groups=(),
         layers=tuple(dict.fromkeys(layer for o in objectives for layer in o.layers)),
@@ -161,12 +161,12 @@ def maximize(
     )
     options = Options(steps, loop, redirect_steps, snapshot_every, patience, tolerance, callback)
     counts = {"objective": len(objectives), "seeds": seeds, "batch_size": batch_size}
-    check_options(program, options, counts, first)
+    check_options(problem, options, counts, first)
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.arange(seeds))
     low, high = (jnp.asarray(bound, jnp.float32) for bound in value_range)
     data = ascent.Data(parts.arrays, (), low, high, keys, first)
-    check_objectives(program, data, objectives)
-    return climb(program, data, objectives, options, batch_size, progress)
+    check_objectives(problem, data, objectives)
+    return climb(problem, data, objectives, options, batch_size, progress)
 
 
 @cache

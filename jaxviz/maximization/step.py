@@ -2,7 +2,7 @@
 
 A batch is M objectives by S seeds. All M images of a seed start alike and see the same random
 transformations, and nothing couples one image with another but a `diversity` among the seeds of an
-objective, so an image comes out the same in any batch. `Program` is all that is compiled for,
+objective, so an image comes out the same in any batch. `Problem` is all that is compiled for,
 `Data` and `State` are arrays.
 """
 
@@ -27,7 +27,7 @@ from jaxviz.scoring.scorer import Call
 Terms = dict[str, jax.Array]
 
 
-class Program(NamedTuple):
+class Problem(NamedTuple):
     """What a step is compiled for; hashable."""
 
     scorer: Call
@@ -84,21 +84,21 @@ def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
     return tuple((key[0], tuple(numbers)) for key, numbers in members.items()), stacked
 
 
-def term_names(program: Program) -> list[str]:
+def term_names(problem: Problem) -> list[str]:
     """The terms of the history in order; a penalty's second use is its name and "#2"."""
-    penalties = numbered(penalty.name for penalty in program.penalties)
+    penalties = numbered(penalty.name for penalty in problem.penalties)
     return ["objective", *penalties, "total"]
 
 
-def start(program: Program, data: Data) -> State:
+def start(problem: Problem, data: Data) -> State:
     """The state before the first step: start images, or noise added to a start value."""
     # Not compiled as a whole: all programs share its parts, and drawing takes long to compile.
-    shape, (init, _, encode) = program.image_shape, program.parametrization
-    objectives = sum(len(numbers) for _, numbers in program.groups)
+    shape, (init, _, encode) = problem.image_shape, problem.parametrization
+    objectives = sum(len(numbers) for _, numbers in problem.groups)
 
     def meaning(image: jax.Array) -> Any:
         assert encode is not None
-        return encode(_free(program, data, image), shape)
+        return encode(_free(problem, data, image), shape)
 
     if data.start.ndim:
         parameters = jax.vmap(meaning)(data.start)
@@ -113,7 +113,7 @@ def start(program: Program, data: Data) -> State:
     batch = (objectives, data.keys.shape[0])
     return State(
         parameters=parameters,
-        memory=jax.vmap(jax.vmap(program.optimizer.init))(parameters),
+        memory=jax.vmap(jax.vmap(problem.optimizer.init))(parameters),
         step=jnp.zeros((), jnp.int32),
         best=jax.tree.map(jnp.copy, parameters),
         best_total=jnp.full(batch, -jnp.inf, jnp.float32),
@@ -123,38 +123,38 @@ def start(program: Program, data: Data) -> State:
 
 
 @partial(jax.jit, static_argnums=0)
-def decode(program: Program, data: Data, parameters: Any) -> jax.Array:
+def decode(problem: Problem, data: Data, parameters: Any) -> jax.Array:
     """The images (M, S, H, W, C) in the value range that parameters mean."""
-    return _per_image(partial(_image, program, data))(parameters)
+    return _per_image(partial(_image, problem, data))(parameters)
 
 
-def advance(program: Program, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
+def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
     """One step; also the terms of the objective before it, each (M, S)."""
-    images, to_parameters = jax.vjp(partial(decode, program, data), state.parameters)
-    seen = partial(objective_values, program, data, state.step)
-    values, gradient = _value_and_gradient(partial(seen, backprop=program.backprop), images)
+    images, to_parameters = jax.vjp(partial(decode, problem, data), state.parameters)
+    seen = partial(objective_values, problem, data, state.step)
+    values, gradient = _value_and_gradient(partial(seen, backprop=problem.backprop), images)
     blocked = (gradient == 0).all((2, 3, 4))
     if redirect:
         _, other = _value_and_gradient(partial(seen, backprop="redirected"), images)
         wake = (blocked & state.blocked)[..., None, None, None]
         gradient = jnp.where(wake, other, gradient)
-    penalties, penalty_gradient = _penalties(program, state.step, images)
+    penalties, penalty_gradient = _penalties(problem, state.step, images)
     gradient = gradient - penalty_gradient
-    if program.grad_modifier is not None:
-        gradient = _per_image(program.grad_modifier)(gradient)
+    if problem.grad_modifier is not None:
+        gradient = _per_image(problem.grad_modifier)(gradient)
     total = values - sum(penalties.values(), jnp.zeros_like(values))
     terms = {"objective": values, **penalties, "total": total}
     (uphill,) = to_parameters(gradient)
     downhill = jax.tree.map(jnp.negative, uphill)
     # optax mixes dtypes where a caller may have made that an error.
     with jax.numpy_dtype_promotion("standard"):
-        updates, memory = _per_image(program.optimizer.update)(
+        updates, memory = _per_image(problem.optimizer.update)(
             downhill, state.memory, state.parameters
         )
     better = total > state.best_total
     return State(
         parameters=_tidied(
-            program, data, state.step, optax.apply_updates(state.parameters, updates)
+            problem, data, state.step, optax.apply_updates(state.parameters, updates)
         ),
         memory=memory,
         step=state.step + 1,
@@ -170,50 +170,50 @@ advance_once = jax.jit(advance, static_argnums=(0, 1), donate_argnums=3)
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def advance_many(
-    program: Program, redirect: bool, steps: int, data: Data, state: State
+    problem: Problem, redirect: bool, steps: int, data: Data, state: State
 ) -> tuple[State, Terms]:
     """Several steps in one compiled loop; terms are (steps, M, S)."""
 
     def step(state: State, _: None) -> tuple[State, Terms]:
-        return advance(program, redirect, data, state)
+        return advance(problem, redirect, data, state)
 
     return jax.lax.scan(step, state, length=steps)
 
 
 def objective_values(
-    program: Program, data: Data, step: jax.Array, images: jax.Array, *, backprop: str = "plain"
+    problem: Problem, data: Data, step: jax.Array, images: jax.Array, *, backprop: str = "plain"
 ) -> jax.Array:
     """The objectives of images (M, S, H, W, C), the mean over random views: (M, S)."""
-    shown = views(program, data, step, images).astype(program.dtype)
+    shown = views(problem, data, step, images).astype(problem.dtype)
     drawn, batch = shown.shape[0], shown.shape[:3]
     flat = shown.reshape(-1, *shown.shape[3:])
 
     rules = {**quick_rules(), **relu_rules(backprop)}
-    found = replay(partial(network, program, data), flat, rules=rules)
+    found = replay(partial(network, problem, data), flat, rules=rules)
     found = [value.reshape(*batch, *value.shape[1:]) for value in found]
     values = jnp.zeros(images.shape[:2], jnp.float32)
-    for (structure, numbers), arrays in zip(program.groups, data.objectives, strict=True):
+    for (structure, numbers), arrays in zip(problem.groups, data.objectives, strict=True):
         where = np.asarray(numbers)
-        mine = found if len(program.groups) == 1 else [value[:, where] for value in found]
-        given = partial(evaluate_objective, program, structure)
+        mine = found if len(problem.groups) == 1 else [value[:, where] for value in found]
+        given = partial(evaluate_objective, problem, structure)
         group_values = jax.vmap(jax.vmap(given), in_axes=(None, 0))(arrays, mine)
         values = values.at[where].set(group_values.sum(0) / drawn)
     return values
 
 
-def network(program: Program, data: Data, images: jax.Array) -> list[jax.Array]:
+def network(problem: Problem, data: Data, images: jax.Array) -> list[jax.Array]:
     """What the objectives read, for images (N, H, W, C) in the value range."""
-    seen = images if program.preprocess is None else program.preprocess(images)
-    found = capture(thaw(program.scorer, data.scorer), seen, program.layers)
-    return [found[layer] for layer in program.layers]
+    seen = images if problem.preprocess is None else problem.preprocess(images)
+    found = capture(thaw(problem.scorer, data.scorer), seen, problem.layers)
+    return [found[layer] for layer in problem.layers]
 
 
 def evaluate_objective(
-    program: Program, structure: Any, arrays: Sequence[jax.Array], found: Sequence[jax.Array]
+    problem: Problem, structure: Any, arrays: Sequence[jax.Array], found: Sequence[jax.Array]
 ) -> jax.Array:
     """The S numbers of one objective, from its structure and arrays and the layers' outputs."""
     objective = jax.tree.unflatten(structure, arrays)
-    return objective(dict(zip(program.layers, found, strict=True))).astype(jnp.float32)
+    return objective(dict(zip(problem.layers, found, strict=True))).astype(jnp.float32)
 
 
 def _per_image(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,23 +225,23 @@ def _value_and_gradient(function: Callable[..., Any], images: jax.Array) -> Any:
     return values, pull(jax.tree.map(jnp.ones_like, values))[0]
 
 
-def _penalties(program: Program, step: jax.Array, images: jax.Array) -> tuple[Terms, jax.Array]:
-    if not program.penalties:
+def _penalties(problem: Problem, step: jax.Array, images: jax.Array) -> tuple[Terms, jax.Array]:
+    if not problem.penalties:
         return {}, jnp.zeros_like(images)
 
     def weighted(image: jax.Array) -> Terms:
-        values = [penalty(image, step).astype(jnp.float32) for penalty in program.penalties]
-        return dict(zip(term_names(program)[1:-1], values, strict=True))
+        values = [penalty(image, step).astype(jnp.float32) for penalty in problem.penalties]
+        return dict(zip(term_names(problem)[1:-1], values, strict=True))
 
     return _value_and_gradient(_per_image(weighted), images)
 
 
-def views(program: Program, data: Data, step: jax.Array, images: jax.Array) -> jax.Array:
+def views(problem: Problem, data: Data, step: jax.Array, images: jax.Array) -> jax.Array:
     """What the network is shown: (views, M, S, H, W, C)."""
-    seeds, shape = data.keys.shape[0], program.image_shape
+    seeds, shape = data.keys.shape[0], problem.image_shape
 
     def one(key: jax.Array, images: jax.Array) -> jax.Array:
-        for number, transform in enumerate(program.transforms):
+        for number, transform in enumerate(problem.transforms):
             images = transform(jax.random.fold_in(key, number), images)
         if images.shape[1:3] != shape[:2]:
             size = (images.shape[0], *shape[:2], images.shape[3])
@@ -251,49 +251,49 @@ def views(program: Program, data: Data, step: jax.Array, images: jax.Array) -> j
     def key(view: jax.Array | int, seed_key: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(seed_key, step), view)
 
-    if not program.transforms:
-        return jnp.broadcast_to(images[None], (program.views, *images.shape))
+    if not problem.transforms:
+        return jnp.broadcast_to(images[None], (problem.views, *images.shape))
     # Without vmap where there is one draw: a batched dynamic slice would be a gather.
-    if program.views == seeds == 1:
+    if problem.views == seeds == 1:
         return one(key(0, data.keys[0]), images[:, 0])[None, :, None]
     over_seeds = jax.vmap(lambda view, k, x: one(key(view, k), x), (None, 0, 1), 1)
-    return jax.vmap(over_seeds, (0, None, None))(jnp.arange(program.views), data.keys, images)
+    return jax.vmap(over_seeds, (0, None, None))(jnp.arange(problem.views), data.keys, images)
 
 
-def _image(program: Program, data: Data, parameters: Any) -> jax.Array:
-    free = program.parametrization.decode(parameters, program.image_shape)
+def _image(problem: Problem, data: Data, parameters: Any) -> jax.Array:
+    free = problem.parametrization.decode(parameters, problem.image_shape)
     span = data.high - data.low
-    if program.bounds == "sigmoid":
+    if problem.bounds == "sigmoid":
         return data.low + span * jax.nn.sigmoid(free)
-    if program.bounds == "project":
+    if problem.bounds == "project":
         # The derivative of the clip is taken as 1, so that a pixel at its bound can come back.
         free = free + jax.lax.stop_gradient(jnp.clip(free, -0.5, 0.5) - free)
     return data.low + span * (free + 0.5)
 
 
-def _free(program: Program, data: Data, image: jax.Array) -> jax.Array:
+def _free(problem: Problem, data: Data, image: jax.Array) -> jax.Array:
     """The free image that means an image in the value range; inverse of the bounds."""
     unit = (image - data.low) / (data.high - data.low)
-    if program.bounds == "sigmoid":
+    if problem.bounds == "sigmoid":
         unit = jnp.clip(unit, 1e-4, 1 - 1e-4)
         return jnp.log(unit) - jnp.log1p(-unit)
     return unit - 0.5
 
 
-def _tidied(program: Program, data: Data, step: jax.Array, parameters: Any) -> Any:
+def _tidied(problem: Problem, data: Data, step: jax.Array, parameters: Any) -> Any:
     """Parameters after projection to the bounds and the tidying steps that are due."""
-    _, free_image, encode = program.parametrization
-    shape = program.image_shape
+    _, free_image, encode = problem.parametrization
+    shape = problem.image_shape
     if encode is None:
         return parameters
-    if program.bounds == "project":
+    if problem.bounds == "project":
         parameters = _per_image(lambda p: encode(jnp.clip(free_image(p, shape), -0.5, 0.5), shape))(
             parameters
         )
-    for tidy in program.tidies:
+    for tidy in problem.tidies:
 
         def tidied(p: Any, tidy: Tidy = tidy) -> Any:
-            return encode(_free(program, data, tidy.function(_image(program, data, p))), shape)
+            return encode(_free(problem, data, tidy.function(_image(problem, data, p))), shape)
 
         due = (step + 1) % tidy.every == 0
         parameters = jax.tree.map(

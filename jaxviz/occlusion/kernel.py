@@ -9,7 +9,7 @@ from jaxviz.perturbation.fills import FillLike, check_fill, make_fill
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
 from jaxviz.scoring.arguments import check_batch_size, check_rank
-from jaxviz.scoring.evaluators import make_engine
+from jaxviz.scoring.evaluators import make_evaluator
 from jaxviz.scoring.scorer import Scorer, split
 
 
@@ -65,13 +65,13 @@ def occlusion_scores(
     check_fill(filled, image[None])
     if batch_size is not None:
         check_batch_size(batch_size, "None")
-    engine = make_engine("dense" if method == "auto" else method, grid)
+    evaluator = make_evaluator("dense" if method == "auto" else method, grid)
     arrays, call, _ = split(f)
     context = (call, arrays, PatchOccluder(filled, grid.patch))
-    states = jax.tree.map(lambda x: x[None], engine.prepare(*context, image))
+    states = jax.tree.map(lambda x: x[None], evaluator.prepare(*context, image))
 
     def score(starts: jax.Array) -> jax.Array:
-        return engine.evaluate(*context, states, starts, jnp.zeros(len(starts), bool))[0]
+        return evaluator.evaluate(*context, states, starts, jnp.zeros(len(starts), bool))[0]
 
     starts = jnp.asarray(grid.starts.reshape(-1, 2))
     count = grid.size if batch_size is None else min(batch_size, grid.size)

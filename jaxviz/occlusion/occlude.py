@@ -21,7 +21,7 @@ from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
 from jaxviz.occlusion.refinement import Refinement, check_refinement, coarse_to_fine
 from jaxviz.occlusion.result import Approximation, Occlusion
-from jaxviz.occlusion.tolerance import approximate_engines
+from jaxviz.occlusion.tolerance import approximate_evaluators
 from jaxviz.perturbation.fills import FillLike, checked_fill
 from jaxviz.perturbation.grid import Grid, Region, make_grid, positions_in
 from jaxviz.perturbation.occluders import LabelOccluder, PatchOccluder, checked_channels
@@ -31,7 +31,7 @@ from jaxviz.scoring.arguments import (
     check_batch_size,
     checked_images,
 )
-from jaxviz.scoring.evaluators import choose_engines
+from jaxviz.scoring.evaluators import choose_evaluators
 from jaxviz.scoring.execute import Scores, execute
 from jaxviz.scoring.scorer import Scorer
 from jaxviz.scoring.task import Task, make_task
@@ -128,10 +128,10 @@ def occlude(
     wanted = positions_in(region, grid)
     task = make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
     if tolerance is None:
-        engines, measured = choose_engines(method, grid, task, task.device.platform), None
+        evaluators, measured = choose_evaluators(method, grid, task, task.device.platform), None
     else:
-        engines, measured = approximate_engines(method, grid, task, tolerance, batch_size)
-    task = replace(task, engines=engines)
+        evaluators, measured = approximate_evaluators(method, grid, task, tolerance, batch_size)
+    task = replace(task, evaluators=evaluators)
     config = {
         "fill": filled,
         "channels": occluder.channels,

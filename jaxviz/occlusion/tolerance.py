@@ -19,9 +19,9 @@ from jaxviz.perturbation.occluders import PatchOccluder
 from jaxviz.scoring.evaluators import (
     LEAST_SPEED_UP,
     Dense,
-    Engine,
+    Evaluator,
     Incremental,
-    choose_engines,
+    choose_evaluators,
     costs,
 )
 from jaxviz.scoring.execute import execute
@@ -33,10 +33,10 @@ LEAST_GAIN = 1.1  # in operations; windows that save less are not worth an error
 LEAST_CHANGE = 1e-3  # of the largest clean score
 
 
-def approximate_engines(
+def approximate_evaluators(
     method: str, grid: Grid, task: Task, tolerance: float, batch_size: int | str
-) -> tuple[tuple[Engine, ...], Approximation]:
-    """Return the engine whose windows are the narrowest that keep a tolerance.
+) -> tuple[tuple[Evaluator, ...], Approximation]:
+    """Return the evaluator whose windows are the narrowest that keep a tolerance.
 
     Args:
         method: "incremental" or "auto".
@@ -46,12 +46,13 @@ def approximate_engines(
         batch_size: see `execute`.
 
     Returns:
-        The engines, exact ones where no narrower windows keep the tolerance; and what was measured.
+        The evaluators, exact ones where no narrower windows keep the tolerance; and what was
+        measured.
 
     Raises:
         ValueError: the tolerance is out of range, or nothing runs on windows.
     """
-    exact = choose_engines(method, grid, task, task.device.platform)
+    exact = choose_evaluators(method, grid, task, task.device.platform)
     if method == "dense" or not isinstance(task.occluder, PatchOccluder):
         raise ValueError(
             "`tolerance` cuts windows short, which only patches have, and not with method"
@@ -61,14 +62,14 @@ def approximate_engines(
         raise ValueError(
             f"`tolerance` must be a share of the largest change, from 0 to 1: got {tolerance}."
         )
-    engine = Incremental.on_grid(grid)
-    narrowest_engine = replace(engine, field=0)
+    evaluator = Incremental.on_grid(grid)
+    narrowest_evaluator = replace(evaluator, field=0)
     few = len(task.positions) <= SAMPLED  # which are scored exactly anyway
-    if few or (method == "auto" and _gain(task, Dense(), narrowest_engine) < LEAST_SPEED_UP):
+    if few or (method == "auto" and _gain(task, Dense(), narrowest_evaluator) < LEAST_SPEED_UP):
         return exact, Approximation(tolerance, 0.0, 0, None)
-    field, error = narrowest(_measure(task, engine, batch_size), tolerance)
-    narrow = replace(engine, field=field)
-    if field is None or _gain(task, engine, narrow) < LEAST_GAIN:
+    field, error = narrowest(_measure(task, evaluator, batch_size), tolerance)
+    narrow = replace(evaluator, field=field)
+    if field is None or _gain(task, evaluator, narrow) < LEAST_GAIN:
         return exact, Approximation(tolerance, 0.0, CHECKED, None)
     return (narrow,), Approximation(tolerance, error, CHECKED, field)
 
@@ -84,25 +85,25 @@ def _gain(task: Task, slow: Dense | Incremental, fast: Incremental) -> float:
     return before / max(1, found.window)
 
 
-def _measure(task: Task, engine: Incremental, batch_size: int | str) -> Callable[[int], float]:
+def _measure(task: Task, evaluator: Incremental, batch_size: int | str) -> Callable[[int], float]:
     """Return the function from a field to the largest error at the checked positions."""
 
-    def scores(positions: np.ndarray, engine: Incremental) -> np.ndarray:
-        some = replace(task, positions=positions, engines=(engine,))
+    def scores(positions: np.ndarray, evaluator: Incremental) -> np.ndarray:
+        some = replace(task, positions=positions, evaluators=(evaluator,))
         run = execute(some, batch_size=batch_size)
         if run.partial:
             raise KeyboardInterrupt
         return run.values.reshape(*run.values.shape[:2], -1).astype(np.float64)
 
     spread = np.linspace(0, len(task.positions) - 1, SAMPLED).round().astype(int)
-    found = scores(task.positions[spread], engine)
+    found = scores(task.positions[spread], evaluator)
     scale, checked = pick(found[:, 1:], found[:, 0])
     exact, positions = found[:, 1 + checked], task.positions[spread[checked]]
 
     def error(field: int) -> float:
-        narrow = replace(engine, field=field)
-        if _gain(task, engine, narrow) < LEAST_GAIN:
-            return 0.0  # so little is cut that the exact engine serves
+        narrow = replace(evaluator, field=field)
+        if _gain(task, evaluator, narrow) < LEAST_GAIN:
+            return 0.0  # so little is cut that the exact evaluator serves
         return largest_share(scores(positions, narrow)[:, 1:] - exact, scale)
 
     return error

@@ -155,7 +155,7 @@ def estimate(
         method=settled.method,
         batch=settled.batch,
         chunk=settled.chunk,
-        operations=n_images * run.operations(settled.program.engine),
+        operations=n_images * run.operations(settled.program.evaluator),
         memory=settled.program.bytes,
         stored=n_images * run.grid.size * classes * np.dtype(stored).itemsize,
         compile_seconds=compiling,

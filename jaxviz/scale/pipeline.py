@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxviz.scoring.compiled import Program
+from jaxviz.scoring.compiled import Compiled
 from jaxviz.scoring.execute import LAUNCHED_AT_ONCE
 from jaxviz.scoring.task import Task
 
@@ -93,7 +93,7 @@ def _gather(number: int, futures: list[Future], template: np.ndarray) -> Chunk:
 
 
 def score(
-    task: Task, program: Program, chunks: Iterator[Chunk], waits: Waits
+    task: Task, program: Compiled, chunks: Iterator[Chunk], waits: Waits
 ) -> Iterator[tuple[Chunk, np.ndarray]]:
     """Yield each chunk with its scores, (n, 1 + P, K): the clean image, then its positions.
 
@@ -146,7 +146,7 @@ def score(
         yield from collect()
 
 
-def _prepared(task: Task, program: Program) -> Iterator[tuple[int, Any]]:
+def _prepared(task: Task, program: Compiled) -> Iterator[tuple[int, Any]]:
     """Yield what is computed once for an image, with its number, for each round of images."""
     image = 0
     across = task.images_at_once(program.block)

@@ -25,8 +25,8 @@ from jaxviz.scale.arguments import check_mesh
 from jaxviz.scale.identity import Identity, fingerprint, versions
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
-from jaxviz.scoring.compiled import Program, choose, fit
-from jaxviz.scoring.evaluators import Engine, Incremental, choose_engines, costs
+from jaxviz.scoring.compiled import Compiled, choose, fit
+from jaxviz.scoring.evaluators import Evaluator, Incremental, choose_evaluators, costs
 from jaxviz.scoring.scorer import Scorer
 from jaxviz.scoring.task import Task, make_task
 
@@ -70,14 +70,14 @@ ALL_CLASSES = Kept()
 class Settled(NamedTuple):
     """How it is computed: the compiled program, its batch, and images per chunk."""
 
-    program: Program
+    program: Compiled
     batch: int
     chunk: int
 
     @property
     def method(self) -> str:
         """ "dense" or "incremental"."""
-        return type(self.program.engine).__name__.lower()
+        return type(self.program.evaluator).__name__.lower()
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ class Run:
         shape = (len(self.images), *self.task.images.shape[1:])
         whole = replace(self.task, images=np.broadcast_to(self.task.images, shape))
         platform = self.task.device.platform
-        engines = choose_engines(method, self.grid, whole, platform)
-        whole = replace(whole, engines=engines if batch == "fastest" else engines[:1])
+        evaluators = choose_evaluators(method, self.grid, whole, platform)
+        whole = replace(whole, evaluators=evaluators if batch == "fastest" else evaluators[:1])
         if batch == "auto":
-            batch = prod(fit(whole, engines[0], BATCH.get(platform, BATCH_ELSEWHERE)).block)
+            batch = prod(fit(whole, evaluators[0], BATCH.get(platform, BATCH_ELSEWHERE)).block)
         elif batch != "fastest" and (not isinstance(batch, int) or batch < 1):
             raise ValueError(
                 f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
@@ -233,23 +233,25 @@ class Run:
             )
         return small
 
-    def operations(self, engine: Engine) -> int:
+    def operations(self, evaluator: Evaluator) -> int:
         """Return the floating-point operations that one image takes."""
         arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.task.scorer.arrays)
         image = jax.ShapeDtypeStruct(self.task.images.shape[1:], self.task.images.dtype)
-        windows = engine if isinstance(engine, Incremental) else Incremental.on_grid(self.grid)
+        windows = (
+            evaluator if isinstance(evaluator, Incremental) else Incremental.on_grid(self.grid)
+        )
         cost = costs(windows, self.task.scorer.call, arrays, image)
-        if isinstance(engine, Incremental):
+        if isinstance(evaluator, Incremental):
             return cost.dense + cost.window * self.grid.size
         return cost.dense * self.task.rows
 
-    def _chunk_size(self, program: Program) -> int:
+    def _chunk_size(self, program: Compiled) -> int:
         rows = self.task.rows
         size = rows * program.scores.shape[-1] * 4
         most = min(
             CHUNK_IMAGES,
             CHUNK_BYTES // size,
-            int(CHUNK_OPERATIONS / max(self.operations(program.engine), 1)),
+            int(CHUNK_OPERATIONS / max(self.operations(program.evaluator), 1)),
             ceil(len(self.images) / LEAST_CHUNKS),
         )
         # Whole blocks, so that every image lies the same way in its block.

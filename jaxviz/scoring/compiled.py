@@ -1,4 +1,4 @@
-"""Compile an engine for one block shape, and choose the shape: by memory, and on a CPU by trial.
+"""Compile an evaluator for one block shape, and choose the shape: by memory, and on a CPU by trial.
 
 A block is `images` × `positions` occluded images, the batch that one device evaluates at once.
 Programs are kept, and found again by structure: a second run of the same shapes compiles nothing,
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.scoring.evaluators import Engine
+from jaxviz.scoring.evaluators import Evaluator
 from jaxviz.scoring.memory import memory_budget, program_bytes
 from jaxviz.scoring.task import Block, Task
 
@@ -39,13 +39,13 @@ KEPT_TASKS = 32
 
 
 @dataclass(frozen=True)
-class Program:
-    """An engine, compiled for one block shape.
+class Compiled:
+    """An evaluator, compiled for one block shape.
 
     Attributes:
         prepare: (arrays, occluder, images) -> states.
         evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
-        engine: which one.
+        evaluator: which one.
         block: which shape.
         bytes: what one call adds to the memory of a device, with the states that it reads.
         scores: shape and dtype of what `evaluate` returns.
@@ -53,7 +53,7 @@ class Program:
 
     prepare: Callable[..., Any]
     evaluate: Callable[..., jax.Array]
-    engine: Engine
+    evaluator: Evaluator
     block: Block
     bytes: int
     scores: jax.ShapeDtypeStruct
@@ -63,22 +63,22 @@ class Program:
 class _Known:
     """What was found out about all tasks that compile to the same programs."""
 
-    programs: dict[tuple[Engine, Block], Program] = field(default_factory=dict)
-    fastest: dict[tuple[Engine, ...], tuple[Engine, Block]] = field(default_factory=dict)
-    checked: set[Engine] = field(default_factory=set)
+    programs: dict[tuple[Evaluator, Block], Compiled] = field(default_factory=dict)
+    fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, Block]] = field(default_factory=dict)
+    checked: set[Evaluator] = field(default_factory=set)
 
 
 _known_tasks: OrderedDict[Hashable, _Known] = OrderedDict()
 
 
-def choose(task: Task, batch_size: int | str = "auto") -> Program:
+def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
     """Return the compiled program for a task.
 
     Args:
         task: what to score.
         batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
             most 256 on an accelerator, 16 on a CPU, 8 of images from 128×128 on. Where an image has
-            many positions, all engines are tried once, and on a CPU the fastest of them with two
+            many positions, all evaluators are tried once, and on a CPU the fastest of them with two
             other sizes too unless compiling takes long and the run is short; the fastest is kept.
 
     Returns:
@@ -90,17 +90,17 @@ def choose(task: Task, batch_size: int | str = "auto") -> Program:
     """
     known = _known(task)
     program = _chosen(task, batch_size)
-    while program.engine not in known.checked:
+    while program.evaluator not in known.checked:
         try:
             _check_rows(task, program)
         except jax.errors.JaxRuntimeError as error:
-            program = halve(task, program.engine, program.block, error)
+            program = halve(task, program.evaluator, program.block, error)
         else:
-            known.checked.add(program.engine)
+            known.checked.add(program.evaluator)
     return program
 
 
-def halve(task: Task, engine: Engine, block: Block, error: Exception) -> Program:
+def halve(task: Task, evaluator: Evaluator, block: Block, error: Exception) -> Compiled:
     """Return the program with blocks of half the size, and say so, if memory ran out.
 
     Raises:
@@ -114,8 +114,8 @@ def halve(task: Task, engine: Engine, block: Block, error: Exception) -> Program
         message = "not even one image at a time fits into memory; make the images smaller."
         raise MemoryError(message) from error
     warnings.warn(f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2)
-    smaller = _compile(task, engine, _cut(task, size // 2))
-    _known(task).fastest[task.engines] = (engine, smaller.block)
+    smaller = _compile(task, evaluator, _cut(task, size // 2))
+    _known(task).fastest[task.evaluators] = (evaluator, smaller.block)
     return smaller
 
 
@@ -123,18 +123,18 @@ def _tells_of_memory(error: Exception) -> bool:
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _chosen(task: Task, batch_size: int | str) -> Program:
-    known, preferred = _known(task), task.engines[0]
+def _chosen(task: Task, batch_size: int | str) -> Compiled:
+    known, preferred = _known(task), task.evaluators[0]
     if batch_size != "auto":
         return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
-    if task.engines in known.fastest:
-        engine, block = known.fastest[task.engines]
-        return fit(task, engine, prod(block))
+    if task.evaluators in known.fastest:
+        evaluator, block = known.fastest[task.evaluators]
+        return fit(task, evaluator, prod(block))
     batches = _batches(task)
     if task.rows < ROWS_WORTH_TRYING:
         return fit(task, preferred, batches[0])
     program = _fastest(task, batches)
-    known.fastest[task.engines] = (program.engine, program.block)
+    known.fastest[task.evaluators] = (program.evaluator, program.block)
     return program
 
 
@@ -145,31 +145,31 @@ def _batches(task: Task) -> tuple[int, ...]:
     return CPU_BATCHES_OF_LARGE_IMAGES if large else CPU_BATCHES
 
 
-def _fastest(task: Task, batches: tuple[int, ...]) -> Program:
-    """Try every engine with the first batch, and the best of them with others while that pays."""
-    engines, tried = task.engines, []
+def _fastest(task: Task, batches: tuple[int, ...]) -> Compiled:
+    """Try every evaluator with the first batch, the best of them with others while that pays."""
+    evaluators, tried = task.evaluators, []
     for batch in batches:
         start = time.perf_counter()
-        for engine in engines:
-            program = fit(task, engine, batch)
+        for evaluator in evaluators:
+            program = fit(task, evaluator, batch)
             tried.append((_seconds_per_row(task, program), program))
-        spent = (time.perf_counter() - start) / len(engines)
+        spent = (time.perf_counter() - start) / len(evaluators)
         seconds, best = min(tried, key=lambda timed: timed[0])
-        engines = (best.engine,)
+        evaluators = (best.evaluator,)
         if spent > max(SHORT_TRIAL_SECONDS, seconds * task.total_rows / RUN_OVER_TRIAL):
             break
     return min(tried, key=lambda timed: timed[0])[1]
 
 
-def _compile(task: Task, engine: Engine, block: Block) -> Program:
+def _compile(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     """Return the program for one block shape, compiled unless it is known."""
     programs = _known(task).programs
-    if (engine, block) not in programs:
+    if (evaluator, block) not in programs:
         try:
-            programs[engine, block] = _build(task, engine, block)
+            programs[evaluator, block] = _build(task, evaluator, block)
         except jax.errors.JaxRuntimeError as error:
-            return halve(task, engine, block, error)
-    return programs[engine, block]
+            return halve(task, evaluator, block, error)
+    return programs[evaluator, block]
 
 
 def _known(task: Task) -> _Known:
@@ -191,12 +191,12 @@ def _cut(task: Task, batch: int) -> Block:
     return Block(max(1, batch // task.rows), ceil(task.rows / ceil(task.rows / batch)))
 
 
-def fit(task: Task, engine: Engine, batch: int) -> Program:
+def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:
     """Return the program with the largest batch up to `batch` that stays within the budget."""
     budget = memory_budget(task.device) if task.budget is None else task.budget
-    program = _compile(task, engine, _cut(task, batch))
+    program = _compile(task, evaluator, _cut(task, batch))
     while program.bytes > budget and prod(program.block) > 1:
-        program = _compile(task, engine, _cut(task, prod(program.block) // 2))
+        program = _compile(task, evaluator, _cut(task, prod(program.block) // 2))
     if task.budget is not None and program.bytes > budget:
         raise MemoryError(
             f"`memory` must hold at least one image's forward pass: that takes {program.bytes:,}"
@@ -205,14 +205,14 @@ def fit(task: Task, engine: Engine, batch: int) -> Program:
     return program
 
 
-def _build(task: Task, engine: Engine, block: Block) -> Program:
+def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     call = task.scorer.call
 
     def prepare(arrays: Any, occluder: Any, images: jax.Array) -> Any:
-        return jax.vmap(lambda image: engine.prepare(call, arrays, occluder, image))(images)
+        return jax.vmap(lambda image: evaluator.prepare(call, arrays, occluder, image))(images)
 
     def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
-        scores = engine.evaluate(call, arrays, occluder, states, positions, clean)
+        scores = evaluator.evaluate(call, arrays, occluder, states, positions, clean)
         return scores.astype(jnp.float64 if scores.dtype == jnp.float64 else jnp.float32)
 
     if task.mesh is not None:
@@ -227,14 +227,14 @@ def _build(task: Task, engine: Engine, block: Block) -> Program:
     lowered = jax.jit(evaluate).lower(*with_rows)
     second = lowered.compile()
     size = program_bytes(first) + program_bytes(second)
-    return Program(first, second, engine, block, size, lowered.out_info)
+    return Compiled(first, second, evaluator, block, size, lowered.out_info)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
     return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
 
 
-def _check_rows(task: Task, program: Program) -> None:
+def _check_rows(task: Task, program: Compiled) -> None:
     """Raise ValueError if the clean image's score depends on what else is in the batch."""
     images = task.images_from(0, program.block)
     positions, clean = task.positions_from(0, program.block)
@@ -261,7 +261,7 @@ def _check_rows(task: Task, program: Program) -> None:
         )
 
 
-def _seconds_per_row(task: Task, program: Program) -> float:
+def _seconds_per_row(task: Task, program: Compiled) -> float:
     rows, seconds = task.positions_from(0, program.block), []
     try:
         states = program.prepare(*task.arguments, task.images_from(0, program.block))

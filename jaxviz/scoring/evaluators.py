@@ -1,8 +1,8 @@
 """How a block of positions is scored: the whole network on each, or only what each one changes.
 
-An engine is a frozen value with two traceable methods. `prepare` is called once per image;
-`evaluate` scores some positions of some images at once. Engines that are equal do the same, so that
-compiled programs are found again.
+An evaluator is a frozen value with two traceable methods. `prepare` is called once per image;
+`evaluate` scores some positions of some images at once. Evaluators that are equal do the same, so
+that compiled programs are found again.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from jaxviz.scoring.scorer import Call
 Arrays = list[jax.Array]
 
 
-class Engine(Protocol):
+class Evaluator(Protocol):
     """What scores positions."""
 
     def prepare(self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array) -> tuple:
@@ -100,7 +100,7 @@ class Incremental:
 
     @classmethod
     def on_grid(cls, grid: Grid) -> "Incremental":
-        """Return the engine for the starts of a grid."""
+        """Return the evaluator for the starts of a grid."""
         axes = (grid.row_starts, grid.col_starts)
         steps = [gcd(*(start - starts[0] for start in starts)) for starts in axes]
         step = [s or size for s, size in zip(steps, grid.image_shape, strict=True)]
@@ -149,8 +149,8 @@ class Incremental:
         return jax.vmap(some, (0, None, None))(states, positions, clean)
 
 
-def make_engine(method: str, grid: Grid) -> Engine:
-    """Return the engine of one method, "dense" or "incremental", for the starts of a grid."""
+def make_evaluator(method: str, grid: Grid) -> Evaluator:
+    """Return the evaluator of one method, "dense" or "incremental", for the starts of a grid."""
     if method not in ("dense", "incremental"):
         raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
     return Dense() if method == "dense" else Incremental.on_grid(grid)
@@ -161,8 +161,8 @@ LEAST_SPEED_UP = 1.3  # below it, by the model, windows cannot win
 OPERATIONS_PER_SECOND = 2e14  # of an accelerator
 
 
-def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[Engine, ...]:
-    """Return the engines that a method allows, the preferred one first.
+def choose_evaluators(method: str, grid: Grid, task: Any, platform: str) -> tuple[Evaluator, ...]:
+    """Return the evaluators that a method allows, the preferred one first.
 
     Args:
         method: "dense", "incremental" or "auto".
@@ -171,13 +171,13 @@ def choose_engines(method: str, grid: Grid, task: Any, platform: str) -> tuple[E
         platform: of the device.
 
     Returns:
-        One engine, or two between which a long run decides by trial.
+        One evaluator, or two between which a long run decides by trial.
 
     Raises:
         ValueError: `method` is none of the three.
     """
     if method != "auto":
-        return (make_engine(method, grid),)
+        return (make_evaluator(method, grid),)
     incremental = Incremental.on_grid(grid)
     arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
     image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
@@ -200,12 +200,12 @@ class Costs(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def costs(engine: Incremental, call: Call, arrays: tuple, image: Any) -> Costs:
+def costs(evaluator: Incremental, call: Call, arrays: tuple, image: Any) -> Costs:
     """Return what one position takes, dense and incremental; from shapes alone."""
     found: list[Costs] = []
 
     def trace(arrays: Arrays, image: jax.Array) -> jax.Array:
-        plan = engine.plan(call, arrays, image)
+        plan = evaluator.plan(call, arrays, image)
         dense, window = plan.flops_dense, plan.flops_window
         found.append(Costs(dense, window, plan.seconds_dense, plan.seconds_window))
         return image

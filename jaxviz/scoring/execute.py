@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxviz.progress import Advance, Progress, track
-from jaxviz.scoring.compiled import Program, choose, halve
+from jaxviz.scoring.compiled import Compiled, choose, halve
 from jaxviz.scoring.task import Task
 
 LAUNCHED_AT_ONCE = 2  # so that a device never waits for the host
@@ -85,7 +85,7 @@ def _nothing(task: Task, like: Scores) -> Scores:
 class _Queue:
     """The blocks that are still to be run, and those on their way."""
 
-    def __init__(self, task: Task, program: Program, values: np.ndarray, advance: Advance):
+    def __init__(self, task: Task, program: Compiled, values: np.ndarray, advance: Advance):
         self.task, self.program, self.values, self.advance = task, program, values, advance
         self.launched: deque[tuple[int, int, jax.Array]] = deque()
         self.image, self.row = 0, 0  # where the next block begins
@@ -99,7 +99,7 @@ class _Queue:
                 self.advance(self._store())
             except jax.errors.JaxRuntimeError as error:
                 self._go_back()
-                self.program = halve(self.task, self.program.engine, self.program.block, error)
+                self.program = halve(self.task, self.program.evaluator, self.program.block, error)
 
     def store_launched(self) -> None:
         while self.launched:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
-from jaxviz.scoring.evaluators import Dense, Engine
+from jaxviz.scoring.evaluators import Dense, Evaluator
 from jaxviz.scoring.scorer import SplitScorer, split
 
 
@@ -27,7 +27,7 @@ class Task:
 
     Attributes:
         scorer: the scorer, taken apart.
-        engines: ways to score positions, all with the same result, the preferred one first.
+        evaluators: ways to score positions, all with the same result, the preferred one first.
         occluder: how one position changes an image; a pytree.
         images: float (N, H, W, C), at least one.
         positions: int32 (P, d), at least one. Row 0 of every image is the clean one, row p + 1 is
@@ -37,7 +37,7 @@ class Task:
     """
 
     scorer: SplitScorer
-    engines: tuple[Engine, ...]
+    evaluators: tuple[Evaluator, ...]
     occluder: Any
     images: np.ndarray
     positions: np.ndarray
@@ -101,7 +101,7 @@ class Task:
 
 
 def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
-    """Return the task of scoring images with a dense engine, in the dtype of the forward pass."""
+    """Return the task of scoring images densely, in the dtype of the forward pass."""
     mesh, budget = checked_mesh(mesh), checked_memory(memory)
     scorer: SplitScorer = split(f)
     if dtype is not None:

@@ -54,8 +54,8 @@ def test_operations_of_shorter_windows_are_fewer():
     case = bench.Case("squeezenet", 64, 8, 16)
     f, image = bench._network(case)
     run = bench._run(f, image, case, "float32", "incremental")
-    engine = Incremental.on_grid(run.grid)
-    assert run.operations(replace(engine, field=0)) < 0.9 * run.operations(engine)
+    evaluator = Incremental.on_grid(run.grid)
+    assert run.operations(replace(evaluator, field=0)) < 0.9 * run.operations(evaluator)
 
 
 @pytest.mark.parametrize("method", ["dense", "approximate"])

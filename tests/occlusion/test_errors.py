@@ -161,7 +161,7 @@ def test_mixing_is_found_where_the_first_positions_change_nothing():
         )
 
 
-def test_each_engine_is_checked_by_itself():
+def test_each_evaluator_is_checked_by_itself():
     def f(images):
         return images.sum((1, 2)) - images.sum((1, 2)).mean(0, keepdims=True)
 

@@ -13,7 +13,7 @@ from jaxviz.occlusion import occlude as occlusion
 from jaxviz.occlusion import tolerance
 from jaxviz.occlusion.occlude import occlude, occlude_segments
 from jaxviz.occlusion.result import Approximation, load_occlusion
-from jaxviz.occlusion.tolerance import CHECKED, SAMPLED, approximate_engines, largest_share, pick
+from jaxviz.occlusion.tolerance import CHECKED, SAMPLED, approximate_evaluators, largest_share, pick
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.scoring.evaluators import Incremental
 
@@ -215,5 +215,5 @@ def test_labels_have_no_windows(f, images, monkeypatch):
     occlude_segments(f, images, np.arange(44 * 40).reshape(44, 40) // 880)
     grid = make_grid(SHAPE[:2], patch=6)
     with pytest.raises(ValueError, match="`tolerance` cuts windows short, which only patches"):
-        approximate_engines("incremental", grid, tasks[0], 0.1, "auto")
+        approximate_evaluators("incremental", grid, tasks[0], 0.1, "auto")
     assert Incremental.on_grid(grid).field is None

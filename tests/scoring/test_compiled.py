@@ -141,7 +141,7 @@ def test_other_sizes_are_tried_only_if_the_run_is_long_enough(f, monkeypatch):
     timed = []
 
     def seconds(task, program):
-        timed.append(program.engine)
+        timed.append(program.evaluator)
         return 1e-9
 
     monkeypatch.setattr(programs, "_seconds_per_row", seconds)
@@ -155,18 +155,18 @@ def test_large_images_come_in_smaller_batches(shape, first):
     assert programs._batches(dataclasses.replace(task_of(len), images=images))[0] == first
 
 
-def test_only_the_best_engine_is_tried_at_other_sizes(f, monkeypatch):
+def test_only_the_best_evaluator_is_tried_at_other_sizes(f, monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     timed = []
 
     def seconds(task, program):
-        timed.append(program.engine)
-        return 1.0 if program.engine == Dense() else 2.0
+        timed.append(program.evaluator)
+        return 1.0 if program.evaluator == Dense() else 2.0
 
     monkeypatch.setattr(programs, "_seconds_per_row", seconds)
     incremental = Incremental((2, 2), (2, 2), (0, 0))
-    task = dataclasses.replace(task_of(f), engines=(incremental, Dense()))
-    assert programs.choose(task).engine == Dense()
+    task = dataclasses.replace(task_of(f), evaluators=(incremental, Dense()))
+    assert programs.choose(task).evaluator == Dense()
     assert timed == [incremental, Dense(), Dense(), Dense()]
 
 
@@ -250,10 +250,10 @@ class Exhausted:
         self.calls = 0
         monkeypatch.setattr(programs, "_build", self)
 
-    def __call__(self, task, engine, block):
+    def __call__(self, task, evaluator, block):
         if self.where == "build" and prod(block) > self.room:
             raise jax.errors.JaxRuntimeError(self.message)
-        program = self.build(task, engine, block)
+        program = self.build(task, evaluator, block)
 
         def evaluate(*arguments):
             self.calls += 1

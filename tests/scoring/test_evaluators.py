@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jaxviz.perturbation.grid import make_grid
-from jaxviz.scoring.evaluators import Dense, Incremental, choose_engines, make_engine
+from jaxviz.scoring.evaluators import Dense, Incremental, choose_evaluators, make_evaluator
 from jaxviz.scoring.scorer import split
 from jaxviz.scoring.task import Task
 
@@ -37,33 +37,33 @@ def convolutions(groups=False):
 
 
 def test_a_long_run_prefers_windows_and_may_fall_back():
-    engines = choose_engines("auto", GRID, task_of(convolutions()), "cpu")
-    assert engines == (Incremental.on_grid(GRID), Dense())
+    evaluators = choose_evaluators("auto", GRID, task_of(convolutions()), "cpu")
+    assert evaluators == (Incremental.on_grid(GRID), Dense())
 
 
 def test_a_short_run_is_dense():
     grid = make_grid((96, 96), patch=8, stride=48)
     task = task_of(convolutions(), grid)
-    assert choose_engines("auto", grid, task, "cpu") == (Dense(),)
+    assert choose_evaluators("auto", grid, task, "cpu") == (Dense(),)
 
 
 def test_a_network_that_mixes_all_pixels_first_is_dense():
     f = Partial(lambda kernel, images: images.reshape(1, -1) @ kernel, jnp.zeros((96 * 96, 999)))
-    assert choose_engines("auto", GRID, task_of(f, channels=1), "cpu") == (Dense(),)
+    assert choose_evaluators("auto", GRID, task_of(f, channels=1), "cpu") == (Dense(),)
 
 
 def test_on_a_cpu_depthwise_layers_count_for_more_than_their_operations():
     task = task_of(convolutions(groups=True))
-    assert len(choose_engines("auto", GRID, task, "cpu")) == 2
-    assert choose_engines("auto", GRID, task, "gpu") == (Dense(),)
+    assert len(choose_evaluators("auto", GRID, task, "cpu")) == 2
+    assert choose_evaluators("auto", GRID, task, "gpu") == (Dense(),)
 
 
-@pytest.mark.parametrize(("method", "engine"), [("dense", Dense()), ("incremental", None)])
-def test_a_named_method_is_the_only_one(method, engine):
-    engines = choose_engines(method, GRID, None, "cpu")
-    assert engines == (engine or Incremental.on_grid(GRID),)
+@pytest.mark.parametrize(("method", "evaluator"), [("dense", Dense()), ("incremental", None)])
+def test_a_named_method_is_the_only_one(method, evaluator):
+    evaluators = choose_evaluators(method, GRID, None, "cpu")
+    assert evaluators == (evaluator or Incremental.on_grid(GRID),)
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match='`method` must be "auto", "dense" or "incremental"'):
-        make_engine("sparse", GRID)
+        make_evaluator("sparse", GRID)
