@@ -36,9 +36,9 @@ from benchmarks.render import kept_rows
 from jaxviz import from_keras, load_keras, logits
 from jaxviz.incremental import Plan, base, make_plan, update
 from jaxviz.incremental.interpret import paste
-from jaxviz.incremental.program import split_arrays
 from jaxviz.jaxpr import cpu
 from jaxviz.jaxpr.cpu_gradient import forward
+from jaxviz.jaxpr.split import split_arrays
 from jaxviz.models import mnist_cnn
 from jaxviz.scoring.evaluators import LEAST_SPEED_UP
 from tests.helpers import networks
@@ -203,7 +203,7 @@ def bare(
     ]
 
     def apply(step: Any, image: jax.Array, kernel: jax.Array) -> jax.Array:
-        (out,) = cpu.bind(step.equation.primitive, step.params, [image, kernel])
+        (out,) = cpu.bind(step.equation.primitive, step.params, [image, kernel], platform="cpu")
         return cpu.fence(out)
 
     def run(in_order: bool, inputs: list[jax.Array], weights: list[jax.Array]) -> Any:

@@ -27,7 +27,7 @@ from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
-from jaxviz.jaxpr.walk import equations, replay
+from jaxviz.jaxpr.walk import replay, trace
 from jaxviz.scoring.scorer import Call, split
 
 Layer = str | int | None
@@ -100,8 +100,8 @@ def layer_names(model: Any, images: Any) -> list[str]:
     if hasattr(model, "layer_names"):
         return list(model.layer_names)
     image = jax.ShapeDtypeStruct(np.shape(images), images.dtype)
-    closed = jax.make_jaxpr(_tagging(as_scorer(model)))(image)
-    found = (e.params["name"] for e in equations(closed.jaxpr) if e.primitive.name == "name")
+    flat = trace(_tagging(as_scorer(model)), image).flat
+    found = (e.params["name"] for e in flat.equations if e.primitive.name == "name")
     return list(numbered(found))
 
 
@@ -167,9 +167,7 @@ def as_scorer(model: Any) -> Callable[[jax.Array], jax.Array]:
 
 def thaw(call: Call, arrays: Sequence[jax.Array]) -> Any:
     """The scorer that `split` took apart, on these arrays: with its methods, not only its call."""
-    rest = iter(arrays)
-    pairs = zip(call.leaves, call.is_array, strict=True)
-    return jax.tree.unflatten(call.treedef, [next(rest) if array else x for x, array in pairs])
+    return call.skeleton.fill(arrays)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -189,7 +187,7 @@ def _run_tagged(f: Any, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Ar
         found.append((equation.params["name"], inputs[0]))
         return list(inputs)
 
-    output = replay(_tagging(f), images, rules={"name": note})
+    output = replay(_tagging(f), images, rules={"name": note}, inside_loops=False)
     return dict(
         zip(numbered(name for name, _ in found), (v for _, v in found), strict=True)
     ), output

@@ -31,3 +31,31 @@ def data_folder() -> Path:
 def rng() -> np.random.Generator:
     """A fresh generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+class Compilations:
+    """How often XLA compiled since `start`."""
+
+    total = 0
+
+    def start(self) -> None:
+        self.before = Compilations.total
+
+    @property
+    def count(self) -> int:
+        return Compilations.total - self.before
+
+
+def _count(event: str, duration: float, **_: object) -> None:
+    Compilations.total += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+@pytest.fixture
+def compilations() -> Compilations:
+    """Counts compilations from its `start` on."""
+    counter = Compilations()
+    counter.start()
+    return counter

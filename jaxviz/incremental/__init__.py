@@ -26,17 +26,19 @@ based Deep CNN Explanations, SIGMOD 2019), as a transformation.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxviz._arguments import pair
 from jaxviz.incremental.approximate import Calibration, calibrate
 from jaxviz.incremental.describe import describe
-from jaxviz.incremental.interpret import Base, base, base_from_arrays, update
-from jaxviz.incremental.plan import Plan
+from jaxviz.incremental.interpret import Base, base, run_base, run_update, update, update_by
+from jaxviz.incremental.plan import Body, Plan
 from jaxviz.incremental.planner import make_plan
-from jaxviz.incremental.program import split_arrays
+from jaxviz.jaxpr.cache import BYTES_AN_EQUATION, Cache
+from jaxviz.jaxpr.split import split_arrays
 
 __all__ = [
     "Base",
@@ -51,8 +53,30 @@ __all__ = [
     "update",
 ]
 
-_base = jax.jit(base_from_arrays)
-_update = jax.jit(update)
+
+class _Jitted(NamedTuple):
+    """Base and update of one plan, compiled when they are first called."""
+
+    base: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+_JITTED: Cache[_Jitted] = Cache(budget=1 << 29)
+
+
+def _jitted(body: Body) -> _Jitted:
+    def make() -> tuple[_Jitted, int]:
+        both = _Jitted(*(jax.jit(partial(run, body)) for run in (run_base, run_update)))
+        return both, BYTES_AN_EQUATION * (len(body.program.equations) + len(body.steps))
+
+    return _JITTED.get(body, make)
+
+
+def _update(plan: Plan, clean: Base, patch: jax.Array, start: jax.Array) -> Any:
+    def run(body: Body, *inputs: Any) -> Any:
+        return _jitted(body).update(*inputs)
+
+    return update_by(run, plan, clean, patch, start)
 
 
 def incremental(
@@ -98,7 +122,9 @@ def incremental(
         Array([1.], dtype=float32)
     """
     plan = make_plan(f, image, patch_shape, step=step, offset=offset)
-    clean = _base(plan, split_arrays(f)[0], image)
+    arrays = [*split_arrays(f)[0], *plan.captured]
+    scores, saved = _jitted(plan.body).base(arrays, image)
+    clean = Base(plan.tree.unflatten(scores), saved, arrays, image)
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)
 
 

@@ -3,12 +3,18 @@
 The model weighs windows against whole arrays, for which only ratios of its constants matter, and
 says whether compiling pays. They were measured on two cores of an AMD EPYC (Zen 5), on batches of
 eight. What does little with an element, all but products, runs several times faster on arrays that
-stay in the cache.
+stay in the cache. A scan costs its body as often as it runs; a while, whose count is not known,
+once; a conditional, the dearest of its branches.
 """
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
+
+from jax.extend.core import ClosedJaxpr
+
+from jaxviz.jaxpr.loops import bodies
+from jaxviz.jaxpr.walk import flatten, jaxprs_in
 
 Shape = tuple[int, ...]
 
@@ -32,6 +38,65 @@ FREE = {
     "squeeze",
     "transpose",
 }
+# Their jaxpr says what is done with one element, which counting elements covers.
+BY_ELEMENT = ("reduce", "scatter", "select_and_scatter", "sort", "custom_linear_solve")
+
+
+class Cost(NamedTuple):
+    """Floating-point operations, and seconds on a CPU."""
+
+    flops: int
+    seconds: float
+
+    def times(self, count: int) -> "Cost":
+        """Return the cost of doing it so many times."""
+        return Cost(self.flops * count, self.seconds * count)
+
+
+def cost(
+    name: str,
+    params: dict[str, Any],
+    operands: Sequence[Shape],
+    result: Shape,
+    *,
+    moved: int = 0,
+) -> Cost:
+    """Return what an operation costs.
+
+    Args:
+        name: the primitive.
+        params: its parameters.
+        operands: their shapes.
+        result: its shape, of the first one if there are several.
+        moved: elements cut from saved arrays to make the operands.
+    """
+    moving = Cost(0, moved / MOVES_PER_SECOND)
+    loop = [_of_jaxpr(body) for body in bodies(name, params)]
+    if name == "cond":
+        return _sum([max(loop, key=lambda branch: branch.seconds), moving])
+    if loop:
+        return _sum([_sum(loop).times(params.get("length", 1)), moving])
+    inner = () if name.startswith(BY_ELEMENT) else jaxprs_in(params)
+    if inner:  # a call that is not inlined
+        return _sum([*map(_of_jaxpr, inner), moving])
+    operations = flops(name, params, operands, result)
+    elements = max(map(prod, (*operands, result)))
+    return _sum([Cost(operations, _seconds(name, params, operations, elements)), moving])
+
+
+def _of_jaxpr(jaxpr: ClosedJaxpr) -> Cost:
+    flat, _ = flatten(jaxpr, open_derivatives=True)
+    costs = []
+    for equation in flat.equations:
+        shapes = [getattr(flat.aval(x), "shape", ()) for x in equation.operands]
+        results = [getattr(flat.avals[number], "shape", ()) for number in equation.results]
+        result = results[0] if results else ()
+        costs.append(cost(equation.primitive.name, equation.params, shapes, result))
+    return _sum(costs)
+
+
+def _sum(costs: Sequence[Cost]) -> Cost:
+    return Cost(sum(c.flops for c in costs), sum(c.seconds for c in costs))
 
 
 def flops(name: str, params: dict[str, Any], operands: Sequence[Shape], result: Shape) -> int:
@@ -48,20 +113,10 @@ def flops(name: str, params: dict[str, Any], operands: Sequence[Shape], result: 
     return 0 if name in FREE else max(map(prod, (result, *operands)))
 
 
-def seconds(name: str, params: dict[str, Any], operations: int, elements: int, moved: int) -> float:
-    """Estimate the time of an operation.
-
-    Args:
-        name: the primitive.
-        params: its parameters.
-        operations: how many, see `flops`.
-        elements: of the largest array it reads or writes.
-        moved: elements cut from saved arrays.
-    """
+def _seconds(name: str, params: dict[str, Any], operations: int, elements: int) -> float:
+    """Estimate the time of an operation whose largest array has so many elements."""
     depthwise = params.get("feature_group_count", 1) > 1
     if name in ("conv_general_dilated", "dot_general") and not depthwise:
-        rate = PRODUCTS_PER_SECOND
-    else:
-        rate = DEPTHWISE_PER_SECOND if depthwise else OTHERS_PER_SECOND
-        rate *= UNCACHED if elements > CACHED_ELEMENTS else 1
-    return operations / rate + moved / MOVES_PER_SECOND
+        return operations / PRODUCTS_PER_SECOND
+    rate = DEPTHWISE_PER_SECOND if depthwise else OTHERS_PER_SECOND
+    return operations / (rate * (UNCACHED if elements > CACHED_ELEMENTS else 1))

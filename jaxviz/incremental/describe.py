@@ -20,8 +20,8 @@ def _line(step: Step) -> tuple[str, ...]:
         _shape(step.result),
         _shape(step.window) if step.reason == "" else "dense",
         f"{share:.0%}",
-        f"{step.flops_dense / 1e6:.3f}",
-        f"{step.flops_window / 1e6:.3f}",
+        f"{step.dense.flops / 1e6:.3f}",
+        f"{step.windowed.flops / 1e6:.3f}",
         step.reason,
     )
 

@@ -4,6 +4,7 @@ Both are pure and compose with jit, vmap and grad; what `base` returns is a pytr
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +13,10 @@ import numpy as np
 from jax import lax
 
 from jaxviz.incremental.plan import Body, Plan
-from jaxviz.incremental.program import evaluate_as_written, split_arrays, value_of
 from jaxviz.incremental.window import Cursor, Read, Saved, read
 from jaxviz.jaxpr import cpu
+from jaxviz.jaxpr.split import split_arrays
+from jaxviz.jaxpr.walk import value_of
 
 
 class Base(NamedTuple):
@@ -42,15 +44,21 @@ def base(plan: Plan, f: Callable, image: jax.Array) -> Base:
 
 def base_from_arrays(plan: Plan, arrays: list[Any], image: jax.Array) -> Base:
     """Evaluate the unmodified image, given the arrays of the scorer."""
-    program = plan.body.program
     arrays = [*arrays, *plan.captured]
+    scores, saved = run_base(plan.body, arrays, image)
+    return Base(plan.tree.unflatten(scores), saved, arrays, image)
+
+
+def run_base(body: Body, arrays: list[Any], image: jax.Array) -> tuple[list[Any], tuple[Any, ...]]:
+    """Run every equation of a plan once: the flat scores, and what updates read."""
+    program = body.program
     known = dict(zip(program.arrays, arrays, strict=True)) | {program.image: image}
     for eqn in program.equations:
         args = [value_of(operand, known) for operand in eqn.operands]
-        outs = cpu.bind_whole(eqn.primitive, eqn.params, args)
+        outs = cpu.bind_whole(eqn.primitive, eqn.params, args, platform=body.platform)
         known.update(zip(eqn.results, outs, strict=True))
-    scores = plan.body.tree.unflatten([value_of(x, known) for x in program.outputs])
-    return Base(scores, tuple(_save(spec, known) for spec in plan.body.saved), arrays, image)
+    scores = [value_of(x, known) for x in program.outputs]
+    return scores, tuple(_save(spec, known) for spec in body.saved)
 
 
 def update(plan: Plan, base: Base, patch: jax.Array, start: jax.Array) -> Any:
@@ -66,32 +74,43 @@ def update(plan: Plan, base: Base, patch: jax.Array, start: jax.Array) -> Any:
     Returns:
         The scores, of the shapes of `base.scores`.
     """
+    return update_by(run_update, plan, base, patch, start)
+
+
+def update_by(
+    run: Callable[..., list[Any]], plan: Plan, base: Base, patch: jax.Array, start: jax.Array
+) -> Any:
+    """Return the scores, by `run_update` itself or by a compiled form of it."""
     patch, start = jnp.asarray(patch), jnp.asarray(start, jnp.int32)
     if patch.shape != plan.body.patch or patch.dtype != base.image.dtype:
         raise ValueError(
             f"`patch` must be {plan.body.patch} of {base.image.dtype}, as planned: "
             f"got {patch.shape} of {patch.dtype}."
         )
-    run = _update_dense_derivative if plan.body.program.own_derivative else _update
-    return run(plan.body, base, patch, start)
+    inputs = (base.arrays, base.saved, base.image, patch, start)
+    if plan.written is None:
+        return plan.tree.unflatten(run(plan.body, *inputs[:2], *inputs[3:]))
+    return plan.tree.unflatten(_run_with_rules((run, plan.body, plan.written), *inputs))
 
 
-def _update(body: Body, base: Base, patch: jax.Array, start: jax.Array) -> Any:
+def run_update(
+    body: Body, arrays: list[Any], saved: tuple[Any, ...], patch: jax.Array, start: jax.Array
+) -> list[Any]:
+    """Run the equations that the patch reaches, on windows where the plan says so."""
     places = [at.place(start[axis]) for axis, at in enumerate(body.positions)]
     cursor = Cursor(body.rows, places)
 
     def fetch(plan: Read) -> Any:
         window = known.get(plan.operand) if isinstance(plan.operand, int) else None
-        return read(plan, window, base.saved, cursor)
+        return read(plan, window, saved, cursor)
 
-    known = dict(zip(body.program.arrays, base.arrays, strict=True))
-    known[body.program.image] = read(body.paste, patch, base.saved, cursor)
+    known = dict(zip(body.program.arrays, arrays, strict=True))
+    known[body.program.image] = read(body.paste, patch, saved, cursor)
     for step in body.steps:
         args = [fetch(plan) for plan in step.reads]
-        results = cpu.bind(step.equation.primitive, step.params, args)
+        results = cpu.bind(step.equation.primitive, step.params, args, platform=body.platform)
         known.update(zip(step.equation.results, results, strict=True))
-    scores = [_on_grid(body, start, fetch(plan)) for plan in body.outputs]
-    return body.tree.unflatten(scores)
+    return [_on_grid(body, start, fetch(plan)) for plan in body.outputs]
 
 
 def _on_grid(body: Body, start: jax.Array, scores: Any) -> Any:
@@ -102,21 +121,25 @@ def _on_grid(body: Body, start: jax.Array, scores: Any) -> Any:
     return jnp.where(jnp.all(jnp.stack(known)), scores, jnp.full_like(scores, jnp.nan))
 
 
-_update_dense_derivative = jax.custom_jvp(_update, nondiff_argnums=(0,))
+# Functions with derivative rules of their own keep them: the update is differentiated as the
+# scorer was written, before inlining. Outside of any jit of ours, so that what is compiled by
+# content never holds the rules of one of several functions with the same content.
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _run_with_rules(how: Any, arrays: Any, saved: Any, image: Any, patch: Any, start: Any) -> Any:
+    run, body, _ = how
+    return run(body, arrays, saved, patch, start)
 
 
-@_update_dense_derivative.defjvp
-def _differentiate_as_written(body: Body, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    """Functions with derivative rules of their own keep them: differentiate before inlining."""
-    base, patch, start = primals
+@_run_with_rules.defjvp
+def _differentiate_as_written(how: Any, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    run, body, written = how
+    arrays, saved, image, patch, start = primals
 
-    def dense(arrays: list[Any], image: jax.Array, patch: jax.Array) -> Any:
-        pasted = paste(image, patch, start)
-        return body.tree.unflatten(evaluate_as_written(body.program, arrays, pasted))
+    def dense(arrays: list[Any], image: jax.Array, patch: jax.Array) -> list[Any]:
+        return written(arrays, paste(image, patch, start))
 
-    moved, patch_moved, _ = tangents
-    inputs, directions = (base.arrays, base.image, patch), (moved.arrays, moved.image, patch_moved)
-    return _update(body, base, patch, start), jax.jvp(dense, inputs, directions)[1]
+    inputs, directions = (arrays, image, patch), (tangents[0], tangents[2], tangents[3])
+    return run(body, arrays, saved, patch, start), jax.jvp(dense, inputs, directions)[1]
 
 
 def paste(image: jax.Array, patch: jax.Array, start: jax.Array) -> jax.Array:

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxviz.incremental.program import Equation, Program
+from jaxviz.incremental.cost import Cost
+from jaxviz.incremental.program import Program, Written
 from jaxviz.incremental.reach import Positions
 from jaxviz.incremental.window import Read, Saved
+from jaxviz.jaxpr.walk import Equation
 
 
 class Step(NamedTuple):
@@ -20,15 +22,26 @@ class Step(NamedTuple):
     window: tuple[int, ...]
     result: tuple[int, ...]
     reason: str
-    flops_dense: int
-    flops_window: int
-    seconds_dense: float
-    seconds_window: float
+    dense: Cost
+    windowed: Cost
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """The static part of a plan."""
+    """What follows from a program's content, the options and the settings alone: no array of it.
+
+    Attributes:
+        program: the equations.
+        steps: those that the patch reaches.
+        paste: how the image's window is read, with the patch pasted over it.
+        outputs: how the scores are read.
+        saved: what `base` keeps.
+        rows: for both image axes, the indices that depend on the position, a row for each start.
+        positions: the starts along both image axes.
+        patch: (rows, columns, channels).
+        exact: whether windows hold all that the patch changes.
+        platform: on which the arrays lie, "cpu" or an accelerator's name.
+    """
 
     program: Program
     steps: tuple[Step, ...]
@@ -37,27 +50,36 @@ class Body:
     saved: tuple[Saved, ...]
     rows: tuple[np.ndarray, np.ndarray]
     positions: tuple[Positions, Positions]
-    tree: Any
     patch: tuple[int, ...]
     exact: bool
+    platform: str
 
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """How to evaluate a scorer again after a patch: static, but for the arrays it captured."""
+    """How to evaluate a scorer again after a patch: static, but for the arrays it captured.
+
+    Attributes:
+        captured: the arrays that closures of the scorer hold.
+        body: the plan itself; the same object for scorers of the same content.
+        tree: of the scorer's output.
+        written: the scorer as it is differentiated, if functions in it have rules of their own.
+    """
 
     captured: list[Any]
     body: Body
+    tree: Any
+    written: Written | None
 
     @property
     def flops_dense(self) -> int:
         """Floating-point operations of a dense evaluation of all that the patch reaches."""
-        return sum(step.flops_dense for step in self.body.steps)
+        return sum(step.dense.flops for step in self.body.steps)
 
     @property
     def flops_window(self) -> int:
         """Floating-point operations of one update."""
-        return sum(step.flops_window for step in self.body.steps)
+        return sum(step.windowed.flops for step in self.body.steps)
 
     @property
     def speedup(self) -> float:
@@ -67,12 +89,12 @@ class Plan:
     @property
     def seconds_dense(self) -> float:
         """Time of a dense evaluation on a CPU, as the cost model estimates it."""
-        return sum(step.seconds_dense for step in self.body.steps)
+        return sum(step.dense.seconds for step in self.body.steps)
 
     @property
     def seconds_window(self) -> float:
         """Time of one update on a CPU, as the cost model estimates it."""
-        return sum(step.seconds_window for step in self.body.steps)
+        return sum(step.windowed.seconds for step in self.body.steps)
 
     def __repr__(self) -> str:
         """Say how much is windowed and what it saves."""
@@ -86,4 +108,6 @@ class Plan:
         )
 
 
-jax.tree_util.register_dataclass(Plan, data_fields=["captured"], meta_fields=["body"])
+jax.tree_util.register_dataclass(
+    Plan, data_fields=["captured"], meta_fields=["body", "tree", "written"]
+)

@@ -6,30 +6,26 @@ the result into regions of the operands. `make_plan` does so for a few shares of
 which windows are given up, and keeps the plan that the cost model finds fastest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 
-import jax
+import numpy as np
 
 from jaxviz._arguments import pair
-from jaxviz.incremental.cost import flops, seconds
+from jaxviz.incremental.cost import cost
 from jaxviz.incremental.plan import Body, Plan, Step
-from jaxviz.incremental.program import (
-    Equation,
-    Known,
-    Operand,
-    Program,
-    Traced,
-    split_arrays,
-    trace,
-)
+from jaxviz.incremental.program import Known, Program, trace_scorer
 from jaxviz.incremental.reach import Positions, Reach, Span, join_all
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
+from jaxviz.jaxpr._jax import platform_of, settings
+from jaxviz.jaxpr.cache import BYTES_AN_EQUATION, Cache
+from jaxviz.jaxpr.content import UnknownContentError, content
+from jaxviz.jaxpr.walk import Equation, Operand
 
 SHARES = (0.5, 0.7, 0.85, 1.0)
-PLANS_KEPT = 32
 
 Reaches = tuple[Reach | None, ...]
 
@@ -105,19 +101,10 @@ class Planner:
         if sizes:
             params = RULES[name].adapt(site, resize)
         cut = resize.shape(site.result)
-        dense = flops(name, eqn.params, site.shapes, site.result)
-        windowed = flops(name, params, resize.shapes, cut)
-        times = (
-            seconds(name, eqn.params, dense, _largest(site.shapes, site.result), 0),
-            seconds(
-                name,
-                params,
-                windowed,
-                _largest(resize.shapes, cut),
-                sum(read.moved for read in reads),
-            ),
-        )
-        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, *times)
+        moved = sum(read.moved for read in reads)
+        dense = cost(name, eqn.params, site.shapes, site.result)
+        windowed = cost(name, params, resize.shapes, cut, moved=moved)
+        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed)
 
     def site(self, eqn: Equation) -> Site:
         """Collect what rules see of an equation; values only where there is a window to keep."""
@@ -183,10 +170,6 @@ class Planner:
         return known | {a for a, dim in enumerate(self.shape(operand)) if dim == 1}
 
 
-def _largest(shapes: Sequence[tuple[int, ...]], result: tuple[int, ...]) -> int:
-    return max(map(prod, (*shapes, result)))
-
-
 def _asks(site: Site, access: Access | None, window: Spans) -> list[Ask]:
     """Translate the window of a result into the regions that it reads of the operands."""
     if access is None:
@@ -201,7 +184,7 @@ def _asks(site: Site, access: Access | None, window: Spans) -> list[Ask]:
     return asks
 
 
-class Options(NamedTuple):
+class Freedom(NamedTuple):
     """What a plan depends on besides the function and the shapes; see `make_plan`."""
 
     patch_shape: tuple[int, int]
@@ -211,7 +194,8 @@ class Options(NamedTuple):
     field: int | None
 
 
-_PLANS: dict[Any, Plan] = {}
+_BODIES: Cache[Body] = Cache(budget=1 << 28)
+_unknown = count()
 
 
 def make_plan(
@@ -226,8 +210,8 @@ def make_plan(
 ) -> Plan:
     """Plan on shapes alone how `f` is evaluated again after a patch.
 
-    The same plan is returned for the same function and shapes, unless closures captured arrays, so
-    that what was compiled for it is found again.
+    `f` is traced at every call, so that a plan is never out of date; its `body` is the same object
+    for the same content, so that what was compiled for it is found again.
 
     Args:
         f: a scorer, images (1, H, W, C) -> any tree of arrays (1, ...).
@@ -250,52 +234,39 @@ def make_plan(
     """
     _check(f, image)
     patch, step = pair(patch_shape, "patch_shape", least=1), pair(step, "step", least=1)
-    arrays, skeleton = split_arrays(f)
-    shapes = tuple((x.shape, x.dtype) for x in (*arrays, image))
-    options = Options(patch, step, offset, dense_above, field)
-    key = (skeleton, shapes, options, jax.config.jax_enable_x64)
-    known = _PLANS.get(key) if _hashable(key) else None
-    if known is not None:
-        return known
-    plan = _choose(trace(f, image), image.shape, options)
-    if _hashable(key) and not plan.captured:
-        _PLANS[key] = plan
-        while len(_PLANS) > PLANS_KEPT:
-            del _PLANS[next(iter(_PLANS))]
-    return plan
-
-
-def _hashable(key: Any) -> bool:
+    scored = trace_scorer(f, image)
+    freedom = Freedom(patch, step, (int(offset[0]), int(offset[1])), dense_above, field)
+    platform = platform_of(f, scored.captured, image)
     try:
-        hash(key)
-    except TypeError:
-        return False
-    return True
+        key = content(scored.flat)
+    except UnknownContentError:  # a callback: it may be another one each time
+        key = next(_unknown)
+
+    def make() -> tuple[Body, int]:
+        body = _choose(scored.program, image.shape, freedom, platform)
+        tables = sum(table.nbytes for table in body.rows)
+        return body, tables + BYTES_AN_EQUATION * (len(body.program.equations) + len(body.steps))
+
+    body = _BODIES.get((key, freedom, settings(), platform), make)
+    return Plan(scored.captured, body, scored.tree, scored.written)
 
 
-def _choose(traced: Traced, shape: tuple[int, ...], options: Options) -> Plan:
+def _choose(program: Program, shape: tuple[int, ...], freedom: Freedom, platform: str) -> Body:
     """Plan for several shares, keep what is fastest by the cost model."""
-    (rows, columns), step, offset = options.patch_shape, options.step, options.offset
+    (rows, columns), step, offset = freedom.patch_shape, freedom.step, freedom.offset
     positions = (
         Positions.on_grid(shape[0], rows, step[0], offset[0]),
         Positions.on_grid(shape[1], columns, step[1], offset[1]),
     )
-    shares = SHARES if options.dense_above is None else (options.dense_above,)
-    known = Known(traced.program, {*RULES, "iota"})
-    bodies = [_plan(traced, known, positions, share, options.field) for share in shares]
-    fastest = min(bodies, key=lambda body: sum(step.seconds_window for step in body.steps))
-    return Plan(traced.captured, fastest)
+    shares = SHARES if freedom.dense_above is None else (freedom.dense_above,)
+    known = Known(program, {*RULES, "iota"})
+    planners = [Planner(program, known, positions, share, freedom.field) for share in shares]
+    bodies = [_plan(planner, platform) for planner in planners]
+    return min(bodies, key=lambda body: sum(step.windowed.seconds for step in body.steps))
 
 
-def _plan(
-    traced: Traced,
-    known: Known,
-    positions: tuple[Positions, Positions],
-    dense_above: float,
-    field: int | None,
-) -> Body:
-    program = traced.program
-    planner = Planner(program, known, positions, dense_above, field)
+def _plan(planner: Planner, platform: str) -> Body:
+    program, positions = planner.program, planner.positions
     planner.mark(program.image, (Reach(0), Reach(1), None))
     paste = planner.paste()
     steps = tuple(filter(None, map(planner.step, program.equations)))
@@ -308,14 +279,14 @@ def _plan(
         tuple(planner.slots),
         planner.table.rows(),
         positions,
-        traced.tree,
         (positions[0].patch, positions[1].patch, planner.shape(program.image)[2]),
-        exact=field is None,
+        exact=planner.field is None,
+        platform=platform,
     )
 
 
 def _check(f: Any, image: Any) -> None:
     if not callable(f):
         raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
-    if len(image.shape) != 3:
+    if len(np.shape(image)) != 3:
         raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxviz.incremental.program import Constant, Operand
 from jaxviz.incremental.reach import POINT, Stencil
 from jaxviz.jaxpr.neutral import greatest, least, zero
+from jaxviz.jaxpr.walk import Constant, Operand
 
 Params = dict[str, Any]
 

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxviz.incremental.program import Constant, Operand
 from jaxviz.incremental.reach import Span
+from jaxviz.jaxpr.walk import Constant, Operand
 
 Spans = tuple[Span | None, ...]
 

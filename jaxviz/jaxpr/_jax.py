@@ -1,13 +1,14 @@
 """Every JAX name that varies with the version or is not stable API, here and nowhere else."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 
-INLINED = {
+# Primitives that merely call a jaxpr.
+CALLS = {
     "jit",
     "pjit",
     "closed_call",
@@ -16,24 +17,30 @@ INLINED = {
     "remat",
     "remat2",
     "checkpoint",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "custom_vjp_call_jaxpr",
 }
+# Those whose jaxpr has derivative rules of its own.
 OWN_DERIVATIVE = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
 
 def called(primitive: Primitive, params: dict[str, Any]) -> ClosedJaxpr | None:
-    """Return the jaxpr that an equation merely calls, or None if it does more than call it."""
-    if primitive.name not in INLINED:
+    """Return the jaxpr that an equation calls, or None if it does more than call it."""
+    if primitive.name not in CALLS | OWN_DERIVATIVE:
         return None
     for name in ("call_jaxpr", "jaxpr", "fun_jaxpr"):
         inner = params.get(name)
-        if isinstance(inner, ClosedJaxpr):
-            return inner
-        if isinstance(inner, Jaxpr):
-            return ClosedJaxpr(inner, ())
+        if isinstance(inner, ClosedJaxpr | Jaxpr):
+            return as_closed(inner)
     return None
+
+
+def as_closed(jaxpr: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
+    """Return a jaxpr with its constants, of which a bare one has none."""
+    return jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, ())
+
+
+def is_jaxpr(value: Any) -> bool:
+    """Say whether a parameter is a jaxpr, with its constants or without."""
+    return isinstance(value, ClosedJaxpr | Jaxpr)
 
 
 def literal_value(literal: Literal) -> Any:
@@ -50,14 +57,26 @@ def bind(primitive: Primitive, params: dict[str, Any], args: list[Any]) -> list[
     return list(out) if primitive.multiple_results else [out]
 
 
-def equations(jaxpr: Jaxpr) -> Iterator[Any]:
-    """Yield every equation of a jaxpr, those of the jaxprs inside it included."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(value):
-                yield from equations(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
+def platform_of(*trees: Any) -> str:
+    """Return the platform on which the arrays lie, "cpu" or an accelerator's name.
+
+    Traced arrays do not tell: they count as lying on the default device.
+    """
+    for leaf in jax.tree.leaves(trees):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            return next(iter(leaf.devices())).platform
+    default: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if default is None:
+        return jax.default_backend()
+    return default if isinstance(default, str) else default.platform
 
 
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, ClosedJaxpr | Jaxpr)
+def settings() -> Hashable:
+    """Return what changes the numbers of a program besides its equations: part of every key."""
+    config: Any = jax.config
+    return (
+        config.jax_enable_x64,
+        config.jax_default_matmul_precision,
+        config.jax_numpy_dtype_promotion,
+        config.jax_numpy_rank_promotion,
+    )

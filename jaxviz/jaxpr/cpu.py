@@ -25,16 +25,21 @@ MOST_TAPS = 128
 WIDEST_POOL = 16
 
 
-def bind(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
+def bind(primitive: Primitive, params: Params, args: list[Any], *, platform: str) -> list[Any]:
     """Apply a primitive to windows, the way that suits the platform."""
-    suited = LOWERINGS.get(primitive.name) if jax.default_backend() == "cpu" else None
+    suited = LOWERINGS.get(primitive.name) if platform == "cpu" else None
     return (suited or _jax.bind)(primitive, params, args)
 
 
-def bind_whole(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
+def bind_whole(
+    primitive: Primitive, params: Params, args: list[Any], *, platform: str
+) -> list[Any]:
     """Apply a primitive to whole arrays: only depthwise convolutions have a better form."""
-    cpu = jax.default_backend() == "cpu"
-    if cpu and primitive.name == "conv_general_dilated" and is_depthwise(params, *args):
+    if (
+        platform == "cpu"
+        and primitive.name == "conv_general_dilated"
+        and is_depthwise(params, *args)
+    ):
         return [depthwise(params, *args)]
     return _jax.bind(primitive, params, args)
 

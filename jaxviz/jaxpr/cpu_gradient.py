@@ -16,8 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxviz.jaxpr._jax import platform_of
 from jaxviz.jaxpr.cpu import bind_whole, depthwise, is_depthwise, is_plain
-from jaxviz.jaxpr.walk import Rule, replay
+from jaxviz.jaxpr.walk import Equation, Rule, replay
 
 Pair = tuple[int, int]
 FEW_CHANNELS = 4
@@ -25,9 +26,9 @@ FEW_BLOCK_CHANNELS = 16
 SMALL_WINDOW = 9
 
 
-def quick_rules() -> Mapping[str, Rule]:
+def quick_rules(platform: str) -> Mapping[str, Rule]:
     """Rules for max pools and convolutions, made for gradients; none but on a CPU."""
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return {}
     return {"reduce_window_max": _pool_rule, "conv_general_dilated": _convolution_rule}
 
@@ -37,16 +38,16 @@ def forward(function: Callable[..., Any], *args: Any) -> Any:
 
     All else is as quick, or quicker, as XLA does it, where no gradient is taken.
     """
-    if jax.default_backend() != "cpu":
+    if platform_of(args) != "cpu":
         return function(*args)
     return replay(function, *args, rules={"conv_general_dilated": _whole_rule})
 
 
-def _whole_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    return bind_whole(equation.primitive, equation.params, list(inputs))
+def _whole_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Array]:
+    return bind_whole(equation.primitive, equation.params, list(inputs), platform="cpu")
 
 
-def _pool_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+def _pool_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
     params = equation.params
     (x,) = inputs
     window, strides, padding = (
@@ -137,7 +138,7 @@ def _interleaved(planes: Sequence[jax.Array], tile: Pair) -> jax.Array:
 _pool.defvjp(_pool_forward, _pool_backward)
 
 
-def _convolution_rule(equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+def _convolution_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
     params = equation.params
     x, kernel = inputs
     if is_depthwise(params, x, kernel):

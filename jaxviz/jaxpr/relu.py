@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.jaxpr.walk import Rule, equations, evaluate
+from jaxviz.jaxpr.walk import Constant, Equation, Operand, Rule, flatten, run
 
 
 def relu_rules(backprop: str) -> Mapping[str, Rule]:
@@ -37,24 +37,24 @@ def relu_rules(backprop: str) -> Mapping[str, Rule]:
     return rules
 
 
-def _is_zero(atom: Any) -> bool:
-    return hasattr(atom, "val") and np.ndim(atom.val) == 0 and atom.val == 0
+def _is_zero(operand: Operand) -> bool:
+    return isinstance(operand, Constant) and np.ndim(operand.value) == 0 and operand.value == 0
 
 
-def _max_rule(backprop: str, equation: Any, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
-    left, right = equation.invars
+def _max_rule(
+    backprop: str, equation: Equation, inputs: Sequence[jax.Array]
+) -> list[jax.Array] | None:
+    left, right = equation.operands
     if _is_zero(right):
         return [_relu(backprop, inputs[0])]
     return [_relu(backprop, inputs[1])] if _is_zero(left) else None
 
 
-def _open_relu(rules: Mapping[str, Rule], equation: Any, inputs: Sequence[Any]) -> Any:
+def _open_relu(rules: Mapping[str, Rule], equation: Equation, inputs: Sequence[Any]) -> Any:
     """`jax.nn.relu` and `relu6` carry their own derivative; look inside them, only them."""
-    inner = equation.params["call_jaxpr"]
-    names = [inside.primitive.name for inside in equations(inner.jaxpr)]
-    if names not in (["max"], ["max", "min"]):
-        return None
-    return evaluate(inner.jaxpr, inner.consts, inputs, rules)
+    flat, values = flatten(equation.params["call_jaxpr"])
+    names = [inside.primitive.name for inside in flat.equations]
+    return run(flat, values, inputs, rules) if names in (["max"], ["max", "min"]) else None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,96 +1,297 @@
-"""Run a JAX function again, equation by equation, with some of its primitives replaced.
+"""A function as one flat list of equations: what all that reads or replaces operations walks.
 
-`replay(function, *args, rules=...)` traces the function to a jaxpr and evaluates it. A rule is
-called with the equation and its input values and answers with the list of outputs, or None to leave
-the equation alone. Calls (`jit`, rematerialisation) are inlined, so a rule sees every equation but
-those inside loops, conditionals and functions with a derivative of their own. Nothing else changes:
-without rules the result is the function's.
+`trace` makes a jaxpr of a function, and `flatten` a `Flat` of a jaxpr: calls are inlined, arrays
+are numbered, and every array that the function brings with it (a closure's weights, the constants
+of a `jit` inside) becomes an input, at every depth, also inside loops: so a `Flat` holds no array
+but scalars. `run` evaluates it, with rules in place of some primitives, inside scans, whiles and
+conds as well; `replay` is all three in one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 
-Rule = Callable[[Any, Sequence[jax.Array]], "Sequence[jax.Array] | None"]
+from jaxviz.jaxpr import _jax
+from jaxviz.jaxpr.loops import bodies, run_loop
 
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr"}
-
-
-def replay(function: Callable[..., Any], *args: Any, rules: Mapping[str, Rule]) -> Any:
-    """`function(*args)` with the rules applied; `rules` maps primitive names to rules."""
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-    outputs = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), rules)
-    return jax.tree.unflatten(jax.tree.structure(shape), outputs)
+Rule = Callable[["Equation", Sequence[Any]], "Sequence[Any] | None"]
+NO_RULES: Mapping[str, Rule] = MappingProxyType({})
 
 
-def equations(jaxpr: Any) -> Any:
-    """All equations of a jaxpr in order of evaluation, calls inlined."""
-    for equation in jaxpr.eqns:
-        inner = _called(equation)
-        if inner is None:
-            yield equation
-        else:
-            yield from equations(inner[0])
+class Constant(NamedTuple):
+    """An operand whose value is known: a scalar that the function's text holds."""
+
+    value: Any
 
 
-def dependent(jaxpr: Any, marks: Sequence[bool]) -> list[bool]:
-    """Which outputs of a jaxpr can depend on the marked inputs."""
-    reached = {var for var, mark in zip(jaxpr.invars, marks, strict=True) if mark}
-    for equation in jaxpr.eqns:
-        inputs = [not hasattr(atom, "val") and atom in reached for atom in equation.invars]
-        inner = _called(equation)
-        outputs = [any(inputs)] * len(equation.outvars)
-        if inner is not None and any(inputs):
-            outputs = dependent(inner[0], inputs)
-        reached.update(var for var, mark in zip(equation.outvars, outputs, strict=True) if mark)
-    return [not hasattr(atom, "val") and atom in reached for atom in jaxpr.outvars]
+Operand = int | Constant
 
 
-def _called(equation: Any) -> tuple[Any, Sequence[Any]] | None:
-    key = _CALLS.get(equation.primitive.name)
-    if key is None:
-        return None
-    inner = equation.params[key]
-    return (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+class Equation(NamedTuple):
+    """results = primitive(operands, params), arrays by number."""
+
+    primitive: Primitive
+    params: dict[str, Any]
+    operands: tuple[Operand, ...]
+    results: tuple[int, ...]
 
 
-def evaluate(
-    jaxpr: Any,
-    consts: Sequence[Any],
-    args: Sequence[Any],
-    rules: Mapping[str, Rule],
-    *,
-    shifts: Mapping[Any, jax.Array] = MappingProxyType({}),
-) -> list[Any]:
-    """The outputs of a jaxpr on values for its constants and arguments, with the rules applied.
+class Flat(NamedTuple):
+    """outputs = equations(constants, inputs).
 
-    `shifts` maps variables of the jaxpr itself to arrays that are added to them.
+    Attributes:
+        equations: in order of evaluation.
+        constants: the numbers of the arrays that the function brought with it.
+        inputs: the numbers of its arguments.
+        outputs: what it returns.
+        avals: shape and dtype of every number.
+        own_derivative: whether a function with derivative rules of its own was inlined.
     """
-    values = dict(zip(jaxpr.constvars, consts, strict=True))
-    values.update(zip(jaxpr.invars, args, strict=True))
 
-    def read(atom: Any) -> Any:
-        return atom.val if hasattr(atom, "val") else values[atom]
+    equations: tuple[Equation, ...]
+    constants: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[Operand, ...]
+    avals: tuple[Any, ...]
+    own_derivative: bool
 
-    for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        outputs = _apply(equation, inputs, rules)
-        values.update(zip(equation.outvars, outputs, strict=True))
-        for var in set(equation.outvars) & shifts.keys():
-            values[var] = values[var] + shifts[var]
-    return [read(atom) for atom in jaxpr.outvars]
+    def aval(self, operand: Operand) -> Any:
+        """Return the shape and dtype of an operand."""
+        return self.avals[operand] if isinstance(operand, int) else jax.typeof(operand.value)
 
 
-def _apply(equation: Any, inputs: Sequence[Any], rules: Mapping[str, Rule]) -> Sequence[Any]:
-    rule = rules.get(equation.primitive.name)
+class Traced(NamedTuple):
+    """A function's jaxpr, its flat form with the values of `constants`, and its output's tree."""
+
+    closed: ClosedJaxpr
+    flat: Flat
+    values: list[Any]
+    tree: Any
+
+
+def trace(function: Callable[..., Any], *args: Any, open_derivatives: bool = False) -> Traced:
+    """Trace a function on arrays, or their shapes, and flatten it."""
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+    flat, values = flatten(closed, open_derivatives=open_derivatives)
+    return Traced(closed, flat, values, jax.tree.structure(shape))
+
+
+def flatten(
+    closed: ClosedJaxpr | Jaxpr, *, open_derivatives: bool = False
+) -> tuple[Flat, list[Any]]:
+    """Flatten a jaxpr.
+
+    Args:
+        closed: the jaxpr.
+        open_derivatives: whether functions with derivative rules of their own are inlined too,
+            which loses these rules.
+
+    Returns:
+        The flat form, and the values of its constants.
+    """
+    flat = _Flattener(open_derivatives)
+    jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
+    inputs = [flat.new(var.aval) for var in jaxpr.invars]
+    outputs = flat.inline(_jax.as_closed(closed), inputs)
+    return flat.result(inputs, outputs), flat.values
+
+
+def run(
+    flat: Flat,
+    values: Sequence[Any],
+    args: Sequence[Any],
+    rules: Mapping[str, Rule] = NO_RULES,
+    *,
+    shifts: Mapping[int, Any] = MappingProxyType({}),
+    inside_loops: bool = True,
+) -> list[Any]:
+    """Evaluate a flat function.
+
+    Args:
+        flat: the function.
+        values: of its constants.
+        args: of its inputs.
+        rules: primitive's name -> rule. A rule is called with the equation and its input values,
+            and answers with the list of outputs, or None to leave the equation as it is.
+        shifts: number -> array that is added to that array once it is known.
+        inside_loops: whether rules apply inside scans, whiles and conds, too.
+
+    Returns:
+        The outputs.
+    """
+    known = dict(zip(flat.constants, values, strict=True))
+    known.update(zip(flat.inputs, args, strict=True))
+    for number in shifts.keys() & known.keys():
+        known[number] = known[number] + shifts[number]
+    for equation in flat.equations:
+        inputs = [value_of(operand, known) for operand in equation.operands]
+        outputs = _apply(equation, inputs, rules, inside_loops)
+        known.update(zip(equation.results, outputs, strict=True))
+        for number in shifts.keys() & set(equation.results):
+            known[number] = known[number] + shifts[number]
+    return [value_of(operand, known) for operand in flat.outputs]
+
+
+def replay(
+    function: Callable[..., Any],
+    *args: Any,
+    rules: Mapping[str, Rule],
+    inside_loops: bool = True,
+) -> Any:
+    """Return `function(*args)` with rules in place of some primitives, see `run`.
+
+    Rules see every equation but those of functions with derivative rules of their own.
+    """
+    _, flat, values, tree = trace(function, *args)
+    outputs = run(flat, values, jax.tree.leaves(args), rules, inside_loops=inside_loops)
+    return jax.tree.unflatten(tree, outputs)
+
+
+def value_of(operand: Operand, known: Mapping[int, Any]) -> Any:
+    """Look an operand up."""
+    return known[operand] if isinstance(operand, int) else operand.value
+
+
+def equations(closed: ClosedJaxpr | Jaxpr) -> Iterator[Any]:
+    """Yield every equation of a jaxpr as JAX has it, and of the jaxprs inside it, at any depth."""
+    for equation in (closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed).eqns:
+        yield equation
+        for inner in jaxprs_in(equation.params):
+            yield from equations(inner)
+
+
+def jaxprs_in(params: dict[str, Any]) -> list[Any]:
+    """Return the jaxprs among the parameters of an equation."""
+    leaves = jax.tree.leaves(list(params.values()), is_leaf=_jax.is_jaxpr)
+    return [leaf for leaf in leaves if _jax.is_jaxpr(leaf)]
+
+
+def dependent(flat: Flat, marks: Sequence[bool]) -> list[bool]:
+    """Return which outputs can depend on the marked inputs."""
+    reached = {number for number, mark in zip(flat.inputs, marks, strict=True) if mark}
+    for equation in flat.equations:
+        if reached.intersection(x for x in equation.operands if isinstance(x, int)):
+            reached.update(equation.results)
+    return [isinstance(x, int) and x in reached for x in flat.outputs]
+
+
+def live(equations: Sequence[Equation], outputs: Sequence[Operand]) -> tuple[Equation, ...]:
+    """Drop the equations whose results nobody reads."""
+    needed = {x for x in outputs if isinstance(x, int)}
+    kept = []
+    for equation in reversed(equations):
+        if needed.intersection(equation.results):
+            needed.update(x for x in equation.operands if isinstance(x, int))
+            kept.append(equation)
+    return tuple(kept[::-1])
+
+
+def _apply(
+    equation: Equation, inputs: list[Any], rules: Mapping[str, Rule], inside_loops: bool
+) -> Sequence[Any]:
+    name, params = equation.primitive.name, equation.params
+    rule = rules.get(name)
     outputs = None if rule is None else rule(equation, inputs)
     if outputs is not None:
         return outputs
-    inner = _called(equation)
-    if inner is not None:
-        return evaluate(*inner, inputs, rules)
-    primitive = equation.primitive
-    outputs = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
-    return outputs if primitive.multiple_results else [outputs]
+    inner = bodies(name, params) if inside_loops else ()
+    if any(e.primitive.name in rules for body in inner for e in equations(body)):
+        return run_loop(name, params, inputs, [partial(_run_body, body, rules) for body in inner])
+    return _jax.bind(equation.primitive, params, inputs)
+
+
+def _run_body(body: ClosedJaxpr, rules: Mapping[str, Rule], *args: Any) -> list[Any]:
+    flat, values = flatten(body)
+    return run(flat, values, args, rules)
+
+
+class _Flattener:
+    """Collects the equations of a jaxpr and of the jaxprs it calls, numbering their arrays."""
+
+    def __init__(self, open_derivatives: bool) -> None:
+        self.open_derivatives = open_derivatives
+        self.equations: list[Equation] = []
+        self.avals: list[Any] = []
+        self.constants: list[int] = []
+        self.values: list[Any] = []
+        self.own_derivative = False
+
+    def result(self, inputs: list[int], outputs: list[Operand]) -> Flat:
+        return Flat(
+            tuple(self.equations),
+            tuple(self.constants),
+            tuple(inputs),
+            tuple(outputs),
+            tuple(self.avals),
+            self.own_derivative,
+        )
+
+    def new(self, aval: Any) -> int:
+        self.avals.append(aval)
+        return len(self.avals) - 1
+
+    def lift(self, value: Any) -> int:
+        """Make an array that the function brought with it a constant."""
+        self.constants.append(self.new(jax.typeof(value)))
+        self.values.append(value)
+        return self.constants[-1]
+
+    def inline(self, closed: ClosedJaxpr, args: Sequence[Operand]) -> list[Operand]:
+        jaxpr = closed.jaxpr
+        known: dict[Any, Operand] = dict(
+            zip(jaxpr.constvars, map(self.lift, closed.consts), strict=True)
+        )
+        known.update(zip(jaxpr.invars, args, strict=True))
+
+        def operand(atom: Any) -> Operand:
+            if not isinstance(atom, Literal):
+                return known[atom]
+            value = _jax.literal_value(atom)
+            return self.lift(value) if np.ndim(value) else Constant(value)
+
+        for equation in jaxpr.eqns:
+            operands = [operand(atom) for atom in equation.invars]
+            results = self.one(equation, operands)
+            known.update(zip(equation.outvars, results, strict=True))
+        return [operand(atom) for atom in jaxpr.outvars]
+
+    def one(self, equation: Any, operands: list[Operand]) -> Sequence[Operand]:
+        """Add one equation, or the equations that it calls."""
+        name, params = equation.primitive.name, equation.params
+        own = name in _jax.OWN_DERIVATIVE
+        inner = _jax.called(equation.primitive, params)
+        if inner is not None and (self.open_derivatives or not own):
+            self.own_derivative |= own
+            return self.inline(inner, operands)
+        inside = bodies(name, params)
+        parts = [flatten(body, open_derivatives=self.open_derivatives) for body in inside]
+        self.own_derivative |= any(flat.own_derivative for flat, _ in parts)
+        if any(values for _, values in parts):
+            return self.inline(*self.loop_without_arrays(equation, operands))
+        results = tuple(self.new(var.aval) for var in equation.outvars)
+        self.equations.append(Equation(equation.primitive, params, tuple(operands), results))
+        return results
+
+    def loop_without_arrays(
+        self, equation: Any, operands: list[Operand]
+    ) -> tuple[ClosedJaxpr, list[Operand]]:
+        """Trace a loop again with the arrays that its bodies hold as inputs of the loop."""
+        name, params = equation.primitive.name, equation.params
+        parts = [flatten(body) for body in bodies(name, params)]
+
+        def loop(values: list[list[Any]], inputs: list[Any]) -> list[Any]:
+            again = [
+                lambda *args, flat=flat, mine=mine: run(flat, mine, args)
+                for (flat, _), mine in zip(parts, values, strict=True)
+            ]
+            return run_loop(name, params, inputs, again)
+
+        values = [values for _, values in parts]
+        inputs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+        closed = jax.make_jaxpr(loop)(values, inputs)
+        return closed, [*map(self.lift, jax.tree.leaves(values)), *operands]

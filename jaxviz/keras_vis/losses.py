@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.jaxpr.relu import relu_rules
-from jaxviz.jaxpr.walk import evaluate, replay
+from jaxviz.jaxpr.walk import replay, run, trace
 from jaxviz.keras import KerasModel, logits
 from jaxviz.layers import Layer, as_scorer, capture, thaw
 from jaxviz.maximization.regularize import lp_norm, total_variation
@@ -72,20 +72,19 @@ def _loss_and_gradient(static: _Losses, arrays: Any, image: jax.Array) -> Any:
         value = image if static.wrt is None else found[static.wrt]
         return value, (sum(terms.values(), jnp.zeros(())), terms)
 
-    # Calls are inlined first, so that the layer's output is a variable that can be shifted.
-    closed = jax.make_jaxpr(partial(replay, forward, rules=relu_rules(static.backprop)))(image)
-    structure = jax.tree.structure(jax.eval_shape(forward, image))
-    variable = closed.jaxpr.outvars[0]
+    # Calls are inlined first, so that the layer's output is a number that can be shifted.
+    _, flat, values, tree = trace(
+        partial(replay, forward, rules=relu_rules(static.backprop)), image
+    )
+    number = flat.outputs[0]
+    assert isinstance(number, int)
 
     def shifted(shift: jax.Array) -> Any:
-        is_image = variable is closed.jaxpr.invars[0]
-        moved = image + shift if is_image else image
-        shifts = {} if is_image else {variable: shift}
-        outputs = evaluate(closed.jaxpr, closed.consts, [moved], {}, shifts=shifts)
-        value, (loss, terms) = jax.tree.unflatten(structure, outputs)
+        outputs = run(flat, values, [image], shifts={number: shift})
+        value, (loss, terms) = jax.tree.unflatten(tree, outputs)
         return loss, (terms, value)
 
-    shift = jnp.zeros(variable.aval.shape, variable.aval.dtype)
+    shift = jnp.zeros(flat.aval(number).shape, flat.aval(number).dtype)
     (loss, (terms, value)), gradient = jax.value_and_grad(shifted, has_aux=True)(shift)
     return terms, loss, gradient, value
 

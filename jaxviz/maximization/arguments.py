@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.jaxpr.relu import relu_rules
-from jaxviz.jaxpr.walk import dependent
+from jaxviz.jaxpr.walk import dependent, trace
 from jaxviz.maximization import step as ascent
 from jaxviz.maximization.loop import Options
 from jaxviz.maximization.objective import Objective, check
@@ -123,17 +123,18 @@ def check_objectives(
     shown = jax.eval_shape(partial(ascent.views, problem, data), jnp.int32(0), images)
     seen = jax.ShapeDtypeStruct(shown.shape[2:], problem.dtype)
     network = partial(ascent.network, problem, data)
-    closed, found = jax.make_jaxpr(network, return_shape=True)(seen)
+    _, flat, _, tree = trace(network, seen)
+    found = tree.unflatten([flat.aval(x) for x in flat.outputs])
     shapes = {n: value.shape[1:] for n, value in zip(problem.layers, found, strict=True)}
     for objective in objectives:
         check(objective, shapes)
-    moving = dependent(closed.jaxpr, [True])
+    moving = dependent(flat, [True])
     groups, arrays = ascent.group(objectives)
     for (structure, numbers), values in zip(groups, arrays, strict=True):
         one = [value[0] for value in values]
-        closed = jax.make_jaxpr(partial(ascent.evaluate_objective, problem, structure))(one, found)
+        flat = trace(partial(ascent.evaluate_objective, problem, structure), one, found).flat
         marks = [False] * len(one) + moving
-        if not any(dependent(closed.jaxpr, marks)):
+        if not any(dependent(flat, marks)):
             raise ValueError(
                 f"`objective` must depend on the image: objective {numbers[0]} does not; it reads "
                 f"{objectives[numbers[0]].layers}."

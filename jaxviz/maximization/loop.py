@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxviz.jaxpr._jax import platform_of
 from jaxviz.maximization import step as ascent
 from jaxviz.maximization.objective import Objective
 from jaxviz.maximization.result import Maximized, NotFiniteError
@@ -107,7 +108,7 @@ def _advance(
 
 def _segment(done: int, options: Options) -> int:
     """How many steps to take at once: one from the host, or many in a compiled loop."""
-    scan = options.loop == "scan" or (options.loop == "auto" and jax.default_backend() != "cpu")
+    scan = options.loop == "scan" or (options.loop == "auto" and platform_of() != "cpu")
     if not scan or options.callback is not None or done < options.redirect:
         return 1
     every = options.snapshot_every or _SCAN_STEPS

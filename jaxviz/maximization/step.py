@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxviz.jaxpr._jax import platform_of
 from jaxviz.jaxpr.cpu_gradient import quick_rules
 from jaxviz.jaxpr.relu import relu_rules
 from jaxviz.jaxpr.walk import replay
@@ -188,7 +189,7 @@ def objective_values(
     drawn, batch = shown.shape[0], shown.shape[:3]
     flat = shown.reshape(-1, *shown.shape[3:])
 
-    rules = {**quick_rules(), **relu_rules(backprop)}
+    rules = {**quick_rules(platform_of(data, images)), **relu_rules(backprop)}
     found = replay(partial(network, problem, data), flat, rules=rules)
     found = [value.reshape(*batch, *value.shape[1:]) for value in found]
     values = jnp.zeros(images.shape[:2], jnp.float32)

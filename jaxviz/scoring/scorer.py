@@ -14,25 +14,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import Partial
+
+from jaxviz.jaxpr.split import Skeleton, split_arrays
 
 Scorer = Callable[[jax.Array], jax.Array]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A scorer without its arrays; equal for scorers that compile to one program.
+    """A scorer without its arrays; equal for scorers of one structure."""
 
-    Attributes:
-        treedef: the structure of the scorer's pytree.
-        leaves: its leaves, None for the arrays.
-        is_array: which of the leaves are arrays.
-    """
-
-    treedef: Any
-    leaves: tuple[Any, ...]
-    is_array: tuple[bool, ...]
+    skeleton: Skeleton
 
     def __call__(self, arrays: Sequence[jax.Array], images: jax.Array) -> jax.Array:
         """Score images (N, H, W, C) -> (N, ..., K), in the dtype of the images.
@@ -41,11 +34,8 @@ class Call:
             TypeError: the scorer needs NumPy arrays.
             ValueError: what it returns are no scores.
         """
-        rest = iter(arrays)
-        pairs = zip(self.leaves, self.is_array, strict=True)
-        f = jax.tree.unflatten(self.treedef, [next(rest) if array else x for x, array in pairs])
         try:
-            scores = f(images)
+            scores = self.skeleton.fill(arrays)(images)
         except jax.errors.TracerArrayConversionError as error:
             raise TypeError(
                 "`f` must be made of JAX operations, but turns its images into NumPy arrays, as"
@@ -53,12 +43,6 @@ class Call:
             ) from error
         check_output(scores, images.shape[0])
         return scores
-
-    def __hash__(self) -> int:
-        try:
-            return hash((self.treedef, self.leaves, self.is_array))
-        except TypeError:  # something static in the scorer cannot be hashed: comparing decides
-            return hash(self.is_array)
 
 
 class SplitScorer(NamedTuple):
@@ -97,12 +81,8 @@ def split(f: Scorer) -> SplitScorer:
     """
     if not callable(f):
         raise TypeError(f"`f` must be callable, images -> scores: got a {type(f).__name__}.")
-    leaves, treedef = jax.tree.flatten(_as_pytree(f))
-    is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
-    pairs = list(zip(leaves, is_array, strict=True))
-    static = tuple(None if array else leaf for leaf, array in pairs)
-    arrays = [jnp.asarray(leaf) for leaf, array in pairs if array]
-    return SplitScorer(arrays, Call(treedef, static, is_array), _describe(f))
+    arrays, skeleton = split_arrays(_as_pytree(f))
+    return SplitScorer([jnp.asarray(array) for array in arrays], Call(skeleton), _describe(f))
 
 
 def _as_pytree(f: Any) -> Any:

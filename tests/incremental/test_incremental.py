@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxviz.incremental import base, describe, explain, incremental, make_plan, update
 from jaxviz.incremental.interpret import paste
-from jaxviz.jaxpr._jax import equations
+from jaxviz.jaxpr.walk import equations
 
 SHAPE, PATCH = (20, 18, 3), (5, 4)
 
@@ -147,12 +147,53 @@ def test_no_convolution_over_the_whole_image(model, image, patches, starts):
     assert shapes == [(7, 4, 3, 8), (7, 6, 5, 8)]
 
 
-def test_the_same_function_and_shapes_give_the_same_plan(model, image):
-    plan = make_plan(model, image, PATCH)
-    assert make_plan(model, image + 1, PATCH) is plan
-    assert make_plan(jax.tree.map(lambda x: x + 1, model), image, PATCH) is plan
-    assert make_plan(model, image, (4, 4)) is not plan
-    assert make_plan(model, image[1:], PATCH) is not plan
+def test_the_same_content_and_shapes_give_the_same_plan(model, image):
+    body = make_plan(model, image, PATCH).body
+    assert make_plan(model, image + 1, PATCH).body is body
+    assert make_plan(jax.tree.map(lambda x: x + 1, model), image, PATCH).body is body
+    assert make_plan(lambda images: model(images), image, PATCH).body is not body  # arrays captured
+    assert make_plan(model, image, (4, 4)).body is not body
+    assert make_plan(model, image[1:], PATCH).body is not body
+    with jax.default_matmul_precision("highest"):
+        assert make_plan(model, image, PATCH).body is not body
+
+
+def test_plans_are_by_content_and_never_out_of_date(image, patches, starts):
+    scale, weights = 1.0, jnp.ones((3,))
+
+    class Net:
+        def __init__(self):
+            self.weights = weights
+
+        def __call__(self, images):
+            return jax.jit(lambda x: (x * self.weights).sum((1, 2)))(images) * scale
+
+    net = Net()
+    bodies = set()
+    for f in (lambda images: net(images), net.__call__, lambda images: net(images)):
+        plan = make_plan(f, image, PATCH)
+        assert [leaf.shape for leaf in plan.captured] == [(3,)]
+        bodies.add(plan.body)
+    assert len(bodies) == 1
+    first = incremental(net.__call__, image, PATCH)[1](patches[0], starts[0])
+    net.weights = weights * 2
+    twice = incremental(net.__call__, image, PATCH)[1](patches[0], starts[0])
+    assert make_plan(net.__call__, image, PATCH).body in bodies
+    np.testing.assert_allclose(twice, first * 2, rtol=1e-6)
+    scale = 0.5
+    np.testing.assert_allclose(
+        incremental(net.__call__, image, PATCH)[1](patches[0], starts[0]), first, rtol=1e-6
+    )
+
+
+def test_a_repeat_compiles_nothing(image, patches, starts, compilations):
+    def update_of(weight):
+        return incremental(lambda x: jnp.tanh(x * weight).sum((1, 2)), image, PATCH)[1]
+
+    update_of(jnp.asarray(1.0))(patches[0], starts[0])
+    compilations.start()
+    update_of(jnp.asarray(2.0))(patches[0], starts[0])
+    assert compilations.count == 0
 
 
 def test_plans_that_captured_arrays_are_made_anew(image, patches, starts):

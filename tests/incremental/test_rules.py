@@ -14,7 +14,8 @@ from jax.interpreters import batching, mlir
 
 from jaxviz.incremental import base, incremental, make_plan, update
 from jaxviz.incremental.interpret import paste
-from jaxviz.incremental.program import Constant, Known, trace
+from jaxviz.incremental.program import Known, trace_scorer
+from jaxviz.jaxpr.walk import Constant
 
 
 def integers(rng, shape, dtype=jnp.float32, low=-3, high=4):
@@ -351,7 +352,7 @@ def test_large_known_values_are_not_evaluated():
     def f(images):
         return images.reshape(1, -1) @ jnp.ones((3 * 256 * 256, 9))
 
-    program = trace(f, jax.ShapeDtypeStruct((256, 256, 3), jnp.float32)).program
+    program = trace_scorer(f, jax.ShapeDtypeStruct((256, 256, 3), jnp.float32)).program
     known = Known(program, {"broadcast_in_dim", "iota"})
     (product,) = (eqn for eqn in program.equations if eqn.primitive.name == "dot_general")
     assert known.value(product.operands[1]) is None

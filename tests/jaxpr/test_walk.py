@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.jaxpr.walk import dependent, equations, replay
+from jaxviz.jaxpr import _jax
+from jaxviz.jaxpr.walk import dependent, flatten, replay, run, trace
 
 
 @jax.custom_vjp
@@ -64,11 +65,72 @@ def test_dependence_follows_the_data():
     def f(x, y):
         return jax.jit(lambda x, y: (jnp.sin(x), jnp.cos(y)))(x, y), x + y, jnp.ones(2)
 
-    jaxpr = jax.make_jaxpr(f)(jnp.ones(2), jnp.ones(2)).jaxpr
-    assert dependent(jaxpr, [True, False]) == [True, False, True, False]
-    assert dependent(jaxpr, [False, False]) == [False] * 4
+    flat = trace(f, jnp.ones(2), jnp.ones(2)).flat
+    assert dependent(flat, [True, False]) == [True, False, True, False]
+    assert dependent(flat, [False, False]) == [False] * 4
 
 
-def test_equations_are_listed_inside_calls():
-    jaxpr = jax.make_jaxpr(jax.jit(lambda x: jax.jit(jnp.sin)(x) * 2))(1.0).jaxpr
-    assert [equation.primitive.name for equation in equations(jaxpr)] == ["sin", "mul"]
+def test_calls_are_inlined():
+    flat = trace(jax.jit(lambda x: jax.jit(jnp.sin)(x) * 2), 1.0).flat
+    assert [equation.primitive.name for equation in flat.equations] == ["sin", "mul"]
+
+
+W = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def with_arrays_at_every_depth(x):
+    """Reads W in a call, in a call inside a scan, a while and a cond; x is (2, 3)."""
+    read = jax.jit(lambda c: c + jnp.asarray(W))
+    x = read(x)
+    x, _ = jax.lax.scan(lambda c, _: (read(c) * 0.5, None), x, None, length=3)
+    x = jax.lax.while_loop(lambda c: (c - read(c)).sum() > 0, read, x)
+    return jax.lax.cond(x.sum() > 3, lambda c: read(c) * 2, lambda c: c, x)
+
+
+def test_arrays_are_lifted_out_at_every_depth():
+    _, flat, values, _ = trace(with_arrays_at_every_depth, jnp.ones((2, 3)))
+    assert len(values) >= 4
+    for value in values:
+        np.testing.assert_array_equal(value, W)
+    for equation in flat.equations:
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_jax.is_jaxpr):
+            if _jax.is_jaxpr(inner):
+                assert flatten(inner)[1] == []
+    found = run(flat, [2 * value for value in values], [jnp.ones((2, 3))])
+    by_hand = jnp.ones((2, 3)) + 2 * W
+    for _ in range(3):
+        by_hand = (by_hand + 2 * W) * 0.5
+    np.testing.assert_allclose(found[0], (by_hand + 2 * W) * 2, rtol=1e-6)
+
+
+def test_rules_apply_inside_scans_whiles_and_conds():
+    def f(x):
+        x, rows = jax.lax.scan(lambda c, row: (jnp.sin(c), c * row), x, jnp.arange(2.0))
+        x = jax.lax.while_loop(lambda c: c < 10.0, lambda c: jnp.sin(c) + c + 3.0, x)
+        return jax.lax.cond(x > 0, jnp.sin, jnp.cos, x), rows
+
+    found, rows = replay(f, 1.0, rules={"sin": lambda equation, inputs: [inputs[0] * 2]})
+    assert (float(found), rows.tolist()) == (30.0, [0.0, 2.0])
+    plain = replay(f, 0.1, rules={"tan": lambda equation, inputs: [inputs[0] * 2]})
+    jax.tree.map(np.testing.assert_array_equal, plain, f(0.1))
+    outside = replay(
+        lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, None, length=2)[0],
+        1.0,
+        rules={"sin": lambda equation, inputs: [inputs[0] * 2]},
+        inside_loops=False,
+    )
+    assert float(outside) == float(jnp.sin(jnp.sin(1.0)))
+
+
+def test_derivatives_of_replayed_loops_are_those_of_the_loops(rng):
+    x = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)
+
+    def f(x):
+        return jax.lax.scan(lambda c, _: (jnp.tanh(c + jnp.asarray(W)), None), x, None, length=3)[0]
+
+    def doubled(x):
+        return replay(f, x, rules={"tanh": lambda equation, inputs: [jnp.tanh(inputs[0])]})
+
+    for run_it in (f, doubled):
+        got = jax.grad(lambda x: run_it(x).sum())(x)  # noqa: B023
+        np.testing.assert_allclose(got, jax.grad(lambda x: f(x).sum())(x), rtol=1e-6)

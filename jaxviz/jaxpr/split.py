@@ -1,0 +1,44 @@
+"""A callable taken apart: its arrays, and the rest, which holds none."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A callable without its arrays; equal for callables of one structure.
+
+    Attributes:
+        treedef: the structure of the callable's pytree.
+        leaves: its leaves, None for the arrays.
+        is_array: which of the leaves are arrays.
+    """
+
+    treedef: Any
+    leaves: tuple[Any, ...]
+    is_array: tuple[bool, ...]
+
+    def fill(self, arrays: Sequence[Any]) -> Callable[..., Any]:
+        """Put the callable together again, on these arrays."""
+        supply = iter(arrays)
+        pairs = zip(self.leaves, self.is_array, strict=True)
+        return self.treedef.unflatten([next(supply) if array else leaf for leaf, array in pairs])
+
+    def __hash__(self) -> int:
+        try:
+            return hash((self.treedef, self.leaves, self.is_array))
+        except TypeError:  # something static in the callable cannot be hashed: comparing decides
+            return hash(self.is_array)
+
+
+def split_arrays(f: Callable[..., Any]) -> tuple[list[Any], Skeleton]:
+    """Split a callable into its arrays, JAX's and NumPy's, and the rest."""
+    leaves, treedef = jax.tree.flatten(f)
+    is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
+    pairs = list(zip(leaves, is_array, strict=True))
+    others = tuple(None if array else leaf for leaf, array in pairs)
+    return [leaf for leaf, array in pairs if array], Skeleton(treedef, others, is_array)
