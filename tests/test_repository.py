@@ -3,6 +3,8 @@
 import json
 import re
 import subprocess
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -28,22 +30,50 @@ def test_notebooks_carry_no_outputs():
 
 def test_no_file_names_this_machine():
     stray = re.compile(r"(?<![\w.])/(work|home|root)/\w")
-    for file in _files(".py", ".md", ".toml", ".json", ".ipynb", ".txt"):
+    for file in _files(".py", ".md", ".toml", ".json", ".ipynb", ".txt", ".yaml", ".cff"):
         if file.name != "test_repository.py":
             found = stray.search(file.read_text())
             assert found is None, f"{file.relative_to(ROOT)}: {found}"
 
 
-def test_the_layout_section_of_the_readme_is_true():
+def _layout() -> str:
     readme = (ROOT / "README.md").read_text()
-    section = readme.split("## Layout")[1].split("```")[1]
-    told = set(re.findall(r"\b(\w+(?:\.py|/))", section.split("tests/")[0])) - {"jaxviz/"}
-    package = [path for path in (ROOT / "jaxviz").iterdir() if not path.name.startswith("_")]
-    there = {path.name + "/" * path.is_dir() for path in package if path.suffix in ("", ".py")}
-    assert told == there
+    return readme.split("## Layout")[1].split("```text\n")[1].split("```")[0]
+
+
+def _packages(folder: Path) -> set[str]:
+    return {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+
+
+def test_the_layout_section_of_the_readme_is_true():
+    rooms, inside, package = set(), {}, ""
+    for indent, name in re.findall(r"^(  |    )(\w+(?:\.py|/))", _layout(), re.MULTILINE):
+        if len(indent) == 2:
+            package = name
+            rooms.add(name)
+        else:
+            inside.setdefault(package, set()).add(name)
+    modules = {path.name for path in (ROOT / "jaxviz").glob("*.py") if path.name[0] != "_"}
+    assert rooms == modules | _packages(ROOT / "jaxviz")
+    assert inside["keras/"]
+    for package, packages in inside.items():
+        assert packages == _packages(ROOT / "jaxviz" / package), package
+
+
+def test_the_folders_beside_the_package_exist():
+    beside = re.findall(r"^([\w/]+/)", _layout(), re.MULTILINE)
+    assert {"jaxviz/", "tests/", "docs/decisions/"} <= set(beside)
+    assert [name for name in beside if not (ROOT / name).is_dir()] == []
 
 
 def test_the_readme_names_only_make_targets_that_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / "README.md").read_text()))
     assert {"demo", "test"} <= named <= targets
+
+
+def test_types_are_shipped():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        data = tomllib.load(file)["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in data["jaxviz"]
+    assert (files("jaxviz") / "py.typed").is_file()
