@@ -66,6 +66,14 @@ def test_the_folders_beside_the_package_exist():
     assert [name for name in beside if not (ROOT / name).is_dir()] == []
 
 
+def test_every_decision_is_listed():
+    folder = ROOT / "docs" / "decisions"
+    pages = {path.name for path in folder.glob("*.md")} - {"README.md"}
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text()))
+    assert len(pages) >= 4
+    assert pages <= listed
+
+
 def test_the_readme_names_only_make_targets_that_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / "README.md").read_text()))
