@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxviz._version import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -78,6 +80,32 @@ def test_the_readme_names_only_make_targets_that_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / "README.md").read_text()))
     assert {"demo", "test"} <= named <= targets
+
+
+def test_contributors_are_told_make_targets_that_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^make (\w+)|`make ([a-z-]+)`",
+                           (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))  # fmt: skip
+    assert {"test", "test-all", "check"} <= {a or b for a, b in named} <= targets
+
+
+def test_contributors_are_told_files_that_exist():
+    told = set(re.findall(r"`((?:jaxviz|tests|docs|benchmarks|\.ci)/[\w./]+)`",
+                          (ROOT / "CONTRIBUTING.md").read_text()))  # fmt: skip
+    planned = {"jaxviz/attribution/", "tests/attribution/"}
+    assert len(told) > 10
+    assert [name for name in told - planned if not (ROOT / name).exists()] == []
+
+
+def test_the_citation_has_the_version():
+    cited = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited == [__version__]
+
+
+def test_hooks_fetch_nothing():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert set(re.findall(r"repo: (\S+)", hooks)) == {"local"}
+    assert set(re.findall(r"language: (\S+)", hooks)) == {"system"}
 
 
 def test_types_are_shipped():
