@@ -253,10 +253,6 @@ def _kept(shape: tuple[int, ...], axis: int, result: tuple[int, ...]) -> Follow 
     If it is longer, the axis was merged with those inside it, and each index is repeated, as where
     images are enlarged: (3, 2) -> (6,) reads i = o // 2. If it is shorter, each index stands for
     several, as in a pool by reshape: (6,) -> (3, 2) reads i = 2*o and 2*o + 1.
-
-        flat    0 1 2 3 4 5
-        (6,)    0 1 2 3 4 5
-        (3, 2)  0 . 1 . 2 .     index of the first axis
     """
     dim, span = shape[axis], prod(shape[axis:])
     for j, other in enumerate(result):
