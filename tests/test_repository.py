@@ -3,9 +3,13 @@
 import json
 import re
 import subprocess
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+
+from jaxviz._version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,22 +32,84 @@ def test_notebooks_carry_no_outputs():
 
 def test_no_file_names_this_machine():
     stray = re.compile(r"(?<![\w.])/(work|home|root)/\w")
-    for file in _files(".py", ".md", ".toml", ".json", ".ipynb", ".txt"):
+    for file in _files(".py", ".md", ".toml", ".json", ".ipynb", ".txt", ".yaml", ".cff"):
         if file.name != "test_repository.py":
             found = stray.search(file.read_text())
             assert found is None, f"{file.relative_to(ROOT)}: {found}"
 
 
-def test_the_layout_section_of_the_readme_is_true():
+def _layout() -> str:
     readme = (ROOT / "README.md").read_text()
-    section = readme.split("## Layout")[1].split("```")[1]
-    told = set(re.findall(r"\b(\w+(?:\.py|/))", section.split("tests/")[0])) - {"jaxviz/"}
-    package = [path for path in (ROOT / "jaxviz").iterdir() if not path.name.startswith("_")]
-    there = {path.name + "/" * path.is_dir() for path in package if path.suffix in ("", ".py")}
-    assert told == there
+    return readme.split("## Layout")[1].split("```text\n")[1].split("```")[0]
+
+
+def _packages(folder: Path) -> set[str]:
+    return {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+
+
+def test_the_layout_section_of_the_readme_is_true():
+    rooms, inside, package = set(), {}, ""
+    for indent, name in re.findall(r"^(  |    )(\w+(?:\.py|/))", _layout(), re.MULTILINE):
+        if len(indent) == 2:
+            package = name
+            rooms.add(name)
+        else:
+            inside.setdefault(package, set()).add(name)
+    modules = {path.name for path in (ROOT / "jaxviz").glob("*.py") if path.name[0] != "_"}
+    assert rooms == modules | _packages(ROOT / "jaxviz")
+    assert inside["keras/"]
+    for package, packages in inside.items():
+        assert packages == _packages(ROOT / "jaxviz" / package), package
+
+
+def test_the_folders_beside_the_package_exist():
+    beside = re.findall(r"^([\w/]+/)", _layout(), re.MULTILINE)
+    assert {"jaxviz/", "tests/", "docs/decisions/"} <= set(beside)
+    assert [name for name in beside if not (ROOT / name).is_dir()] == []
+
+
+def test_every_decision_is_listed():
+    folder = ROOT / "docs" / "decisions"
+    pages = {path.name for path in folder.glob("*.md")} - {"README.md"}
+    listed = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text()))
+    assert len(pages) >= 4
+    assert pages <= listed
 
 
 def test_the_readme_names_only_make_targets_that_exist():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / "README.md").read_text()))
     assert {"demo", "test"} <= named <= targets
+
+
+def test_contributors_are_told_make_targets_that_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^make (\w+)|`make ([a-z-]+)`",
+                           (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))  # fmt: skip
+    assert {"test", "test-all", "check"} <= {a or b for a, b in named} <= targets
+
+
+def test_contributors_are_told_files_that_exist():
+    told = set(re.findall(r"`((?:jaxviz|tests|docs|benchmarks|\.ci)/[\w./]+)`",
+                          (ROOT / "CONTRIBUTING.md").read_text()))  # fmt: skip
+    planned = {"jaxviz/attribution/", "tests/attribution/"}
+    assert len(told) > 10
+    assert [name for name in told - planned if not (ROOT / name).exists()] == []
+
+
+def test_the_citation_has_the_version():
+    cited = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited == [__version__]
+
+
+def test_hooks_fetch_nothing():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert set(re.findall(r"repo: (\S+)", hooks)) == {"local"}
+    assert set(re.findall(r"language: (\S+)", hooks)) == {"system"}
+
+
+def test_types_are_shipped():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        data = tomllib.load(file)["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in data["jaxviz"]
+    assert (files("jaxviz") / "py.typed").is_file()

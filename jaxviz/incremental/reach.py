@@ -34,6 +34,7 @@ class Stencil(NamedTuple):
         if not len(read) or max(inputs, outputs) % min(inputs, outputs):
             return None
         stride, up = max(1, inputs // outputs), max(1, outputs // inputs)
+        # A weight (i, o) that is not 0 must have -low <= i - o//up*stride < extent - low.
         offset = read - reader // up * stride
         return cls(int(np.ptp(offset)) + 1, stride, -int(offset.min()), up)
 
@@ -55,7 +56,16 @@ class Reach(NamedTuple):
     align: int = 1
 
     def through(self, stencil: Stencil) -> "Reach | None":
-        """Compose with an operation: the reach of its output; None if finer than a pixel."""
+        """Compose with an operation: the reach of its output; None if finer than a pixel.
+
+        Output o reads the indices j of o//up*s - low ... o//up*s - low + extent - 1, and j depends
+        on the pixels j*S - L ... j*S + R. Put together, for up = 1:
+
+            o*s*S - (L + low*S) ... o*s*S + (R + (extent - 1 - low)*S).
+
+        With up > 1 it is o//up = (o - b)/up for some b < up: to the left as far as b = up - 1 has
+        it, to the right as b = 0 has it.
+        """
         stride, rest = divmod(self.stride * stencil.stride, stencil.up)
         left = self.left + stencil.low * self.stride + (stencil.up - 1) * stride
         right = self.right + (stencil.extent - 1 - stencil.low) * self.stride
@@ -102,6 +112,7 @@ class Positions(NamedTuple):
     @classmethod
     def on_grid(cls, dim: int, patch: int, step: int, offset: int) -> "Positions":
         """Every start congruent to `offset` modulo `step`, from before the image to behind it."""
+        # From the last start wholly before the image to the first one wholly behind it.
         first = offset + step * ((-patch - offset) // step)
         last = offset - step * ((offset - dim) // step)
         return cls(np.arange(first, last + 1, step), patch, dim)
@@ -122,15 +133,23 @@ class Positions(NamedTuple):
     def window(self, reach: Reach, dim: int) -> Span:
         """Return the span, inside an axis of length `dim`, of all indices that the patch changes.
 
-        Index o changes only if o*S + R >= low and o*S - L <= high, for the pixels low ... high of
-        the image that the patch covers. The size is that of the largest changed interval over all
-        starts; near a border the window is moved inside.
+        Index o changes only if the pixels it depends on meet those that the patch covers:
+
+            patch                   low ........ high
+            first o     o*S-L ... o*S+R                        the least o with o*S + R >= low
+            last o                        o*S-L ... o*S+R      the largest o with o*S - L <= high
+
+        The size is that of the largest changed interval over all starts; near a border the window
+        is moved inside.
         """
         if reach.align > 1:
+            # `align` indices from a multiple of it on are one index of a coarser axis, whose reach
+            # is that of the first of them: `through` has widened `left` for the others.
             left = reach.left - (reach.align - 1) * reach.stride
             repeated = Reach(reach.axis, reach.stride * reach.align, left, reach.right)
             span = self.window(repeated, dim // reach.align)
             return Span(reach.axis, span.first * reach.align, span.size * reach.align)
+        # Of a patch that is off the image, low > high: it changes nothing.
         low, high = np.maximum(self.starts, 0), np.minimum(self.starts + self.patch, self.dim) - 1
         first = -((reach.right - low) // reach.stride)
         last = (high + reach.left) // reach.stride

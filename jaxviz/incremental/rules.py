@@ -68,17 +68,17 @@ class Rule(NamedTuple):
 
 
 def _points(shape: tuple[int, ...], result: tuple[int, ...]) -> tuple[Follow | None, ...]:
-    """Axis follows axis; an axis of length 1 that is stretched is read as a whole."""
+    """Let axis follow axis; one of length 1 that is stretched is read as a whole."""
     return tuple(Follow(a) if dim == result[a] else None for a, dim in enumerate(shape))
 
 
 def elementwise(site: Site) -> Access:
-    """Element reads element; scalars and axes of length 1 are stretched."""
+    """Read element by element; scalars and axes of length 1 are stretched."""
     return Access(tuple(_points(shape, site.result) for shape in site.shapes))
 
 
 def along(*names: str) -> Callable[[Site], Access]:
-    """Whole along the axes that a parameter names, element by element along all others."""
+    """Read whole the axes that a parameter names, the others element by element."""
 
     def access(site: Site) -> Access:
         axes = _named_axes(site.params, names)
@@ -93,7 +93,7 @@ def along(*names: str) -> Callable[[Site], Access]:
 
 
 def reduce(site: Site) -> Access:
-    """Whole along the reduced axes, which the result lacks."""
+    """Read whole the reduced axes, which the result lacks, the others element by element."""
     axes = _named_axes(site.params, ("axes", "dimensions"))
     return Access(tuple(_without(len(shape), axes) for shape in site.shapes))
 
@@ -109,7 +109,16 @@ def _named_axes(params: Params, names: tuple[str, ...]) -> set[int]:
 
 
 def convolution(site: Site) -> Access | None:
-    """The kernel's stencil on the spatial axes; whole over the channels."""
+    """Read through the kernel's stencil on the spatial axes, whole over the channels.
+
+    Where the input is enlarged `up` times with zeros between (a transposed convolution), input i
+    lies at i*up, and output o = a*up + b, b < up, reads o - low ... o - low + extent - 1 of that.
+    For up = 2, extent = 3, low = 1:
+
+        enlarged     x0 .  x1 .  x2
+        o = 2           [-----]         a = 1, b = 0: x1
+        o = 3              [-----]      a = 1, b = 1: x1 and x2
+    """
     p, (image, kernel) = site.params, site.shapes
     if p["batch_group_count"] != 1:
         return None
@@ -122,6 +131,8 @@ def convolution(site: Site) -> Access | None:
         if up == 1:
             follows[lhs[2 + i]] = Follow(out[2 + i], Stencil(extent, stride, low))
         elif stride == 1 and site.result[out[2 + i]] % up == 0:
+            # i - a goes from ceil((b - low)/up), least where b = 0, to
+            # floor((b - low + extent - 1)/up), most where b = up - 1.
             first, last = -(low // up), (up - 2 - low + extent) // up
             stencil = Stencil(last - first + 1, 1, -first, up)
             follows[lhs[2 + i]] = Follow(out[2 + i], stencil)
@@ -129,7 +140,7 @@ def convolution(site: Site) -> Access | None:
 
 
 def adapt_convolution(site: Site, resize: Resize) -> Params:
-    """A window brings its padding with it, all but what lies before its first enlarged row."""
+    """Drop the padding, which a window brings with it, but for the zeros of an enlarged axis."""
     p, (lhs, rhs, out) = site.params, site.params["dimension_numbers"]
     image, kernel = resize.shapes
     padding = []
@@ -137,6 +148,8 @@ def adapt_convolution(site: Site, resize: Resize) -> Params:
         up, size = p["lhs_dilation"][i], resize.sizes.get(out[2 + i])
         if size is not None:
             wanted = size + (kernel[rhs[2 + i]] - 1) * p["rhs_dilation"][i]
+            # The region's first input is a - low//up, at (a*up - low) + low % up: as many zeros lie
+            # before it. Behind its last input `high` adds the zeros that are read, or drops some.
             low, held = low % up, (image[lhs[2 + i]] - 1) * up + 1
             high = wanted - low - held if up > 1 else 0
         padding.append((low, high))
@@ -144,7 +157,7 @@ def adapt_convolution(site: Site, resize: Resize) -> Params:
 
 
 def pooling(fill: Callable[[Site], Operand | None]) -> Callable[[Site], Access | None]:
-    """A window reduction, whose border holds the reduction's neutral element."""
+    """Read through a pool's windows; beyond the border lies the reduction's neutral element."""
 
     def access(site: Site) -> Access | None:
         p = site.params
@@ -167,7 +180,7 @@ def pooling(fill: Callable[[Site], Operand | None]) -> Callable[[Site], Access |
 
 
 def adapt_pooling(site: Site, resize: Resize) -> Params:
-    """A window brings its padding with it."""
+    """Drop the padding of windowed axes: a window brings it with it."""
     padding = [
         (0, 0) if axis in resize.sizes else tuple(pad)
         for axis, pad in enumerate(site.params["padding"])
@@ -184,7 +197,7 @@ def _initial(site: Site) -> Operand | None:
 
 
 def pad(site: Site) -> Access:
-    """Output o reads input o - low; padding between elements makes an axis whole."""
+    """Read input o - low for output o; an axis with padding between elements is read whole."""
     config = site.params["padding_config"]
     follows = tuple(
         Follow(a, Stencil(low=low)) if inner == 0 else None
@@ -194,7 +207,7 @@ def pad(site: Site) -> Access:
 
 
 def adapt_pad(site: Site, resize: Resize) -> Params:
-    """A window brings its padding with it."""
+    """Drop the padding of windowed axes: a window brings it with it."""
     config = [
         (0, 0, 0) if axis in resize.sizes else tuple(pad)
         for axis, pad in enumerate(site.params["padding_config"])
@@ -203,7 +216,7 @@ def adapt_pad(site: Site, resize: Resize) -> Params:
 
 
 def strided_slice(site: Site) -> Access:
-    """Output o reads input start + o*stride."""
+    """Read input start + o*stride for output o."""
     strides = site.params["strides"] or (1,) * len(site.result)
     follows = [
         Follow(a, Stencil(1, stride, -start))
@@ -213,7 +226,7 @@ def strided_slice(site: Site) -> Access:
 
 
 def adapt_slice(site: Site, resize: Resize) -> Params:
-    """Every stride-th element of the region, from its first."""
+    """Take every stride-th element of the region, from its first to its last."""
     p, whole = site.params, resize.shapes[0]
     start = [0 if a in resize.sizes else x for a, x in enumerate(p["start_indices"])]
     limit = [whole[a] if a in resize.sizes else x for a, x in enumerate(p["limit_indices"])]
@@ -221,13 +234,13 @@ def adapt_slice(site: Site, resize: Resize) -> Params:
 
 
 def transpose(site: Site) -> Access:
-    """Axis follows axis, permuted."""
+    """Read element by element, axes permuted."""
     order = site.params["permutation"]
     return Access((tuple(Follow(order.index(a)) for a in range(len(order))),))
 
 
 def reshape(site: Site) -> Access | None:
-    """An axis that keeps its place in the flat array follows, merged or split at its inner end."""
+    """Follow an axis that keeps its place in the flat array, merged or split at its inner end."""
     if site.params.get("dimensions") is not None:
         return None
     shape, result = site.shapes[0], site.result
@@ -235,10 +248,11 @@ def reshape(site: Site) -> Access | None:
 
 
 def _kept(shape: tuple[int, ...], axis: int, result: tuple[int, ...]) -> Follow | None:
-    """The axis of the result that spans, with those inside it, as much of the flat array.
+    """Find the axis of the result that spans, with those inside it, as much of the flat array.
 
     If it is longer, the axis was merged with those inside it, and each index is repeated, as where
-    images are enlarged; if it is shorter, each index stands for several, as in a pool by reshape.
+    images are enlarged: (3, 2) -> (6,) reads i = o // 2. If it is shorter, each index stands for
+    several, as in a pool by reshape: (6,) -> (3, 2) reads i = 2*o and 2*o + 1.
     """
     dim, span = shape[axis], prod(shape[axis:])
     for j, other in enumerate(result):
@@ -250,25 +264,25 @@ def _kept(shape: tuple[int, ...], axis: int, result: tuple[int, ...]) -> Follow 
 
 
 def adapt_shape(name: str) -> Callable[[Site, Resize], Params]:
-    """The parameter that holds the result's shape."""
+    """Return an `adapt` for primitives whose parameter `name` is the result's shape."""
     return lambda site, resize: {**site.params, name: resize.shape(site.result)}
 
 
 def squeeze(site: Site) -> Access:
-    """Unit axes disappear, the others follow."""
+    """Read element by element, without the unit axes that disappear."""
     rank = len(site.shapes[0])
     gone = {a % rank for a in site.params["dimensions"]}
     return Access((_without(rank, gone),))
 
 
 def broadcast(site: Site) -> Access:
-    """Axes go where they are sent; stretched ones are whole."""
+    """Follow each axis to where it is sent; stretched ones are read whole."""
     sent = zip(site.params["broadcast_dimensions"], site.shapes[0], strict=True)
     return Access((tuple(Follow(to) if site.result[to] == dim else None for to, dim in sent),))
 
 
 def dot_general(site: Site) -> Access:
-    """Whole along the contracted axes; the result holds batch axes, left free, right free axes.
+    """Read whole the contracted axes; the result holds batch, left free, right free axes.
 
     A product with a known band of weights, as in a bilinear enlargement, reads through a stencil.
     """
@@ -283,6 +297,8 @@ def dot_general(site: Site) -> Access:
                 line[axis] = Follow(count)
                 count += 1
         follows.append(line)
+    # y[o] = sum over i of M[i, o] * x[i]: a band of M reads x in a stencil. The region of M is then
+    # the columns of the window and the rows that they read; beyond the borders both hold 0.
     for side, other in ((0, 1), (1, 0)):
         band = _band(site, side) if not batch[0] else None
         if band is not None:
@@ -293,7 +309,7 @@ def dot_general(site: Site) -> Access:
 
 
 def _band(site: Site, side: int) -> Stencil | None:
-    """The stencil of an operand that is a known matrix, which contracts one axis."""
+    """Return the stencil of an operand that is a known matrix, which contracts one axis."""
     contracted, _ = site.params["dimension_numbers"]
     matrix = site.value(site.operands[side]) if len(site.shapes[side]) == 2 else None
     if matrix is None or len(contracted[side]) != 1:
@@ -302,14 +318,14 @@ def _band(site: Site, side: int) -> Stencil | None:
 
 
 def dynamic_slice(site: Site) -> Access:
-    """An axis taken whole follows; one that is cut at an index is read as a whole."""
+    """Follow the axes taken whole; one that is cut at an index is read as a whole."""
     cut = zip(site.shapes[0], site.params["slice_sizes"], strict=True)
     follows = tuple(Follow(a) if dim == size else None for a, (dim, size) in enumerate(cut))
     return Access((follows, *((),) * (len(site.shapes) - 1)))
 
 
 def gather(site: Site) -> Access:
-    """Axes taken whole follow their place among the offset axes; indices are read as a whole."""
+    """Follow axes taken whole to their place among the offset axes; read the indices whole."""
     numbers, sizes = site.params["dimension_numbers"], site.params["slice_sizes"]
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     places = iter(numbers.offset_dims)
@@ -322,7 +338,7 @@ def gather(site: Site) -> Access:
 
 
 def adapt_taken(site: Site, resize: Resize) -> Params:
-    """Axes taken whole are as long as the region."""
+    """Take from the axes taken whole as much as the region holds."""
     sizes = [
         new if size == old else size
         for size, old, new in zip(
@@ -333,7 +349,7 @@ def adapt_taken(site: Site, resize: Resize) -> Params:
 
 
 def concatenate(site: Site) -> Access:
-    """Element by element, whole along the axis of concatenation."""
+    """Read element by element, whole along the axis of concatenation."""
     along_axis = site.params["dimension"]
     axes = [None if a == along_axis else Follow(a) for a in range(len(site.result))]
     return Access((tuple(axes),) * len(site.shapes))

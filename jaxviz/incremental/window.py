@@ -43,6 +43,7 @@ class Table:
         if (values == values[0]).all():
             return int(values[0])
         columns = self.columns[axis]
+        # Layers of one geometry share a column, so an update looks up few indices.
         for column, known in enumerate(columns):
             if np.array_equal(known, values):
                 return Offset(axis, column)
@@ -119,9 +120,11 @@ def plan_read(
     held: Spans = window if window is not None else (None,) * len(shape)
     triples = zip(shape, held, ask.spans, strict=True)
     axes = [_Axis.of(*triple, window is not None) for triple in triples]
+    # What lies wholly inside the window needs no base, so none is saved for it.
     if window is not None and all(axis.inside for axis in axes):
         cuts = tuple(axis.cut_window(table) for axis in axes)
         return Read(operand, None, True, cuts)
+    # Of an array that repeats one slice along an axis, save that slice, unless padding joins it.
     whole = tuple(a for a in sorted(uniform) if axes[a].fits(shape[a]))
     padding = tuple((0, 0) if a in whole else axis.padding(shape[a]) for a, axis in enumerate(axes))
     fill = ask.fill if any(map(any, padding)) else None
@@ -139,7 +142,18 @@ def read_whole(operand: Operand, shape: tuple[int, ...]) -> Read:
 
 
 class _Axis(NamedTuple):
-    """A region [first, first+size) of one axis; the window [held, held+length) to paste in it."""
+    """A region [first, first+size) of one axis; the window [held, held+length) to paste in it.
+
+    Over all positions the window sticks out of the region by at most `before` and `behind`. So a
+    cut of one static size holds both, wherever the patch is:
+
+        window       |---- length ----|
+        region           |---- size ----|
+        cut       |before|---- size ----|behind|
+                  first - before
+
+    and pasting never runs over its end, where `dynamic_update_slice` would move the window.
+    """
 
     axis: int
     first: np.ndarray
@@ -152,6 +166,7 @@ class _Axis(NamedTuple):
     @classmethod
     def of(cls, dim: int, held: Span | None, ask: Span | None, changes: bool) -> "_Axis":
         """Measure how far the window ever sticks out of the region, on either side."""
+        # A table is of one image axis; without spans nothing varies, and either table will do.
         axis = next((span.axis for span in (ask, held) if span is not None), 0)
         first, size = (ask.first, ask.size) if ask is not None else (np.zeros(1, int), dim)
         start, length = (held.first, held.size) if held is not None else (np.zeros(1, int), dim)
@@ -183,6 +198,7 @@ class _Axis(NamedTuple):
 
     def cut(self, low: int, table: Table) -> Cut:
         first = np.broadcast_to(self.first - self.before, self._shape)
+        # Of the array as it is saved, whose index `low` is the array's index 0.
         start = table.index(self.axis, first + low)
         paste = table.index(self.axis, self.held - first)
         size = self.before + self.size + self.behind
@@ -194,7 +210,7 @@ class _Axis(NamedTuple):
 
 
 class Cursor:
-    """Looks indices up for one position of the patch."""
+    """Looks up, for one position of the patch, the indices that depend on it."""
 
     def __init__(self, rows: tuple[np.ndarray, np.ndarray], place: Sequence[jax.Array]) -> None:
         self.rows = [jnp.asarray(table)[i] for table, i in zip(rows, place, strict=True)]
@@ -230,6 +246,7 @@ def _whole(starts: list[Index], sizes: list[int], source: Any) -> bool:
 
 def _trim(region: jax.Array, cuts: tuple[Cut, ...]) -> jax.Array:
     """Keep the asked part of the cut; stretch the axes along which the array is uniform."""
+    # A cut is as long as what is kept or longer, but for the one slice of a uniform axis.
     if any(cut.size > cut.keep for cut in cuts):
         first = [min(cut.trim, cut.size - 1) for cut in cuts]
         last = [min(cut.trim + cut.keep, cut.size) for cut in cuts]

@@ -93,6 +93,9 @@ def _value(value: Any) -> str:
 
 
 def _other(value: Any) -> str:
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
+    if callable(value) and str(module).startswith("jax.") and "<" not in name:
+        return f"{module}.{name}"  # JAX's own, such as those of a random number generator
     text = repr(value)
     if callable(value) or " at 0x" in text:
         raise UnknownContentError(f"a parameter has no content that could be compared: {text}.")

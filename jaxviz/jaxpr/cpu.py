@@ -19,9 +19,9 @@ from jaxviz.jaxpr.neutral import greatest, least, zero
 
 Params = dict[str, Any]
 CHANNELS_LAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
-PRODUCT_CHANNELS = 128
+PRODUCT_CHANNELS = 128  # from here on the product of all taps outruns XLA's convolution
 FULL = (jnp.float32, jnp.float64)
-MOST_TAPS = 128
+MOST_TAPS = 128  # a heuristic, as the next: every tap is an operation that has to be compiled
 WIDEST_POOL = 16
 
 
@@ -45,7 +45,16 @@ def bind_whole(
 
 
 class _Taps(NamedTuple):
-    """The shifted views of an image that a kernel's taps see: (height, width) of the result."""
+    """The shifted views of a padded image that a kernel's taps see, each as large as the result.
+
+    On one axis y[o] = sum over t of x[o*s + t*d] * w[t], so the view of tap t begins with x[t*d]
+    and takes every s-th pixel. For 3 taps, s = 2, d = 1:
+
+        pixel         0 1 2 3 4 5 6
+        view of t=0   0   1   2
+        view of t=1     0   1   2
+        view of t=2       0   1   2
+    """
 
     image: jax.Array
     height: int
@@ -115,7 +124,8 @@ def is_depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> bool:
 
 
 def depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One multiply-add for each tap: XLA fuses them into one loop over the channels."""
+    """Convolve by one multiply-add a tap: XLA fuses them into one loop over the channels."""
+    # Features lie channel by channel: feature f reads channel f // (features / channels).
     image = jnp.repeat(image, kernel.shape[3] // image.shape[3], axis=3)
     taps = _Taps.of(params, image, kernel)
     lines = [taps.row(taps.image, i) for i in range(kernel.shape[0])]
@@ -128,10 +138,11 @@ def depthwise(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def products(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The views of all taps side by side, and one matrix product.
+    """Convolve by one matrix product, of the views of all taps side by side.
 
-    XLA's convolution runs at a quarter to a half of the speed of its matrix product once the
-    kernel outgrows the cache.
+    y[o] = [x[o*s], x[o*s + d], ...] · [w[0]; w[1]; ...]: the kernel, which lies tap by tap in
+    memory, is that matrix as it stands. XLA's convolution runs at a quarter to a half of the
+    speed of its matrix product once the kernel outgrows the cache.
     """
     taps = _Taps.of(params, image, kernel)
     rows, columns, channels, features = kernel.shape
@@ -148,12 +159,13 @@ def products(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def pool(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
-    """Overlapping pools as shifted views, combined axis by axis: loops that XLA vectorises.
+    """Pool overlapping windows by shifted views, axis by axis: loops that XLA vectorises.
 
     The derivative is the primitive's own, which gives all to one of several largest pixels.
     """
     sizes, strides = params["window_dimensions"], params["window_strides"]
     overlapping = any(size > stride for size, stride in zip(sizes, strides, strict=True))
+    # Windows side by side share nothing, and a view a pixel does not pay for wide ones.
     suits = overlapping and max(sizes) <= WIDEST_POOL and set(params["base_dilation"]) == {1}
     if not suits or 0 in jax.eval_shape(partial(_whole_pool, primitive, params), *args).shape:
         return _jax.bind(primitive, params, args)
@@ -179,6 +191,7 @@ def _pool_by_views(
 ) -> jax.Array:
     if any(map(any, params["padding"])):
         x = lax.pad(x, neutral(x.dtype), [(low, high, 0) for low, high in params["padding"]])
+    # The largest of a window is the largest of its rows' largest: h + w views instead of h * w.
     for axis, size in enumerate(params["window_dimensions"]):
         stride, dilation = params["window_strides"][axis], params["window_dilation"][axis]
         count = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
@@ -188,11 +201,12 @@ def _pool_by_views(
 
 
 def dot_general(primitive: Primitive, params: Params, args: list[Any]) -> list[Any]:
-    """A matrix product without the unit axes of its left side, behind a fence."""
+    """Multiply without the unit axes of the left side, which are put back, behind a fence."""
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
     left, right = args
     free = [a for a in range(left.ndim) if a not in left_sum and a not in left_batch]
     unit = [a for a in free if left.shape[a] == 1]
+    # Where axis a lies once the unit axes in front of it are gone.
     place = [a - sum(u < a for u in unit) for a in range(left.ndim)]
     numbers = (
         (tuple(place[a] for a in left_sum), right_sum),
@@ -200,6 +214,7 @@ def dot_general(primitive: Primitive, params: Params, args: list[Any]) -> list[A
     )
     args = [fence(lax.squeeze(left, unit)), right]
     (out,) = _jax.bind(primitive, {**params, "dimension_numbers": numbers}, args)
+    # A product's axes: batch axes, free ones of the left side, free ones of the right.
     return [lax.expand_dims(out, [len(left_batch) + free.index(a) for a in unit])]
 
 

@@ -27,14 +27,14 @@ SMALL_WINDOW = 9
 
 
 def quick_rules(platform: str) -> Mapping[str, Rule]:
-    """Rules for max pools and convolutions, made for gradients; none but on a CPU."""
+    """Return rules for max pools and convolutions under a gradient; no rules but on a CPU."""
     if platform != "cpu":
         return {}
     return {"reduce_window_max": _pool_rule, "conv_general_dilated": _convolution_rule}
 
 
 def forward(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, its depthwise convolutions by a quicker way.
+    """Evaluate `function(*args)`, its depthwise convolutions as sums over taps.
 
     All else is as quick, or quicker, as XLA does it, where no gradient is taken.
     """
@@ -72,15 +72,17 @@ def _pool(geometry: Any, x: jax.Array) -> jax.Array:
         for pixel in pixels[1:]:
             largest = jnp.maximum(largest, pixel)
         return largest
+    # A heuristic: a view for each pixel pays for small windows only.
     lowest = jnp.asarray(-jnp.inf, x.dtype)
     sizes, steps, pads = (1, *window, 1), (1, *strides, 1), ((0, 0), *padding, (0, 0))
     return jax.lax.reduce_window(x, lowest, jax.lax.max, sizes, steps, pads)
 
 
 def _window_pixels(geometry: Any, x: jax.Array) -> list[jax.Array]:
-    """The first pixel of every window, the second, …, row by row: each (N, rows, cols, C)."""
+    """Collect the first pixel of every window, the second, …: each (N, rows, cols, C)."""
     window, strides, padding = geometry
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    # From the first window's first pixel to the last window's: (windows - 1) * s + 1.
     ends = [
         (n - w) // s * s + 1 for n, w, s in zip(padded.shape[1:3], window, strides, strict=True)
     ]
@@ -96,10 +98,24 @@ def _pool_forward(geometry: Any, x: jax.Array) -> tuple[Any, Any]:
 
 
 def _pool_backward(geometry: Any, kept: Any, g: jax.Array) -> tuple[jax.Array]:
-    """g goes to the first of the largest pixels of each window, as the usual gradient has it.
+    """Give g to the first of the largest pixels of each window, as the usual gradient does.
 
-    Pixels that lie alike between the strides form a plane: the sum of what the windows that reach
-    it give. The planes are then interleaved.
+    Instead of scattering from windows, gather for pixels. On one axis, window o holds the pixels
+    o*s ... o*s + w - 1, and pixel p = q*s + r is number q of plane r. It is pixel i = r + t*s of
+    window q - t, for every t that makes i < w, so with first[o] the place of the largest in o
+
+        plane[r][q] = sum over t of g[q - t] where first[q - t] == r + t*s.
+
+    For w = 3, s = 2:
+
+        pixel p     0  1  2  3  4  5  6
+        plane r     0  1  0  1  0  1  0
+        number q    0  0  1  1  2  2  3
+        window 0    [-----]
+        window 1          [-----]
+        window 2                [-----]
+
+    Plane 0 takes from windows q (i = 0) and q - 1 (i = 2), plane 1 from q alone (i = 1).
     """
     window, strides, padding = geometry
     x, y = kept
@@ -109,10 +125,12 @@ def _pool_backward(geometry: Any, kept: Any, g: jax.Array) -> tuple[jax.Array]:
         first = jnp.where(pixels[number] == y, number, first)
     whole = [n + sum(pads) for n, pads in zip(x.shape[1:3], padding, strict=True)]
     size = [-(-n // s) for n, s in zip(whole, strides, strict=True)]
+    # As many windows in front as the largest t, so that q - t never lies off the array.
     before = [-(-w // s) - 1 for w, s in zip(window, strides, strict=True)]
     after = [n - m for n, m in zip(size, y.shape[1:3], strict=True)]
     border = ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0))
     first, g = jnp.pad(first, border, constant_values=-1), jnp.pad(g, border)
+    # The planes hold whole tiles of `strides` pixels, of the padded image: cut off at the end.
     planes = []
     for row, col in product(*map(range, strides)):
         plane = jnp.zeros((x.shape[0], *size, x.shape[3]), x.dtype)
@@ -128,9 +146,10 @@ def _pool_backward(geometry: Any, kept: Any, g: jax.Array) -> tuple[jax.Array]:
 
 
 def _interleaved(planes: Sequence[jax.Array], tile: Pair) -> jax.Array:
-    """An image from the first pixels of its tiles, the second pixels, …, row by row."""
+    """Compose an image of its planes: the first pixel of every tile, the second, …."""
     batch, rows, cols, channels = planes[0].shape
     tiles = jnp.stack(planes, 3).reshape(batch, rows, cols, *tile, channels)
+    # (row of tiles, column of tiles, row, column) -> (row of tiles, row, column of tiles, column)
     tiles = tiles.transpose(0, 1, 3, 2, 4, 5)
     return tiles.reshape(batch, rows * tile[0], cols * tile[1], channels)
 
@@ -162,12 +181,22 @@ def _convolution_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[j
 def _in_blocks(
     x: jax.Array, kernel: jax.Array, strides: Pair, padding: Sequence[Pair]
 ) -> tuple[jax.Array, jax.Array]:
-    """The image and kernel of an equal convolution of stride 1: a block of pixels is one pixel."""
+    """Return image and kernel of an equal convolution of stride 1, its pixels blocks of pixels.
+
+    On one axis y[o] = sum over k of x[o*s + k] * w[k]. With k = t*s + r that is the sum over t and
+    r of X[o + t, r] * W[t, r], where X and W are x and w in blocks of s, and r is one more axis of
+    channels. For 3 taps and s = 2, a tap of 0 fills the last block of w:
+
+        blocks of x   0 1 | 2 3 | 4 5 | 6 7
+        y[0]          w w | w 0
+        y[1]                w w | w 0
+    """
     grow, border = [], []
     for n, k, s, (low, high) in zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True):
         taps = -(-k // s)
         positions = (n + low + high - k) // s + 1
         grow.append((0, taps * s - k))
+        # Just the blocks that outputs read: negative where pixels behind them are never read.
         border.append((low, (positions + taps - 1) * s - n - low, 0))
     kernel = jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *border, (0, 0, 0)))
@@ -193,10 +222,11 @@ def _convolve(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) ->
 
 
 def _convolve_higher(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The same, with rows below that are cut off again, so that the result is the higher one."""
+    """Convolve with more rows below, cut off again, so that the result is higher than x."""
     ((top, bottom), sides), dilation = geometry
     height = x.shape[1] + top + bottom - (kernel.shape[0] - 1) * dilation[0]
     more = max(0, x.shape[1] + 1 - height)
+    # A heuristic: the quicker library makes up for no more than a quarter on top.
     if 4 * more > height:
         more = 0
     y = _convolve((((top, bottom + more), sides), dilation), precision, x, kernel)
@@ -215,6 +245,8 @@ def _convolution_forward(geometry: Any, precision: Any, x: jax.Array, kernel: ja
 def _convolution_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> Any:
     x, kernel = kept
     padding, dilation = geometry
+    # dx[p] = sum over k of g[p + low - k*d] * w[k]: a convolution of g with the kernel turned
+    # round, padded by reach - low in front and reach - high behind.
     reach = [(k - 1) * d for k, d in zip(kernel.shape[:2], dilation, strict=True)]
     around = tuple((r - low, r - high) for r, (low, high) in zip(reach, padding, strict=True))
     _, pull = jax.vjp(partial(_convolve, geometry, precision), x, kernel)
@@ -228,7 +260,16 @@ def _convolution_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array
 
 
 def _image_gradient_by_taps(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> jax.Array:
-    """∂x = Σ over taps of g · kernel[tap]ᵀ, put back where the tap read: a product, then shifts."""
+    """Return dx = sum over taps of g · kernel[tap]ᵀ, each put back where its tap had read.
+
+    One matrix product makes the terms of all taps. Output o read pixel o + t*d - low by tap t, so
+    its term is shifted by as much; what falls into the padding is cut off. For 3 taps, low = 1:
+
+        pixel          0 1 2 3 4
+        tap 0, by -1   1 2 3 4        (of o = 0 ... 4, o = 0 is cut off)
+        tap 1, by 0    0 1 2 3 4
+        tap 2, by 1      0 1 2 3      (o = 4 is cut off)
+    """
     x, kernel = kept
     rows, cols, channels, outputs = kernel.shape
     padding, dilation = geometry
