@@ -144,7 +144,7 @@ def test_unknown_layers_are_told_with_the_nearest(mnist, layers, message):
 def test_images_of_another_shape_are_refused(mnist):
     with pytest.raises(ValueError, match=r"`images` must have shape \(batch, 28, 28, 1\)"):
         mnist(np.zeros((28, 28, 1), np.float32))
-    with pytest.raises(ValueError, match="`images` must hold 1 arrays, got 2"):
+    with pytest.raises(ValueError, match="`images` must hold 1 arrays: got 2"):
         mnist([np.zeros((1, 28, 28, 1), np.float32)] * 2)
 
 
