@@ -33,15 +33,15 @@ Path = tuple[str, ...]
 Custom = Mapping[str, Callable[..., Any]]
 
 
-class Options(NamedTuple):
-    """What the caller asks for: converters of their own, and a dtype for every layer."""
+class Overrides(NamedTuple):
+    """What the caller sets: converters of their own, and a dtype for all layers, or None."""
 
     custom: Custom
     dtype: str | None = None
 
 
 def walk(model: Model, outer: Path = ()) -> list[tuple[Path, Layer]]:
-    """Every layer with its path, nested models before their contents."""
+    """Return every layer with its path of names, nested models before their contents."""
     found: list[tuple[Path, Layer]] = []
     for layer in model.layers:
         found.append(((*outer, layer.name), layer))
@@ -51,7 +51,7 @@ def walk(model: Model, outer: Path = ()) -> list[tuple[Path, Layer]]:
 
 
 def find_custom(layer: Layer, custom: Custom) -> Callable[..., Any] | None:
-    """The caller's converter for a layer: by its name, or by its class with or without package."""
+    """Return the caller's converter for a layer: by its name, else by its class or bare class."""
     for key in (layer.name, layer.class_name, layer.class_name.rpartition(">")[2]):
         if key in custom:
             return custom[key]
@@ -59,7 +59,7 @@ def find_custom(layer: Layer, custom: Custom) -> Callable[..., Any] | None:
 
 
 def find_slots(model: Model, custom: Custom) -> list[Slot]:
-    """The weights that an architecture needs; layers that are not known are refused together."""
+    """Return the weights that an architecture needs; refuse unknown layers, all in one error."""
     layers = [(path, layer) for path, layer in walk(model) if layer.model is None]
     unknown = [
         layer
@@ -80,13 +80,13 @@ def find_slots(model: Model, custom: Custom) -> list[Slot]:
 
 
 def _is_quantised(layer: Layer) -> bool:
-    """Whether a policy, or one of a map of them, is "int8_from_float32" or described at length."""
+    """Return whether the dtype policy is of quantisation, such as "int8_from_float32"."""
     policy = str(layer.config.get("dtype"))
     return "_from_" in policy or "Quantized" in policy
 
 
 def _refuse_masks(layers: Sequence[Layer]) -> None:
-    """An embedding may mark positions to be skipped; only a few layers would heed the mark."""
+    """Refuse an embedding that masks positions where a layer would heed the mask."""
     if any(layer.config.get("mask_zero") for layer in layers):
         for layer in layers:
             if layer.class_name in _MASK_READERS:
@@ -124,20 +124,20 @@ def _guard(layer: Layer, work: Callable[[Fields], Any]) -> Any:
 def build_model(
     model: Model,
     weights: Mapping[Path, Mapping[str, np.ndarray]],
-    options: Options,
+    overrides: Overrides,
     outer: Path = (),
 ) -> KerasModel:
-    """The module of an architecture, its arrays still in NumPy, its output shape unknown."""
+    """Return the module of an architecture, its arrays in NumPy, its output shape not known yet."""
     layers: dict[str, Any] = {}
     for layer in model.layers:
         path = (*outer, layer.name)
         if layer.model is not None:
-            layers[layer.name] = build_model(layer.model, weights, options, path)
+            layers[layer.name] = build_model(layer.model, weights, overrides, path)
         else:
-            layers[layer.name] = _build_layer(layer, weights.get(path, {}), options.custom)
+            layers[layer.name] = _build_layer(layer, weights.get(path, {}), overrides.custom)
     attributes = attribute_names([layer.name for layer in model.layers])
     rows = tuple(
-        (layer.name, attribute, layer.class_name, _compute_dtype(layer, options.dtype))
+        (layer.name, attribute, layer.class_name, _compute_dtype(layer, overrides.dtype))
         for layer, attribute in zip(model.layers, attributes, strict=True)
     )
     graph = Graph(
@@ -157,7 +157,7 @@ def _build_layer(layer: Layer, weights: Mapping[str, np.ndarray], custom: Custom
         built = own if layer.class_name == "Lambda" else own(layer.config, list(weights.values()))
         if not callable(built):
             raise ValueError(
-                f"`custom_layers` must give a callable for {layer.class_name}, got {built!r}."
+                f"`custom_layers` must give a callable for {layer.class_name}: got {built!r}."
             )
         return built
     converter = TABLE[layer.class_name]
@@ -172,7 +172,7 @@ def _build_layer(layer: Layer, weights: Mapping[str, np.ndarray], custom: Custom
 
 
 def _compute_dtype(layer: Layer, override: str | None) -> str | None:
-    """The dtype in which a layer computes, from a dtype or a policy of any Keras."""
+    """Return the dtype in which a layer computes, from a dtype or a policy of any Keras."""
     converter: Converter | None = TABLE.get(layer.class_name)
     if layer.model is not None or (converter is not None and converter.keeps_integers):
         return None
@@ -188,7 +188,7 @@ def _compute_dtype(layer: Layer, override: str | None) -> str | None:
 
 
 def with_shapes(model: KerasModel) -> KerasModel:
-    """The same model with its output shape; a layer that does not fit its input is an error.
+    """Return the model with its output shape; a layer that does not fit its input is an error.
 
     A model that would need an array beyond all measure between two layers is refused too.
     """
@@ -209,12 +209,12 @@ def with_shapes(model: KerasModel) -> KerasModel:
 
 
 def _plain(shapes: Any) -> Any:
-    """Ordinary tuples in place of `_Shape`s."""
+    """Return ordinary tuples in place of `_Shape`s."""
     return jax.tree.map(tuple, shapes, is_leaf=lambda x: isinstance(x, _Shape))
 
 
 def open_shapes(model: KerasModel, function: Callable[[KerasModel, Any], Any]) -> Any:
-    """The shapes, without the batch, of what a function of (model, inputs) returns.
+    """Return the shapes, without the batch, of what a function of (model, inputs) gives.
 
     A size that depends on an open size of the input is None.
     """
@@ -253,5 +253,5 @@ def _shapes(model: KerasModel, function: Callable, probe: int) -> Any:
 
 
 def concrete(model: KerasModel) -> KerasModel:
-    """The same model with its arrays on the device."""
+    """Return the model with its arrays on the device."""
     return jax.tree.map(jnp.asarray, model)

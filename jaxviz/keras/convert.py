@@ -15,10 +15,10 @@ from jaxviz.keras.model import KerasModel
 
 
 def to_linen_params(model: KerasModel) -> dict[str, Any]:
-    """A model's arrays as the variables of a Flax Linen module.
+    """Return a model's arrays as the variables of a Flax Linen module.
 
     Args:
-        model: A model from `load_keras`.
+        model: a model from `load_keras`.
 
     Returns:
         `{"params": {layer: {"kernel": ..., "bias": ...}}, "batch_stats": {layer: {"mean": ...,
@@ -40,7 +40,7 @@ def to_linen_params(model: KerasModel) -> dict[str, Any]:
 
 
 def flat_arrays(model: nnx.Module) -> dict[str, np.ndarray]:
-    """A model's arrays by path, "layer/kernel"."""
+    """Return a model's arrays by path, such as "layer/kernel"."""
     state = nnx.to_pure_dict(nnx.state(model))
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
@@ -55,17 +55,17 @@ def convert_keras(
     """Write the Flax parameters of a Keras file to an orbax, safetensors or npz file.
 
     Args:
-        path: As for `load_keras`.
+        path: as for `load_keras`.
         out: "*.npz" or "*.safetensors" (which needs the library of that name) for one file of
             arrays named "layer/kernel"; any other name for a folder, an orbax checkpoint of
             `nnx.to_pure_dict(nnx.state(model))`. It must not exist.
-        custom_layers: As for `load_keras`.
+        custom_layers: as for `load_keras`.
 
     Returns:
         The path written.
 
     Raises:
-        KerasFileError: The Keras file cannot be read.
+        KerasFileError: the Keras file cannot be read.
         ValueError: `out` exists, or cannot be written.
 
     Example:
@@ -77,15 +77,17 @@ def convert_keras(
     """
     out = Path(out).absolute()
     if out.exists():
-        raise ValueError(f'`out` must not exist yet, got "{out}": remove it or name another.')
+        raise ValueError(f'`out` must not exist yet: got "{out}"; remove it or name another.')
     if not out.parent.is_dir():
-        raise ValueError(f'`out` must lie in a folder that exists, got "{out}".')
+        raise ValueError(f'`out` must lie in a folder that exists: got "{out}".')
     model = load_keras(path, custom_layers=custom_layers)
     try:
         with whole(out) as part:
             _write(model, part)
     except OSError as error:
-        raise ValueError(f'`out` cannot be written, got "{out}": {error.strerror}.') from error
+        raise ValueError(
+            f'`out` must be a place that can be written: got "{out}", {error.strerror}.'
+        ) from error
     return out
 
 

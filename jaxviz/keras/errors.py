@@ -21,7 +21,7 @@ class KerasFileError(ValueError):
 
 
 def escaped(text: str) -> str:
-    """Text with every character that is not printable as Python would write it.
+    """Return text with every character that is not printable written as Python's escape.
 
     Example:
         >>> escaped("é\\n\\x07")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxviz.keras.build import Options, build_model, find_slots, walk, with_shapes
+from jaxviz.keras.build import Overrides, build_model, find_slots, walk, with_shapes
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.files.archive import Archive
 from jaxviz.keras.files.weights import Era, assign, is_by_class, named_or_by_class, without_content
@@ -37,7 +37,7 @@ class Inspection:
         return self.problem is None
 
     def __str__(self) -> str:
-        """A short table."""
+        """Return the findings as a table of a line each."""
         kinds: dict[str, int] = {}
         for _, kind in self.layers:
             kinds[kind] = kinds.get(kind, 0) + 1
@@ -63,14 +63,14 @@ def inspect_keras(
     """Tell what a Keras file holds and whether it can be loaded, without reading its weights.
 
     Args:
-        path: As for `load_keras`; a file of weights alone may be given too.
-        custom_layers: As for `load_keras`.
+        path: as for `load_keras`; a file of weights alone may be given too.
+        custom_layers: as for `load_keras`.
 
     Returns:
         The findings; printed, they are a short table.
 
     Raises:
-        KerasFileError: The file is missing, or so damaged that nothing can be told.
+        KerasFileError: the file is missing, or so damaged that nothing can be told.
 
     Example:
         >>> relu = {"class_name": "ReLU", "config": {"name": "r", "batch_input_shape": [None, 2]}}
@@ -94,7 +94,7 @@ def inspect_keras(
     }
     if architecture.config is not None:
         try:
-            _fill(facts, architecture, weights, era, Options(custom_layers or {}))
+            _fill(facts, architecture, weights, era, Overrides(custom_layers or {}))
             facts["problem"] = None
         except KerasFileError as error:
             facts["problem"] = str(error)
@@ -104,7 +104,7 @@ def inspect_keras(
 
 
 def _kernels(architecture: Archive, weights: Archive, era: Era) -> str:
-    """How kernels are stored, as far as a file alone tells: Keras 1 says it in the architecture."""
+    """Return how kernels are stored, where the file tells; Keras 1 says it in the architecture."""
     unstated = weights.keras_version is None and weights.backend is None
     if weights.weights is None or (
         architecture.config is None and unstated and not is_by_class(weights.weights)
@@ -114,18 +114,18 @@ def _kernels(architecture: Archive, weights: Archive, era: Era) -> str:
 
 
 def _fill(
-    facts: dict[str, Any], architecture: Archive, weights: Archive, era: Era, options: Options
+    facts: dict[str, Any], architecture: Archive, weights: Archive, era: Era, overrides: Overrides
 ) -> None:
-    """Learn as much as possible before the first error."""
+    """Put into `facts` what the file tells, as far as the first error."""
     model = read_architecture(architecture, weights)
     inputs = tuple(entry.shape for entry in model.inputs)
     facts["layers"] = tuple(("/".join(path), layer.class_name) for path, layer in walk(model))
     facts["input_shape"] = inputs[0] if len(inputs) == 1 else inputs
-    slots = find_slots(model, options.custom)
+    slots = find_slots(model, overrides.custom)
     if weights.weights is not None:
         assign(model, slots, weights.weights)
     elif any(slot.names for slot in slots):
         raise KerasFileError("It holds an architecture but no weights: give both as a pair.")
-    if not options.custom:
+    if not overrides.custom:
         arrays = {slot.path: without_content(slot, era) for slot in slots}
-        facts["output_shape"] = with_shapes(build_model(model, arrays, options)).output_shape
+        facts["output_shape"] = with_shapes(build_model(model, arrays, overrides)).output_shape

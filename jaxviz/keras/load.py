@@ -9,7 +9,7 @@ from jaxviz.keras.architecture.config import Model, parse_model
 from jaxviz.keras.architecture.legacy import adapt_to_era, is_older, rotates_kernels
 from jaxviz.keras.architecture.refuse import refuse_foreign_objects
 from jaxviz.keras.build import (
-    Options,
+    Overrides,
     build_model,
     concrete,
     find_slots,
@@ -36,24 +36,24 @@ def load_keras(
     """Read a Keras model into a Flax module, without Keras.
 
     Args:
-        path: A `.keras` or HDF5 file with the whole model; or a pair of an architecture (a JSON
+        path: a `.keras` or HDF5 file with the whole model; or a pair of an architecture (a JSON
             file or a dictionary) and a file with its weights, or the `.weights.json` of their
             shards. Content decides, not the suffix.
-        input_shape: Shape of the input without the batch, for a Sequential file that lacks it.
+        input_shape: shape of the input without the batch, for a Sequential file that lacks it.
         kernels: "rotated" when the convolution kernels were stored by Theano, which turns them by
             180 degrees, "as stored" when not, "auto" to believe the file.
-        dtype: What every layer computes in, "float32", "bfloat16" or "float16"; None for what the
+        dtype: what every layer computes in, "float32", "bfloat16" or "float16"; None for what the
             file says.
-        custom_layers: Class or layer name to `converter(config, weights) -> callable`, for layers
+        custom_layers: class or layer name to `converter(config, weights) -> callable`, for layers
             that are not known; for a Lambda the function itself.
-        labels: Names of the classes, for `model.labels`; None for those in the file, if any.
+        labels: names of the classes, for `model.labels`; None for those in the file, if any.
 
     Returns:
         The model; `model(images)` equals Keras's `predict`.
 
     Raises:
-        KerasFileError: The file is missing or damaged, or holds a layer that is not known.
-        ValueError: An argument is out of range.
+        KerasFileError: the file is missing or damaged, or holds a layer that is not known.
+        ValueError: an argument is out of range.
         TypeError: `path` is no path.
 
     Example:
@@ -65,11 +65,11 @@ def load_keras(
         (5, 6)
     """
     if dtype not in _DTYPES:
-        raise ValueError(f"`dtype` must be one of {_DTYPES}, got {dtype!r}.")
-    options = Options(custom_layers or {}, dtype)
+        raise ValueError(f"`dtype` must be one of {_DTYPES}: got {dtype!r}.")
+    overrides = Overrides(custom_layers or {}, dtype)
     architecture, weights = read_sources(path)
     model = read_architecture(architecture, weights, input_shape)
-    slots = find_slots(model, options.custom)
+    slots = find_slots(model, overrides.custom)
     era = find_era(architecture, weights, kernels)
     if weights.weights is not None:
         assign(model, slots, weights.weights)
@@ -78,25 +78,25 @@ def load_keras(
             "There is an architecture but no weights: "
             "give both, `load_keras((architecture, weights))`."
         )
-    built = _finished(model, slots, era, options)
+    built = _finished(model, slots, era, overrides)
     named = tuple(labels) if labels is not None else weights.labels or architecture.labels
     return built if named is None else _labelled(built, named, given=labels is not None)
 
 
 def _labelled(model: KerasModel, labels: tuple[str, ...], *, given: bool) -> KerasModel:
-    """The same model with names for its classes; names in the file that do not fit are left out."""
+    """Return the model with names for its classes; a file's names that do not fit are left out."""
     shape = model.output_shape
     count = shape[-1] if shape and isinstance(shape[-1], int) else None
     if count != len(labels):
         if given:
-            raise ValueError(f"`labels` must name the {count} classes, got {len(labels)} names.")
+            raise ValueError(f"`labels` must name the {count} classes: got {len(labels)} names.")
         return model
     return model.with_graph(replace(model._graph, labels=labels))
 
 
-def _finished(model: Model, slots: Sequence[Slot], era: Era, options: Options) -> KerasModel:
+def _finished(model: Model, slots: Sequence[Slot], era: Era, overrides: Overrides) -> KerasModel:
     arrays = {slot.path: to_modern(slot, era) for slot in slots}
-    return concrete(with_shapes(build_model(model, arrays, options)))
+    return concrete(with_shapes(build_model(model, arrays, overrides)))
 
 
 def from_keras(
@@ -108,15 +108,15 @@ def from_keras(
     """Turn a Keras model in memory, of Keras 2 or 3 and on any backend, into a Flax module.
 
     Args:
-        model: A `keras.Model` or `tf_keras.Model`, Sequential or Functional, built.
-        dtype: As for `load_keras`.
-        custom_layers: As for `load_keras`.
+        model: a `keras.Model` or `tf_keras.Model`, Sequential or Functional, built.
+        dtype: as for `load_keras`.
+        custom_layers: as for `load_keras`.
 
     Returns:
         The model, with copies of the arrays.
 
     Raises:
-        KerasFileError: The model holds a layer that is not known.
+        KerasFileError: the model holds a layer that is not known.
 
     Example:
         >>> class Model:  # stands for a keras.Model
@@ -134,36 +134,36 @@ def from_keras(
             layer = layer.get_layer(name)
         return layer.get_weights()
 
-    options = Options(custom_layers or {}, dtype)
-    return from_arrays(architecture, arrays, options)
+    overrides = Overrides(custom_layers or {}, dtype)
+    return from_arrays(architecture, arrays, overrides)
 
 
 def from_arrays(
-    architecture: Archive, arrays: Callable[[tuple[str, ...]], Sequence[Any]], options: Options
+    architecture: Archive, arrays: Callable[[tuple[str, ...]], Sequence[Any]], overrides: Overrides
 ) -> KerasModel:
-    """A model from an architecture and a function that gives each layer's arrays by its path."""
+    """Build a model from an architecture and a function from a layer's path to its arrays."""
     model = read_architecture(architecture, architecture)
-    slots = find_slots(model, options.custom)
+    slots = find_slots(model, overrides.custom)
     for slot in slots:
         if slot.names is None or slot.names:
             slot.arrays = list(arrays(slot.path))
         if slot.names is not None and len(slot.arrays) != len(slot.names):
             raise KerasFileError(
-                f"Layer {slot.label} needs {len(slot.names)} arrays, got {len(slot.arrays)}."
+                f"Layer {slot.label} needs {len(slot.names)} arrays: got {len(slot.arrays)}."
             )
-    return _finished(model, slots, Era(False, False), options)
+    return _finished(model, slots, Era(False, False), overrides)
 
 
 def read_sources(
     path: Source | Sequence[Source], *, needs_architecture: bool = True
 ) -> tuple[Archive, Archive]:
-    """The archives that hold the architecture and the weights; often the same one."""
+    """Read the archives of the architecture and of the weights, which often are the same one."""
     several = isinstance(path, Sequence) and not isinstance(path, str | bytes)
     paths: list[Any] = list(cast(Sequence, path)) if several else [path]
     if not all(isinstance(p, str | os.PathLike | Mapping) for p in paths):
-        raise TypeError(f"`path` must be a file or a pair of them, got {path!r}.")
+        raise TypeError(f"`path` must be a file or a pair of them: got {path!r}.")
     if len(paths) not in (1, 2):
-        raise ValueError(f"`path` must be one file or a pair of them, got {len(paths)}.")
+        raise ValueError(f"`path` must be one file or a pair of them: got {len(paths)}.")
     archives = [
         archive_from_config(dict(p)) if isinstance(p, Mapping) else read_archive(p) for p in paths
     ]
@@ -180,7 +180,7 @@ def read_sources(
 def read_architecture(
     architecture: Archive, weights: Archive, input_shape: tuple | None = None
 ) -> Model:
-    """The architecture, with what the age of the weights means for its layers."""
+    """Return the architecture, its layers adapted to the Keras that wrote the weights."""
     refuse_foreign_objects(architecture.config)
     model = parse_model(architecture.config or {}, input_shape)
     named = weights.weights is not None and not is_by_class(weights.weights)
@@ -190,9 +190,9 @@ def read_architecture(
 
 
 def find_era(architecture: Archive, weights: Archive, kernels: str) -> Era:
-    """How the kernels of the file are stored."""
+    """Return how the kernels of the file are stored."""
     if kernels not in ("auto", "rotated", "as stored"):
-        raise ValueError(f'`kernels` must be "auto", "rotated" or "as stored", got {kernels!r}.')
+        raise ValueError(f'`kernels` must be "auto", "rotated" or "as stored": got {kernels!r}.')
     group = weights.weights
     named = group is not None and not is_by_class(group)
     believed = named and rotates_kernels(

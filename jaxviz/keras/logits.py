@@ -15,10 +15,10 @@ _SQUASHING = (softmax, log_softmax, jax.nn.sigmoid)
 
 
 def logits(model: KerasModel) -> KerasModel:
-    """The same model, sharing its arrays, with its last softmax or sigmoid left out.
+    """Return a model without its last softmax or sigmoid, its arrays shared.
 
     Args:
-        model: A model from `load_keras`; layers that only reshape after the softmax stay.
+        model: a model from `load_keras`; layers that only reshape after the softmax stay.
 
     Returns:
         The model whose outputs are the scores before it; the model itself if it ends otherwise.

@@ -67,7 +67,7 @@ class Graph:
         return {name: dtype for name, _, _, dtype in self.layers}
 
     def needed(self, wanted: Iterable[tuple[str, int]]) -> list[Call]:
-        """The calls on which the wanted ones depend, in order."""
+        """Return the calls on which the wanted ones depend, themselves included, in order."""
         reads = {(call.layer, call.node): call_refs(call) for call in self.calls}
         waiting, seen = list(wanted), set()
         while waiting:
@@ -121,16 +121,16 @@ class KerasModel(nnx.Module):
         return self._graph.labels
 
     def layer(self, name: str | int) -> Any:
-        """The layer of that Keras name or index.
+        """Return the layer of a Keras name or index.
 
         Args:
-            name: A name of `layer_names`, "model/layer" inside a nested model, or an index.
+            name: a name of `layer_names`, "model/layer" inside a nested model, or an index.
 
         Returns:
             The layer: an `nnx.Module`, or a callable without weights.
 
         Raises:
-            ValueError: There is no such layer.
+            ValueError: there is no such layer.
 
         Example:
             >>> from jaxviz.keras import load_keras
@@ -145,7 +145,7 @@ class KerasModel(nnx.Module):
         return node
 
     def with_graph(self, graph: Graph) -> "KerasModel":
-        """The same layers, shared, under other constants."""
+        """Return a model of the same layers, shared, under other constants."""
         return KerasModel(graph, {n: getattr(self, a) for n, a in graph.attributes.items()})
 
     def __call__(self, images: Any, *, rngs: nnx.Rngs | None = None) -> Any:
@@ -153,66 +153,65 @@ class KerasModel(nnx.Module):
 
         Args:
             images: (N, *input_shape), any real dtype; a list or dictionary for several inputs.
-            rngs: Random streams, needed only in training mode and with dropout.
+            rngs: random streams, needed only in training mode and with dropout.
 
         Returns:
             (N, *output_shape); a tuple or dictionary of arrays when there are several outputs.
         """
         wanted = [(ref.layer, ref.node) for ref in refs(self._graph.outputs)]
-        values = self._evaluate(images, wanted, rngs, {})
+        values, _ = self._evaluate(images, wanted, rngs=rngs)
         return _gather(self._graph.outputs, values)
 
     def activations(
         self, images: Any, layers: Sequence[str | int] | str | int | None = None
     ) -> dict[str, jax.Array]:
-        """The outputs of named layers, evaluating only what they need.
+        """Return the outputs of named layers, evaluating only what they need.
 
         Args:
             images: (N, *input_shape), any real dtype.
-            layers: Names or indices of layers ("model/layer" inside a nested model); None for all.
+            layers: names or indices of layers ("model/layer" inside a nested model); None for all.
 
         Returns:
             Layer name to (N, *shape); the second call of a shared layer is under "name:1".
 
         Raises:
-            ValueError: There is no such layer.
+            ValueError: there is no such layer.
         """
         if layers is None:
             layers = self.layer_names
         if isinstance(layers, str | int):
             layers = [layers]
         paths = [self._resolve(layer) for layer in layers]
-        tapped: dict[str, dict[str, jax.Array]] = {p[0]: {} for p in paths if len(p) > 1}
-        for path in paths:
-            if len(path) > 1:
-                tapped[path[0]]["/".join(path[1:])] = jnp.zeros(())
+        nested: dict[str, list[str]] = {}
+        for outer, *inner in paths:
+            if inner:
+                nested.setdefault(outer, []).append("/".join(inner))
         names = {path[0] for path in paths}
         wanted = [(call.layer, call.node) for call in self._graph.calls if call.layer in names]
-        values = self._evaluate(images, wanted, None, tapped)
+        values, inside = self._evaluate(images, wanted, nested=nested)
         found: dict[str, jax.Array] = {}
         for outer, *inner in paths:
             if inner:
-                found["/".join([outer, *inner])] = tapped[outer]["/".join(inner)]
+                name = "/".join([outer, *inner])
+                found[name] = inside[name]
                 continue
-            for layer, node in wanted:
-                if layer == outer:
-                    found[f"{layer}:{node}" if node else layer] = values[layer, node]
+            found |= {_call_name(key): values[key] for key in wanted if key[0] == outer}
         return found
 
     def _everything(self, images: Any) -> tuple[Any, dict[str, Any]]:
-        """The output, and the outputs of all layers, from one evaluation."""
+        """Return the output, and the outputs of all layers, from one evaluation."""
         wanted = [(call.layer, call.node) for call in self._graph.calls]
-        values = self._evaluate(images, wanted, None, {})
-        each = {f"{layer}:{node}" if node else layer: values[layer, node] for layer, node in wanted}
+        values, _ = self._evaluate(images, wanted)
+        each = {_call_name(key): values[key] for key in wanted}
         return _gather(self._graph.outputs, values), each
 
     def _resolve(self, name: str | int) -> tuple[str, ...]:
-        """A layer's path: its name, or the names that lead into nested models."""
+        """Return a layer's path: its name, or the names that lead into nested models."""
         names = self.layer_names
         if isinstance(name, int):
             if not -len(names) <= name < len(names):
                 raise ValueError(
-                    f"`layers` must hold indices of the {len(names)} layers, got {name}."
+                    f"`layers` must hold indices of the {len(names)} layers: got {name}."
                 )
             return (names[name],)
         if name in self._graph.attributes:
@@ -228,10 +227,16 @@ class KerasModel(nnx.Module):
         self,
         images: Any,
         wanted: Sequence[tuple[str, int]],
-        rngs: nnx.Rngs | None,
-        tapped: Mapping[str, dict[str, jax.Array]],
-    ) -> dict[tuple[str, int], Any]:
-        values = self._place_inputs(images)
+        *,
+        rngs: nnx.Rngs | None = None,
+        nested: Mapping[str, Sequence[str]] | None = None,
+    ) -> tuple[dict[tuple[str, int], Any], dict[str, jax.Array]]:
+        """Evaluate the wanted calls and what they need.
+
+        Returns the output of each (layer, node) evaluated, and, as "model/layer", those of the
+        layers that `nested` lists for a nested model: of its last call, if there are several.
+        """
+        values, inside = self._place_inputs(images), {}
         for call in self._graph.needed(wanted):
             layer = getattr(self, self._graph.attributes[call.layer])
             dtype = self._graph.dtypes[call.layer]
@@ -240,31 +245,38 @@ class KerasModel(nnx.Module):
             if getattr(layer, "needs_rngs", False):
                 kwargs["rngs"] = rngs
             try:
-                if call.layer in tapped and isinstance(layer, KerasModel):
-                    inner = layer.activations(*args, layers=list(tapped[call.layer]))
-                    tapped[call.layer].update(inner)
+                if nested and call.layer in nested:
+                    # What this repeats of the call below, jit finds to be common.
+                    inner = layer.activations(*args, layers=nested[call.layer])
+                    inside |= {f"{call.layer}/{name}": array for name, array in inner.items()}
                 values[call.layer, call.node] = layer(*args, **kwargs)
             except Exception as error:
                 error.add_note(f'In layer "{call.layer}"')
                 raise
-        return values
+        return values, inside
 
     def _place_inputs(self, images: Any) -> dict[tuple[str, int], Any]:
-        """Checked and cast inputs, under the names of their placeholders."""
+        """Return checked and cast inputs, under the names of their placeholders."""
         inputs = self._graph.inputs
         if len(inputs) == 1 and not isinstance(images, Mapping | list | tuple):
             images = (images,)
         if isinstance(images, Mapping):
             images = [images[key] for key in _input_keys(self._graph, images)]
         if len(images) != len(inputs):
-            raise ValueError(f"`images` must hold {len(inputs)} arrays, got {len(images)}.")
+            raise ValueError(f"`images` must hold {len(inputs)} arrays: got {len(images)}.")
         return {
             (entry.name, 0): _as_input(entry, x) for entry, x in zip(inputs, images, strict=True)
         }
 
 
+def _call_name(call: tuple[str, int]) -> str:
+    """Return the name of a call's output: "layer", and "layer:1" for its second call."""
+    layer, node = call
+    return f"{layer}:{node}" if node else layer
+
+
 def _as_attribute(layer: Any) -> Any:
-    """A layer of the user's own may be any pytree; its arrays are to be leaves of the model."""
+    """Return a layer as an attribute; arrays of a user's own pytree become leaves of the model."""
     if isinstance(layer, nnx.Module):
         return layer
     has_arrays = any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(layer))
@@ -279,7 +291,7 @@ def _input_keys(graph: Graph, images: Mapping) -> list[str]:
         if set(named.values()) == set(images):
             keys = [named[key] for key in keys]
     if set(keys) != set(images):
-        raise ValueError(f"`images` must have the keys {keys}, got {sorted(map(str, images))}.")
+        raise ValueError(f"`images` must have the keys {keys}: got {sorted(map(str, images))}.")
     return keys
 
 
@@ -291,7 +303,7 @@ def _as_input(entry: Input, x: Any) -> jax.Array:
         if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise ValueError(
-                f"`images` must have shape (batch, {wanted}), got {x.shape}; a single image needs "
+                f"`images` must have shape (batch, {wanted}): got {x.shape}; a single image needs "
                 "a leading axis of 1."
             )
     if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
@@ -300,7 +312,7 @@ def _as_input(entry: Input, x: Any) -> jax.Array:
 
 
 def _gather(structure: Any, values: Mapping, dtype: str | None = None) -> Any:
-    """A nested structure with its Refs replaced by arrays, cast to the layer's dtype."""
+    """Return a nested structure with its Refs replaced by arrays, cast to the layer's dtype."""
     if isinstance(structure, Ref):
         value = values[structure.layer, structure.node]
         if isinstance(value, tuple | list):
@@ -312,7 +324,7 @@ def _gather(structure: Any, values: Mapping, dtype: str | None = None) -> Any:
 
 
 def attribute_names(names: Sequence[str]) -> list[str]:
-    """Keras names as distinct attributes: letters, digits and "_"; none that a module itself has.
+    """Return distinct attributes for Keras names: letters, digits, "_"; none that a module has.
 
     Example:
         >>> attribute_names(["fire2/squeeze", "train", "1x1", "fire2_squeeze"])

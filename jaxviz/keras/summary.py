@@ -16,7 +16,7 @@ def summary(model: KerasModel) -> None:
     """Print a model as Keras does: each layer, its class, output shape and number of parameters.
 
     Args:
-        model: A model from `load_keras`.
+        model: a model from `load_keras`.
 
     Example:
         >>> from jaxviz.keras import load_keras
@@ -35,7 +35,7 @@ def summary(model: KerasModel) -> None:
 
 
 def summary_text(model: KerasModel) -> str:
-    """The table that `summary` prints."""
+    """Return the table that `summary` prints."""
     graph = model._graph
     _, shapes = open_shapes(model, lambda m, x: m._everything(x))
     rows = [(f"{entry.name} (InputLayer)", entry.shape, 0) for entry in graph.inputs]
@@ -51,7 +51,7 @@ def summary_text(model: KerasModel) -> str:
 
 
 def count_parameters(layer: Any) -> tuple[int, int]:
-    """The numbers in a layer or model: all of them, and the trainable ones."""
+    """Return how many numbers a layer or model has: in all, and trainable ones."""
     if not isinstance(layer, nnx.Module):
         arrays = [x for x in jax.tree.leaves(layer) if isinstance(x, jax.Array | np.ndarray)]
         return sum(array.size for array in arrays), 0
@@ -65,7 +65,7 @@ def _row(name: str, shape: str, count: str) -> str:
 
 
 def shape_text(shape: Any) -> str:
-    """A shape with its batch; several shapes one after the other."""
+    """Return a shape as text, with its batch; several shapes one after the other."""
     if any(isinstance(item, tuple) for item in shape):
         return ", ".join(shape_text(item) for item in shape)
     return "(" + ", ".join(["batch", *("any" if s is None else str(s) for s in shape)]) + ")"

@@ -43,7 +43,7 @@ class Verification:
         return self.first_difference is None
 
     def __str__(self) -> str:
-        """One sentence: the first layer that differs, or that none does."""
+        """Return one sentence: the first layer that differs, or that none does."""
         row = self.first_difference
         if row is None:
             worst = max((row.relative for row in self.layers), default=0.0)
@@ -65,20 +65,20 @@ def verify_keras(
     """Compare a model, layer by layer, with Keras or with stored outputs; print the verdict.
 
     Args:
-        path: What `load_keras` reads, a Keras model in memory, or a `KerasModel`.
+        path: what `load_keras` reads, a Keras model in memory, or a `KerasModel`.
         images: (N, *input_shape), any real dtype.
-        reference: Layer name to (N, *shape), the model's output (N, *output_shape), or a Keras
+        reference: layer name to (N, *shape), the model's output (N, *output_shape), or a Keras
             model; None to have Keras load the same file, which must be installed then, and whose
             loader trusts files more than ours.
-        tolerance: Largest difference allowed, relative to a layer's largest reference value.
-        custom_layers: As for `load_keras`.
+        tolerance: largest difference allowed, relative to a layer's largest reference value.
+        custom_layers: as for `load_keras`.
 
     Returns:
         The comparison of every layer that both know, the output under the name "output".
 
     Raises:
-        KerasFileError: The file cannot be read.
-        ValueError: There is nothing to compare with.
+        KerasFileError: the file cannot be read.
+        ValueError: there is nothing to compare with.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,7 +96,7 @@ def verify_keras(
     found = {**each, _OUTPUT: outputs}
     unknown = sorted(set(theirs) - set(found))
     if unknown or not theirs:
-        raise ValueError(f"`reference` must name layers of the model, got {unknown or 'none'}.")
+        raise ValueError(f"`reference` must name layers of the model: got {unknown or 'none'}.")
     order = [f"{c.layer}:{c.node}" if c.node else c.layer for c in ours._graph.calls] + [_OUTPUT]
     rows = [_compare(name, found[name], theirs[name]) for name in order if name in theirs]
     result = Verification(tuple(rows), tolerance)
@@ -134,7 +134,7 @@ def _load_with_keras(path: Any) -> Any:
 
 
 def _keras_outputs(model: Any, ours: KerasModel, images: Any) -> dict[str, np.ndarray]:
-    """What Keras computes for the layers that it calls once, and for the output."""
+    """Return what Keras computes for the layers that it calls once, and for the output."""
     keras = importlib.import_module("keras")
     counts: dict[str, int] = {}
     for call in ours._graph.calls:
@@ -162,7 +162,7 @@ def _compare(name: str, ours: Any, theirs: Any) -> Comparison:
         mine, other = (np.asarray(x).astype(np.float64) for x in (mine, other))
         if mine.shape != other.shape:
             raise ValueError(
-                f'`reference` must have shape {mine.shape} for "{name}", got {other.shape}.'
+                f'`reference` must have shape {mine.shape} for "{name}": got {other.shape}.'
             )
         difference = max(difference, np.abs(mine - other).max(initial=0.0))
         size = max(size, np.abs(other).max(initial=0.0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from jaxviz.keras.architecture.fields import MAX_SIZE, is_integer
+from jaxviz.keras.architecture.fields import MAX_SIZE, MODELS, is_integer
 from jaxviz.keras.architecture.legacy import modernise
 from jaxviz.keras.architecture.nodes import (
     Call,
@@ -29,7 +29,6 @@ MAX_LAYERS = 20_000
 MAX_NAME = 1000
 MAX_CALLS = 5_000
 MAX_READS = 20_000
-MODELS = ("Functional", "Model", "Sequential")
 
 
 class Input(NamedTuple):
@@ -58,7 +57,10 @@ class Layer:
 
 @dataclass
 class Model:
-    """An architecture."""
+    """A model without its arrays: layers, inputs, and calls in an order of evaluation.
+
+    `size` counts the calls, those inside nested models included.
+    """
 
     name: str
     class_name: str
@@ -71,7 +73,7 @@ class Model:
 
 
 def parse_model(config: Mapping[str, Any], input_shape: tuple | None = None) -> Model:
-    """An architecture from `{"class_name": ..., "config": ...}`."""
+    """Return the architecture that `{"class_name": ..., "config": ...}` describes."""
     try:
         return _parse(config, input_shape)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
@@ -204,19 +206,19 @@ def _name(name: Any) -> str:
         raise KerasFileError("A layer of the model has no name.")
     if not name.isprintable() or len(name) > MAX_NAME:
         raise KerasFileError(
-            f'A layer\'s name must be printable text of up to {MAX_NAME} characters, got "{name}".'
+            f'A layer\'s name must be printable text of up to {MAX_NAME} characters: got "{name}".'
         )
     return name
 
 
 def _shape(value: Any) -> tuple[int | None, ...]:
-    """A declared shape, checked: whole numbers in range or None."""
+    """Return a declared shape as a tuple of sizes in range, None where a size is open."""
     if not isinstance(value, list | tuple) or len(value) > 16:
-        raise KerasFileError(f"An input's shape must be a list of sizes, got {str(value)[:60]}.")
+        raise KerasFileError(f"An input's shape must be a list of sizes: got {str(value)[:60]}.")
     for size in value:
         if size is not None and not (is_integer(size) and 1 <= size <= MAX_SIZE):
             raise KerasFileError(
-                f"An input's shape must hold sizes up to {MAX_SIZE}, got {str(size)[:60]}."
+                f"An input's shape must hold sizes up to {MAX_SIZE}: got {str(size)[:60]}."
             )
     return tuple(value)
 
@@ -304,7 +306,10 @@ def _call(layer: Layer, number: int, described: Any) -> Call:
 
 
 def _renamed(layer: Layer, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """TensorFlow's keyword arguments under our names; its list of sizes for a split as indices."""
+    """Return TensorFlow's keyword arguments under our names.
+
+    `tf.split` takes the sizes of the parts, NumPy the places of the cuts: (2, 3, 4) is (2, 5).
+    """
     renames, renamed = layer.renames or {}, {}
     for key, value in kwargs.items():
         if value is None or key == "name":

@@ -7,6 +7,7 @@ from jaxviz.keras.errors import KerasFileError
 
 # Largest extent, count or amount that a layer may name: more is damage, not a network.
 MAX_SIZE = 1 << 24
+MODELS = ("Functional", "Model", "Sequential")
 
 # Fields that matter for training, for bookkeeping, or that the reader has used already.
 _NOT_FOR_INFERENCE = frozenset(
@@ -18,7 +19,7 @@ _NOT_FOR_INFERENCE_ENDINGS = ("_initializer", "_regularizer", "_constraint", "_i
 
 
 class Fields:
-    """The configuration of one layer.
+    """The configuration of one layer, whose fields are checked as they are read.
 
     Example:
         >>> fields = Fields({"units": 3, "use_bias": True})
@@ -34,22 +35,22 @@ class Fields:
         self.read: set[str] = set()
 
     def raw(self, name: str, default: Any = None) -> Any:
-        """A field as it stands."""
+        """Return a field as the file has it, unchecked."""
         self.read.add(name)
         return self.config.get(name, default)
 
     def has(self, name: str) -> bool:
-        """Whether the field is set."""
+        """Return whether the field is there and not null."""
         return self.config.get(name) is not None
 
     def wrong(self, name: str, rule: str) -> KerasFileError:
-        """The error for a field whose value is not allowed."""
+        """Return the error for a field that breaks its rule."""
         value = repr(self.config.get(name))
         shown = value if len(value) < 80 else value[:77] + "..."
-        return KerasFileError(f"field `{name}` must be {rule}, got {shown}")
+        return KerasFileError(f"field `{name}` must be {rule}: got {shown}")
 
     def integer(self, name: str, default: int | None = None, *, low: int = 1) -> int:
-        """A whole number in [low, 2^24]."""
+        """Return a field that is a whole number in [low, 2^24]."""
         value = self.raw(name, default)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -58,10 +59,9 @@ class Fields:
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
-        """A finite number."""
+        """Return a field that is a finite number, or a NumPy scalar as Keras writes it."""
         value = self.raw(name, default)
-        if isinstance(value, Mapping) and value.get("class_name") == "__numpy__":
-            value = value.get("config", {}).get("value")
+        value = without_wrapping(value)
         if isinstance(value, Mapping) and value.get("type") == "ndarray":
             value = value.get("value")
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e38:
@@ -69,21 +69,21 @@ class Fields:
         return float(value)
 
     def boolean(self, name: str, default: bool | None = None) -> bool:
-        """True or false."""
+        """Return a field that is true or false."""
         value = self.raw(name, default)
         if not isinstance(value, bool):
             raise self.wrong(name, "true or false")
         return value
 
     def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-        """One of the allowed words."""
+        """Return a field that is one of the allowed words."""
         value = self.raw(name, default)
         if value not in allowed:
             raise self.wrong(name, "one of " + ", ".join(allowed))
         return value
 
     def sizes(self, name: str, rank: int, default: Any = None, *, low: int = 1) -> tuple[int, ...]:
-        """`rank` whole numbers; one number stands for all."""
+        """Return a field of one whole number in [low, 2^24] an axis; a single one is for all."""
         value = self.raw(name, default)
         if value is None:
             value = default
@@ -95,7 +95,7 @@ class Fields:
         return values
 
     def channels_first(self) -> bool:
-        """Whether the layer's channel axis comes before its spatial axes."""
+        """Return whether the layer's channel axis comes before its spatial axes."""
         value = self.raw("data_format", "channels_last") or "channels_last"
         if value not in ("channels_first", "channels_last"):
             raise self.wrong("data_format", "channels_first or channels_last")
@@ -111,6 +111,13 @@ class Fields:
                 raise KerasFileError(f"field `{name}` = {str(value)[:60]} is not handled")
 
 
+def without_wrapping(value: Any) -> Any:
+    """Return the number or list in what Keras 3 writes for a value of NumPy's, else the value."""
+    if isinstance(value, Mapping) and value.get("class_name") == "__numpy__":
+        return value.get("config", {}).get("value")
+    return value
+
+
 def is_integer(value: Any) -> TypeGuard[int]:
-    """Whether a JSON value is a whole number (true and false are not)."""
+    """Return whether a JSON value is a whole number; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -52,6 +52,7 @@ _FIELDS = {
     "concat_axis": "axis",
     "activity_regulariser": "activity_regularizer",
 }
+# What these classes call by an old name to this day.
 _KEPT = {
     "Embedding": {"output_dim"},
     "RepeatVector": {"n"},
@@ -70,7 +71,7 @@ _MERGES = {
 
 
 def modernise(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A layer as today's Keras would describe it.
+    """Return the class and the configuration that today's Keras would write for a layer.
 
     Example:
         >>> modernise("Convolution2D", {"nb_filter": 4, "nb_row": 3, "nb_col": 5})
@@ -84,6 +85,7 @@ def modernise(class_name: str, config: Mapping[str, Any]) -> tuple[str, dict[str
         modern[new] = (
             _ORDERINGS.get(value, value) if new == "data_format" and _is_text(value) else value
         )
+    # Keras 1 gave the window one field an axis: kernel_dim1 to 3, or nb_row and nb_col.
     axes = [modern.pop(k) for k in ("kernel_dim1", "kernel_dim2", "kernel_dim3") if k in modern]
     axes = axes or [modern.pop(k) for k in ("nb_row", "nb_col") if k in modern]
     if axes:
@@ -114,7 +116,7 @@ def _modern_merge(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def rotates_kernels(keras_version: str | None, backend: str | None, config: Any) -> bool:
-    """Whether convolution kernels are stored for Theano, which rotates them by 180 degrees.
+    """Return whether convolution kernels are stored for Theano, rotated by 180 degrees.
 
     True when the file says Theano, or says no backend and its layers use Keras 1's "th" ordering.
     """
@@ -124,7 +126,7 @@ def rotates_kernels(keras_version: str | None, backend: str | None, config: Any)
 
 
 def is_older(keras_version: str | None, than: tuple[int, int]) -> bool:
-    """Whether a file's Keras is older; only Keras 1 wrote no version.
+    """Return whether a file's Keras is older; only Keras 1 wrote no version.
 
     Example:
         >>> is_older("2.0.6", (2, 2)), is_older(None, (2, 0)), is_older("3.15.1", (2, 2))
@@ -152,7 +154,7 @@ def _mentions(config: Any, field: str, value: Any = None) -> bool:
 def adapt_to_era(
     model: Any, keras_version: str | None, backend: str | None = None, config: Any = None
 ) -> None:
-    """Change what an old file's layers did otherwise than today's of the same name.
+    """Change, in place, the layers of an old file that computed something else under the same name.
 
     Flatten kept the order of channels-first arrays before Keras 2.2; hard sigmoid was another
     function before Keras 3; enlarging bilinearly sampled elsewhere before Keras 2.3.
@@ -171,7 +173,12 @@ def adapt_to_era(
 def _adapt_bilinear(
     layer: Any, keras_version: str | None, backend: str | None, config: Any
 ) -> None:
-    """TensorFlow 1.15 changed it under an unchanged version, but wrote a field `ragged` as well."""
+    """Mark a layer that enlarges bilinearly as Keras did before 2.3.
+
+    Where the file does not tell which way was used, the class is renamed, and so refused.
+    """
+    # Keras inside TensorFlow is "2.2.4-tf". TensorFlow 1.15 changed it under an unchanged version,
+    # but wrote a field `ragged` as well.
     if not (keras_version or "").endswith("-tf"):
         author = None if backend in (None, "tensorflow") else backend[:20]
     elif _mentions(config, "ragged"):

@@ -38,7 +38,7 @@ class Slice:
 
 
 def structure(value: Any) -> Any:
-    """The inputs or outputs of a model: a Ref, a tuple of them, or (key, Ref) pairs."""
+    """Return the inputs or outputs of a model: a Ref, a tuple of them, or (key, Ref) pairs."""
     if _is_ref(value):
         return Ref(*value[:3])
     if isinstance(value, Mapping):
@@ -48,7 +48,7 @@ def structure(value: Any) -> Any:
 
 
 def _is_ref(value: Any) -> bool:
-    """["layer", 0, 0], with Keras 2's keyword arguments as a possible fourth item."""
+    """Return whether a value is ["layer", 0, 0], perhaps with Keras 2's keyword arguments."""
     return (
         isinstance(value, list | tuple)
         and len(value) in (3, 4)
@@ -60,12 +60,12 @@ def _is_ref(value: Any) -> bool:
 
 
 def _is_constant(value: Any) -> bool:
-    """["_CONSTANT_VALUE", -1, number, {...}], Keras 2's way of writing `1 - x`."""
+    """Return whether a value is ["_CONSTANT_VALUE", -1, 1.0, {...}], the 1 of Keras 2's `1 - x`."""
     return isinstance(value, list) and len(value) > 2 and value[0] == "_CONSTANT_VALUE"
 
 
 def parse_node(node: Any) -> tuple[tuple, dict[str, Any]]:
-    """One entry of `inbound_nodes`: (args, kwargs) with Refs at the leaves."""
+    """Return the (args, kwargs) of an entry of `inbound_nodes`, with Refs at the leaves."""
     if isinstance(node, Mapping):
         kwargs = _keywords(node.get("kwargs", {}), old=False)
         return tuple(freeze(arg) for arg in node["args"]), kwargs
@@ -83,7 +83,7 @@ def parse_node(node: Any) -> tuple[tuple, dict[str, Any]]:
 
 
 def _keywords(kwargs: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
-    """A call's keyword arguments; what only says "not in training, no mask" is left out.
+    """Return a call's keyword arguments without those that say "not in training" or "no mask".
 
     Keras 3's `predict` overrides `training=True`, Keras 2's did not.
     """
@@ -101,7 +101,7 @@ def _keywords(kwargs: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
 
 
 def freeze(value: Any, *, old: bool = False) -> Any:
-    """JSON as hashable constants, with a Ref for each tensor; `old` is for Keras 2's lists."""
+    """Return JSON as hashable constants, with a Ref for each tensor; `old`: in Keras 2's lists."""
     if isinstance(value, Mapping):
         return _freeze_object(value)
     if isinstance(value, list):
@@ -132,7 +132,7 @@ def _freeze_object(value: Mapping[str, Any]) -> Any:
 
 
 def refs(value: Any) -> Iterator[Ref]:
-    """Every Ref in nested tuples, in order."""
+    """Yield every Ref in nested tuples, in order."""
     if isinstance(value, Ref):
         yield value
     elif isinstance(value, tuple):
@@ -141,7 +141,7 @@ def refs(value: Any) -> Iterator[Ref]:
 
 
 def call_refs(call: Call) -> list[Ref]:
-    """Everything a call reads."""
+    """Return every output that a call reads, in its arguments' order."""
     return [*refs(call.args), *refs(call.kwargs)]
 
 
@@ -149,10 +149,11 @@ Nodes = dict[tuple[str, int], Call]
 
 
 def shift_nested(nodes: Nodes, outputs: Any) -> tuple[Nodes, Any]:
-    """Keras 2 counts a nested model's calls from 1, its own construction being number 0.
+    """Renumber the calls of nested models, which Keras 2 counts from 1: building one is call 0.
 
     A layer is of that kind when its highest number equals the count of its calls.
     """
+    # Called twice, such a model is read as numbers 1 and 2, any other layer as 0 and 1.
     highest: dict[str, int] = {}
     for ref in [*refs(outputs), *(ref for call in nodes.values() for ref in call_refs(call))]:
         highest[ref.layer] = max(ref.node, highest.get(ref.layer, 0))
@@ -176,7 +177,7 @@ def _shift(value: Any, shifted: set[str]) -> Any:
 
 
 def in_order(nodes: Nodes, inputs: set[str], outputs: Any) -> list[Call]:
-    """Calls sorted so that each follows what it reads; a cycle or a loose end is an error."""
+    """Sort calls so that each follows what it reads; a cycle or a loose end is an error."""
     reads: dict[Any, set] = {
         key: {(ref.layer, ref.node) for ref in call_refs(call) if ref.layer not in inputs}
         for key, call in nodes.items()

@@ -99,7 +99,7 @@ _NODES = {
 
 
 def translate_function(config: Mapping[str, Any]) -> tuple[str, dict[str, str]] | None:
-    """The operation of a TFOpLambda or SlicingOpLambda, and its arguments' new names.
+    """Return a TFOpLambda's or SlicingOpLambda's operation, and its arguments' names in Keras 3.
 
     Example:
         >>> translate_function({"function": "math.multiply"})
@@ -117,7 +117,7 @@ def translate_function(config: Mapping[str, Any]) -> tuple[str, dict[str, str]] 
 
 
 def translate_node(config: Mapping[str, Any]) -> tuple[str, dict[int, Any]] | None:
-    """The operation of a TensorFlowOpLayer, and its constants by position."""
+    """Return a TensorFlowOpLayer's operation, and its constant arguments by position."""
     node = config.get("node_def")
     if isinstance(node, str):
         try:

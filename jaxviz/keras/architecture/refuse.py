@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from jaxviz.keras.architecture.fields import MODELS
 from jaxviz.keras.errors import KerasFileError
 
 # Parts of Keras that hold functions which read, fetch, write or unlock, and no part of a network.
@@ -17,7 +18,6 @@ _BUILTINS = frozenset(
     setattr""".split()
 )
 MAX_DEPTH = 200
-_MODELS = ("Functional", "Model", "Sequential")
 
 
 def refuse_foreign_objects(config: Any) -> None:
@@ -51,7 +51,7 @@ def _check(node: Mapping[str, Any]) -> None:
 
 
 def is_foreign(module: str, name: str) -> bool:
-    """Whether an object is of Python's own library or a tool of Keras.
+    """Return whether an object is of Python's own library or a tool of Keras.
 
     Example:
         >>> is_foreign("os", "system"), is_foreign("keras.layers", "Dense")
@@ -61,7 +61,7 @@ def is_foreign(module: str, name: str) -> bool:
     if parts[0] in ("keras", "tf_keras"):
         inner = parts[2:] if parts[1:2] == ["src"] else parts[1:]
         return bool(inner) and (
-            inner[0] in _KERAS_TOOLS or (inner[0] == "models" and name not in _MODELS)
+            inner[0] in _KERAS_TOOLS or (inner[0] == "models" and name not in MODELS)
         )
     if parts[0] == "builtins":
         return name in _BUILTINS

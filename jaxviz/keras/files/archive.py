@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.files.shards import is_index, read_shards
-from jaxviz.keras.hdf5.bytes import SIGNATURE
+from jaxviz.keras.hdf5.bytes import FREE_BYTES, MAX_INFLATION, SIGNATURE
 from jaxviz.keras.hdf5.file import Group, Hdf5File
 
 MAX_JSON = 16 << 20
 MAX_ENTRIES = 10_000
-# Trained weights hardly compress; an entry that grows more than this is a bomb.
-MAX_INFLATION, FREE_BYTES = 20, 64 << 20
 
 
 class Archive(NamedTuple):
@@ -62,7 +60,7 @@ _OTHERS = {
 
 
 def _guess(data: bytes) -> str:
-    """What people mistake for a Keras file, said in a few words."""
+    """Return what a file is that people mistake for a Keras file."""
     if data[4:8] == b"TFL3":
         return "it is a model of TensorFlow Lite"
     start = data.lstrip()
@@ -73,7 +71,7 @@ def _guess(data: bytes) -> str:
 
 
 def archive_from_config(config: dict[str, Any]) -> Archive:
-    """An architecture given as a dictionary: `model.get_config()`, or `model.to_json()` decoded."""
+    """Wrap an architecture: `model.get_config()`, or `model.to_json()` decoded."""
     if "layers" in config and "class_name" not in config:
         kind = "Functional" if "input_layers" in config else "Sequential"
         config = {"class_name": kind, "config": config}
@@ -98,7 +96,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON of bounded size and depth."""
+    """Decode JSON of bounded size and depth."""
     if len(data) > MAX_JSON:
         raise KerasFileError(
             f"The architecture is {len(data)} bytes of JSON; {MAX_JSON} is the limit."
@@ -145,7 +143,7 @@ def _read_hdf5(data: bytes) -> Archive:
 
 
 def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
-    """The names of the classes, which some people store with the model."""
+    """Return the names of the classes, which some people store beside the model."""
     for key in ("class_names", "labels", "classes"):
         value = attributes.get(key)
         if isinstance(value, list) and all(

@@ -46,14 +46,14 @@ def load_weights(module: T, path: str | os.PathLike[str]) -> T:
     scale, moving_variance is var), or by order and shape.
 
     Args:
-        module: An `nnx.Module`, or the variables of a Linen module as nested dictionaries.
-        path: A `.weights.h5`, `.h5` or `.keras` file of any Keras.
+        module: an `nnx.Module`, or the variables of a Linen module as nested dictionaries.
+        path: a `.weights.h5`, `.h5` or `.keras` file of any Keras.
 
     Returns:
         The same kind of thing with the file's weights; what was given is not changed.
 
     Raises:
-        KerasFileError: The file cannot be read, or does not match; every mismatch is listed.
+        KerasFileError: the file cannot be read, or does not match; every mismatch is listed.
 
     Example:
         >>> load_weights({"params": {}}, "missing.h5")
@@ -81,7 +81,7 @@ def _read(path: str | os.PathLike[str]) -> list[Stored]:
 
 
 def _flax_name(weight: str, layer: str) -> str:
-    """The last part of a weight's name, without Keras's decorations, as Flax calls it."""
+    """Return Flax's name for a weight: "conv/conv_W:0" of layer "conv" is "kernel"."""
     last = weight.split("/")[-1].split(":")[0].removeprefix(layer.split("/")[-1] + "_")
     return _FLAX.get(last, last)
 
@@ -90,7 +90,7 @@ Leaf = tuple[tuple[Any, ...], Any]
 
 
 def _placed(tree: Any, stored: Sequence[Stored]) -> Any:
-    """The tree with its leaves replaced; collections such as "params" do not count as names."""
+    """Return the tree with its leaves replaced; its collections ("params") are no layers' names."""
     groups = _groups(tree)
     pairs, problems = _matched(groups, stored)
     values: dict[tuple, Any] = {}
@@ -107,7 +107,7 @@ def _keys(path: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _groups(tree: Any) -> dict[str, list[Leaf]]:
-    """The leaves by the layer that they belong to, in the tree's order."""
+    """Return the leaves by the layer that they belong to, in the tree's order."""
     groups: dict[str, list[Leaf]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         keys = _keys(path)
@@ -119,7 +119,7 @@ def _groups(tree: Any) -> dict[str, list[Leaf]]:
 def _matched(
     groups: Mapping[str, list[Leaf]], stored: Sequence[Stored]
 ) -> tuple[list[tuple[Stored, str]], list[str]]:
-    """Pairs of a stored layer and a group; and what found no partner."""
+    """Pair stored layers with groups, by name, then by sizes; also tell what found no partner."""
     free = list(groups)
     pairs, rest = [], []
     for layer in stored:
@@ -144,7 +144,7 @@ def _matched(
 
 
 def _fill(name: str, leaves: list[Leaf], layer: Stored, values: dict) -> list[str]:
-    """Give each leaf its array; returns what does not fit."""
+    """Put each leaf's array into `values`; return what does not fit, as sentences."""
     known = dict(layer.arrays)
     by_name = set(known) == {keys[-1] for keys, _ in leaves} and len(known) == len(layer.arrays)
     if not by_name and len(layer.arrays) != len(leaves):
@@ -168,7 +168,7 @@ def _rank(name: Any) -> int:
 
 
 def _is_depthwise(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """(*window, in, multiplier) against (*window, 1, in · multiplier)."""
+    """Return whether Keras's (*window, in, multiplier) is Flax's (*window, 1, in · multiplier)."""
     if len(stored) != len(wanted) or len(stored) < 3:
         return False
     flat = (*stored[:-2], 1, stored[-2] * stored[-1])

@@ -47,12 +47,12 @@ class MergedGroup(Group):
 
 
 def is_index(config: Mapping[str, Any]) -> bool:
-    """Whether JSON is the index of sharded weights rather than an architecture."""
+    """Return whether JSON is the index of sharded weights rather than an architecture."""
     return "weight_map" in config and "class_name" not in config
 
 
 def read_shards(path: Path, index: Mapping[str, Any]) -> Group:
-    """The weights that the index at `path` spreads over its shards."""
+    """Read the weights that the index at `path` spreads over its shards."""
     stem = path.name.removesuffix(".json").removesuffix(".weights")
     names = _listed(index["weight_map"])
     expected = [f"{stem}_{number:05}.weights.h5" for number in range(len(names))]
@@ -60,7 +60,7 @@ def read_shards(path: Path, index: Mapping[str, Any]) -> Group:
         other = sorted(names - set(expected))[:1]
         raise KerasFileError(
             f"An index of weights may list {expected[0] if expected else 'shards'} and so on, of "
-            f"its own name, got {other[0][:60] if other else 'none'!r}; rename them alike."
+            f"its own name: got {other[0][:60] if other else 'none'!r}; rename them alike."
         )
     return MergedGroup([_read(path.with_name(name)) for name in expected])
 

@@ -19,7 +19,7 @@ _ROTATED = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose")
 
 
 class Era(NamedTuple):
-    """What the age of a file means for its arrays."""
+    """What a file's age means for its arrays: kernels that Theano rotated, layouts of Keras 1."""
 
     rotate: bool
     keras_1: bool
@@ -27,7 +27,7 @@ class Era(NamedTuple):
 
 @dataclass
 class Slot:
-    """A layer that may have weights: their names (None: whatever there is), and its arrays."""
+    """A layer that may have weights: their names (None: whatever the file has) and their arrays."""
 
     path: tuple[str, ...]
     layer: Layer
@@ -44,7 +44,7 @@ _FROZEN = {"moving_mean", "moving_variance", "mean", "variance", "count"}
 
 
 def is_by_class(group: Group) -> bool:
-    """Whether the file is of Keras 3's layout rather than the named one."""
+    """Return whether the file is of Keras 3's layout rather than the named one."""
     return "layer_names" not in group.attributes and "layer_names0" not in group.attributes
 
 
@@ -56,8 +56,14 @@ def assign(model: Model, slots: Sequence[Slot], group: Group) -> None:
         _assign_named(model, slots, group)
 
 
+def _first_group(root: Group) -> str:
+    """Return the group of a by-class file's layers, which some releases call otherwise."""
+    other = "_layer_checkpoint_dependencies"
+    return other if other in root.links else "layers"
+
+
 def snake_case(class_name: str) -> str:
-    """A class name as Keras 3 writes it in paths.
+    """Return a class name as Keras 3 writes it in paths.
 
     Example:
         >>> snake_case("SeparableConv2D"), snake_case("PReLU"), snake_case("own>LeakyReLU")
@@ -70,8 +76,7 @@ def snake_case(class_name: str) -> str:
 
 def _assign_by_class(model: Model, slots: Mapping[tuple, Slot], root: Group) -> None:
     used: set[str] = set()
-    key = "_layer_checkpoint_dependencies"
-    start = key if key in root.links else "layers"
+    start = _first_group(root)
     _walk_by_class(model, (), start, slots, root, used)
     for path in [*_datasets(root, start), *_datasets(root, "vars")]:
         if path not in used:
@@ -122,7 +127,7 @@ def _fill_by_class(slot: Slot, place: str, root: Group, used: set[str]) -> None:
 
 
 def _natural(path: str) -> list:
-    """A sorting key that puts 10 after 9."""
+    """Return a sorting key that puts "vars/10" after "vars/9"."""
     return [(int(p), "") if p.isdigit() else (-1, p) for p in path.split("/")]
 
 
@@ -134,7 +139,7 @@ def _lookup(root: Group, path: str) -> Any:
 
 
 def _datasets(root: Group, start: str) -> Iterator[str]:
-    """Every array under a group, random seeds left out."""
+    """Yield the path of every array under a group, the states of random generators left out."""
     waiting = [start] if _lookup(root, start) is not None else []
     while waiting:
         path = waiting.pop()
@@ -150,7 +155,7 @@ def _datasets(root: Group, start: str) -> Iterator[str]:
 
 
 def _attribute_list(group: Group, name: str) -> list[str]:
-    """A list of names, which Keras splits over several attributes when it is long."""
+    """Return a list of names, which Keras splits over `name`0, `name`1, … when it is long."""
     parts = [group.attributes[name]] if name in group.attributes else []
     while f"{name}{len(parts)}" in group.attributes:
         parts.append(group.attributes[f"{name}{len(parts)}"])
@@ -169,7 +174,7 @@ def _is_name(item: Any) -> bool:
 
 
 def named_arrays(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
-    """Layer name to its (weight name, array) pairs, of a file with `layer_names`."""
+    """Return each layer's (weight name, array) pairs, of a file with `layer_names`."""
     found: dict[str, list[tuple[str, Dataset]]] = {}
     seen: set[str] = set()
     top = _lookup(group, "top_level_model_weights")
@@ -193,11 +198,10 @@ def named_arrays(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
 
 
 def named_or_by_class(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
-    """Layer to its (weight, array) pairs, of a file of either layout; by-class names are paths."""
+    """Return each layer's (weight, array) pairs, of either layout; by-class layers are paths."""
     if not is_by_class(group):
         return named_arrays(group)
-    key = "_layer_checkpoint_dependencies"
-    start = key if key in group.links else "layers"
+    start = _first_group(group)
     found: dict[str, list[tuple[str, Dataset]]] = {}
     for path in sorted(_datasets(group, start), key=_natural):
         layer, _, number = path.removeprefix(start + "/").rpartition("/vars/")
@@ -213,6 +217,7 @@ def _assign_named(model: Model, slots: Sequence[Slot], group: Group) -> None:
     for slot in slots:
         if slot.names is None and slot.path[0] in stored or slot.names:
             owners.setdefault(slot.path[0], []).append(slot)
+    # A model built again has other numbers in its layers' names; order then decides, as in Keras.
     if set(stored) != set(owners) and len(stored) == len(owners):
         order = [layer.name for layer in model.layers if layer.name in owners]
         stored = dict(zip(order, stored.values(), strict=True))
@@ -255,24 +260,26 @@ def _is_trainable(slot: Slot, name: str) -> bool:
 
 
 def to_modern(slot: Slot, era: Era) -> dict[str, np.ndarray]:
-    """A slot's arrays by name, in today's layout, checked to be finite numbers."""
+    """Return a slot's arrays by name, in today's layout, checked to be finite numbers."""
     return in_layout(slot, era, [_numbers(slot, array) for array in slot.arrays])
 
 
 def without_content(slot: Slot, era: Era) -> dict[str, np.ndarray]:
-    """Arrays of the right shapes and dtypes that take no memory: nothing is read."""
+    """Return arrays of the right shapes and dtypes that take no memory: nothing is read."""
     zeros = [np.broadcast_to(np.zeros((), np.float32), array.shape) for array in slot.arrays]
     return in_layout(slot, era, zeros)
 
 
 def in_layout(slot: Slot, era: Era, values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays by name, kernels of older files turned into today's layout."""
+    """Return arrays by name, kernels of older files turned into today's layout."""
     names = slot.names if slot.names is not None else [str(i) for i in range(len(values))]
     arrays = dict(zip(names, values, strict=True))
     kernel = arrays.get("kernel")
     if kernel is not None and slot.layer.class_name in _ROTATED:
         if era.keras_1:
             kernel = _keras_1_kernel(slot.layer, kernel)
+        # Theano convolves, Σ x[i − a]·k[a]; TensorFlow and XLA correlate, Σ x[i + a]·k[a]. The same
+        # numbers need the window turned by 180 degrees: k[a, b] becomes k[h − 1 − a, w − 1 − b].
         if era.rotate and kernel.ndim > 2:
             kernel = kernel[(slice(None, None, -1),) * (kernel.ndim - 2)]
         arrays["kernel"] = kernel
@@ -291,7 +298,9 @@ def _numbers(slot: Slot, array: Any) -> np.ndarray:
 
 
 def _keras_1_kernel(layer: Layer, kernel: np.ndarray) -> np.ndarray:
-    """Keras 1's "th" kernels are (out, in, *window); one-dimensional ones have an axis more."""
+    """Return a kernel of Keras 1 as (*window, in, out); transposed ones as (*window, out, in)."""
+    # Keras 1's "th" kernels are (out, in, *window), its "tf" ones (*window, in, out). Conv1D was a
+    # Conv2D with a window of (length, 1): (out, in, length, 1), or (length, 1, in, out).
     first = layer.config.get("data_format") == "channels_first"
     kind = layer.class_name
     if kind == "Conv1D" and kernel.ndim == 4:

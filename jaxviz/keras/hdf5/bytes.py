@@ -9,7 +9,7 @@ from jaxviz.keras.errors import KerasFileError
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = 0xFFFFFFFFFFFFFFFF
 MAX_STEPS = 3_000_000
-# Trained weights hardly compress; chunks that grow more than this are a bomb, not a model.
+# Trained weights hardly compress; what grows more than this is a bomb, not a model.
 MAX_INFLATION, FREE_BYTES = 20, 64 << 20
 
 
@@ -23,40 +23,40 @@ class Bytes:
         self.inflated = 0
 
     def count(self, size: int = 0) -> None:
-        """One step of work, or the copying of `size` bytes."""
+        """Count a step of work, and one more for each KiB that it copies."""
         self.steps += 1 + (size >> 10)
         if self.steps > MAX_STEPS:
             raise KerasFileError("The HDF5 file is damaged: reading it does not end.")
 
     def claim(self, kind: str, size: int) -> None:
-        """Account for `size` bytes of one kind; all of a kind fit into the file."""
+        """Count `size` bytes read as one kind of record; more than the file holds must overlap."""
         total = self.claimed.get(kind, 0) + size
         self.claimed[kind] = total
         if size < 0 or total > len(self.data):
             raise KerasFileError(f"The HDF5 file is damaged: its {kind} overlap or lie outside it.")
 
     def inflate(self, size: int) -> None:
-        """Account for bytes that decompression will give."""
+        """Count the bytes that an array will need once its chunks are decompressed."""
         self.inflated += size
         if self.inflated > FREE_BYTES + MAX_INFLATION * len(self.data):
             raise KerasFileError("The HDF5 file declares far more data than it holds.")
 
     def span(self, address: int, size: int) -> memoryview:
-        """A view of stored array data."""
+        """Return a view of an array's bytes in the file, without copying."""
         self.claim("arrays", size)
         if not 0 <= address <= address + size <= len(self.data):
             raise KerasFileError("The HDF5 file is truncated or damaged: an array lies outside it.")
         return memoryview(self.data)[address : address + size]
 
     def at(self, address: int, end: int | None = None) -> "Cursor":
-        """A cursor at an address of the file, which stops at `end`."""
+        """Return a cursor at an address of the file, which stops at `end`."""
         end = len(self.data) if end is None else end
         if not 0 <= address <= end <= len(self.data):
             raise KerasFileError("The HDF5 file is truncated or damaged: an address is outside it.")
         return Cursor(self, self.data, address, end)
 
     def within(self, body: bytes) -> "Cursor":
-        """A cursor over the body of a message."""
+        """Return a cursor over bytes that are taken out of the file already."""
         return Cursor(self, body, 0, len(body))
 
 
@@ -72,7 +72,7 @@ class Cursor:
         return self.end - self.position
 
     def take(self, size: int) -> bytes:
-        """The next `size` bytes."""
+        """Return the next `size` bytes and move past them."""
         self.source.count(size)
         if not 0 <= size <= self.left:
             raise KerasFileError("The HDF5 file is truncated or damaged: a record ends too early.")
@@ -80,7 +80,7 @@ class Cursor:
         return self.data[self.position - size : self.position]
 
     def integer(self, size: int) -> int:
-        """The next `size` bytes as an unsigned little-endian number."""
+        """Return the next `size` bytes as an unsigned little-endian number."""
         return int.from_bytes(self.take(size), "little")
 
     def expect(self, magic: bytes) -> None:
@@ -92,7 +92,7 @@ class Cursor:
 
 
 def text(raw: bytes) -> str:
-    """A name."""
+    """Decode a name, which must be printable UTF-8."""
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -28,7 +28,11 @@ class Storage(NamedTuple):
 def parse_storage(
     source: Bytes, layout: bytes, filters: bytes | None, shape: tuple[int, ...], itemsize: int
 ) -> Storage:
-    """A layout message, checked against the array's size; nothing is read."""
+    """Parse a data layout message and check it against the array's size; no array data are read."""
+    # IV.A.2.i, version 3: | version 1 | class 1 |, then by class
+    # 0, compact:    | size 2 | data |
+    # 1, contiguous: | address 8 | size 8 |
+    # 2, chunked:    | rank + 1: 1 | address of its tree 8 | chunk's sizes 4 each | element's 4 |
     cursor = source.within(layout)
     version, kind = cursor.integer(1), cursor.integer(1)
     size = math.prod(shape) * itemsize
@@ -59,7 +63,7 @@ def parse_storage(
 def read_storage(
     source: Bytes, storage: Storage, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
-    """The array."""
+    """Read an array from where its layout says that it lies."""
     if storage.kind == "chunked":
         return _read_chunks(source, storage, shape, dtype)
     size = math.prod(shape) * dtype.itemsize
@@ -83,6 +87,9 @@ def _read_chunks(
     source.inflate(size)
     out = np.empty(shape, dtype)
     filled: set[tuple[int, ...]] = set()
+    # A key of the tree (III.A.1): | bytes stored 4 | filters skipped 4 | offset 8 an axis | 0: 8 |.
+    # Chunks at the far edges are stored whole; what sticks out is cut off:
+    #     axis of 10, chunks of 4:  | 0 1 2 3 | 4 5 6 7 | 8 9 . . |
     for key, address in walk_tree(source, storage.address, 1, 8 * (rank + 2)):
         stored, mask, *offset = struct.unpack(f"<II{rank + 1}Q", key)
         offset = tuple(offset[:rank])
@@ -104,6 +111,9 @@ def _read_chunks(
 def _filter_ids(source: Bytes, body: bytes | None) -> tuple[int, ...]:
     if body is None:
         return ()
+    # IV.A.2.l: | version 1 | count 1 | reserved 6, in version 1 |, then of each filter
+    # | id 2 | length of name 2 | flags 2 | count 2 | name | values 4 each |; version 2 leaves the
+    # length out for ids below 256, version 1 pads the name and the values to 8 bytes.
     cursor = source.within(body)
     version, count = cursor.integer(1), cursor.integer(1)
     cursor.take(6 if version == 1 else 0)
@@ -126,15 +136,17 @@ def _filter_ids(source: Bytes, body: bytes | None) -> tuple[int, ...]:
 
 def _unfilter(raw: memoryview, ids: tuple[int, ...], mask: int, size: int, width: int) -> bytes:
     data = bytes(raw)
+    # Filters were applied first to last when writing; bit i of the mask says that i was skipped.
     for position, code in reversed(list(enumerate(ids))):
         if mask >> position & 1:
             continue
         if code == _DEFLATE:
-            data = _inflate(data, size + 4)
+            data = _inflate(data, size + 4)  # a checksum may have been added before
         elif code == _SHUFFLE:
+            # Stored: byte 0 of every element, then byte 1 of every element, ...
             data = np.frombuffer(_exactly(data, size), np.uint8).reshape(width, -1).T.tobytes()
         else:
-            data = data[:-4]
+            data = data[:-4]  # a Fletcher-32 checksum
     return _exactly(data, size)
 
 
@@ -146,7 +158,7 @@ def _inflate(data: bytes, limit: int) -> bytes:
 
 
 def decode_attribute(source: Bytes, kind: Datatype, shape: tuple[int, ...], raw: bytes) -> Any:
-    """An attribute's value: a number or text for a scalar, else a list of text or an array."""
+    """Return an attribute's value: a number or a text, or an array or a list of texts."""
     count = math.prod(shape)
     if count * kind.size > len(raw):
         raise KerasFileError("The HDF5 file is damaged: an attribute is cut short.")
@@ -162,7 +174,10 @@ def decode_attribute(source: Bytes, kind: Datatype, shape: tuple[int, ...], raw:
 
 
 def _heap_object(source: Bytes, reference: bytes) -> bytes:
-    """Text in a global heap: (length, address of the collection, index)."""
+    """Read a text of variable length, which lies in a global heap."""
+    # III.E: a reference is | length 4 | address of the collection 8 | index 4 |; a collection
+    # | GCOL | version 4 | size 8 |, then objects | index 2 | references 2 | - 4 | size 8 | data |,
+    # each padded to 8 bytes; index 0 is the free space at the end.
     length, address, wanted = struct.unpack("<IQI", reference)
     if not length:
         return b""

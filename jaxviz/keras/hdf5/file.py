@@ -55,12 +55,12 @@ class Dataset:
         )
 
     def read(self) -> np.ndarray:
-        """The array itself."""
+        """Read the array."""
         return read_storage(self.file, self.storage, self.shape, self.dtype)
 
 
 class Group(Mapping):
-    """A folder of the file: names to groups and datasets; "a/b" descends."""
+    """A group of the file: names to groups and datasets; the path "a/b" descends."""
 
     def __init__(self, file: "Hdf5File", messages: list[Message]):
         self.file = file
@@ -73,7 +73,7 @@ class Group(Mapping):
 
     @cached_property
     def links(self) -> dict[str, int]:
-        """Names to addresses."""
+        """The names of the group's objects, with the addresses of their headers."""
         return read_links(self.file, self.messages)
 
     def __getitem__(self, path: str) -> "Group | Dataset":
@@ -117,7 +117,7 @@ class Hdf5File(Bytes):
         self.root = root
 
     def open(self, address: int) -> Group | Dataset:
-        """The group or dataset whose header lies at `address`."""
+        """Return the group or dataset whose header lies at `address`; each is parsed once."""
         if address not in self.opened:
             messages = list(read_messages(self, address))
             is_array = any(kind == LAYOUT for kind, _ in messages)
@@ -126,7 +126,8 @@ class Hdf5File(Bytes):
 
 
 def _parse_shape(source: Bytes, body: bytes) -> tuple[int, ...]:
-    """The shape in a dataspace message."""
+    """Return the shape that a dataspace message describes."""
+    # IV.A.2.b: | version 1 | rank 1 | flags 1 | version 1: reserved 5; 2: type 1 | sizes 8 each |
     cursor = source.within(body)
     version, rank, _ = cursor.integer(1), cursor.integer(1), cursor.integer(1)
     if version == 1:
@@ -146,6 +147,8 @@ def _attributes(source: Bytes, messages: list[Message]) -> dict[str, Any]:
             refuse_dense(body, 2, "more attributes than fit a header")
         if kind != ATTRIBUTE:
             continue
+        # IV.A.2.m: | version 1 | flags 1 | sizes of name, type and shape 2 each | charset 1, in
+        # version 3 | name | type | shape | value |; in version 1 the parts are padded to 8 bytes.
         cursor = source.within(body)
         version, flags = cursor.integer(1), cursor.integer(1)
         if version not in (1, 2, 3) or (version > 1 and flags):

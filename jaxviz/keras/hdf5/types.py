@@ -18,7 +18,7 @@ class Datatype(NamedTuple):
 
 
 def parse_datatype(body: bytes) -> Datatype:
-    """The element type that a datatype message describes.
+    """Return the element type that a datatype message describes.
 
     Example:
         >>> parse_datatype(bytes([0x10, 8, 0, 0, 4, 0, 0, 0, 0, 0, 32, 0]))
@@ -26,10 +26,12 @@ def parse_datatype(body: bytes) -> Datatype:
     """
     if len(body) < 8:
         raise KerasFileError("The HDF5 file is damaged: a type is cut short.")
+    # IV.A.2.d: | class, version 4 bits each | bits 3 | size 4 | by class: bit offsets, widths ... |
     kind, bits, size = body[0] & 15, body[1], int.from_bytes(body[4:8], "little")
     if kind == 0 and size in (1, 2, 4, 8):
         return Datatype("number", size, _order(bits, f"{'i' if bits & 8 else 'u'}{size}"))
     if kind == 1 and size in _FLOAT_LAYOUTS and len(body) >= 20:
+        # Bytes 13 and 15 are the widths of exponent and mantissa, which tell float16 from bfloat16.
         mantissa, exponent = _FLOAT_LAYOUTS[size]
         if (body[15], body[13]) == (mantissa, exponent):
             return Datatype("number", size, _order(bits, f"f{size}"))
@@ -37,7 +39,7 @@ def parse_datatype(body: bytes) -> Datatype:
         return Datatype("text", size, None)
     if kind == 5 and size:
         return Datatype("opaque", size, None)
-    if kind == 8 and size == 1:
+    if kind == 8 and size == 1:  # an enumeration, which is how h5py writes bool
         return Datatype("number", 1, np.dtype("bool"))
     if kind == 9 and bits & 15 == 1:
         return Datatype("variable text", 16, None)

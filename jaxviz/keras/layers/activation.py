@@ -14,67 +14,67 @@ from jaxviz.keras.layers.converter import Converter, Weights, parameter
 
 
 def linear(x: jax.Array) -> jax.Array:
-    """The identity."""
+    """Return x."""
     return x
 
 
 def softmax(x: jax.Array) -> jax.Array:
-    """Softmax over the last axis."""
+    """Return softmax over the last axis."""
     return jax.nn.softmax(x, axis=-1)
 
 
 def hard_sigmoid_legacy(x: jax.Array) -> jax.Array:
-    """max(0, min(1, 0.2·x + 0.5)): what Keras 1 and 2 called hard sigmoid."""
+    """Return max(0, min(1, 0.2·x + 0.5)), which Keras 1 and 2 called hard sigmoid."""
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
 def hard_sigmoid(x: jax.Array) -> jax.Array:
-    """relu6(x + 3) / 6: what Keras 3 calls hard sigmoid."""
+    """Return relu6(x + 3) / 6, which Keras 3 calls hard sigmoid."""
     return jax.nn.relu6(x + 3.0) / 6.0
 
 
 def hard_silu(x: jax.Array) -> jax.Array:
-    """x · relu6(x + 3) / 6."""
+    """Return x · relu6(x + 3) / 6."""
     return x * hard_sigmoid(x)
 
 
 def exponential(x: jax.Array) -> jax.Array:
-    """exp(x)."""
+    """Return exp(x)."""
     return jnp.exp(x)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x · Φ(x), with the exact normal distribution function."""
+    """Return x · Φ(x), with the normal distribution function itself, not its tanh approximation."""
     return jax.nn.gelu(x, approximate=False)
 
 
 def log_softmax(x: jax.Array) -> jax.Array:
-    """Logarithm of softmax over the last axis."""
+    """Return the logarithm of softmax over the last axis."""
     return jax.nn.log_softmax(x, axis=-1)
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """max(x, 0.2·x), as Keras 3's function of that name."""
+    """Return max(x, 0.2·x), the slope of Keras 3's function of that name."""
     return jax.nn.leaky_relu(x, 0.2)
 
 
 def tanh_shrink(x: jax.Array) -> jax.Array:
-    """x − tanh(x)."""
+    """Return x − tanh(x)."""
     return x - jnp.tanh(x)
 
 
 def hard_tanh(x: jax.Array) -> jax.Array:
-    """x clipped to [−1, 1]."""
+    """Return x clipped to [−1, 1]."""
     return jnp.clip(x, -1.0, 1.0)
 
 
 def hard_shrink(x: jax.Array) -> jax.Array:
-    """x where |x| > 0.5, else 0."""
+    """Return x where |x| > 0.5, else 0."""
     return jnp.where(jnp.abs(x) > 0.5, x, jnp.zeros_like(x))
 
 
 def soft_shrink(x: jax.Array) -> jax.Array:
-    """x − 0.5 above 0.5, x + 0.5 below −0.5, 0 between."""
+    """Return x − 0.5 above 0.5, x + 0.5 below −0.5, 0 between."""
     return x - jnp.clip(x, -0.5, 0.5)
 
 
@@ -122,7 +122,7 @@ class Relu:
     threshold: float = 0.0
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it."""
+        """Apply the activation to an array of any shape."""
         if self.threshold == 0.0 and self.ceiling is None:
             return jax.nn.relu(x) if self.slope == 0.0 else jax.nn.leaky_relu(x, self.slope)
         below = self.slope * (x - self.threshold)
@@ -137,7 +137,7 @@ class Elu:
     alpha: float
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it."""
+        """Apply the activation to an array of any shape."""
         return jax.nn.elu(x, self.alpha)
 
 
@@ -148,7 +148,7 @@ class ThresholdedRelu:
     theta: float
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it."""
+        """Apply the activation to an array of any shape."""
         return jnp.where(x > self.theta, x, jnp.zeros_like(x))
 
 
@@ -159,7 +159,7 @@ class Softmax:
     axis: int | tuple[int, ...]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it."""
+        """Apply the activation to an array of any shape."""
         return jax.nn.softmax(x, axis=self.axis)
 
 
@@ -170,7 +170,7 @@ class Activation:
     activation: Callable[[jax.Array], jax.Array]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it."""
+        """Apply the activation to an array of any shape."""
         return self.activation(x)
 
 
@@ -181,7 +181,7 @@ class PRelu(nnx.Module):
         self.alpha, self.shared_axes = parameter(alpha), shared_axes
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply it."""
+        """Apply the activation to an array of any shape."""
         alpha = self.alpha[...].astype(x.dtype)[None]
         shape = tuple(1 if axis in self.shared_axes else n for axis, n in enumerate(x.shape))
         if alpha.shape[1:] != shape[1:]:
@@ -190,7 +190,7 @@ class PRelu(nnx.Module):
 
 
 def resolve(value: Any) -> Callable[[jax.Array], jax.Array]:
-    """An activation from a configuration: a name, or a layer described in full."""
+    """Return the activation that a configuration gives: by name, or a layer described in full."""
     if value is None:
         return linear
     if isinstance(value, Mapping):

@@ -16,18 +16,18 @@ _PARTS = ("query_dense", "key_dense", "value_dense", "output_dense")
 
 
 class Embedding(nnx.Module):
-    """Rows of a table, by number."""
+    """A table of vectors, looked up by index."""
 
     def __init__(self, embedding: Any):
         self.embedding = parameter(embedding)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Numbers (N, ...) to (N, ..., features)."""
+        """Look up indices (N, ...) as vectors (N, ..., features)."""
         return jnp.take(self.embedding[...], x.astype(jnp.int32), axis=0)
 
 
 class Projection(nnx.Module):
-    """A dense layer to or from (heads, features)."""
+    """A dense layer from features to (heads, features), or back."""
 
     def __init__(self, kernel: Any, bias: Any):
         self.kernel, self.bias = parameter(kernel), parameter(bias)
@@ -65,10 +65,11 @@ class MultiHeadAttention(nnx.Module):
         return_attention_scores: bool = False,
         use_causal_mask: bool = False,
     ) -> Any:
-        """Sequences (N, T, features) and (N, S, features) to (N, T, features)."""
+        """Attend from queries (N, T, features) to values (N, S, features): (N, T, features)."""
         q = self.query_dense(query, 1)
         k = self.key_dense(value if key is None else key, 1)
         v = self.value_dense(value, 1)
+        # n: batch, t: queries, s: keys, h: heads, d: features of a head.
         scores = jnp.einsum("nthd,nshd->nhts", q, k) / math.sqrt(self.spec.key_dim)
         if use_causal_mask:
             earlier = jnp.tril(jnp.ones(scores.shape[-2:], bool))

@@ -16,7 +16,12 @@ from jaxviz.keras.architecture.fields import Fields
 from jaxviz.keras.layers.activation import linear, resolve
 from jaxviz.keras.layers.converter import Converter, Weights, affine_bias, check_shape, parameter
 
-_SPACE = "DHW"
+
+def axes_of(rank: int, features: str, *, channels_first: bool) -> tuple[str, str, str]:
+    """Return the axes of input, kernel and output as XLA spells them: "NHWC", "HWIO", "NHWC"."""
+    space = "DHW"[-rank:]
+    array = "NC" + space if channels_first else "N" + space + "C"
+    return array, space + features, array
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,10 @@ class ConvSpec:
     @property
     def layout(self) -> tuple[str, str, str]:
         """The axes of input, kernel and output as XLA spells them."""
-        space = _SPACE[-len(self.strides) :]
-        array = "NC" + space if self.channels_first else "N" + space + "C"
-        return array, space + "IO", array
+        return axes_of(len(self.strides), "IO", channels_first=self.channels_first)
 
     def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Cross-correlate; None groups means one for each input channel."""
+        """Cross-correlate x with a kernel; groups of None are one for each input channel."""
         channels = x.shape[1 if self.channels_first else -1]
         padding: Any = self.padding.upper()
         if self.padding == "causal":
@@ -61,13 +64,13 @@ class Conv(nnx.Module):
         self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (N, *space, C) to (N, *space, filters), or channels first."""
+        """Convolve images (N, *space, C) into (N, *space, filters), or with channels first."""
         y = self.spec.convolve(x, self.kernel[...])
         y = affine_bias(y, self.bias, channels_first=self.spec.channels_first)
         return self.spec.activation(y)
 
     def without_activation(self) -> "Conv":
-        """The same layer, linear."""
+        """Return the layer without its activation, its arrays shared."""
         return Conv(self.kernel, self.bias, replace(self.spec, activation=linear))
 
 
@@ -85,22 +88,22 @@ class Dense(nnx.Module):
         self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Arrays (N, ..., features) to (N, ..., units)."""
+        """Map arrays (N, ..., features) to (N, ..., units)."""
         y = lax.dot_general(x, self.kernel[...].astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
         return self.spec.activation(affine_bias(y, self.bias))
 
     def without_activation(self) -> "Dense":
-        """The same layer, linear."""
+        """Return the layer without its activation, its arrays shared."""
         return Dense(self.kernel, self.bias, DenseSpec(linear))
 
 
 def kernel_and_bias(fields: Fields) -> Sequence[str]:
-    """The weight names of a layer with a kernel and perhaps a bias."""
+    """Return the weight names of a layer with a kernel and perhaps a bias."""
     return ("kernel", "bias") if fields.boolean("use_bias", True) else ("kernel",)
 
 
 def read_spec(fields: Fields, rank: int, groups: int | None) -> ConvSpec:
-    """Strides, padding, dilation, layout and activation of a convolution."""
+    """Read the strides, padding, dilation, layout and activation of a convolution."""
     allowed = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
     return ConvSpec(
         fields.sizes("strides", rank, 1),

@@ -18,11 +18,19 @@ from jaxviz.keras.layers.activation import linear, resolve
 from jaxviz.keras.layers.conv import (
     Conv,
     ConvSpec,
+    axes_of,
     check_kernel,
     kernel_and_bias,
     read_spec,
 )
-from jaxviz.keras.layers.converter import Converter, Weights, affine_bias, check_shape, parameter
+from jaxviz.keras.layers.converter import (
+    Converter,
+    Weights,
+    affine_bias,
+    check_shape,
+    parameter,
+    spatial_axes,
+)
 
 
 class SeparableConv(nnx.Module):
@@ -33,7 +41,7 @@ class SeparableConv(nnx.Module):
         self.bias, self.spec = parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (N, *space, C) to (N, *space, filters), or channels first."""
+        """Convolve images (N, *space, C) into (N, *space, filters), or with channels first."""
         spec = self.spec
         ones = (1,) * len(spec.strides)
         pointwise = replace(spec, strides=ones, dilation=ones, padding="valid", groups=1)
@@ -43,7 +51,7 @@ class SeparableConv(nnx.Module):
         return spec.activation(y)
 
     def without_activation(self) -> "SeparableConv":
-        """The same layer, linear."""
+        """Return the layer without its activation, its arrays shared."""
         spec = replace(self.spec, activation=linear)
         return SeparableConv(self.depthwise_kernel, self.pointwise_kernel, self.bias, spec)
 
@@ -65,6 +73,11 @@ class TransposeSpec:
 
         The forward convolution maps `length` pixels to `size`; what it pads before, this crops.
         """
+        # A transposed convolution puts stride − 1 zeros between inputs, pads, and correlates with
+        # the kernel reversed. One axis, size 3, stride 2, extent 3 ("." is a zero):
+        #     . . | a . b . c | . .   extent − 1 = 2 on both sides, for every overlap: 7 outputs
+        # "same" wants 3·2 = 6 of them: `padded` = (3 − 1)·2 + 3 − 6 = 1 too many. The forward
+        # convolution pads ⌊1/2⌋ = 0 before and 1 after: so much is cropped here.
         stride = self.strides[axis]
         if self.output_padding is not None:
             trimmed = 2 * (extent // 2) if self.padding == "same" else 0
@@ -75,6 +88,7 @@ class TransposeSpec:
             length = size * stride + max(extent - stride, 0)
         padded = max((size - 1) * stride + extent - length, 0) if self.padding == "same" else 0
         low = extent - 1 - padded // 2
+        # Outputs: low + ((size − 1)·stride + 1) + high − (extent − 1) = length.
         return low, length - ((size - 1) * stride + 1) + extent - 1 - low
 
 
@@ -85,13 +99,11 @@ class ConvTranspose(nnx.Module):
         self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Images (N, *space, C) to (N, *larger space, filters), or channels first."""
+        """Enlarge images (N, *space, C) to (N, *larger space, filters), or with channels first."""
         spec, kernel = self.spec, self.kernel[...].astype(x.dtype)
         rank = len(spec.strides)
-        sizes = x.shape[2:] if spec.channels_first else x.shape[1:-1]
+        sizes = [x.shape[a] for a in spatial_axes(x.ndim, channels_first=spec.channels_first)]
         extents = [(k - 1) * d + 1 for k, d in zip(kernel.shape, spec.dilation, strict=False)]
-        space = "DHW"[-rank:]
-        layout = "NC" + space if spec.channels_first else "N" + space + "C"
         y = lax.conv_general_dilated(
             x,
             lax.rev(kernel, tuple(range(rank))),
@@ -99,19 +111,23 @@ class ConvTranspose(nnx.Module):
             [spec.edges(n, k, i) for i, (n, k) in enumerate(zip(sizes, extents, strict=True))],
             lhs_dilation=spec.strides,
             rhs_dilation=spec.dilation,
-            dimension_numbers=(layout, space + "OI", layout),
+            dimension_numbers=axes_of(rank, "OI", channels_first=spec.channels_first),
         )
         _check_declared(y.shape[1:], spec.declared)
         y = affine_bias(y, self.bias, channels_first=spec.channels_first)
         return spec.activation(y)
 
     def without_activation(self) -> "ConvTranspose":
-        """The same layer, linear."""
+        """Return the layer without its activation, its arrays shared."""
         return ConvTranspose(self.kernel, self.bias, replace(self.spec, activation=linear))
 
 
 def _check_declared(shape: tuple[int, ...], declared: tuple[int | None, ...] | None) -> None:
-    """Keras 1 could ask for any of the sizes from which the forward convolution gives the input."""
+    """Refuse an output that is not of the shape that a file of Keras 1 declares.
+
+    With strides several sizes give the same input under the forward convolution; Keras 1 let its
+    user choose one of them.
+    """
     if declared is None:
         return
     if len(declared) != len(shape) or any(
@@ -121,7 +137,7 @@ def _check_declared(shape: tuple[int, ...], declared: tuple[int | None, ...] | N
 
 
 def _flat_depthwise(kernel: Any) -> Any:
-    """(*window, in, multiplier) to (*window, 1, in · multiplier)."""
+    """Return a depthwise kernel (*window, in, multiplier) as (*window, 1, in · multiplier)."""
     *window, channels, multiplier = kernel.shape
     return kernel.reshape(*window, 1, channels * multiplier)
 

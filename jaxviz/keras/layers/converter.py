@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 from jaxviz.keras.architecture.fields import Fields
 from jaxviz.keras.errors import KerasFileError
@@ -21,7 +22,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 def no_weights(fields: Fields) -> Sequence[str]:
-    """The weight names of a layer that has none."""
+    """Return no weight names: for a layer without arrays."""
     return ()
 
 
@@ -39,8 +40,24 @@ class Converter:
     keeps_integers: bool = False
 
 
+def spatial_axes(rank: int, *, channels_first: bool) -> tuple[int, ...]:
+    """Return the axes of an array (N, *space, C) or (N, C, *space) that are neither N nor C."""
+    return tuple(range(2, rank)) if channels_first else tuple(range(1, rank - 1))
+
+
+def on_every_axis(values: tuple, other: Any, *, channels_first: bool) -> tuple:
+    """Return one value per axis: `values` on the spatial axes, `other` on batch and channel."""
+    return (other, other, *values) if channels_first else (other, *values, other)
+
+
+def unit(x: jax.Array, axes: int | tuple[int, ...] | None, epsilon: float = 1e-12) -> jax.Array:
+    """Return x / √max(Σx², ε), the sum over `axes`."""
+    power = jnp.sum(jnp.square(x), axis=axes, keepdims=True)
+    return x * lax.rsqrt(jnp.maximum(power, epsilon))
+
+
 def bias_shape(bias: jax.Array, rank: int, *, channels_first: bool) -> jax.Array:
-    """A per-channel vector shaped to broadcast against an array of `rank` axes."""
+    """Return a per-channel vector shaped to broadcast against an array of `rank` axes."""
     axis = 1 if channels_first else rank - 1
     return bias.reshape(tuple(-1 if i == axis else 1 for i in range(rank)))
 
@@ -53,7 +70,7 @@ def affine_bias(y: jax.Array, bias: Any, *, channels_first: bool = False) -> jax
 
 
 def parameter(value: Any) -> Any:
-    """A trainable weight; None and existing variables pass through."""
+    """Return a trainable weight; None and existing variables pass through."""
     return value if value is None or isinstance(value, nnx.Variable) else nnx.Param(value)
 
 
@@ -62,9 +79,9 @@ def check_shape(name: str, array: np.ndarray, shape: Sequence[int | None]) -> No
     same_rank = len(array.shape) == len(shape)
     if not same_rank or any(s not in (None, n) for n, s in zip(array.shape, shape, strict=True)):
         wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
-        raise KerasFileError(f"its {name} must have shape {wanted}, got {tuple(array.shape)}")
+        raise KerasFileError(f"its {name} must have shape {wanted}: got {tuple(array.shape)}")
 
 
 def cast(value: Any, dtype: Any) -> Any:
-    """An array in another dtype, without an operation when it already has it."""
+    """Return an array in another dtype, without an operation when it already has it."""
     return value if value.dtype == dtype else jnp.asarray(value).astype(dtype)

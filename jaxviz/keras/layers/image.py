@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxviz.keras.architecture.fields import Fields
-from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.architecture.fields import Fields, without_wrapping
+from jaxviz.keras.layers.converter import Converter, Weights, spatial_axes
 
 _METHODS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
 
 
 def resize(x: jax.Array, space: tuple, method: str, antialias: bool, first: bool) -> jax.Array:
-    """Images at another height and width; channels first if so said."""
-    shape = (*x.shape[:2], *space) if first else (x.shape[0], *space, x.shape[-1])
+    """Resize images to `space`, (height, width); `first`: channels come before them."""
+    shape = list(x.shape)
+    for axis, size in zip(spatial_axes(x.ndim, channels_first=first), space, strict=True):
+        shape[axis] = size
     return jax.image.resize(x, shape, method, antialias=antialias)
 
 
@@ -24,7 +26,10 @@ def _repeat(x: jax.Array, factor: int, axis: int) -> jax.Array:
 
 
 def _from_corners(x: jax.Array, factor: int, axis: int) -> jax.Array:
-    """y[i] = (1 − t)·x[⌊i/f⌋] + t·x[⌊i/f⌋ + 1] with t = (i mod f)/f; the last value is repeated."""
+    """Interpolate an axis: y[i] = (1 − t)·x[⌊i/f⌋] + t·x[⌊i/f⌋ + 1] with t = (i mod f)/f.
+
+    Beyond the last value it is repeated.
+    """
     size = x.shape[axis]
     following = jnp.concatenate(
         [lax.slice_in_dim(x, 1, size, axis=axis), lax.slice_in_dim(x, size - 1, size, axis=axis)],
@@ -53,14 +58,13 @@ class UpSampling:
     channels_first: bool
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Enlarge."""
-        start = 2 if self.channels_first else 1
+        """Enlarge the spatial axes."""
+        axes = spatial_axes(x.ndim, channels_first=self.channels_first)
         if self.method in _ALONG_AXES:
-            for axis, factor in enumerate(self.factors, start):
+            for axis, factor in zip(axes, self.factors, strict=True):
                 x = _ALONG_AXES[self.method](x, factor, axis)
             return x
-        sizes = x.shape[start : start + len(self.factors)]
-        space = tuple(n * f for n, f in zip(sizes, self.factors, strict=True))
+        space = tuple(x.shape[axis] * f for axis, f in zip(axes, self.factors, strict=True))
         return resize(x, space, self.method, False, self.channels_first)
 
 
@@ -76,14 +80,15 @@ class Resizing:
     channels_first: bool
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Resize."""
+        """Resize images, cut or padded to the aspect first if so asked."""
         if self.fit != "stretch":
             x = self._fitted(x)
         return resize(x, self.space, self.method, self.antialias, self.channels_first)
 
     def _fitted(self, x: jax.Array) -> jax.Array:
-        axes = (2, 3) if self.channels_first else (1, 2)
+        axes = spatial_axes(x.ndim, channels_first=self.channels_first)
         height, width = (x.shape[axis] for axis in axes)
+        # The height that the image's width has at the target's aspect, and the other way round.
         tall = int(width * self.space[0] / self.space[1])
         wide = int(height * self.space[1] / self.space[0])
         if self.fit == "crop":
@@ -104,15 +109,15 @@ class CenterCrop:
     channels_first: bool
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Crop."""
-        axes = (2, 3) if self.channels_first else (1, 2)
+        """Cut out the middle."""
+        axes = spatial_axes(x.ndim, channels_first=self.channels_first)
         if all(x.shape[axis] >= size for axis, size in zip(axes, self.space, strict=True)):
             return _centred(x, self.space, axes)
         fitted = Resizing(self.space, "bilinear", False, "crop", 0.0, self.channels_first)
         return fitted(x)
 
 
-def _centred(x: jax.Array, wanted: tuple[int, int], axes: tuple[int, int]) -> jax.Array:
+def _centred(x: jax.Array, wanted: tuple[int, int], axes: tuple[int, ...]) -> jax.Array:
     place = [slice(None)] * x.ndim
     for axis, size in zip(axes, wanted, strict=True):
         start = (x.shape[axis] - size) // 2
@@ -128,7 +133,7 @@ class Rescaling:
     offset: float | tuple[float, ...]
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Rescale."""
+        """Scale and shift."""
         return x * _constant(self.scale, x) + _constant(self.offset, x)
 
 
@@ -140,7 +145,7 @@ class AutoContrast:
     high: float
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Stretch."""
+        """Stretch each channel of images (N, H, W, C)."""
         least = jnp.min(x, axis=(1, 2), keepdims=True)
         span = jnp.max(x, axis=(1, 2), keepdims=True) - least
         share = (x - least) / jnp.where(span > 0, span, jnp.ones_like(span))
@@ -196,8 +201,7 @@ def _rescaling(fields: Fields, weights: Weights) -> Rescaling:
 
 def _factor(fields: Fields, name: str, default: float) -> float | tuple[float, ...]:
     value = fields.raw(name, default)
-    if isinstance(value, dict) and value.get("class_name") == "__numpy__":
-        value = value.get("config", {}).get("value")
+    value = without_wrapping(value)
     if isinstance(value, list):
         if not 0 < len(value) <= 65536 or not all(type(v) in (int, float) for v in value):
             raise fields.wrong(name, "a number or a list of numbers")

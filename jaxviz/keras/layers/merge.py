@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxviz.keras.architecture.fields import Fields, is_integer
-from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.layers.converter import Converter, Weights, unit
 
 
 def _add(values: Sequence[jax.Array]) -> jax.Array:
@@ -50,7 +50,7 @@ class Merge:
 
 
 def _raise_rank(x: jax.Array, rank: int) -> jax.Array:
-    """New axes go after the batch, as in Keras."""
+    """Insert axes of 1 after the batch, as Keras does, until there are `rank`."""
     return x.reshape(x.shape[0], *(1,) * (rank - x.ndim), *x.shape[1:]) if x.ndim < rank else x
 
 
@@ -77,15 +77,10 @@ class Dot:
         first, second = values
         axes = [a % v.ndim for a, v in zip(self.axes, values, strict=True)]
         if self.normalize:
-            first, second = (_unit(v, a) for v, a in zip(values, axes, strict=True))
+            first, second = (unit(v, a) for v, a in zip(values, axes, strict=True))
         contract = ((axes[0],), (axes[1],))
         product = lax.dot_general(first, second, (contract, ((0,), (0,))))
         return product[:, None] if product.ndim == 1 else product
-
-
-def _unit(x: jax.Array, axis: int) -> jax.Array:
-    power = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-    return x * lax.rsqrt(jnp.maximum(power, 1e-12))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxviz.keras.architecture.fields import Fields
-from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.layers.converter import Converter, Weights, on_every_axis
 from jaxviz.keras.layers.shape import Identity
 
 # The fixed point of SELU, for dropout that keeps its mean and variance.
@@ -39,7 +39,7 @@ class Noise(nnx.Module):
         self.deterministic = True
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Drop or add, in training mode."""
+        """Drop values or add noise in training mode; return x otherwise."""
         if self.deterministic or self.amount == 0:
             return x
         if rngs is None:
@@ -55,6 +55,8 @@ class Noise(nnx.Module):
         kept = jnp.broadcast_to(jax.random.bernoulli(key, 1 - self.amount, drawn), x.shape)
         if self.kind == "dropout":
             return jnp.where(kept, x / (1 - self.amount), jnp.zeros_like(x))
+        # Klambauer et al. 2017, arXiv:1706.02515: dropped values become SELU's limit at −∞; what
+        # follows restores mean 0 and variance 1.
         factor = ((1 - self.amount) * (1 + self.amount * _SELU_LOW**2)) ** -0.5
         offset = -factor * _SELU_LOW * self.amount
         return factor * jnp.where(kept, x, jnp.full_like(x, _SELU_LOW)) + offset
@@ -82,11 +84,8 @@ def _dropout(kind: str) -> Converter:
 
 def _spatial_dropout(rank: int) -> Converter:
     def build(fields: Fields, weights: Weights) -> Noise:
-        ones = (1,) * rank
-        first = fields.channels_first()
-        return Noise(
-            "dropout", _rate(fields), (None, None, *ones) if first else (None, *ones, None)
-        )
+        shape = on_every_axis((1,) * rank, None, channels_first=fields.channels_first())
+        return Noise("dropout", _rate(fields), shape)
 
     return Converter(build)
 

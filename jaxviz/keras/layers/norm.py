@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 
 from jaxviz.keras.architecture.fields import Fields, is_integer
-from jaxviz.keras.layers.converter import Converter, Weights, check_shape, parameter
+from jaxviz.keras.layers.converter import Converter, Weights, check_shape, parameter, unit
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class NormSpec:
 
 
 def _along(vector: jax.Array, x: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """An array over `axes` of x, shaped to broadcast against x."""
+    """Return an array over `axes` of x, in that order, shaped to broadcast against x."""
     axes = [axis % x.ndim for axis in axes]
     order = sorted(range(len(axes)), key=axes.__getitem__)
     shape = [1] * x.ndim
@@ -54,6 +54,7 @@ class BatchNorm(nnx.Module):
             mean, var = self.mean[...], self.var[...]
         else:
             mean, var = self._batch_statistics(x)
+        # scale·(x − mean)/√(var + ε) + bias = x·factor + (bias − mean·factor)
         factor = lax.rsqrt(var + self.spec.epsilon)
         if self.scale is not None:
             factor = factor * self.scale[...].astype(factor.dtype)
@@ -101,6 +102,7 @@ class LayerNorm(nnx.Module):
         return (y - mean) * lax.rsqrt(var + self.spec.epsilon)
 
     def _grouped(self, y: jax.Array) -> jax.Array:
+        # (N, H, W, C) to (N, H, W, groups, C / groups); statistics over all axes but N and groups.
         axis = self.spec.axes[0] % y.ndim
         groups = y.shape[axis] if self.spec.groups == -1 else self.spec.groups
         split = (*y.shape[:axis], groups, y.shape[axis] // groups, *y.shape[axis + 1 :])
@@ -144,8 +146,7 @@ class UnitNorm:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise."""
-        power = jnp.sum(jnp.square(x), axis=self.axes, keepdims=True)
-        return x * lax.rsqrt(jnp.maximum(power, 1e-12))
+        return unit(x, self.axes)
 
 
 def _axes(fields: Fields, default: Any = -1) -> tuple[int, ...]:
@@ -228,7 +229,7 @@ def _normalization(fields: Fields, weights: Weights) -> Normalization:
 
 
 def _statistics(fields: Fields, name: str, axes: tuple[int, ...]) -> np.ndarray:
-    """A mean or variance given in the configuration: a number or (nested) lists."""
+    """Return a mean or variance that the configuration gives: a number or (nested) lists."""
     rule = "a number or a list of finite numbers"
     try:
         with np.errstate(over="ignore"):

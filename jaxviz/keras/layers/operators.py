@@ -17,7 +17,7 @@ from jax import lax
 from jaxviz.keras.architecture.fields import MAX_SIZE, Fields
 from jaxviz.keras.architecture.nodes import Slice
 from jaxviz.keras.layers.activation import FUNCTIONS
-from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.layers.converter import Converter, Weights, unit
 from jaxviz.keras.layers.image import Resizing
 
 _DTYPES = ("float16", "bfloat16", "float32", "int32", "uint8", "bool")
@@ -31,15 +31,16 @@ class Operator:
     constants: tuple[tuple[str, Any], ...]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Apply it."""
+        """Apply the operation; arguments of the call win over the constants."""
         given = {key: value for key, value in kwargs.items() if value is not None}
         return OPERATIONS[self.name](*args, **{**dict(self.constants), **given})
 
 
 def _pair(x1: Any, x2: Any) -> tuple[jax.Array, jax.Array]:
-    """Both operands as arrays of one dtype and rank."""
+    """Return both operands as arrays of one dtype and rank."""
     arrays = [x for x in (x1, x2) if isinstance(x, jax.Array)]
     dtypes = {x.dtype for x in arrays}
+    # A constant takes its array's dtype; arrays that differ, or 0.5 beside integers: float32.
     dtype = dtypes.pop() if len(dtypes) == 1 else jnp.dtype("float32")
     if not jnp.issubdtype(dtype, jnp.floating) and _has_fraction((x1, x2)):
         dtype = jnp.dtype("float32")
@@ -74,7 +75,7 @@ def _clip(x: jax.Array, x_min: Any, x_max: Any) -> jax.Array:
 
 
 def _reshape(x: jax.Array, newshape: tuple[int, ...]) -> jax.Array:
-    """A new shape that keeps the batch; its first size is −1 or the batch's own."""
+    """Reshape to a shape that keeps the batch: its first size is −1, open or the batch's own."""
     sizes = [-1 if size is None else size for size in newshape]
     known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) == 1 and known:
@@ -103,7 +104,7 @@ def _get_item(x: jax.Array, key: Any) -> jax.Array:
     keys = key if isinstance(key, tuple) else (key,)
     found = tuple(slice(k.start, k.stop, k.step) if isinstance(k, Slice) else k for k in keys)
     if not all(k is None or k is Ellipsis or isinstance(k, int | slice) for k in found):
-        raise ValueError(f"an index must be a number or a slice, got {key!r}")
+        raise ValueError(f"an index must be a number or a slice: got {key!r}")
     return x[found]
 
 
@@ -159,14 +160,13 @@ def _matmul(x1: jax.Array, x2: jax.Array) -> jax.Array:
 
 
 def _l2_normalize(x: jax.Array, axis: Any = -1, epsilon: float = 1e-12) -> jax.Array:
-    power = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-    return x * lax.rsqrt(jnp.maximum(power, epsilon))
+    return unit(x, axis, epsilon)
 
 
 def _normalize(x: jax.Array, axis: Any = -1, order: Any = 2, epsilon: float = 1e-7) -> jax.Array:
     if order != 2:
         raise ValueError(f"normalisation of order {order!r} is not handled")
-    return _l2_normalize(x, axis, epsilon**2)
+    return _l2_normalize(x, axis, epsilon**2)  # max(‖x‖, ε)² = max(Σx², ε²)
 
 
 def _resize(
@@ -181,7 +181,7 @@ def _resize(
     data_format: str = "channels_last",
 ) -> jax.Array:
     if len(size) != 2 or max(size) > MAX_SIZE or fill_mode != "constant":
-        raise ValueError(f"a size must be two numbers up to {MAX_SIZE}, got {size}")
+        raise ValueError(f"a size must be two numbers up to {MAX_SIZE}: got {size}")
     fit = "crop" if crop_to_aspect_ratio else "pad" if pad_to_aspect_ratio else "stretch"
     first = data_format == "channels_first"
     layer = Resizing((size[0], size[1]), interpolation, bool(antialias), fit, fill_value, first)
@@ -303,7 +303,7 @@ def _operator(name: str) -> Converter:
 
 
 def _constant(value: Any) -> Any:
-    """JSON lists as tuples; other structures are refused."""
+    """Return JSON lists as tuples; other structures are refused."""
     if isinstance(value, list | tuple):
         return tuple(_constant(item) for item in value)
     if isinstance(value, dict):

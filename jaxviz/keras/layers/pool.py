@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from jaxviz.keras.architecture.fields import Fields
-from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.layers.converter import Converter, Weights, on_every_axis, spatial_axes
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,12 @@ class Pool:
     padding: str
     channels_first: bool
 
-    def _spatial(self, values: tuple, other: Any) -> tuple:
-        """One value per axis: `values` on the spatial axes, `other` on batch and channel."""
-        return (other, other, *values) if self.channels_first else (other, *values, other)
-
     def __call__(self, x: jax.Array) -> jax.Array:
         """Pool."""
-        window, strides = self._spatial(self.window, 1), self._spatial(self.strides, 1)
+        window, strides = (
+            on_every_axis(values, 1, channels_first=self.channels_first)
+            for values in (self.window, self.strides)
+        )
         padding = self.padding.upper()
         if self.kind == "max":
             return lax.reduce_window(
@@ -38,20 +37,19 @@ class Pool:
         return total / self._counts(x)
 
     def _counts(self, x: jax.Array) -> Any:
-        """How many pixels of the image each window holds, as a product over the axes."""
+        """Return how many pixels of the image each window holds: a product over the axes."""
         if self.padding == "valid":
             return float(np.prod(self.window))
-        space = x.shape[2:] if self.channels_first else x.shape[1:-1]
-        rank = len(space)
+        axes = spatial_axes(x.ndim, channels_first=self.channels_first)
         counts: Any = jnp.ones((1,) * x.ndim, x.dtype)
-        for axis, (size, window, stride) in enumerate(
-            zip(space, self.window, self.strides, strict=True)
-        ):
+        for axis, window, stride in zip(axes, self.window, self.strides, strict=True):
+            size = x.shape[axis]
+            # "same": ⌈size / stride⌉ windows, the padding split evenly, the odd pixel at the end.
             outputs = -(-size // stride)
             low = max((outputs - 1) * stride + window - size, 0) // 2
             start = np.arange(outputs) * stride - low
             inside = np.minimum(start + window, size) - np.maximum(start, 0)
-            shape = self._spatial(tuple(-1 if i == axis else 1 for i in range(rank)), 1)
+            shape = [-1 if i == axis else 1 for i in range(x.ndim)]
             counts = counts * jnp.asarray(inside, x.dtype).reshape(shape)
         return counts
 
@@ -66,7 +64,7 @@ class GlobalPool:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Pool."""
-        axes = tuple(range(2, x.ndim)) if self.channels_first else tuple(range(1, x.ndim - 1))
+        axes = spatial_axes(x.ndim, channels_first=self.channels_first)
         reduce = jnp.max if self.kind == "max" else jnp.mean
         return reduce(x, axis=axes, keepdims=self.keepdims)
 
@@ -81,11 +79,13 @@ class AdaptivePool:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Pool."""
-        for axis, bins in enumerate(self.space, 2 if self.channels_first else 1):
+        axes = spatial_axes(x.ndim, channels_first=self.channels_first)
+        for axis, bins in zip(axes, self.space, strict=True):
             x = self._along(x, bins, axis)
         return x
 
     def _along(self, x: jax.Array, bins: int, axis: int) -> jax.Array:
+        # Bins differ in length: each is gathered at the longest, and what lies beyond it is masked.
         size = x.shape[axis]
         start = np.arange(bins) * size // bins
         length = -(-(np.arange(bins) + 1) * size // bins) - start

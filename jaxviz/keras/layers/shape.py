@@ -9,17 +9,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxviz.keras.architecture.fields import MAX_SIZE, Fields, is_integer
-from jaxviz.keras.layers.converter import Converter, Weights
+from jaxviz.keras.layers.converter import Converter, Weights, on_every_axis, spatial_axes
 
 
 @dataclass(frozen=True)
 class Flatten:
-    """All axes but the batch made one; `channels_last` first moves the channels to the end."""
+    """All axes but the batch made one; `moves_channels`: the channels, first, go last before."""
 
     moves_channels: bool
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Flatten."""
+        # Since 2.2, Keras flattens in channels-last order whatever the layout, so that the Dense
+        # layer behind serves both: (N, C, H, W) to (N, H, W, C) to (N, H·W·C).
         if self.moves_channels and x.ndim > 2:
             x = jnp.moveaxis(x, 1, -1)
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -47,8 +49,7 @@ class Pad:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Pad."""
-        none = ((0, 0),)
-        edges = none * 2 + self.amounts if self.channels_first else none + self.amounts + none
+        edges = on_every_axis(self.amounts, (0, 0), channels_first=self.channels_first)
         return lax.pad(x, jnp.zeros((), x.dtype), [(low, high, 0) for low, high in edges])
 
 
@@ -70,14 +71,13 @@ class Crop:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Crop."""
-        sizes = x.shape[2:] if self.channels_first else x.shape[1:-1]
-        whole = (slice(None),)
-        inner = []
-        for (low, high), size in zip(self.amounts, sizes, strict=True):
-            if low + high >= size:
-                raise ValueError(f"cropping ({low}, {high}) leaves nothing of {size}")
-            inner.append(slice(low, size - high))
-        return x[whole * 2 + tuple(inner) if self.channels_first else whole + tuple(inner)]
+        place = [slice(None)] * x.ndim
+        axes = spatial_axes(x.ndim, channels_first=self.channels_first)
+        for axis, (low, high) in zip(axes, self.amounts, strict=True):
+            if low + high >= x.shape[axis]:
+                raise ValueError(f"cropping ({low}, {high}) leaves nothing of {x.shape[axis]}")
+            place[axis] = slice(low, x.shape[axis] - high)
+        return x[tuple(place)]
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,11 @@ def _reshape(fields: Fields, weights: Weights) -> Reshape:
 
 
 def amounts(fields: Fields, name: str, rank: int) -> tuple[tuple[int, int], ...]:
-    """Padding or cropping in any of Keras's spellings, as (before, after) per axis."""
+    """Return padding or cropping, in any of Keras's spellings, as (before, after) per axis."""
     value: Any = fields.raw(name, 1)
     if isinstance(value, dict):
         keys = ("left_pad", "right_pad", "top_pad", "bottom_pad")
+        # Keras 1's dictionary lists the width first; here it is (top, bottom, left, right).
         value = (
             value.get(keys[2], 0),
             value.get(keys[3], 0),
@@ -139,7 +140,7 @@ def amounts(fields: Fields, name: str, rank: int) -> tuple[tuple[int, int], ...]
 
 
 def _pair(value: Any) -> tuple[int, int] | None:
-    """(before, after), from one number or two."""
+    """Return (before, after) from one number or two, None if they are out of range."""
     given = value if isinstance(value, list | tuple) and len(value) == 2 else (value, value)
     low, high = given
     if not is_integer(low) or not is_integer(high) or not 0 <= min(low, high) <= MAX_SIZE:

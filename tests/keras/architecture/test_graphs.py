@@ -67,12 +67,17 @@ def data(rng):
     }
 
 
+@pytest.fixture(scope="module")
+def theirs():
+    return built(branchy)
+
+
 @pytest.fixture(params=["keras", "h5", "memory", "json + weights.h5", "json + weights h5"])
-def both(request, tmp_path):
+def both(request, theirs, tmp_path):
     """A Keras model and ours, by every way that there is."""
+    model = theirs
     first, second = lenient()
     with first, second:
-        model = branchy()
         weights = tmp_path / "model.weights.h5"
         match request.param:
             case "memory":
@@ -98,8 +103,8 @@ def test_graphs_equal_keras(both, data):
     assert ours.input_shape == ((6, 6, 2), (3,)) and ours.output_shape == ((3,), (4, 4, 4))
 
 
-def test_nested_and_shared_layers_can_be_addressed(data):
-    ours = from_keras(built(branchy))
+def test_nested_and_shared_layers_can_be_addressed(theirs, data):
+    ours = from_keras(theirs)
     assert isinstance(ours.inner, KerasModel) and ours.layer("inner/c") is ours.inner.c
     found = ours.activations(data, ["shared", "inner/c", "inner:1"][:2])
     assert set(found) == {"shared", "shared:1", "inner/c"}

@@ -295,7 +295,7 @@ def test_labels_are_those_of_the_file_or_the_caller(tmp_path):
     assert load_keras(pair).labels == ("cat", "dog")
     assert load_keras(pair, labels=["a", "b"]).labels == ("a", "b")
     assert load_keras(sequential(("ReLU", {}))).labels is None
-    with pytest.raises(ValueError, match="`labels` must name the 2 classes, got 1 names"):
+    with pytest.raises(ValueError, match="`labels` must name the 2 classes: got 1 names"):
         load_keras(pair, labels=["a"])
 
 
@@ -309,10 +309,10 @@ def test_options_are_checked(given, message):
 
 
 def test_a_pair_is_one_file_or_two():
-    with pytest.raises(ValueError, match="`path` must be one file or a pair of them, got 3"):
+    with pytest.raises(ValueError, match="`path` must be one file or a pair of them: got 3"):
         load_keras([sequential(("ReLU", {}))] * 3)
     for neither in (3, b"model.keras", [sequential(("ReLU", {})), None]):
-        with pytest.raises(TypeError, match="`path` must be a file or a pair of them, got"):
+        with pytest.raises(TypeError, match="`path` must be a file or a pair of them: got"):
             load_keras(neither)
     with pytest.raises(KerasFileError, match="second file of the pair must hold weights"):
         load_keras([sequential(("ReLU", {}))] * 2)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxviz.keras import KerasFileError, convert_keras, load_keras
 from jaxviz.keras.architecture import config as configs
-from jaxviz.keras.build import Options
+from jaxviz.keras.build import Overrides
 from jaxviz.keras.files import archive as archives
 from jaxviz.keras.files.archive import archive_from_config, parse_json
 from jaxviz.keras.load import from_arrays
@@ -28,7 +28,7 @@ def one_layer(kind: str, shape: tuple = (6, 6, 4), *, module=None, arrays=(), **
     if module is not None:
         entry["module"] = module
     model = {"class_name": "Sequential", "config": [entry]}
-    return from_arrays(archive_from_config(model), lambda path: list(arrays), Options({}))
+    return from_arrays(archive_from_config(model), lambda path: list(arrays), Overrides({}))
 
 
 def operation(kind: str, *args, **config):
@@ -92,7 +92,7 @@ LAYERS = {
     "a damaged configuration": (lambda: one_layer("Rescaling", scale={"class_name": "__numpy__",
         "config": 3}), "has a damaged configuration"),
     "too few arrays": (lambda: one_layer("Dense", units=2, arrays=[ones(4, 2)]),
-                       "needs 2 arrays, got 1"),
+                       "needs 2 arrays: got 1"),
     "arrays of words": (lambda: one_layer("Dense", units=2, use_bias=False,
         arrays=[np.array([["a", "b"]])]), "has an array of <U1, not of numbers"),
     "too large between layers": (lambda: one_layer("ZeroPadding2D", padding=2**16),
@@ -241,7 +241,7 @@ def test_inputs_are_named_rightly():
     model = load_keras(functional(FIRST, other, add, inputs=("x", "y")))
     x = ones(1, 2)
     assert model({"y": x, "x": x}).tolist() == [[2, 2]]
-    with pytest.raises(ValueError, match=r"`images` must have the keys \['x', 'y'\], got \['x'\]"):
+    with pytest.raises(ValueError, match=r"`images` must have the keys \['x', 'y'\]: got \['x'\]"):
         model({"x": x})
 
 
@@ -257,7 +257,9 @@ def test_converting_says_what_is_in_the_way(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    with pytest.raises(ValueError, match="`out` cannot be written, .*: Permission denied"):
+    with pytest.raises(
+        ValueError, match="`out` must be a place that can be written: got .*, Permission denied"
+    ):
         convert_keras(model, tmp_path / "m.npz")
 
 

@@ -105,26 +105,13 @@ def test_real_files_equal_their_references(data_folder, name):
     with np.load(data_folder / "refs" / f"{name.replace('/', '__')}.npz") as reference:
         images, expected = reference["x0"], reference["y0"]
     found = jax.jit(lambda m, x: m(x))(model, images)
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_slashes_in_names_become_attributes(data_folder):
     model = load(data_folder, next(name for name in FILES if "squeeze" in name))
     assert "fire2/squeeze1x1" in model.layer_names
     assert model.fire2_squeeze1x1 is model.layer("fire2/squeeze1x1")
-
-
-@pytest.mark.parametrize(("kernels", "expected"), [("auto", 0.999), ("as stored", 0.9545)])
-def test_theano_kernels_decide_the_accuracy(data_folder, kernels, expected):
-    """Of 2000 digits, enlarged bilinearly, as the file's author fed them."""
-    with np.load(data_folder / "mnist.npz") as mnist:
-        digits = mnist["x_test"][:2000].astype(np.float32) / 255
-        labels = mnist["y_test"][:2000]
-    images = np.asarray(jax.image.resize(digits, (2000, 56, 56), "bilinear"))[:, None]
-    path = data_folder / "keras/prasunroy__ocr/en_numbers.h5"
-    model = load_keras((OCR, path), kernels=kernels)
-    found = np.asarray(jax.jit(lambda m, x: m(x))(model, images))
-    assert abs(np.mean(found.argmax(axis=-1) == labels) - expected) < 0.004
 
 
 def test_kernels_must_be_named():

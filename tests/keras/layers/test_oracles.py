@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxviz.keras import KerasFileError, KerasModel, load_keras
-from jaxviz.keras.build import Options
+from jaxviz.keras.build import Overrides
 from jaxviz.keras.files.archive import archive_from_config
 from jaxviz.keras.load import from_arrays
 
@@ -128,7 +128,7 @@ class Case:
             layer = next(layer for layer in layers if layer["name"] == path[0])
             return [array(next(stored)) for _ in range(count_weights(layer))]
 
-        return from_arrays(archive_from_config(architecture), arrays, Options({}))
+        return from_arrays(archive_from_config(architecture), arrays, Overrides({}))
 
 
 def count_weights(layer: dict) -> int:
