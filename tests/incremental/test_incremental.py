@@ -159,7 +159,7 @@ def test_the_same_content_and_shapes_give_the_same_plan(model, image):
 
 
 def test_plans_are_by_content_and_never_out_of_date(image, patches, starts):
-    scale, weights = 1.0, jnp.ones((3,))
+    scale, weights = 1.0, jnp.ones((1, 1, 1, 3))
 
     class Net:
         def __init__(self):
@@ -172,7 +172,7 @@ def test_plans_are_by_content_and_never_out_of_date(image, patches, starts):
     bodies = set()
     for f in (lambda images: net(images), net.__call__, lambda images: net(images)):
         plan = make_plan(f, image, PATCH)
-        assert [leaf.shape for leaf in plan.captured] == [(3,)]
+        assert [leaf.shape for leaf in plan.captured] == [(1, 1, 1, 3)]
         bodies.add(plan.body)
     assert len(bodies) == 1
     first = incremental(net.__call__, image, PATCH)[1](patches[0], starts[0])
