@@ -31,6 +31,7 @@ from jax.sharding import Mesh  # noqa: E402
 from benchmarks import common, networks  # noqa: E402
 from jaxviz import occlude  # noqa: E402
 from jaxviz.occlusion.occlude import Method  # noqa: E402
+from jaxviz.perturbation.patches import Patches  # noqa: E402
 from jaxviz.scale.run import make_run  # noqa: E402
 from jaxviz.scale.sources import check_source, open_source  # noqa: E402
 
@@ -80,7 +81,9 @@ def prepare(point: Point, method: Method) -> tuple[Callable[[], Any], int]:
         return occlude(f, images, fill=0.5, batch_size=16, **where)
 
     run()
-    planned = make_run(f, check_source(open_source(images)), fill=0.5, batch_size=16, **where)
+    patches = Patches(patch=point["patch"], stride=point["stride"], fill=0.5)
+    source = check_source(open_source(images))
+    planned = make_run(f, source, patches, batch_size=16, method=method, mesh=mesh)
     evaluator = planned.settle(None).program.evaluator
     return run, planned.operations(evaluator) * point["images"]
 

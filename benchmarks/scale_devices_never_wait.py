@@ -50,7 +50,7 @@ def work(model: str, count: int) -> None:
         pictures = Path(place) / "pictures"
         pictures.mkdir()
         make_pictures(pictures, count)
-        reports = []
+        log = Path(place) / "log.jsonl"
         occlude_dataset(
             f,
             pictures,
@@ -59,21 +59,24 @@ def work(model: str, count: int) -> None:
             stride=case["stride"],
             fill=0.5,
             image_shape=(case["side"], case["side"], channels),
-            progress=reports.append,
+            progress=False,
+            log=log,
         )
-    first, last = reports[0], reports[-1]
-    reading = last.waits.reading - first.waits.reading
-    writing = last.waits.writing - first.waits.writing
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+    chunks = [line for line in lines if line["event"] == "chunk"]
+    first, last = chunks[0], chunks[-1]
+    reading = last["waited_for_images"] - first["waited_for_images"]
+    writing = last["waited_for_writing"] - first["waited_for_writing"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     told = {
         "model": model,
         "pictures": count,
-        "images/s": last.images_per_second,
-        "windows/s": last.windows_per_second,
-        "seconds": last.seconds,
+        "images/s": last["images_per_second"],
+        "positions/s": last["positions_per_second"],
+        "seconds": last["seconds"],
         "waited for images, s": reading,
         "waited for writing, s": writing,
-        "waited, %": 100 * (reading + writing) / (last.seconds - first.seconds),
+        "waited, %": 100 * (reading + writing) / (last["seconds"] - first["seconds"]),
         "peak MiB": memory,
     }
     print(json.dumps(told))

@@ -47,7 +47,7 @@ ELSEWHERE = (
 PROSE = """# What ImageNet costs
 
 Occluding the {images:,} validation images of ImageNet (224×224) with a patch of {patch} at stride
-{stride}: {windows:,} windows an image, {total:,.0f} million in all. This page is made by
+{stride}: {positions:,} positions an image, {total:,.0f} million in all. This page is made by
 `python -m benchmarks.scale_what_imagenet_costs --save`, which asks `jaxviz.estimate`:
 
 ```python
@@ -95,14 +95,14 @@ def page(rows: list[common.Row], told: Estimate, date: str) -> str:
         images=IMAGES,
         patch=PATCH,
         stride=STRIDE,
-        windows=told.windows // IMAGES,
-        total=told.windows / 1e6,
+        positions=told.positions // IMAGES,
+        total=told.positions / 1e6,
         table=markdown_table(rows),
         cpu=machine["cpu"],
         cores=machine["cores"],
         elsewhere="\n".join(f"- **{place.describe()}**, computed." for place in ELSEWHERE),
         stored=told.stored / 1e9,
-        small=told.windows * 5 * 2 / 1e9,
+        small=told.positions * 5 * 2 / 1e9,
         date=date,
         versions=", ".join(f"{name} {version}" for name, version in common.versions().items()),
     )
@@ -120,8 +120,8 @@ def main() -> None:
                 f,
                 (224, 224, 3),
                 IMAGES,
-                PATCH,
-                STRIDE,
+                patch=PATCH,
+                stride=STRIDE,
                 fill=0.5,
                 method=method,
                 probe_seconds=1 if settings.quick else 8,

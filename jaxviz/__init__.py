@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxviz import models as models
     from jaxviz import plot as plot
     from jaxviz.images.filmstrip import save_strip
-    from jaxviz.incremental import explain, incremental
+    from jaxviz.incremental import Plan, incremental
     from jaxviz.keras import (
         KerasFileError,
         convert_keras,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         to_linen_params,
         verify_keras,
     )
+    from jaxviz.keras.model import KerasModel
     from jaxviz.keras_vis import visualize_activation, visualize_cam, visualize_saliency
     from jaxviz.layers import activations, tag
     from jaxviz.maximization import objectives as objectives
@@ -36,15 +37,21 @@ if TYPE_CHECKING:
     from jaxviz.maximization import regularize as regularize
     from jaxviz.maximization import transforms as transforms
     from jaxviz.maximization.maximize import maximize
+    from jaxviz.maximization.objective import Objective
     from jaxviz.maximization.result import Maximized, NotFiniteError
     from jaxviz.occlusion import presets as presets
+    from jaxviz.occlusion.explain import explain
     from jaxviz.occlusion.kernel import occlusion_scores
     from jaxviz.occlusion.occlude import occlude, occlude_segments
+    from jaxviz.occlusion.presets import Preset
+    from jaxviz.occlusion.reading import Reading
     from jaxviz.occlusion.result import Occlusion, load_occlusion
     from jaxviz.perturbation import fills as fills
+    from jaxviz.perturbation.grid import Grid
+    from jaxviz.perturbation.segments import Segments
     from jaxviz.scale.dataset import occlude_dataset
-    from jaxviz.scale.estimate import estimate
-    from jaxviz.scale.reader import open_store
+    from jaxviz.scale.estimate import Estimate, estimate
+    from jaxviz.scale.reader import StoredOcclusion, open_store
 
 _MODULES = {
     "datasets": "jaxviz.datasets",
@@ -59,14 +66,23 @@ _MODULES = {
     "transforms": "jaxviz.maximization.transforms",
 }
 _NAMES = {
+    "Estimate": "jaxviz.scale.estimate",
+    "Grid": "jaxviz.perturbation.grid",
     "KerasFileError": "jaxviz.keras",
+    "KerasModel": "jaxviz.keras.model",
     "Maximized": "jaxviz.maximization.result",
     "NotFiniteError": "jaxviz.maximization.result",
+    "Objective": "jaxviz.maximization.objective",
     "Occlusion": "jaxviz.occlusion.result",
+    "Plan": "jaxviz.incremental",
+    "Preset": "jaxviz.occlusion.presets",
+    "Reading": "jaxviz.occlusion.reading",
+    "Segments": "jaxviz.perturbation.segments",
+    "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
-    "explain": "jaxviz.incremental",
+    "explain": "jaxviz.occlusion.explain",
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
@@ -91,10 +107,19 @@ _NAMES = {
 }
 
 __all__ = [
+    "Estimate",
+    "Grid",
     "KerasFileError",
+    "KerasModel",
     "Maximized",
     "NotFiniteError",
+    "Objective",
     "Occlusion",
+    "Plan",
+    "Preset",
+    "Reading",
+    "Segments",
+    "StoredOcclusion",
     "activations",
     "convert_keras",
     "datasets",

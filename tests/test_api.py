@@ -99,8 +99,6 @@ def test_it_is_annotated(name):
 # Data with a default, or one of the positional options that keras-vis and DESIGN name.
 POSITIONAL = {
     "jaxviz.activations": ["layers"],
-    "jaxviz.estimate": ["stride"],
-    "jaxviz.explain": ["stride"],
     "jaxviz.visualize_activation": ["layer", "filter_indices"],
     "jaxviz.visualize_cam": ["filter_indices"],
     "jaxviz.visualize_saliency": ["filter_indices"],

@@ -19,18 +19,17 @@ from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
+from jaxviz.occlusion.reading import Reading, checked_reading
 from jaxviz.occlusion.refinement import Refinement, check_refinement, coarse_to_fine
 from jaxviz.occlusion.result import Approximation, Occlusion
 from jaxviz.occlusion.tolerance import approximate_evaluators
 from jaxviz.perturbation.fills import FillLike, checked_fill
-from jaxviz.perturbation.grid import Grid, Region, make_grid, positions_in
-from jaxviz.perturbation.occluders import LabelOccluder, PatchOccluder, checked_channels
-from jaxviz.perturbation.segments import make_segments
+from jaxviz.perturbation.grid import Grid, Region
+from jaxviz.perturbation.occluders import LabelOccluder, checked_channels
+from jaxviz.perturbation.patches import Patches
+from jaxviz.perturbation.segments import Segments, make_segments
 from jaxviz.progress import Progress
-from jaxviz.scoring.arguments import (
-    check_batch_size,
-    checked_images,
-)
+from jaxviz.scoring.arguments import check_batch_size, checked_images
 from jaxviz.scoring.evaluators import choose_evaluators
 from jaxviz.scoring.execute import Scores, execute
 from jaxviz.scoring.scorer import Scorer
@@ -57,6 +56,7 @@ def occlude(
     dtype: Any = None,
     mesh: Mesh | None = None,
     progress: Progress = False,
+    reading: Reading | None = None,
 ) -> Occlusion:
     """Hide every position of one or many images in turn, and keep the scores of all classes.
 
@@ -99,7 +99,9 @@ def occlude(
             heatmaps are float32 at least.
         mesh: devices to spread over: its axis "images" over images, all others over positions. The
             result is the same, bit for bit, for any number of devices.
-        progress: True for a bar, or a function (windows done, windows in all).
+        progress: True for a bar, or a function (positions done, positions in all).
+        reading: what the result's `heatmap` takes where an argument is not given, as a preset has
+            it: `occlude(f, x, **jaxviz.presets.captum(15))`; None: drops, averaged.
 
     Returns:
         The scores and what can be made of them. After Ctrl-C, what was finished, with a warning.
@@ -121,32 +123,39 @@ def occlude(
     """
     if batch_size != "auto":
         check_batch_size(batch_size, '"auto"')
+    patches = Patches(
+        patch=patch,
+        stride=stride,
+        margin=margin,
+        border=border,
+        fill=fill,
+        channels=channels,
+        complement=complement,
+        region=region,
+    )
+    reading = checked_reading(reading)
     batch, single = checked_images(images)
-    grid = make_grid(batch.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
-    filled = checked_fill(fill, batch, complement)
-    occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, batch), complement)
-    wanted = positions_in(region, grid)
-    task = make_task(f, batch, occluder, grid.starts[wanted], dtype, mesh, memory)
+    grid = patches.grid((batch.shape[1], batch.shape[2]))
+    occluder, wanted = patches.occluder(batch, grid), patches.wanted(grid)
+    starts = grid.starts[wanted]
+    task = make_task(f, batch, occluder, starts, dtype=dtype, mesh=mesh, memory=memory)
     if tolerance is None:
         evaluators, measured = choose_evaluators(method, grid, task, task.device.platform), None
     else:
         evaluators, measured = approximate_evaluators(method, grid, task, tolerance, batch_size)
     task = replace(task, evaluators=evaluators)
-    config = {
-        "fill": filled,
-        "channels": occluder.channels,
-        "complement": complement or None,
-        "region": region if region is None or isinstance(region, tuple) else "a mask",
-        "refine": refine,
-        "tolerance": tolerance,
-    }
     if refine is None:
         found = _score_all(task, wanted, batch_size, progress)
     elif region is None:
         found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
     else:
         raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
-    return _result(task, grid, found, single, config, measured)
+    config = {
+        "region": region if region is None or isinstance(region, tuple) else "a mask",
+        "refine": refine,
+        "tolerance": tolerance,
+    }
+    return _result(task, grid, found, single, config, reading, measured)
 
 
 def occlude_segments(
@@ -163,6 +172,7 @@ def occlude_segments(
     dtype: Any = None,
     mesh: Mesh | None = None,
     progress: Progress = False,
+    reading: Reading | None = None,
 ) -> Occlusion:
     """Hide the pixels of one label after another, such as superpixels, or of groups of labels.
 
@@ -181,6 +191,7 @@ def occlude_segments(
         dtype: see `occlude`.
         mesh: see `occlude`.
         progress: see `occlude`.
+        reading: see `occlude`.
 
     Returns:
         The scores, (N, groups, K) or (groups, K), and what can be made of them.
@@ -202,15 +213,15 @@ def occlude_segments(
         raise ValueError(
             f"`labels` must have the image's size {batch.shape[1:3]}: got {segments.image_shape}."
         )
+    reading = checked_reading(reading)
     filled = checked_fill(fill, batch, complement)
     table, indices = jnp.asarray(segments.table), jnp.asarray(segments.indices)
     picked = checked_channels(channels, batch)
     occluder = LabelOccluder(filled, indices, table, complement, picked)
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
-    task = make_task(f, batch, occluder, positions, dtype, mesh, memory)
+    task = make_task(f, batch, occluder, positions, dtype=dtype, mesh=mesh, memory=memory)
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
-    config = {"fill": filled, "channels": picked, "complement": complement or None}
-    return _result(task, segments, found, single, config)
+    return _result(task, segments, found, single, {}, reading)
 
 
 class _Found(NamedTuple):
@@ -253,24 +264,33 @@ def _score_refined(
 
 def _result(
     task: Task,
-    grid: Any,
+    grid: Grid | Segments,
     found: _Found,
     single: bool,
-    config: dict,
+    config: dict[str, Any],
+    reading: Reading | None,
     approximation: Approximation | None = None,
 ) -> Occlusion:
     interrupted = any(run.partial for run in found.runs)
     unknown = [np.isnan(run.values.reshape(*run.values.shape[:2], -1)) for run in found.runs]
     if interrupted:
-        done = sum(int(np.sum(~nan.all(-1))) for nan in unknown)
-        count = sum(nan[..., 0].size for nan in unknown)
-        message = f"interrupted: {done} of {count} windows are scored; the rest is NaN."
+        done = sum(int(np.sum(~nan[:, 1:].all(-1))) for nan in unknown)
+        count = sum(nan[:, 1:, 0].size for nan in unknown)
+        message = f"interrupted: {done} of {count} positions are scored; the rest is NaN."
         warnings.warn(message, stacklevel=3)
     elif any(nan.any() for nan in unknown):
-        warnings.warn("`f` gave NaN for some windows: maps leave them out.", stacklevel=3)
-    record = {"model": task.scorer.name, "dtype": str(task.images.dtype), **config}
+        warnings.warn("`f` gave NaN for some positions: maps leave them out.", stacklevel=3)
+    occluder = task.occluder
+    record = {
+        "model": task.scorer.name,
+        "dtype": str(task.images.dtype),
+        "fill": occluder.fill,
+        "channels": occluder.channels,
+        "complement": occluder.complement or None,
+        **config,
+    }
     pairs = tuple((key, str(value)) for key, value in record.items() if value is not None)
     scores, base, exact = found.scores, found.base, found.exact
     if single:
         scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
-    return Occlusion(scores, base, grid, single, interrupted, pairs, exact, approximation)
+    return Occlusion(scores, base, grid, single, interrupted, pairs, exact, approximation, reading)

@@ -1,14 +1,15 @@
 """The conventions of other occlusion libraries, by name.
 
-Each preset holds the keyword arguments for `occlude` and for `Occlusion.heatmap` that make the map
-which the named library makes, for float images (H, W, C):
+Each preset holds the keyword arguments of `occlude` that make the map which the named library
+makes, for float images (H, W, C); among them is the `reading`, which `Occlusion.heatmap` follows:
 
-    preset = jv.presets.captum(15, 8)
-    jv.occlude(f, image, **preset.occlude).heatmap(target=3, **preset.heatmap)
+    jv.occlude(f, image, **jv.presets.captum(15, 8)).heatmap(target=3)
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from math import erf, sqrt
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +17,40 @@ import numpy as np
 
 from jaxviz import _arguments
 from jaxviz._arguments import Pair
+from jaxviz.occlusion.reading import Reading
 from jaxviz.perturbation import fills
 
 
-class Preset(NamedTuple):
-    """Keyword arguments.
+@dataclass(frozen=True)
+class Preset:
+    """Keyword arguments of `occlude`, as a mapping: `occlude(f, x, **preset)`.
 
     Attributes:
-        occlude: for `jaxviz.occlude`.
-        heatmap: for `Occlusion.heatmap`, besides the target.
+        occlude: for `jaxviz.occlude`, but for `reading`.
+        heatmap: for `Occlusion.heatmap`, besides the target; the mapping has them as `reading`.
+
+    Example:
+        >>> list(seed(4))
+        ['patch', 'stride', 'margin', 'fill', 'reading']
     """
 
     occlude: dict[str, Any]
     heatmap: dict[str, Any]
+
+    @property
+    def reading(self) -> Reading:
+        """How the result is read."""
+        return Reading(**self.heatmap)
+
+    def keys(self) -> Iterator[str]:
+        """Return the names of the arguments."""
+        return iter(self)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self.occlude, "reading")
+
+    def __getitem__(self, name: str) -> Any:
+        return self.reading if name == "reading" else self.occlude[name]
 
 
 def seed(size: int) -> Preset:

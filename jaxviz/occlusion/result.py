@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxviz._choices import Reduce, Score
 from jaxviz._version import __version__
+from jaxviz.occlusion.reading import Reading
 from jaxviz.occlusion.storage import read_result, write_result
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.segments import Segments
@@ -52,6 +53,7 @@ class Occlusion:
         exact: bool (N, rows, cols), which scores are exact and not interpolated, of a run with
             `refine`; None: all of them. With a tolerance, exact up to `approximation.error`.
         approximation: what a run with a `tolerance` measured; None: it had none.
+        reading: what `heatmap` takes where an argument is not given; None: drops, averaged.
 
     Example:
         >>> import jaxviz as jv
@@ -70,28 +72,32 @@ class Occlusion:
     config: tuple[tuple[str, str], ...] = field(default=(), metadata=static)
     exact: np.ndarray | None = None
     approximation: Approximation | None = field(default=None, metadata=static)
+    reading: Reading | None = field(default=None, metadata=static)
 
     def heatmap(
         self,
         target: Target = None,
-        score: Score = "drop",
-        reduce: Reduce = "mean",
+        score: Score | None = None,
+        reduce: Reduce | None = None,
         *,
         weights: np.ndarray | None = None,
-        uncovered: float = np.nan,
+        uncovered: float | None = None,
     ) -> np.ndarray:
         """Spread one target's scores back over the pixels; the model does not run again.
+
+        What is not given is as the run's `reading` has it, or else as named below.
 
         Args:
             target: None, the class with the largest clean score, per image; a class; one class per
                 image; weights of the classes, float (K,) or (N, K); or a function, scores (..., K)
                 -> (...).
-            score: "drop" (clean − occluded; positive where the pixels speak for the target), "raw",
-                "complement" (1 − raw), "relative_drop" (drop / |clean|) or "log_odds_drop".
-            reduce: "mean" or "sum" over the patches that cover a pixel, "cell" (every position
-                writes its own cell) or "bilinear" (the map of positions, resized).
-            weights: for mean and sum, how much each pixel of a patch counts, (ph, pw); None: all 1.
-            uncovered: the value of pixels that no patch covers.
+            score: "drop", the default (clean − occluded; positive where the pixels speak for the
+                target), "raw", "complement" (1 − raw), "relative_drop" (drop / |clean|) or
+                "log_odds_drop".
+            reduce: "mean", the default, or "sum" over the patches that cover a pixel, "cell" (every
+                position writes its own cell) or "bilinear" (the map of positions, resized).
+            weights: for mean and sum, how much each pixel of a patch counts, (ph, pw); default: 1.
+            uncovered: the value of pixels that no patch covers; default: NaN.
 
         Returns:
             (N, H, W), in the dtype of the scores; (H, W) for a single image.
@@ -99,6 +105,11 @@ class Occlusion:
         Raises:
             ValueError: the target is out of range, or an option is unknown.
         """
+        own = self.reading or Reading()
+        score = own.score if score is None else score
+        reduce = own.reduce if reduce is None else reduce
+        weights = own.weights if weights is None else weights
+        uncovered = own.uncovered if uncovered is None else uncovered
         picked, clean = select(self._batch(self.scores), self._batch(self.base), target)
         spread = self.grid.spread(compare(picked, clean, score), reduce, weights=weights)
         with np.errstate(over="ignore"):  # a relative drop may exceed float32
@@ -146,6 +157,7 @@ class Occlusion:
             "partial": self.partial,
             "config": self.config,
             "approximation": self.approximation,
+            "reading": None if self.reading is None else self.reading.record(),
         }
         arrays = {"scores": self.scores, "base": self.base}
         if isinstance(grid, Segments):
@@ -233,6 +245,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
             tuple((str(key), str(value)) for key, value in record["config"]),
             arrays.get("exact"),
             Approximation(*measured) if (measured := record.get("approximation")) else None,
+            Reading.of(record.get("reading")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -9,7 +9,6 @@ clean score if that is more, since smaller changes are mostly rounding.
 from collections.abc import Callable
 from dataclasses import replace
 
-import jax
 import numpy as np
 
 from jaxviz.incremental.approximate import narrowest
@@ -22,7 +21,6 @@ from jaxviz.scoring.evaluators import (
     Evaluator,
     Incremental,
     choose_evaluators,
-    costs,
 )
 from jaxviz.scoring.execute import execute
 from jaxviz.scoring.task import Task
@@ -76,12 +74,8 @@ def approximate_evaluators(
 
 def _gain(task: Task, slow: Dense | Incremental, fast: Incremental) -> float:
     """How many times fewer operations a position takes."""
-    arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
-    image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
-    found = costs(fast, task.scorer.call, arrays, image)
-    before = found.dense
-    if isinstance(slow, Incremental):
-        before = costs(slow, task.scorer.call, arrays, image).window
+    found = task.costs(fast)
+    before = task.costs(slow).window if isinstance(slow, Incremental) else found.dense
     return before / max(1, found.window)
 
 

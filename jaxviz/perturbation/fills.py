@@ -391,7 +391,9 @@ def outside_range(fill: Fill, images: ArrayLike) -> tuple[float, float] | None:
     return None if least - slack <= low and high <= most + slack else (low, high)
 
 
-def checked_fill(fill: FillLike, images: np.ndarray, complement: bool) -> Fill:
+def checked_fill(
+    fill: FillLike, images: np.ndarray, complement: bool, *, stacklevel: int = 3
+) -> Fill:
     """Return the fill; ValueError unless it suits the images, a warning if off their range."""
     filled = make_fill(fill)
     check_fill(filled, images)
@@ -404,6 +406,6 @@ def checked_fill(fill: FillLike, images: np.ndarray, complement: bool) -> Fill:
         warnings.warn(
             f"`fill` leaves the range of the images: {outside[0]:g} to {outside[1]:g}, against"
             f" {images.min():g} to {images.max():g}; is it on their scale?",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return filled

@@ -228,6 +228,10 @@ def occlusion_png(result: Any) -> bytes | None:
     except ValueError:
         return None
     maps = maps if maps.ndim == 2 else maps[:SHOWN]
+    reading = getattr(result, "reading", None)
+    score = "drop" if reading is None else reading.score
+    signed, label = score.endswith("drop") or None, score.replace("_", " ")
+    label += " in score" * (score == "drop")
     buffer = BytesIO()
-    heatmap(maps, signed=True, label="drop in score").savefig(buffer, format="png")
+    heatmap(maps, signed=signed, label=label).savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,12 +1,12 @@
 """Occlusion of many images, into a store: never twice, and nothing lost, whatever interrupts it."""
 
 import os
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import jax
@@ -16,14 +16,17 @@ from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
+from jaxviz.occlusion.reading import Reading
 from jaxviz.perturbation.fills import FillLike
+from jaxviz.perturbation.patches import Patches
+from jaxviz.progress import Progress
 from jaxviz.scale.arguments import check_workers
 from jaxviz.scale.hosts import Share, check_share, first_process_first
 from jaxviz.scale.identity import differences
 from jaxviz.scale.lock import hold
 from jaxviz.scale.pipeline import Chunk, Waits, WriteBehind, read_ahead, score
 from jaxviz.scale.reader import StoredOcclusion
-from jaxviz.scale.report import Progress, Report, reporting
+from jaxviz.scale.report import Report, reporting
 from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
@@ -61,6 +64,7 @@ def occlude_dataset(
     progress: Progress = True,
     log: str | Path | None = None,
     workers: int | None = None,
+    reading: Reading | None = None,
 ) -> StoredOcclusion:
     """Occlude many images, and keep the scores in a Zarr store; go on where an earlier run ended.
 
@@ -103,11 +107,12 @@ def occlude_dataset(
             "skip" records it in the store's table of errors and goes on. A later run looks at bad
             images again, and computes those that have been repaired.
         resume: whether to go on with a store that is there.
-        progress: True for a bar, False for silence, or a function of a
-            `jaxviz.scale.report.Report`.
-        log: a file to which one line of JSON per chunk is appended; log.jsonl is log.1.jsonl for
-            process 1 of several.
+        progress: True for a bar, False for silence, or a function (positions done, positions in
+            all), called after every chunk.
+        log: a file to which one line of JSON per chunk is appended, with rates, errors and waits;
+            log.jsonl is log.1.jsonl for process 1 of several.
         workers: threads that read images; None: as many as there are CPUs, at most 8.
+        reading: see `jaxviz.occlude`; a store keeps that of its first run.
 
     Returns:
         The store, for reading. It is finished, unless others have a share in it.
@@ -131,16 +136,19 @@ def occlude_dataset(
     log = _log_file(log, share)
     shape = image_shape or _input_shape(f)
     images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
-    run = make_run(
-        f,
-        images,
+    patches = Patches(
         patch=patch,
         stride=stride,
         margin=margin,
-        fill=fill,
         border=border,
+        fill=fill,
         channels=channels,
         complement=complement,
+    )
+    run = make_run(
+        f,
+        images,
+        patches,
         kept=Kept(None if classes is None else tuple(int(c) for c in classes), top),
         method=method,
         batch_size=batch_size,
@@ -149,12 +157,13 @@ def occlude_dataset(
         dtype=dtype,
         stored=stored,
         mesh=mesh,
+        reading=reading,
     )
     kvstore = connect(store)
     with hold(kvstore, share):
         opened, settled, mine = _open(run, kvstore, share, resume)
         _compute(run, opened, settled, mine, on_error, progress, log, workers)
-    return StoredOcclusion(opened)
+    return StoredOcclusion(opened, reading)
 
 
 def _open(
@@ -234,7 +243,7 @@ def _compute(
         "process": os.getpid(),
         "devices": 1 if task.mesh is None else task.mesh.size,
     }
-    done, errors, began = 0, 0, time.perf_counter()
+    done, errors, began = 0, 0, perf_counter()
     with reporting(progress, log, start) as tell, WriteBehind(store.write, waits) as write:
         chunks = _watched(
             read_ahead(wanted, run.images.read, template, workers=workers), run, store, on_error
@@ -245,8 +254,8 @@ def _compute(
             scores = run.stored_scores(scores).reshape(len(values), *run.grid.shape, -1)
             write(chunk.number, Results(scores, base, picked, chunk.errors))
             done, errors = done + len(values), errors + sum(map(bool, chunk.errors))
-            seconds = time.perf_counter() - began
-            tell(Report(done, total, done * run.grid.size, errors, seconds, replace(waits)))
+            seconds = perf_counter() - began
+            tell(Report(done, total, run.grid.size, errors, seconds, replace(waits)))
     if errors:
         warnings.warn(
             f"{errors} of {total} images are bad: the `errors` of the store tell which, and why.",

@@ -1,9 +1,9 @@
 """What a run over many images will take: operations, bytes, time, from a short measured probe."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
 from jaxviz.perturbation.fills import FillLike
+from jaxviz.perturbation.patches import Patches
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
@@ -26,7 +27,7 @@ class Estimate:
 
     Attributes:
         images: N.
-        windows: occluded images, N · rows · cols.
+        positions: of all images, N · rows · cols.
         method: "dense" or "incremental".
         batch: images that a device evaluates at once.
         chunk: images that are written, and may be lost, at a time.
@@ -39,7 +40,7 @@ class Estimate:
     """
 
     images: int
-    windows: int
+    positions: int
     method: str
     batch: int
     chunk: int
@@ -65,8 +66,8 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"{self.images:,} images, {self.windows:,} windows, {self.method}, batch {self.batch},"
-            f" chunks of {self.chunk}: {self.operations:.3g} operations,"
+            f"{self.images:,} images, {self.positions:,} positions, {self.method},"
+            f" batch {self.batch}, chunks of {self.chunk}: {self.operations:.3g} operations,"
             f" {self.memory / 2**20:,.0f} MiB per device, {self.stored / 2**20:,.0f} MiB of scores,"
             f" {self.images / self.seconds:.3g} images/s, {duration(self.seconds)}"
             f" ({duration(self.compile_seconds)} of them compiling)"
@@ -77,12 +78,14 @@ def estimate(
     f: Scorer,
     image_shape: tuple[int, int, int],
     n_images: int,
+    *,
     patch: int | Pair,
     stride: int | Pair | None = None,
-    *,
     margin: int | Pair = 0,
     fill: FillLike = 0.0,
     border: Border = "clip",
+    channels: Sequence[int] | None = None,
+    complement: bool = False,
     method: Method = "auto",
     batch_size: int | Literal["auto", "fastest"] = "auto",
     chunk: int | Literal["auto"] = "auto",
@@ -105,6 +108,8 @@ def estimate(
         margin: see `jaxviz.occlude`.
         fill: see `jaxviz.occlude`.
         border: see `jaxviz.occlude`.
+        channels: see `jaxviz.occlude`.
+        complement: see `jaxviz.occlude`.
         method: see `jaxviz.occlude_dataset`, as all that follows.
         batch_size: "fastest" tries what is fastest; its answer can be given to `occlude_dataset`.
         chunk: images of a chunk.
@@ -121,23 +126,28 @@ def estimate(
         ValueError: an argument breaks its rule.
 
     Example:
-        >>> expected = estimate(lambda x: x.mean((1, 2)), (8, 8, 1), 100, 4, probe_seconds=0.1)
-        >>> expected.windows, expected.seconds > 0
+        >>> expected = estimate(lambda x: x.mean((1, 2)), (8, 8, 1), 100, patch=4)
+        >>> expected.positions, expected.seconds > 0
         (400, True)
     """
     if n_images < 1:
         raise ValueError(f"`n_images` must be at least 1: got {n_images}.")
     image = np.random.default_rng(0).random(image_shape, np.float32)
     images = check_source(open_source(np.broadcast_to(image, (n_images, *image_shape))))
-    begin = time.perf_counter()
-    run = make_run(
-        f,
-        images,
+    begin = perf_counter()
+    patches = Patches(
         patch=patch,
         stride=stride,
         margin=margin,
-        fill=fill,
         border=border,
+        fill=fill,
+        channels=channels,
+        complement=complement,
+    )
+    run = make_run(
+        f,
+        images,
+        patches,
         method=method,
         batch_size=batch_size,
         chunk=chunk,
@@ -147,11 +157,11 @@ def estimate(
         mesh=mesh,
     )
     settled = run.settle(None)
-    compiling = time.perf_counter() - begin
+    compiling = perf_counter() - begin
     classes = settled.program.scores.shape[-1]
     return Estimate(
         images=n_images,
-        windows=n_images * run.grid.size,
+        positions=n_images * run.grid.size,
         method=settled.method,
         batch=settled.batch,
         chunk=settled.chunk,
@@ -177,14 +187,14 @@ def seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float
     def interval(count: int, budget: float) -> float:
         """Of rounds with their first `count` blocks, as many as the budget allows."""
         part = replace(task, positions=task.positions[: count * rows - 1])
-        begin, ends = time.perf_counter(), []
+        begin, ends = perf_counter(), []
 
         def rounds() -> Iterator[Chunk]:
-            while len(ends) < LEAST_ROUNDS or time.perf_counter() - begin < budget:
+            while len(ends) < LEAST_ROUNDS or perf_counter() - begin < budget:
                 yield Chunk(len(ends), images, [""] * across)
 
         for _ in score(part, program, rounds(), Waits()):
-            ends.append(time.perf_counter())
+            ends.append(perf_counter())
         return float(np.median(np.diff(ends)))
 
     first = interval(1, 0.0)

@@ -17,8 +17,8 @@ import numpy as np
 from jaxviz._version import __version__
 
 Identity = dict[str, Any]
-# Recorded, but free to differ from one part of a run to the next.
-FREE = ("model.name", "versions.numpy", "versions.python", "versions.tensorstore")
+# Recorded, but free to differ from one part of a run to the next: keys, or what they begin with.
+FREE = ("model.name", "versions.numpy", "versions.python", "versions.tensorstore", "reading.")
 
 
 def fingerprint(function: Callable, *arguments: Any) -> str:
@@ -78,7 +78,9 @@ def differences(there: Identity, now: Identity) -> list[str]:
     """
     one, two = dict(_flatten(there)), dict(_flatten(now))
     found = []
-    for key in sorted({*one, *two} - set(FREE)):
+    for key in sorted({*one, *two}):
+        if key.startswith(FREE):
+            continue
         if key.startswith("source.samples.") and not (key in one and key in two):
             continue  # that image could not be read in one of the runs
         if one.get(key) != two.get(key):

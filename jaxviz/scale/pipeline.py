@@ -4,19 +4,18 @@ Every chunk goes through alone and always lies the same way in its blocks, so th
 depend on which other chunks are computed, before or after, here or elsewhere.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
+from time import perf_counter
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jaxviz.scoring.compiled import Compiled
-from jaxviz.scoring.execute import LAUNCHED_AT_ONCE
+from jaxviz.scoring import execute
+from jaxviz.scoring.compiled import Compiled, tells_of_memory
 from jaxviz.scoring.task import Task
 
 READ_AHEAD, WRITTEN_BEHIND = 2, 2  # chunks in memory besides the one that is computed
@@ -97,7 +96,8 @@ def score(
 ) -> Iterator[tuple[Chunk, np.ndarray]]:
     """Yield each chunk with its scores, (n, 1 + P, K): the clean image, then its positions.
 
-    The blocks of a chunk are launched before the last of the chunk before have come back.
+    The blocks of a chunk are launched before the last of the chunk before have come back. What was
+    launched before an error, such as a bad image, or before Ctrl-C, is not lost.
 
     Args:
         task: what to score; its images do not count.
@@ -108,57 +108,40 @@ def score(
     Raises:
         MemoryError: a block does not fit into the device's memory any more.
     """
-    launched: deque[tuple[Chunk, np.ndarray, int, int, jax.Array]] = deque()
 
-    def collect() -> Iterator[tuple[Chunk, np.ndarray]]:
-        chunk, values, image, row, scores = launched.popleft()
-        room = values[image : image + scores.shape[0], row : row + scores.shape[1]]
-        room[:] = np.asarray(scores)[: room.shape[0], : room.shape[1]]
-        if image + scores.shape[0] >= len(values) and row + scores.shape[1] >= task.rows:
-            yield chunk, values
-
-    try:
+    def rooms() -> Iterator[execute.Chunk]:
         while (chunk := _next(chunks, waits)) is not None:
-            part = replace(task, images=chunk.images)
             shape = (len(chunk.images), task.rows, program.scores.shape[-1])
-            values = np.empty(shape, program.scores.dtype)
-            for image, states in _prepared(part, program):
-                row = 0
-                while row < task.rows:
-                    rows = part.positions_from(row, program.block)
-                    scores = program.evaluate(*task.arguments, states, *rows)
-                    launched.append((chunk, values, image, row, scores))
-                    row += scores.shape[1]
-                    if len(launched) >= LAUNCHED_AT_ONCE:
-                        yield from collect()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise MemoryError(
-            f"`batch_size` must fit into memory: {prod(program.block)} images at once do not, now;"
-            " free some memory and run this again, or make a new store with a smaller one."
-        ) from error
-    except Exception:
-        while launched:  # what was launched before a bad image is not lost
-            yield from collect()
+            yield execute.Chunk(chunk.images, np.empty(shape, program.scores.dtype), chunk)
+
+    blocks = execute.Blocks(task, program, rooms(), _refuse)
+    try:
+        yield from _finished(blocks)
+    except (Exception, KeyboardInterrupt):
+        yield from _finished(blocks.rest())
         raise
-    while launched:
-        yield from collect()
 
 
-def _prepared(task: Task, program: Compiled) -> Iterator[tuple[int, Any]]:
-    """Yield what is computed once for an image, with its number, for each round of images."""
-    image = 0
-    across = task.images_at_once(program.block)
-    while image < len(task.images):
-        yield image, program.prepare(*task.arguments, task.images_from(image, program.block))
-        image += across
+def _finished(blocks: Iterable[execute.Stored]) -> Iterator[tuple[Chunk, np.ndarray]]:
+    for stored in blocks:
+        if stored.complete:
+            yield stored.chunk.label, stored.chunk.values
+
+
+def _refuse(task: Task, program: Compiled, error: Exception) -> Compiled:
+    # Smaller blocks would give other bits than the program that the store records.
+    if not tells_of_memory(error):
+        raise error
+    raise MemoryError(
+        f"`batch_size` must fit into memory: {prod(program.block)} images at once do not, now;"
+        " free some memory and run this again, or make a new store with a smaller one."
+    ) from error
 
 
 def _next(chunks: Iterator[Chunk], waits: Waits) -> Chunk | None:
-    start = time.perf_counter()
+    start = perf_counter()
     chunk = next(chunks, None)
-    waits.reading += time.perf_counter() - start
+    waits.reading += perf_counter() - start
     return chunk
 
 
@@ -170,12 +153,12 @@ class WriteBehind:
         self.pool = ThreadPoolExecutor(1, "write")
         self.pending: deque[Future] = deque()
 
-    def __call__(self, *arguments) -> None:
+    def __call__(self, *arguments: Any) -> None:
         """Write something soon."""
-        start = time.perf_counter()
+        start = perf_counter()
         while len(self.pending) >= WRITTEN_BEHIND:
             self.pending.popleft().result()
-        self.waits.writing += time.perf_counter() - start
+        self.waits.writing += perf_counter() - start
         self.pending.append(self.pool.submit(self.write, *arguments))
 
     def __enter__(self) -> "WriteBehind":

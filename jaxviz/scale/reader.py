@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxviz.occlusion.reading import Reading
 from jaxviz.occlusion.result import Occlusion
 from jaxviz.perturbation.grid import Grid
 from jaxviz.scale.identity import Identity
@@ -27,8 +28,9 @@ class StoredOcclusion:
         >>> stored[3].heatmap()  # doctest: +SKIP
     """
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store, reading: Reading | None = None):
         self._store = store
+        self.reading = reading or Reading.of(store.identity.get("reading"))
 
     def __len__(self) -> int:
         return self._store.count
@@ -48,7 +50,7 @@ class StoredOcclusion:
         if single:
             scores, base = scores[0], base[0]
         config = (("model", str(self.identity["model"]["name"])), ("store", self.url))
-        return Occlusion(scores, base, self.grid, bool(single), False, config)
+        return Occlusion(scores, base, self.grid, bool(single), False, config, reading=self.reading)
 
     @property
     def url(self) -> str:

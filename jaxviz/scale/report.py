@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxviz.progress import Progress
 from jaxviz.scale.pipeline import Waits
 
 
@@ -16,7 +17,7 @@ class Report(NamedTuple):
     Attributes:
         images: done in this run.
         total: images that this run has to do.
-        windows: occluded images scored in this run.
+        each: positions of an image.
         errors: bad images met in this run.
         seconds: since the first image was read; compiling does not count.
         waits: how long computing waited for reading and for writing.
@@ -24,10 +25,15 @@ class Report(NamedTuple):
 
     images: int
     total: int
-    windows: int
+    each: int
     errors: int
     seconds: float
     waits: Waits
+
+    @property
+    def positions(self) -> int:
+        """Positions scored in this run."""
+        return self.images * self.each
 
     @property
     def images_per_second(self) -> float:
@@ -35,9 +41,9 @@ class Report(NamedTuple):
         return self.images / max(self.seconds, 1e-9)
 
     @property
-    def windows_per_second(self) -> float:
-        """Occluded images scored per second so far."""
-        return self.windows / max(self.seconds, 1e-9)
+    def positions_per_second(self) -> float:
+        """Positions scored per second so far."""
+        return self.positions / max(self.seconds, 1e-9)
 
     @property
     def seconds_left(self) -> float:
@@ -49,10 +55,11 @@ class Report(NamedTuple):
         left, rate = _duration(self.seconds_left), self.images_per_second
         images = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
         errors = f", {self.errors} errors" if self.errors else ""
-        return f"{images} images/s, {self.windows_per_second:,.0f} windows/s, {left} left{errors}"
+        return (
+            f"{images} images/s, {self.positions_per_second:,.0f} positions/s, {left} left{errors}"
+        )
 
 
-Progress = bool | Callable[[Report], object]
 Tell = Callable[[Report], None]
 
 
@@ -61,7 +68,7 @@ def reporting(progress: Progress, log: str | Path | None, start: dict[str, Any])
     """Yield a function that is told how far the run is after every chunk.
 
     Args:
-        progress: False for silence, True for a bar, or a function of the `Report`.
+        progress: False for silence, True for a bar, or a function (positions done, in all).
         log: a file to which one JSON object per line is appended: "start", "chunk"… and "end" or
             "stopped", each with the time in seconds since 1970; None: none.
         start: what else the line "start" tells.
@@ -91,11 +98,11 @@ def _numbers(report: Report) -> dict[str, Any]:
     numbers = {
         "images": report.images,
         "of": report.total,
-        "windows": report.windows,
+        "positions": report.positions,
         "errors": report.errors,
         "seconds": report.seconds,
         "images_per_second": report.images_per_second,
-        "windows_per_second": report.windows_per_second,
+        "positions_per_second": report.positions_per_second,
         "seconds_left": report.seconds_left,
         "waited_for_images": report.waits.reading,
         "waited_for_writing": report.waits.writing,
@@ -120,7 +127,7 @@ def _log(file: str | Path | None) -> Iterator[Callable[[str, dict[str, Any]], No
 @contextmanager
 def _bar(progress: Progress, total: int) -> Iterator[Tell]:
     if callable(progress):
-        yield lambda report: void(progress(report))
+        yield lambda report: void(progress(report.positions, report.total * report.each))
         return
     if not progress:
         yield lambda report: None

@@ -5,7 +5,6 @@ timed for it unless asked, so that equal runs, wherever they are started, make e
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -16,17 +15,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz._arguments import Pair
-from jaxviz._choices import Border, Method
-from jaxviz.perturbation.fills import Fill, FillLike, checked_fill
-from jaxviz.perturbation.grid import Grid, make_grid
-from jaxviz.perturbation.occluders import PatchOccluder, checked_channels
+from jaxviz._choices import Method
+from jaxviz.occlusion.reading import Reading, checked_reading
+from jaxviz.perturbation.fills import Fill
+from jaxviz.perturbation.grid import Grid
+from jaxviz.perturbation.patches import Patches
 from jaxviz.scale.arguments import check_mesh
 from jaxviz.scale.identity import Identity, fingerprint, versions
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
 from jaxviz.scoring.compiled import Compiled, choose, fit
-from jaxviz.scoring.evaluators import Evaluator, Incremental, choose_evaluators, costs
+from jaxviz.scoring.evaluators import Evaluator, choose_evaluators
 from jaxviz.scoring.scorer import Scorer
 from jaxviz.scoring.task import Task, make_task
 
@@ -93,6 +92,7 @@ class Run:
         method: "auto", or what was asked for.
         batch_size: "auto", "fastest", or what was asked for.
         chunk: "auto", or what was asked for.
+        reading: how the scores are meant to be read; recorded, and nothing else depends on it.
     """
 
     images: Images
@@ -103,6 +103,7 @@ class Run:
     method: str
     batch_size: int | str
     chunk: int | str
+    reading: Reading | None = None
 
     def settle(self, recorded: Identity | None) -> Settled:
         """Return the program that a store records, or that a new store shall.
@@ -188,6 +189,8 @@ class Run:
             },
             "versions": versions(),
         }
+        if self.reading is not None:
+            identity["reading"] = self.reading.record()
         return json.loads(json.dumps(identity))
 
     def arrays(self, settled: Settled) -> tuple[dict[str, ArraySpec], dict[str, np.ndarray]]:
@@ -235,15 +238,7 @@ class Run:
 
     def operations(self, evaluator: Evaluator) -> int:
         """Return the floating-point operations that one image takes."""
-        arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.task.scorer.arrays)
-        image = jax.ShapeDtypeStruct(self.task.images.shape[1:], self.task.images.dtype)
-        windows = (
-            evaluator if isinstance(evaluator, Incremental) else Incremental.on_grid(self.grid)
-        )
-        cost = costs(windows, self.task.scorer.call, arrays, image)
-        if isinstance(evaluator, Incremental):
-            return cost.dense + cost.window * self.grid.size
-        return cost.dense * self.task.rows
+        return self.task.operations(evaluator, self.grid)
 
     def _chunk_size(self, program: Compiled) -> int:
         rows = self.task.rows
@@ -262,14 +257,8 @@ class Run:
 def make_run(
     f: Scorer,
     images: Images,
+    patches: Patches,
     *,
-    patch: int | Pair,
-    stride: int | Pair | None = None,
-    margin: int | Pair = 0,
-    fill: FillLike = 0.0,
-    border: Border = "clip",
-    channels: Sequence[int] | None = None,
-    complement: bool = False,
     kept: Kept = ALL_CLASSES,
     method: Method = "auto",
     batch_size: int | str = "auto",
@@ -278,8 +267,23 @@ def make_run(
     dtype: Any = None,
     stored: str = "float32",
     mesh: Mesh | None = None,
+    reading: Reading | None = None,
 ) -> Run:
-    """Return a run; the arguments are those of `occlude_dataset`.
+    """Return a run.
+
+    Args:
+        f: see `occlude_dataset`, as all options.
+        images: where the images come from.
+        patches: which patches hide what.
+        kept: which classes are kept.
+        method: "dense", "incremental" or "auto".
+        batch_size: images that a device evaluates at once, "auto" or "fastest".
+        chunk: images of a chunk, or "auto".
+        memory: bytes that a block may take on a device.
+        dtype: of the forward pass.
+        stored: dtype of the scores in the store.
+        mesh: devices to spread over.
+        reading: how the scores are meant to be read.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -287,12 +291,13 @@ def make_run(
     if stored not in ("float32", "float16"):
         raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
     samples = np.stack(list(images.samples.values()))
-    grid = make_grid(samples.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)
-    filled = checked_fill(fill, samples, complement)
-    occluder = PatchOccluder(filled, grid.patch, checked_channels(channels, samples), complement)
+    grid = patches.grid((samples.shape[1], samples.shape[2]))
+    occluder = patches.occluder(samples, grid, stacklevel=4)
     mesh = check_mesh(mesh) or _local_mesh()
-    task = make_task(f, samples[:1], occluder, grid.starts.reshape(-1, 2), dtype, mesh, memory)
-    return Run(images, task, grid, kept, stored, method, batch_size, chunk)
+    starts = grid.starts.reshape(-1, 2)
+    task = make_task(f, samples[:1], occluder, starts, dtype=dtype, mesh=mesh, memory=memory)
+    reading = checked_reading(reading)
+    return Run(images, task, grid, kept, stored, method, batch_size, chunk, reading)
 
 
 def _local_mesh() -> Mesh | None:

@@ -1,17 +1,16 @@
 """Compile an evaluator for one block shape, and choose the shape: by memory, and on a CPU by trial.
 
 A block is `images` × `positions` occluded images, the batch that one device evaluates at once.
-Programs are kept, and found again by structure: a second run of the same shapes compiles nothing,
-however many images it has and whatever the values of the weights.
+What is compiled is kept by the structure of a task, see `Task.key`: a second run of the same shapes
+compiles nothing, however many images it has and whatever the values of the weights.
 """
 
-import time
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, inf, prod
+from time import perf_counter
 from typing import Any
 
 import jax
@@ -20,7 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz.scoring.evaluators import Evaluator
-from jaxviz.scoring.memory import memory_budget, program_bytes
+from jaxviz.scoring.kept import Kept
+from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
 from jaxviz.scoring.task import Block, Task
 
 ACCELERATOR_BATCH = 256
@@ -35,7 +35,7 @@ TRIAL_SECONDS = 0.05
 # Another size gains a tenth or two, and costs a compilation: short, or the run must be longer.
 SHORT_TRIAL_SECONDS = 1.0
 RUN_OVER_TRIAL = 5
-KEPT_TASKS = 32
+KEPT_TASKS, KEPT_BYTES = 32, 2**30
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Compiled:
         evaluator: which one.
         block: which shape.
         bytes: what one call adds to the memory of a device, with the states that it reads.
+        held: bytes that it takes between calls: code, and constants of the scorer.
         scores: shape and dtype of what `evaluate` returns.
     """
 
@@ -56,19 +57,120 @@ class Compiled:
     evaluator: Evaluator
     block: Block
     bytes: int
+    held: int
     scores: jax.ShapeDtypeStruct
 
 
 @dataclass
-class _Known:
-    """What was found out about all tasks that compile to the same programs."""
+class Programs:
+    """What was compiled and found out for all tasks of one key.
 
-    programs: dict[tuple[Evaluator, Block], Compiled] = field(default_factory=dict)
+    Attributes:
+        compiled: by evaluator and block shape.
+        fastest: what a trial among some evaluators found, or running out of memory left.
+        checked: the evaluators that are known to score every image by itself.
+    """
+
+    compiled: dict[tuple[Evaluator, Block], Compiled] = field(default_factory=dict)
     fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, Block]] = field(default_factory=dict)
     checked: set[Evaluator] = field(default_factory=set)
 
+    @property
+    def held(self) -> int:
+        """Bytes that all of it takes between calls."""
+        return sum(program.held for program in self.compiled.values())
 
-_known_tasks: OrderedDict[Hashable, _Known] = OrderedDict()
+    def compile(self, task: Task, evaluator: Evaluator, block: Block) -> Compiled:
+        """Return the program for a block shape, or for half of it, or half of that, that fits."""
+        while (evaluator, block) not in self.compiled:
+            try:
+                self.compiled[evaluator, block] = _build(task, evaluator, block)
+            except jax.errors.JaxRuntimeError as error:
+                block = self.smaller(task, evaluator, block, error)
+        return self.compiled[evaluator, block]
+
+    def smaller(self, task: Task, evaluator: Evaluator, block: Block, error: Exception) -> Block:
+        """Return a block of half the size, for tasks of this key from now on; say so.
+
+        Raises:
+            JaxRuntimeError: `error` itself, if it tells of something else than memory.
+            MemoryError: a block of one image is the smallest there is.
+        """
+        if not tells_of_memory(error):
+            raise error
+        size = prod(block)
+        if size == 1:
+            message = "not even one image at a time fits into memory; make the images smaller."
+            raise MemoryError(message) from error
+        warnings.warn(
+            f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2
+        )
+        half = _cut(task, size // 2)
+        self.fastest[task.evaluators] = (evaluator, half)
+        return half
+
+    def fit(self, task: Task, evaluator: Evaluator, batch: int) -> Compiled:
+        """Return the program with the largest batch up to `batch` that stays within the budget."""
+        budget = memory_budget(task.device) if task.budget is None else task.budget
+        program = self.compile(task, evaluator, _cut(task, batch))
+        while program.bytes > budget and prod(program.block) > 1:
+            program = self.compile(task, evaluator, _cut(task, prod(program.block) // 2))
+        if task.budget is not None and program.bytes > budget:
+            raise MemoryError(
+                "`memory` must hold at least one image's forward pass: that takes"
+                f" {program.bytes:,} bytes, and {budget:,} were allowed."
+            )
+        return program
+
+    def choose(self, task: Task, batch_size: int | str) -> Compiled:
+        """Return the program of a batch size, or of the one that is known or tried to be best."""
+        preferred = task.evaluators[0]
+        if batch_size != "auto":
+            return self.compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
+        if task.evaluators in self.fastest:
+            evaluator, block = self.fastest[task.evaluators]
+            return self.fit(task, evaluator, prod(block))
+        batches = _batches(task)
+        if task.rows < ROWS_WORTH_TRYING:
+            return self.fit(task, preferred, batches[0])
+        program = self.try_all(task, batches)
+        self.fastest[task.evaluators] = (program.evaluator, program.block)
+        return program
+
+    def try_all(self, task: Task, batches: tuple[int, ...]) -> Compiled:
+        """Try every evaluator with the first batch, the best with others while that pays."""
+        evaluators, tried = task.evaluators, []
+        for batch in batches:
+            start = perf_counter()
+            for evaluator in evaluators:
+                program = self.fit(task, evaluator, batch)
+                tried.append((_seconds_per_row(task, program), program))
+            spent = (perf_counter() - start) / len(evaluators)
+            seconds, best = min(tried, key=lambda timed: timed[0])
+            evaluators = (best.evaluator,)
+            if spent > max(SHORT_TRIAL_SECONDS, seconds * task.total_rows / RUN_OVER_TRIAL):
+                break
+        return min(tried, key=lambda timed: timed[0])[1]
+
+    def check(self, task: Task, program: Compiled) -> Compiled:
+        """Check once that an evaluator scores every image by itself; return what fits memory."""
+        while program.evaluator not in self.checked:
+            try:
+                _check_rows(task, program)
+            except jax.errors.JaxRuntimeError as error:
+                half = self.smaller(task, program.evaluator, program.block, error)
+                program = self.compile(task, program.evaluator, half)
+            else:
+                self.checked.add(program.evaluator)
+        return program
+
+
+_kept = Kept[Programs](number=KEPT_TASKS, size=KEPT_BYTES, size_of=lambda programs: programs.held)
+
+
+def programs_of(task: Task) -> Programs:
+    """Return what is known of all tasks with the key of this one."""
+    return _kept.get(task.key, Programs)
 
 
 def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
@@ -88,54 +190,30 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
         ValueError: the scorer's scores have the wrong shape or depend on the other images.
         MemoryError: a budget was set and not even a batch of one stays within it.
     """
-    known = _known(task)
-    program = _chosen(task, batch_size)
-    while program.evaluator not in known.checked:
-        try:
-            _check_rows(task, program)
-        except jax.errors.JaxRuntimeError as error:
-            program = halve(task, program.evaluator, program.block, error)
-        else:
-            known.checked.add(program.evaluator)
-    return program
+    programs = programs_of(task)
+    return programs.check(task, programs.choose(task, batch_size))
 
 
-def halve(task: Task, evaluator: Evaluator, block: Block, error: Exception) -> Compiled:
+def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:
+    """Return the program with the largest batch up to `batch` that stays within the budget."""
+    return programs_of(task).fit(task, evaluator, batch)
+
+
+def halve(task: Task, program: Compiled, error: Exception) -> Compiled:
     """Return the program with blocks of half the size, and say so, if memory ran out.
 
     Raises:
         JaxRuntimeError: `error` itself, if it tells of something else.
         MemoryError: a block of one image is the smallest there is.
     """
-    if not _tells_of_memory(error):
-        raise error
-    size = prod(block)
-    if size == 1:
-        message = "not even one image at a time fits into memory; make the images smaller."
-        raise MemoryError(message) from error
-    warnings.warn(f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2)
-    smaller = _compile(task, evaluator, _cut(task, size // 2))
-    _known(task).fastest[task.evaluators] = (evaluator, smaller.block)
-    return smaller
+    programs = programs_of(task)
+    half = programs.smaller(task, program.evaluator, program.block, error)
+    return programs.compile(task, program.evaluator, half)
 
 
-def _tells_of_memory(error: Exception) -> bool:
+def tells_of_memory(error: Exception) -> bool:
+    """Say whether an error of the device is that its memory is full."""
     return "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _chosen(task: Task, batch_size: int | str) -> Compiled:
-    known, preferred = _known(task), task.evaluators[0]
-    if batch_size != "auto":
-        return _compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
-    if task.evaluators in known.fastest:
-        evaluator, block = known.fastest[task.evaluators]
-        return fit(task, evaluator, prod(block))
-    batches = _batches(task)
-    if task.rows < ROWS_WORTH_TRYING:
-        return fit(task, preferred, batches[0])
-    program = _fastest(task, batches)
-    known.fastest[task.evaluators] = (program.evaluator, program.block)
-    return program
 
 
 def _batches(task: Task) -> tuple[int, ...]:
@@ -145,64 +223,10 @@ def _batches(task: Task) -> tuple[int, ...]:
     return CPU_BATCHES_OF_LARGE_IMAGES if large else CPU_BATCHES
 
 
-def _fastest(task: Task, batches: tuple[int, ...]) -> Compiled:
-    """Try every evaluator with the first batch, the best of them with others while that pays."""
-    evaluators, tried = task.evaluators, []
-    for batch in batches:
-        start = time.perf_counter()
-        for evaluator in evaluators:
-            program = fit(task, evaluator, batch)
-            tried.append((_seconds_per_row(task, program), program))
-        spent = (time.perf_counter() - start) / len(evaluators)
-        seconds, best = min(tried, key=lambda timed: timed[0])
-        evaluators = (best.evaluator,)
-        if spent > max(SHORT_TRIAL_SECONDS, seconds * task.total_rows / RUN_OVER_TRIAL):
-            break
-    return min(tried, key=lambda timed: timed[0])[1]
-
-
-def _compile(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
-    """Return the program for one block shape, compiled unless it is known."""
-    programs = _known(task).programs
-    if (evaluator, block) not in programs:
-        try:
-            programs[evaluator, block] = _build(task, evaluator, block)
-        except jax.errors.JaxRuntimeError as error:
-            return halve(task, evaluator, block, error)
-    return programs[evaluator, block]
-
-
-def _known(task: Task) -> _Known:
-    # A program holds for the numerical settings under which it was traced.
-    settings = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore
-    leaves, structure = jax.tree.flatten(task.arguments)
-    shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
-    image = (task.images.shape[1:], str(task.images.dtype), task.positions.shape[1:])
-    key = (task.scorer.call, structure, shapes, image, task.mesh, settings)
-    known = _known_tasks.setdefault(key, _Known())
-    _known_tasks.move_to_end(key)
-    while len(_known_tasks) > KEPT_TASKS:
-        _known_tasks.popitem(last=False)
-    return known
-
-
 def _cut(task: Task, batch: int) -> Block:
     """Cut an image's rows into equal parts of at most `batch`, or take several whole images."""
+    # 21 rows in batches of 16 are 11 + 10, not 16 + 5: the last block wastes at most a row a part.
     return Block(max(1, batch // task.rows), ceil(task.rows / ceil(task.rows / batch)))
-
-
-def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:
-    """Return the program with the largest batch up to `batch` that stays within the budget."""
-    budget = memory_budget(task.device) if task.budget is None else task.budget
-    program = _compile(task, evaluator, _cut(task, batch))
-    while program.bytes > budget and prod(program.block) > 1:
-        program = _compile(task, evaluator, _cut(task, prod(program.block) // 2))
-    if task.budget is not None and program.bytes > budget:
-        raise MemoryError(
-            f"`memory` must hold at least one image's forward pass: that takes {program.bytes:,}"
-            f" bytes, and {budget:,} were allowed."
-        )
-    return program
 
 
 def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
@@ -222,12 +246,16 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
         split = (*states, positions, positions)
         evaluate = _over(task.mesh, evaluate, split, task.spec("images", "positions"))
     with_images = (*task.arguments, task.images_from(0, block))
-    first = jax.jit(prepare).lower(*with_images).compile()
-    with_rows = (*task.arguments, first(*with_images), *task.positions_from(0, block))
-    lowered = jax.jit(evaluate).lower(*with_rows)
-    second = lowered.compile()
-    size = program_bytes(first) + program_bytes(second)
-    return Compiled(first, second, evaluator, block, size, lowered.out_info)
+    first = jax.jit(prepare).trace(*with_images)
+    preparing = first.lower().compile()
+    with_rows = (*task.arguments, preparing(*with_images), *task.positions_from(0, block))
+    second = jax.jit(evaluate).trace(*with_rows)
+    lowered = second.lower()
+    evaluating = lowered.compile()
+    size = program_bytes(preparing) + program_bytes(evaluating)
+    # Not the sum: what both read of the scorer is one array.
+    held = max(held_bytes(first, preparing), held_bytes(second, evaluating))
+    return Compiled(preparing, evaluating, evaluator, block, size, held, lowered.out_info)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
@@ -238,6 +266,7 @@ def _check_rows(task: Task, program: Compiled) -> None:
     """Raise ValueError if the clean image's score depends on what else is in the batch."""
     images = task.images_from(0, program.block)
     positions, clean = task.positions_from(0, program.block)
+    # The others of the batch, as unlike as may be: low + high − x, upside down.
     low, high = images.min(), images.max()
     negative = low + high - images[:, ::-1, ::-1] + np.asarray(low == high, images.dtype)
     states, others = (program.prepare(*task.arguments, x) for x in (images, negative))
@@ -266,11 +295,11 @@ def _seconds_per_row(task: Task, program: Compiled) -> float:
     try:
         states = program.prepare(*task.arguments, task.images_from(0, program.block))
         while len(seconds) < 2 or sum(seconds) < TRIAL_SECONDS:
-            start = time.perf_counter()
+            start = perf_counter()
             jax.block_until_ready(program.evaluate(*task.arguments, states, *rows))
-            seconds.append(time.perf_counter() - start)
+            seconds.append(perf_counter() - start)
     except jax.errors.JaxRuntimeError as error:
-        if not _tells_of_memory(error):
+        if not tells_of_memory(error):
             raise
         return inf
     return min(seconds) / prod(program.block)

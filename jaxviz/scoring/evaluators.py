@@ -5,8 +5,8 @@ An evaluator is a frozen value with two traceable methods. `prepare` is called o
 that compiled programs are found again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import gcd
 from typing import Any, NamedTuple, Protocol
 
@@ -161,35 +161,6 @@ LEAST_SPEED_UP = 1.3  # below it, by the model, windows cannot win
 OPERATIONS_PER_SECOND = 2e14  # of an accelerator
 
 
-def choose_evaluators(method: str, grid: Grid, task: Any, platform: str) -> tuple[Evaluator, ...]:
-    """Return the evaluators that a method allows, the preferred one first.
-
-    Args:
-        method: "dense", "incremental" or "auto".
-        grid: where the patches lie.
-        task: scorer, images and positions.
-        platform: of the device.
-
-    Returns:
-        One evaluator, or two between which a long run decides by trial.
-
-    Raises:
-        ValueError: `method` is none of the three.
-    """
-    if method != "auto":
-        return (make_evaluator(method, grid),)
-    incremental = Incremental.on_grid(grid)
-    arrays = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in task.scorer.arrays)
-    image = jax.ShapeDtypeStruct(task.images.shape[1:], task.images.dtype)
-    cost = costs(incremental, task.scorer.call, arrays, image)
-    dense, window = cost.dense / OPERATIONS_PER_SECOND, cost.window / OPERATIONS_PER_SECOND
-    if platform == "cpu":
-        dense, window = cost.seconds_dense, cost.seconds_window
-    # Of one image: how many there are changes nothing.
-    pays = task.rows * (dense - window) > WORTH_COMPILING_SECONDS
-    return (incremental, Dense()) if pays and dense > LEAST_SPEED_UP * window else (Dense(),)
-
-
 class Costs(NamedTuple):
     """What one position takes: operations, and seconds on a CPU by the cost model."""
 
@@ -199,8 +170,9 @@ class Costs(NamedTuple):
     seconds_window: float
 
 
-@lru_cache(maxsize=64)
-def costs(evaluator: Incremental, call: Call, arrays: tuple, image: Any) -> Costs:
+def count_costs(
+    evaluator: Incremental, call: Call, arrays: Sequence[Any], image: jax.ShapeDtypeStruct
+) -> Costs:
     """Return what one position takes, dense and incremental; from shapes alone."""
     found: list[Costs] = []
 
@@ -212,3 +184,45 @@ def costs(evaluator: Incremental, call: Call, arrays: tuple, image: Any) -> Cost
 
     jax.eval_shape(trace, list(arrays), image)
     return found[0]
+
+
+class Costed(Protocol):
+    """What choosing needs of a task."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of one image: the clean one and its positions."""
+        ...
+
+    def costs(self, evaluator: Incremental) -> Costs:
+        """Return what one position takes."""
+        ...
+
+
+def choose_evaluators(
+    method: str, grid: Grid, task: Costed, platform: str
+) -> tuple[Evaluator, ...]:
+    """Return the evaluators that a method allows, the preferred one first.
+
+    Args:
+        method: "dense", "incremental" or "auto".
+        grid: where the patches lie.
+        task: how many rows an image has, and what one of them takes.
+        platform: of the device.
+
+    Returns:
+        One evaluator, or two between which a long run decides by trial.
+
+    Raises:
+        ValueError: `method` is none of the three.
+    """
+    if method != "auto":
+        return (make_evaluator(method, grid),)
+    incremental = Incremental.on_grid(grid)
+    cost = task.costs(incremental)
+    dense, window = cost.dense / OPERATIONS_PER_SECOND, cost.window / OPERATIONS_PER_SECOND
+    if platform == "cpu":
+        dense, window = cost.seconds_dense, cost.seconds_window
+    # Of one image: how many there are changes nothing.
+    pays = task.rows * (dense - window) > WORTH_COMPILING_SECONDS
+    return (incremental, Dense()) if pays and dense > LEAST_SPEED_UP * window else (Dense(),)

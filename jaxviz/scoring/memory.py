@@ -42,3 +42,15 @@ def program_bytes(compiled: Any) -> int:
     if analysis is None:
         return 0
     return int(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
+
+
+def held_bytes(traced: Any, compiled: Any) -> int:
+    """Return the bytes that a program takes between calls: its code and its constants.
+
+    Args:
+        traced: what it was lowered from, which knows the arrays that the function closes over.
+        compiled: the program. Its temporary arrays and arguments are no one's between calls.
+    """
+    constants = sum(getattr(constant, "nbytes", 0) for constant in traced.jaxpr.consts)
+    analysis = compiled.memory_analysis()
+    return constants + (0 if analysis is None else int(analysis.generated_code_size_in_bytes))

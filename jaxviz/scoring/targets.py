@@ -11,11 +11,13 @@ import numpy as np
 from jaxviz._choices import Score
 
 Target = int | Sequence[int] | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
+# Of every position (N, *positions), and of the clean images (N,).
+Picked = tuple[np.ndarray, np.ndarray]
 
 NEAR_CERTAIN = 1e-7  # probabilities are held this far from 0 and 1 before their odds are taken
 
 
-def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
+def select(scores: np.ndarray, base: np.ndarray, target: Target) -> Picked:
     """Pick the target's score out of all classes, for every position and for the clean images.
 
     Args:
@@ -39,26 +41,40 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> tuple[np.nda
             f"`target` must be a function for scores of shape {base.shape[1:]} per image: such as"
             " lambda scores: scores[..., 3].mean((-1, -2))."
         )
-    count, classes = base.shape
-    wanted = _as_array(target) if target is not None else _largest(base)
-    one_hot = wanted.shape == (classes,) and sorted(wanted) == [0] * (classes - 1) + [1]
-    if one_hot and wanted.dtype.kind in "iu" and count == classes > 1 and target is not None:
+    if target is None:
+        return _of_classes(scores, base, _largest(base))
+    numbers = _as_array(target)
+    if _are_weights(numbers, *base.shape):
+        return _of_weights(scores, base, _weights(numbers, *base.shape))
+    return _of_classes(scores, base, _classes(numbers, *base.shape))
+
+
+def _by_function(scores: np.ndarray, base: np.ndarray, target: Callable) -> Picked:
+    """What a function makes of the axes behind the positions."""
+    positions = scores.shape[: scores.ndim - base.ndim + 1]
+    picked, clean = np.asarray(target(scores)), np.asarray(target(base))
+    if picked.shape != positions or clean.shape != base.shape[:1]:
         raise ValueError(
-            f"`target` {wanted.tolist()} may be a one-hot vector or one class for each of {count}"
-            " images: give a one-hot vector as floats."
+            f"`target` must reduce scores of shape {scores.shape} to {positions}:"
+            f" got {picked.shape}."
         )
-    if wanted.dtype.kind == "f" or wanted.ndim == 2 or one_hot:
-        if wanted.shape not in ((classes,), (count, classes)):
-            hint = "" if wanted.ndim else "; give a class as a whole number"
-            raise ValueError(
-                f"`target` must weigh {classes} classes, for all images or each of {count}:"
-                f" got weights of shape {wanted.shape}{hint}."
-            )
-        weights = np.broadcast_to(wanted.astype(np.float64), (count, classes))
-        return _weighted(scores, weights), _weighted(base, weights)
-    index = _class_indices(wanted, count, classes)
-    at = index.reshape(count, *[1] * (scores.ndim - 1))
-    return np.take_along_axis(scores, at, -1)[..., 0], base[np.arange(count), index]
+    return picked, clean
+
+
+def _of_classes(scores: np.ndarray, base: np.ndarray, classes: np.ndarray) -> Picked:
+    """The scores of one class per image, (N,)."""
+    at = classes.reshape(-1, *[1] * (scores.ndim - 1))
+    return np.take_along_axis(scores, at, -1)[..., 0], base[np.arange(len(base)), classes]
+
+
+def _of_weights(scores: np.ndarray, base: np.ndarray, weights: np.ndarray) -> Picked:
+    """Weighted sums over the classes, with weights (N, K)."""
+    return _weighted(scores, weights), _weighted(base, weights)
+
+
+def _largest(base: np.ndarray) -> np.ndarray:
+    """The class with the largest clean score of each image; NaN never wins."""
+    return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
 
 
 def _as_array(target: Any) -> np.ndarray:
@@ -71,8 +87,45 @@ def _as_array(target: Any) -> np.ndarray:
         raise ValueError(message) from error
 
 
-def _largest(base: np.ndarray) -> np.ndarray:
-    return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
+def _are_weights(numbers: np.ndarray, count: int, classes: int) -> bool:
+    """Whether numbers are weights: floats, a matrix, or a one-hot vector of any kind.
+
+    Raises:
+        ValueError: they may as well be the classes of the images.
+    """
+    one_hot = numbers.shape == (classes,) and sorted(numbers) == [0] * (classes - 1) + [1]
+    if one_hot and numbers.dtype.kind in "iu" and count == classes > 1:
+        raise ValueError(
+            f"`target` {numbers.tolist()} may be a one-hot vector or one class for each of {count}"
+            " images: give a one-hot vector as floats."
+        )
+    return numbers.dtype.kind == "f" or numbers.ndim == 2 or one_hot
+
+
+def _weights(numbers: np.ndarray, count: int, classes: int) -> np.ndarray:
+    """Weights of the classes, the same for all images or each image's own, as (N, K)."""
+    if numbers.shape not in ((classes,), (count, classes)):
+        hint = "" if numbers.ndim else "; give a class as a whole number"
+        raise ValueError(
+            f"`target` must weigh {classes} classes, for all images or each of {count}:"
+            f" got weights of shape {numbers.shape}{hint}."
+        )
+    return np.broadcast_to(numbers.astype(np.float64), (count, classes))
+
+
+def _classes(numbers: np.ndarray, count: int, classes: int) -> np.ndarray:
+    """A class for all images or each image's own, negative ones from the end, as (N,)."""
+    if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (count,)):
+        hint = "; give weights as floats" if numbers.shape == (classes,) else ""
+        raise ValueError(
+            "`target` must be one class or one per image"
+            f" ({count}): got {numbers.tolist()!r}{hint}."
+        )
+    if np.any(numbers < -classes) or np.any(numbers >= classes):
+        raise ValueError(
+            f"`target` must be a class from 0 to {classes - 1}: got {numbers.tolist()!r}."
+        )
+    return np.broadcast_to(numbers, (count,)) % classes
 
 
 def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -83,30 +136,6 @@ def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
         scores = np.where(endless & off, np.zeros((), scores.dtype), scores)
     with np.errstate(invalid="ignore"):  # ∞ − ∞ has no value
         return np.einsum("n...k,nk->n...", scores, weights)
-
-
-def _class_indices(wanted: np.ndarray, count: int, classes: int) -> np.ndarray:
-    if wanted.dtype.kind not in "iu" or wanted.shape not in ((), (count,)):
-        hint = "; give weights as floats" if wanted.shape == (classes,) else ""
-        raise ValueError(
-            f"`target` must be one class or one per image ({count}): got {wanted.tolist()!r}{hint}."
-        )
-    if np.any(wanted < -classes) or np.any(wanted >= classes):
-        raise ValueError(
-            f"`target` must be a class from 0 to {classes - 1}: got {wanted.tolist()!r}."
-        )
-    return np.broadcast_to(wanted, (count,)) % classes
-
-
-def _by_function(scores: np.ndarray, base: np.ndarray, target: Callable) -> tuple:
-    positions = scores.shape[: scores.ndim - base.ndim + 1]
-    picked, clean = np.asarray(target(scores)), np.asarray(target(base))
-    if picked.shape != positions or clean.shape != base.shape[:1]:
-        raise ValueError(
-            f"`target` must reduce scores of shape {scores.shape} to {positions}:"
-            f" got {picked.shape}."
-        )
-    return picked, clean
 
 
 def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:

@@ -1,6 +1,8 @@
 """What is scored, and how, and how it is laid out over blocks and devices."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -9,9 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxviz.jaxpr.settings import settings
+from jaxviz.perturbation.grid import Grid
+from jaxviz.perturbation.occluders import Occluder
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
-from jaxviz.scoring.evaluators import Dense, Evaluator
-from jaxviz.scoring.scorer import SplitScorer, split
+from jaxviz.scoring.evaluators import Costs, Dense, Evaluator, Incremental, count_costs
+from jaxviz.scoring.kept import Kept
+from jaxviz.scoring.scorer import Scorer, SplitScorer, split
+
+_costs = Kept[Costs](number=64)
 
 
 class Block(NamedTuple):
@@ -68,9 +76,38 @@ class Task:
         return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
 
     @property
-    def device(self) -> Any:
-        """One of the devices that run it."""
-        return self.mesh.devices.flat[0] if self.mesh is not None else jax.local_devices()[0]
+    def device(self) -> jax.Device:
+        """One of the devices that run it: the mesh's, the one that holds the scorer's arrays, or
+        the default."""
+        if self.mesh is not None:
+            return self.mesh.devices.flat[0]
+        placed = [a for a in self.scorer.arrays if isinstance(a, jax.Array) and a.committed]
+        # Where an array goes that nobody placed: `jax.default_device` decides.
+        somewhere = placed[0] if placed else jax.device_put(np.float32(0))
+        return min(somewhere.devices(), key=lambda device: device.id)
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for tasks that compile to the same programs, whatever their arrays hold."""
+        leaves, structure = jax.tree.flatten(self.arguments)
+        shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
+        image = (self.images.shape[1:], str(self.images.dtype), self.positions.shape[1:])
+        where = (self.mesh, self.device)
+        return (_scorer_key(self.scorer), structure, shapes, image, where, settings())
+
+    def costs(self, evaluator: Incremental) -> Costs:
+        """Return what one position takes, dense and on windows; from shapes alone."""
+        arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.scorer.arrays]
+        image = jax.ShapeDtypeStruct(self.images.shape[1:], self.images.dtype)
+        count = partial(count_costs, evaluator, self.scorer.call, arrays, image)
+        return _costs.get((self.key, evaluator), count)
+
+    def operations(self, evaluator: Evaluator, grid: Grid) -> int:
+        """Return the floating-point operations of one image: the clean one and all positions."""
+        if isinstance(evaluator, Incremental):
+            cost = self.costs(evaluator)
+            return cost.dense + cost.window * len(self.positions)
+        return self.costs(Incremental.on_grid(grid)).dense * self.rows
 
     def images_at_once(self, block: Block) -> int:
         """Return how many images a round of blocks holds, one block per device."""
@@ -100,10 +137,37 @@ class Task:
         return tuple(name for name in names if (name == "images") == (axis == "images"))
 
 
-def make_task(f, images, occluder, positions, dtype, mesh, memory) -> Task:
-    """Return the task of scoring images densely, in the dtype of the forward pass."""
+def _scorer_key(scorer: SplitScorer) -> Hashable:
+    """Equal for scorers that are the same function of their arrays."""
+    return scorer.call
+
+
+def make_task(
+    f: Scorer,
+    images: np.ndarray,
+    occluder: Occluder,
+    positions: np.ndarray,
+    *,
+    dtype: Any = None,
+    mesh: Mesh | None = None,
+    memory: int | str | None = None,
+) -> Task:
+    """Return the task of scoring images densely, in the dtype of the forward pass.
+
+    Args:
+        f: see `split`.
+        images: float (N, H, W, C).
+        occluder: how one position changes an image.
+        positions: int32 (P, d).
+        dtype: of the forward pass; None: that of the images.
+        mesh: devices to spread over.
+        memory: bytes that a block may take on a device, see `checked_memory`.
+
+    Raises:
+        ValueError, TypeError: an argument breaks its rule.
+    """
     mesh, budget = checked_mesh(mesh), checked_memory(memory)
-    scorer: SplitScorer = split(f)
+    scorer = split(f)
     if dtype is not None:
         kind = checked_dtype(dtype)
         is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]

@@ -3,7 +3,7 @@
 Usage: python scale_run.py STORE [JSON]; the JSON holds options of `occlude_dataset`, and
 
   n         images, in all
-  delay     seconds that reading one image takes
+  gate      [image, file]: images from this one on are read once the file is there
   die_at    the process kills itself at this write of an array (counted from 0)
   die_making  … or at this array while the store is made
   hosts     [coordinator, processes, process]: join a `jax.distributed` cluster first
@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,17 +26,25 @@ from jax.tree_util import Partial
 SHAPE = (12, 10, 1)
 
 
-class Slowly:
-    """Images that take their time."""
+def wait_for(path, process=None):
+    """Wait for a file, however long it takes, unless the process that makes it has ended."""
+    while not Path(path).exists():
+        assert process is None or process.poll() is None, f"{path} did not come"
+        time.sleep(0.01)
 
-    def __init__(self, images, delay):
-        self.images, self.delay = images, delay
+
+class Gated:
+    """Images of which the later ones are read once a file is there."""
+
+    def __init__(self, images, first, file):
+        self.images, self.first, self.file = images, first, file
 
     def __len__(self):
         return len(self.images)
 
     def __getitem__(self, index):
-        time.sleep(self.delay)
+        if index >= self.first and threading.current_thread() is not threading.main_thread():
+            wait_for(self.file)
         return self.images[index]
 
 
@@ -104,12 +113,14 @@ def main(store, options):
     from jaxviz.scale.dataset import occlude_dataset
 
     if hosts := options.pop("hosts", None):
-        jax.distributed.initialize(*hosts, initialization_timeout=60)
+        jax.distributed.initialize(*hosts, initialization_timeout=3600)
     if (count := options.pop("die_at", None)) is not None:
         kill_at(module.Store, "_put", count)
     if (count := options.pop("die_making", None)) is not None:
         kill_at(module, "_metadata", count)
-    source = Slowly(images(options.pop("n", 20)), options.pop("delay", 0.0))
+    source = images(options.pop("n", 20))
+    if gate := options.pop("gate", None):
+        source = Gated(source, *gate)
     settings = {"patch": 4, "stride": 2, "chunk": 4, "progress": False, **options}
     occlude_dataset(scorer(), source, store, **settings)
 

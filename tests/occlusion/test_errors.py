@@ -28,7 +28,7 @@ def test_scores_of_nan_are_told():
 
     image = IMAGE.copy()
     image[0, 0, 0] = 1
-    with pytest.warns(UserWarning, match="`f` gave NaN for some windows"):
+    with pytest.warns(UserWarning, match="`f` gave NaN for some positions"):
         occ = occlude(f, image, patch=2)
     assert np.isnan(occ.scores[0, 0]).all() and np.isfinite(occ.scores[1:]).all()
 
@@ -88,6 +88,7 @@ def test_bad_images_are_refused(images, error, match):
         (dict(patch=2, dtype="quarter"), ValueError, "`dtype` must be a floating .* got 'quarter'"),
         (dict(patch=2, memory="lots"), ValueError, "`memory` must be .* got 'lots'"),
         (dict(patch=2, mesh=[1]), TypeError, "`mesh` must be a jax.sharding.Mesh.* got list"),
+        (dict(patch=2, reading={"score": "raw"}), TypeError, "`reading` must be .*: got a dict"),
         (dict(patch=2, refine=3), ValueError, r"`refine` must be \(factor, share\).* got 3"),
         (dict(patch=2, channels=[2]), ValueError, r"`channels` must name .* 0 to 1: got \(2,\)"),
         (dict(patch=2, channels=[]), ValueError, "`channels` must name some"),

@@ -13,7 +13,8 @@ from oracles import (
 from scorers import convolutional
 
 from jaxviz import fills, presets
-from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.reading import Reading
 
 SHAPE = (13, 16, 3)
 IMAGE = np.random.default_rng(0).uniform(size=SHAPE).astype(np.float32)
@@ -24,7 +25,7 @@ TARGET = 2
 
 def preset_map(preset, image=IMAGE, f=F):
     """The heatmap that a preset asks for."""
-    return occlude(f, image, **preset.occlude).heatmap(TARGET, **preset.heatmap)
+    return occlude(f, image, **preset).heatmap(TARGET)
 
 
 def check(ours, oracle):
@@ -121,3 +122,16 @@ def test_a_preset_suits_many_images():
 def test_what_a_library_refuses_is_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_a_preset_is_the_arguments_of_occlude_and_how_to_read_it():
+    preset = presets.xplique(4, 2)
+    assert dict(preset) == {**preset.occlude, "reading": Reading(**preset.heatmap)}
+    by_hand = occlude(F, IMAGE, **preset.occlude).heatmap(TARGET, **preset.heatmap)
+    np.testing.assert_array_equal(preset_map(preset), by_hand)
+
+
+def test_labels_are_read_as_a_preset_has_it():
+    labels = np.arange(2 * 3).reshape(2, 3).repeat(7, 0).repeat(6, 1)[: SHAPE[0], : SHAPE[1]]
+    occ = occlude_segments(F, IMAGE, labels, reading=presets.seed(4).reading)
+    np.testing.assert_array_equal(occ.heatmap(TARGET), occ.heatmap(TARGET, "raw", "cell"))

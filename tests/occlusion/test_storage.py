@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
+from jaxviz.occlusion import presets
 from jaxviz.occlusion.occlude import occlude, occlude_segments
 from jaxviz.occlusion.result import Occlusion, load_occlusion
 
@@ -32,6 +33,7 @@ RUNS = {
     "single": lambda: occlude(f, IMAGES[0], patch=4, margin=1, stride=2),
     "region": lambda: occlude(f, IMAGES, patch=5, border="valid", region=(0, 0, 2, 2)),
     "segments": lambda: occlude_segments(f, IMAGES, LABELS, groups=[0, [1, 3]]),
+    "read": lambda: occlude(f, IMAGES, **presets.monai(4, image_shape=(6, 8))),
     "refined": lambda: occlude(f, IMAGES, patch=2, stride=1, refine=(3, 0.2)),
     "partial": partial_run,
 }
@@ -47,7 +49,7 @@ def test_load_gives_what_was_saved(tmp_path, kind):
         ours, wanted = getattr(again, name), getattr(occ, name)
         np.testing.assert_array_equal(ours, wanted)
         assert ours.dtype == wanted.dtype
-    assert again.grid == occ.grid and again.config == occ.config
+    assert again.grid == occ.grid and again.config == occ.config and again.reading == occ.reading
     assert (again.single, again.partial) == (occ.single, occ.partial)
     assert again.partial == (kind == "partial")
     np.testing.assert_array_equal(again.heatmap(), occ.heatmap())
@@ -99,9 +101,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(tmp_path, o
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="`path` must name a saved occlusion: there is none"
-    ):
+    with pytest.raises(FileNotFoundError, match="`path` must name a saved result: there is none"):
         load_occlusion(tmp_path / "occ.npz")
     with pytest.raises(FileNotFoundError, match="there is none at"):
         load_occlusion(tmp_path)

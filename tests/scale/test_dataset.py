@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 from jax.sharding import Mesh
 from scale_run import SHAPE, images, scorer
 
+from jaxviz.occlusion import presets
 from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.reading import Reading
 from jaxviz.perturbation.fills import blur
 from jaxviz.scale.arguments import check_mesh
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
+from jaxviz.scale.run import Run
 from jaxviz.scale.store import connect
 
 SETTINGS = {"patch": 4, "stride": 2, "progress": False}
@@ -233,6 +237,7 @@ def test_store_that_is_none_is_refused(store, tmp_path):
         ({"share": "1/2"}, r"`share` must be \(i, n\), whole numbers .*: got '1/2'"),
         ({"memory": "much"}, "`memory` must be a whole number of bytes from 1.*: got 'much'"),
         ({"memory": 0}, "`memory` must be a whole number of bytes from 1.*: got 0"),
+        ({"reading": "raw"}, "`reading` must be a jaxviz.Reading: got a str"),
         ({"mesh": jax.devices()}, "`mesh` must be a jax.sharding.Mesh.*: got list"),
         ({"dtype": "float33"}, "`dtype` must be a floating dtype.*: got 'float33'"),
         ({"dtype": "int8"}, "`dtype` must be a floating dtype: got int8"),
@@ -311,17 +316,17 @@ def test_store_in_memory_stands_for_those_in_the_cloud(store):
 
 
 def test_progress_and_log_tell_how_far_the_run_is(store, tmp_path, capsys):
-    reports = []
-    run(store, progress=reports.append, log=tmp_path / "log")
-    assert [report.images for report in reports] == [4, 8, 10]
-    assert reports[-1].windows == 10 * 20 and reports[-1].seconds_left == 0
-    assert "windows/s" in reports[0].describe()
+    told = []
+    run(store, progress=lambda *done: told.append(done), log=tmp_path / "log")
+    assert told == [(4 * 20, 10 * 20), (8 * 20, 10 * 20), (10 * 20, 10 * 20)]
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["start", "chunk", "chunk", "chunk", "end"]
-    assert {"images_per_second", "windows_per_second", "seconds_left", "errors"} <= set(lines[1])
+    assert {"images_per_second", "positions_per_second", "seconds_left"} <= set(lines[1])
+    assert [line["images"] for line in lines[1:]] == [4, 8, 10, 10]
+    assert lines[-1]["positions"] == 10 * 20 and lines[-1]["seconds_left"] == 0
     run(store.with_name("bar.zarr"), progress=True)
     told = capsys.readouterr().err
-    assert "10/10" in told and "windows/s, 0:00 left" in told
+    assert "10/10" in told and "positions/s, 0:00 left" in told
 
 
 def test_log_tells_why_a_run_stopped(store, tmp_path):
@@ -330,3 +335,30 @@ def test_log_tells_why_a_run_stopped(store, tmp_path):
         run(store, source=source, log=tmp_path / "log")
     last = json.loads((tmp_path / "log").read_text().splitlines()[-1])
     assert last["event"] == "stopped" and "image 4 is bad" in last["why"]
+
+
+def test_a_store_is_read_as_its_first_run_had_it(store):
+    preset = presets.seed(4)
+    stored = run(store, reading=preset.reading)
+    np.testing.assert_array_equal(stored[3].heatmap(), stored[3].heatmap(None, "raw", "cell"))
+    assert open_store(store).reading == preset.reading
+    other = run(store, reading=Reading("complement"))  # no other run: the scores are the same
+    np.testing.assert_array_equal(other[3].heatmap(), stored[3].heatmap(None, "complement", "mean"))
+    assert open_store(store).reading == preset.reading
+    assert run(store.with_name("plain.zarr")).reading is None
+
+
+def test_memory_that_ends_later_is_an_error_with_advice(store, monkeypatch):
+    def full(*arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too much")
+
+    settle = Run.settle
+
+    def settled(self, recorded):
+        found = settle(self, recorded)
+        return found._replace(program=replace(found.program, evaluate=full))
+
+    monkeypatch.setattr(Run, "settle", settled)
+    with pytest.raises(MemoryError, match="`batch_size` must fit into memory: 11 images at once"):
+        run(store)
+    assert not open_store(store).done.any()

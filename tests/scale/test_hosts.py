@@ -55,7 +55,7 @@ def chunks_computed(folder, name):
 
 def test_two_processes_share_the_work_and_make_the_same_store(tmp_path, whole):
     with cluster(tmp_path / "out.zarr", 2) as processes:
-        assert [process.wait(120) for process in processes] == [0, 0]
+        assert [process.wait() for process in processes] == [0, 0]
     assert files(tmp_path / "out.zarr") == whole
     assert chunks_computed(tmp_path, "log") == [5, 5]
 
@@ -63,11 +63,11 @@ def test_two_processes_share_the_work_and_make_the_same_store(tmp_path, whole):
 def test_killed_process_loses_its_chunk_and_the_next_run_shares_what_is_left(tmp_path, whole):
     store = tmp_path / "out.zarr"
     with cluster(store, 4, dying=2) as processes:
-        assert processes[2].wait(120) == -signal.SIGKILL
+        assert processes[2].wait() == -signal.SIGKILL
     first, done = chunks_computed(tmp_path, "log"), open_store(store).done.sum() // 4
     assert done < 10
     with cluster(store, 4, log="again.jsonl") as processes:
-        assert [process.wait(120) for process in processes] == [0, 0, 0, 0]
+        assert [process.wait() for process in processes] == [0, 0, 0, 0]
     again = chunks_computed(tmp_path, "again")
     assert sum(again) == 10 - done and max(again) - min(again) <= 1
     assert sum(first) - done <= 4 * 2
@@ -77,14 +77,12 @@ def test_killed_process_loses_its_chunk_and_the_next_run_shares_what_is_left(tmp
 @pytest.mark.slow
 def test_killed_process_is_restarted_alone_while_the_others_go_on(tmp_path, whole):
     store = tmp_path / "out.zarr"
-    with cluster(store, 4, dying=2, delay=0.05) as processes:
-        assert processes[2].wait(120) == -signal.SIGKILL
+    with cluster(store, 4, dying=2) as processes:
+        assert processes[2].wait() == -signal.SIGKILL
         occlude_dataset(scorer(), images(N), store, share=(2, 4), **SETTINGS)
         stored = open_store(store)
         assert stored.done[8:12].all() and stored.done[24:28].all()
-        for _ in range(600):
-            if stored.done.all():
-                break
+        while not stored.done.all():
             time.sleep(0.1)
     assert files(store) == whole
 
@@ -118,7 +116,7 @@ def test_command_line_joins_processes_that_are_started_by_hand(tmp_path):
         for i in range(2)
     ]
     try:
-        assert [process.wait(120) for process in processes] == [0, 0]
+        assert [process.wait() for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()

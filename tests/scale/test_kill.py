@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from scale_run import events, files, images, scorer, start
+from scale_run import events, files, images, scorer, start, wait_for
 
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
@@ -44,11 +44,14 @@ def test_run_killed_while_the_store_is_made_leaves_none(tmp_path, whole):
 
 def test_interrupted_run_keeps_what_was_computed(tmp_path, whole):
     store, log = tmp_path / "out.zarr", tmp_path / "log"
-    run = start(store, delay=0.2, workers=1, log=str(log))
-    while run.poll() is None and (not log.exists() or len(events(log)) < 3):
-        time.sleep(0.01)
+    gate = tmp_path / "gate"
+    run = start(store, gate=[12, str(gate)], log=str(log))
+    wait_for(log, run)
+    while len(events(log)) < 3:
+        assert run.poll() is None
     run.send_signal(signal.SIGINT)
-    assert run.wait(30) != 0
+    gate.touch()  # a thread that reads is waited for
+    assert run.wait() != 0
     assert events(log)[-1]["event"] == "stopped"
     computed = sum(event["event"] == "chunk" for event in events(log))
     assert open_store(store).done.sum() == 4 * computed > 0
@@ -63,7 +66,7 @@ def test_runs_killed_at_random_moments_finish_to_the_same_bits(tmp_path, whole):
     moments = random.Random(0)
     kills = 0
     while kills < 12:
-        run = start(store, delay=0.05, workers=1, log=str(log))
+        run = start(store, workers=1, log=str(log))
         while run.poll() is None and not log.exists():
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.6))

@@ -3,12 +3,11 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import jax
 import pytest
-from scale_run import ROOT
+from scale_run import ROOT, wait_for
 
 from jaxviz.cli import main as cli
 from jaxviz.cli import stores as commands
@@ -21,7 +20,7 @@ def cluster(tmp_path):
     """A folder of commands that stand for SLURM's and ours, and note how they are called."""
     for name, body in {
         "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
-        "jaxviz": 'printf "%s\\n" "$@" > called; [[ -e slow ]] && exec sleep 30; exit 0',
+        "jaxviz": 'printf "%s\\n" "$@" > called; [[ -e slow ]] && exec sleep 9999; exit 0',
         "scontrol": 'echo "$@" > requeued',
     }.items():
         file = tmp_path / name
@@ -49,12 +48,9 @@ def test_slurm_script_asks_for_another_turn_when_the_time_is_up(cluster):
     words = ["bash", str(SCRIPT), "model.keras", "photos", "out.zarr"]
     with subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True) as job:
         try:
-            for _ in range(200):
-                if (folder / "called").exists():
-                    break
-                time.sleep(0.05)
+            wait_for(folder / "called", job)
             job.send_signal(signal.SIGTERM)
-            assert job.wait(10) == 0
+            assert job.wait() == 0
         finally:
             os.killpg(job.pid, signal.SIGKILL)
     assert (folder / "requeued").read_text().split() == ["requeue", "7"]

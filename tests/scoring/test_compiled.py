@@ -2,6 +2,7 @@
 
 import dataclasses
 from math import ceil, prod
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -107,16 +108,39 @@ def test_equal_fills_share_a_program(f, compilations, make):
     assert compilations.count == 0
 
 
-def test_other_numerical_settings_are_another_program(f):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.default_matmul_precision("float32"),
+        lambda: jax.numpy_dtype_promotion("standard"),
+        lambda: jax.numpy_rank_promotion("allow"),
+        lambda: jax.default_device(jax.devices()[3]),
+    ],
+    ids=["precision", "dtypes", "ranks", "device"],
+)
+def test_other_settings_are_another_program(f, setting):
     occlude(f, IMAGES[:1], **TILES)
-    with jax.default_matmul_precision("float32"):
-        known = programs._known(task_of(f))
-        assert not known.programs
+    with setting():
+        known = programs.programs_of(task_of(f))
+        assert not known.compiled
         occlude(f, IMAGES[:1], **TILES)
-        assert known.programs
+        assert known.compiled
 
 
-def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock on which compiling and measuring take no time, unless `clock.step` says so."""
+    now = SimpleNamespace(time=0.0, step=0.0)
+
+    def tell():
+        now.time += now.step
+        return now.time
+
+    monkeypatch.setattr(programs, "perf_counter", tell)
+    return now
+
+
+def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, clock, monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     timed = []
 
@@ -132,21 +156,21 @@ def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, monkeypatch
     told = []
     for count in (3, 9, 1):
         occlude(f, IMAGES[:count], **TILES, progress=lambda done, total: told.append(done))
-    assert compilations.count == 0 and timed == [6, 9, 17] and told[0] == 9
+    assert compilations.count == 0 and timed == [6, 9, 17] and told[0] == 8
 
 
-def test_other_sizes_are_tried_only_if_the_run_is_long_enough(f, monkeypatch):
+@pytest.mark.parametrize(
+    "compiling, scoring, tried",
+    [(0.9, 1e-9, 3), (1.1, 1e-9, 1), (1.1, 1.2 * 5 / 680, 3)],
+    ids=["compiling is short", "the run is short", "the run is long"],
+)
+def test_other_sizes_are_tried_if_that_pays(f, clock, monkeypatch, compiling, scoring, tried):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
-    monkeypatch.setattr(programs, "SHORT_TRIAL_SECONDS", 0)
-    timed = []
-
-    def seconds(task, program):
-        timed.append(program.evaluator)
-        return 1e-9
-
-    monkeypatch.setattr(programs, "_seconds_per_row", seconds)
+    clock.step, timed = compiling, []
+    monkeypatch.setattr(programs, "_seconds_per_row", lambda *_: timed.append(1) or scoring)
+    assert task_of(f).total_rows == 680
     programs.choose(task_of(f))
-    assert len(timed) == 1
+    assert len(timed) == tried
 
 
 @pytest.mark.parametrize("shape, first", [((127, 127), 16), ((128, 128), 8), ((64, 512), 8)])
@@ -155,7 +179,7 @@ def test_large_images_come_in_smaller_batches(shape, first):
     assert programs._batches(dataclasses.replace(task_of(len), images=images))[0] == first
 
 
-def test_only_the_best_evaluator_is_tried_at_other_sizes(f, monkeypatch):
+def test_only_the_best_evaluator_is_tried_at_other_sizes(f, clock, monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     timed = []
 
@@ -170,16 +194,20 @@ def test_only_the_best_evaluator_is_tried_at_other_sizes(f, monkeypatch):
     assert timed == [incremental, Dense(), Dense(), Dense()]
 
 
-def test_the_trial_measures_seconds_per_row(f):
+def test_the_trial_measures_seconds_per_row(f, clock):
     program = programs.choose(task_of(f))
-    assert 0 < programs._seconds_per_row(task_of(f), program) < 1
+    clock.step = 0.25
+    assert programs._seconds_per_row(task_of(f), program) == 0.25 / prod(program.block)
 
 
-def test_only_the_latest_tasks_are_kept(f, monkeypatch):
-    monkeypatch.setattr(programs, "KEPT_TASKS", 2)
-    for patch in (1, 2, (1, 2)):
-        occlude(f, IMAGES[0], patch=patch, stride=4)
-    assert len(programs._known_tasks) == 2
+def test_what_is_kept_is_bounded_by_the_constants_that_it_holds(f, monkeypatch):
+    large = np.ones((64, 1000), np.float32)
+    task = task_of(lambda images: images.reshape(len(images), -1) @ large)
+    assert large.nbytes <= programs.choose(task).held < 2 * large.nbytes
+    assert programs.choose(task_of(f)).held < large.nbytes
+    monkeypatch.setattr(programs._kept, "size", large.nbytes)
+    programs.programs_of(task_of(f))
+    assert list(programs._kept) == [task_of(f).key]
 
 
 def task_of(f, **options):
@@ -280,7 +308,7 @@ def test_out_of_memory_halves_the_chunk_and_says_so(f, monkeypatch, where):
     assert sizes == ["9: going on with 4.", "4: going on with 2."]
     np.testing.assert_array_equal(occ.scores, wanted.scores)
     np.testing.assert_array_equal(occ.base, wanted.base)
-    assert not occ.partial and told[-1] == (34, 34)
+    assert not occ.partial and told[-1] == (32, 32)
 
 
 def test_what_ran_out_of_memory_once_is_not_tried_again(f, monkeypatch):

@@ -63,6 +63,13 @@ def test_none_is_the_clean_argmax_of_each_image(scores, base):
         np.testing.assert_array_equal(ours, wanted)
 
 
+def test_none_is_never_taken_for_weights():
+    scores, base = np.arange(16.0).reshape(2, 4, 2), np.array([[1.0, 0.0], [0.0, 1.0]])
+    picked, clean = select(scores, base, None)  # the winners 0 and 1, which look one-hot
+    np.testing.assert_array_equal(picked, [scores[0, :, 0], scores[1, :, 1]])
+    np.testing.assert_array_equal(clean, [1.0, 1.0])
+
+
 def test_none_passes_over_nan(scores, base):
     base[0] = [np.nan, 0.1, 0.9, np.nan, 0.2]
     picked, clean = select(scores, base, None)
