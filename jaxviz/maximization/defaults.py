@@ -18,7 +18,7 @@ from jaxviz.maximization.regularize import Penalty, Tidy, ink, penalty, total_va
 
 
 class Defaults(NamedTuple):
-    """Defaults for one kind of picture; `start` is the pixel value that noise is added to."""
+    """Hold what is not given to `maximize`; `start` is the pixel value that noise is added to."""
 
     parametrization: Parametrization
     bounds: str
