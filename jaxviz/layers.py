@@ -1,4 +1,4 @@
-"""Layer outputs by name, for adapter models, Flax modules and tagged functions.
+"""Read layer outputs by name, of adapter models, Flax modules and tagged functions.
 
 The names of a scorer's layers:
 
@@ -15,10 +15,12 @@ channel), and so are the outputs of convolutions.
 
 import contextlib
 import difflib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +30,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
 from jaxviz.jaxpr.walk import replay, trace
-from jaxviz.scoring.scorer import Call, split
+from jaxviz.scoring.scorer import Call, Scorer, split
 
 Layer = str | int | None
-_patching = threading.Lock()
+ScorerLike = Scorer | tuple[linen.Module, Any]
 
 
 def tag(name: str, value: jax.Array) -> jax.Array:
@@ -58,9 +60,9 @@ def tag(name: str, value: jax.Array) -> jax.Array:
 
 
 def activations(
-    model: Any, images: jax.Array, layers: Sequence[Layer] | Layer = None
+    model: ScorerLike, images: jax.Array | np.ndarray, layers: Sequence[Layer] | Layer = None
 ) -> dict[str, jax.Array]:
-    """What every layer, or each layer asked for, puts out: one forward pass.
+    """Return what every layer, or each layer asked for, puts out: one forward pass.
 
     Args:
         model: a scorer, see the module's text for which layers it has.
@@ -95,10 +97,11 @@ def activations(
     return {name: found[name] for name in names}
 
 
-def layer_names(model: Any, images: Any) -> list[str]:
-    """The layers of a scorer in order of evaluation; `images` gives the shape to trace with."""
-    if hasattr(model, "layer_names"):
-        return list(model.layer_names)
+def layer_names(model: ScorerLike, images: jax.Array | np.ndarray) -> list[str]:
+    """List the layers of a scorer in order of evaluation, tracing it with the shape of `images`."""
+    names = getattr(model, "layer_names", None)
+    if names is not None:
+        return list(names)
     image = jax.ShapeDtypeStruct(np.shape(images), images.dtype)
     flat = trace(_tagging(as_scorer(model)), image).flat
     found = (e.params["name"] for e in flat.equations if e.primitive.name == "name")
@@ -106,7 +109,7 @@ def layer_names(model: Any, images: Any) -> list[str]:
 
 
 def resolve(layer: Layer, names: Sequence[str]) -> str:
-    """The name of a layer given by name or index.
+    """Return the name of a layer given by name or index.
 
     Raises:
         ValueError: no such layer.
@@ -124,8 +127,8 @@ def resolve(layer: Layer, names: Sequence[str]) -> str:
     return str(layer)
 
 
-def capture(f: Any, images: jax.Array, layers: Sequence[Layer]) -> dict[Layer, jax.Array]:
-    """The named outputs of a scorer, None being its own: pure, no jit inside.
+def capture(f: ScorerLike, images: jax.Array, layers: Sequence[Layer]) -> dict[Layer, jax.Array]:
+    """Return the named outputs of a scorer, None being its own: pure, no jit inside.
 
     Args:
         f: a scorer.
@@ -138,22 +141,23 @@ def capture(f: Any, images: jax.Array, layers: Sequence[Layer]) -> dict[Layer, j
     Raises:
         ValueError: a layer is unknown.
     """
-    f = as_scorer(f)
+    scorer = as_scorer(f)
     inner = [layer for layer in layers if layer is not None]
     if not inner:
-        return {None: f(images)} if layers else {}
-    names = layer_names(f, images)
-    asked = {layer: _name(f, layer, names) for layer in inner}
-    if hasattr(f, "activations"):
-        values = f.activations(images, list(dict.fromkeys(asked.values())))
-        output = f(images) if None in layers else jnp.zeros(())
+        return {None: scorer(images)} if layers else {}
+    names = layer_names(scorer, images)
+    asked = {layer: _name(scorer, layer, names) for layer in inner}
+    own_activations = getattr(scorer, "activations", None)
+    if own_activations is not None:
+        values = own_activations(images, list(dict.fromkeys(asked.values())))
+        output = scorer(images) if None in layers else jnp.zeros(())
     else:
-        values, output = _run_tagged(f, images)
+        values, output = _run_tagged(scorer, images)
     return {layer: output if layer is None else values[asked[layer]] for layer in layers}
 
 
-def as_scorer(model: Any) -> Callable[[jax.Array], jax.Array]:
-    """A callable from what stands for a scorer: `(linen_module, variables)` becomes one."""
+def as_scorer(model: ScorerLike) -> Scorer:
+    """Return the scorer that something stands for: `(linen_module, variables)` becomes one."""
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], linen.Module):
         scorer: Any = Partial(model[0].apply, model[1])
         return scorer
@@ -166,7 +170,7 @@ def as_scorer(model: Any) -> Callable[[jax.Array], jax.Array]:
 
 
 def thaw(call: Call, arrays: Sequence[jax.Array]) -> Any:
-    """The scorer that `split` took apart, on these arrays: with its methods, not only its call."""
+    """Return the scorer that `split` took apart, with these arrays and with all its methods."""
     return call.skeleton.fill(arrays)
 
 
@@ -176,11 +180,12 @@ def _compiled_capture(static: Any, arrays: Any, images: jax.Array, layers: tuple
 
 
 def _name(f: Any, layer: Layer, names: Sequence[str]) -> str:
-    """A layer's name; one that an adapter model knows besides its `layer_names` passes as it is."""
+    """Return a layer's name; one that only an adapter model itself may know passes as it is."""
     return layer if isinstance(layer, str) and hasattr(f, "activations") else resolve(layer, names)
 
 
 def _run_tagged(f: Any, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Return {name: value} of all tags, which are taken out, and the output."""
     found: list[tuple[str, jax.Array]] = []
 
     def note(equation: Any, inputs: Sequence[jax.Array]) -> Sequence[jax.Array]:
@@ -194,59 +199,106 @@ def _run_tagged(f: Any, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Ar
 
 
 def numbered(names: Iterable[str]) -> Iterator[str]:
-    """Names made distinct: the second "a" is "a#2"."""
+    """Yield the names made distinct: the second "a" is "a#2"."""
     seen: dict[str, int] = {}
     for name in names:
         seen[name] = seen.get(name, 0) + 1
         yield name if seen[name] == 1 else f"{name}#{seen[name]}"
 
 
+class _Tracing(NamedTuple):
+    """What is tagged in this context; never changed, so that no other context sees a change.
+
+    Attributes:
+        paths: {id(module): its path} of the scorer that is being traced.
+        running: the modules whose call has begun: `super().__call__` is not a second run.
+    """
+
+    paths: Mapping[int, str]
+    running: frozenset[int] = frozenset()
+
+
+_tracing: ContextVar[_Tracing | None] = ContextVar("tracing", default=None)
+
+
 def _tagging(f: Any) -> Callable[[jax.Array], jax.Array]:
+    """Return f with its modules' outputs tagged, those of a scorer inside f left alone."""
+
     def run(images: jax.Array) -> jax.Array:
-        with linen.intercept_methods(_tag_linen), _tagged_nnx(f):
-            return f(images)
+        modules = list(nnx.iter_modules(f)) if isinstance(f, nnx.Module) else []
+        paths = {id(module): ".".join(map(str, path)) for path, module in modules if path}
+        classes = {type(module) for _, module in modules if callable(module)}
+        token = _tracing.set(_Tracing(paths))
+        try:
+            with linen.intercept_methods(partial(_tag_linen, paths)), _tagged_calls(classes):
+                return f(images)
+        finally:
+            _tracing.reset(token)
 
     return run
 
 
-def _tag_linen(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+def _tag_linen(
+    paths: Mapping[int, str], run: Callable[..., Any], args: Any, kwargs: Any, context: Any
+) -> Any:
     output = run(*args, **kwargs)
-    if context.method_name == "__call__" and context.module.path and isinstance(output, jax.Array):
-        return tag(".".join(context.module.path), output)
-    return output
+    # Interceptors pile up: inside a scorer that is traced within another, the inner one's tags.
+    tracing = _tracing.get()
+    mine = tracing is not None and tracing.paths is paths
+    if not mine or context.method_name != "__call__" or not context.module.path:
+        return output
+    return tag(".".join(context.module.path), output) if isinstance(output, jax.Array) else output
+
+
+@dataclass
+class _Tagged:
+    """The own `__call__` of a class, None where it is inherited, and how many traces need tags."""
+
+    own: Callable[..., Any] | None
+    users: int = 0
+
+
+_tagged: dict[type, _Tagged] = {}
+_tagged_lock = Lock()  # held while classes are changed, never while a scorer runs
 
 
 @contextlib.contextmanager
-def _tagged_nnx(f: Any) -> Iterator[None]:
-    """Python finds `__call__` on the class, so the classes are changed while f is traced."""
-    if not isinstance(f, nnx.Module):
+def _tagged_calls(classes: Iterable[type]) -> Iterator[None]:
+    """Wrap the calls of module classes: Python looks `__call__` up on the class.
+
+    The first of several traces wraps, nested or in other threads, and the last one unwraps. What is
+    tagged is in the context of each.
+    """
+    with _tagged_lock:
+        for cls in classes:
+            if cls not in _tagged:
+                _tagged[cls] = _Tagged(vars(cls).get("__call__"))
+                cls.__call__ = _tagged_call(cls.__call__)
+            _tagged[cls].users += 1
+    try:
         yield
-        return
-    paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(f) if path}
-    classes = {type(module) for _, module in nnx.iter_modules(f) if callable(module)}
-    with _patching:
-        own = {cls: vars(cls).get("__call__") for cls in classes}
-        wrapped = {cls: _tagged_call(cls.__call__, paths) for cls in classes}
-        try:
-            for cls, call in wrapped.items():
-                cls.__call__ = call
-            yield
-        finally:
-            for cls, call in own.items():
-                if call is None:
-                    del cls.__call__
-                else:
-                    cls.__call__ = call
+    finally:
+        with _tagged_lock:
+            for cls in classes:
+                _tagged[cls].users -= 1
+                if _tagged[cls].users == 0:
+                    own = _tagged.pop(cls).own
+                    if own is None:
+                        del cls.__call__
+                    else:
+                        cls.__call__ = own
 
 
-def _tagged_call(call: Callable[..., Any], paths: dict[int, str]) -> Callable[..., Any]:
+def _tagged_call(call: Callable[..., Any]) -> Callable[..., Any]:
     def tagged(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # Taken out while it runs: a call of super().__call__ inside is not a second run.
-        path = paths.pop(id(self), None)
-        output = call(self, *args, **kwargs)
-        if path is None:
-            return output
-        paths[id(self)] = path
-        return tag(path, output) if isinstance(output, jax.Array) else output
+        tracing = _tracing.get()
+        if tracing is None or id(self) not in tracing.paths or id(self) in tracing.running:
+            return call(self, *args, **kwargs)
+        token = _tracing.set(tracing._replace(running=tracing.running | {id(self)}))
+        try:
+            output = call(self, *args, **kwargs)
+        finally:
+            _tracing.reset(token)
+        return tag(tracing.paths[id(self)], output) if isinstance(output, jax.Array) else output
 
     return tagged

@@ -48,7 +48,6 @@ def public(module):
 HELPERS = {
     "jaxviz.objective.check",
     "jaxviz.parametrize.frequencies",
-    "jaxviz.regularize.gaussian_blur",
 }
 EVERYTHING = dict(pair for module in [jaxviz, *MODULES] for pair in public(module))
 FUNCTIONS = {n: f for n, f in EVERYTHING.items() if inspect.isfunction(f) and n not in HELPERS}

@@ -1,5 +1,7 @@
 """Layer outputs by name, for every kind of scorer."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,100 @@ def test_nnx_classes_are_left_as_they_were(images):
     before = Wide.__call__, "__call__" in vars(Block), nnx.Linear.__call__
     activations(nnx_net(), images)
     assert before == (Wide.__call__, "__call__" in vars(Block), nnx.Linear.__call__)
+
+
+def test_nnx_classes_are_left_as_they_were_when_a_call_fails(images):
+    before = nnx.Linear.__call__
+    with pytest.raises(TypeError, match="dot_general"):
+        activations(nnx_net(), images[..., :1])
+    assert before is nnx.Linear.__call__
+
+
+class Looking(nnx.Module):
+    """Reads the layers of one of its modules while it is called itself."""
+
+    def __init__(self, inner, noted):
+        self.inner, self.noted = inner, noted
+
+    def __call__(self, x):
+        found = activations(self.inner, x)
+        self.noted(sorted(found))
+        return self.inner(x) + found["layers.3"]
+
+
+def in_time(*calls):
+    """What the calls return, each in a thread of its own; an error where one never ends."""
+    results = [None] * len(calls)
+
+    def run(n):
+        results[n] = calls[n]()
+
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(600)
+        assert not thread.is_alive(), "a call hangs"
+    return results
+
+
+def test_activations_inside_a_traced_call_are_those_of_the_inner_scorer(images):
+    noted, inner = [], nnx_net()
+    net = nnx.Sequential(Looking(inner, noted.append), nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
+    (found,) = in_time(lambda: activations(net, images))
+    own = ["layers.0", "layers.2", "layers.2.dense", "layers.2.dense#2", "layers.3"]
+    assert noted and all(names == own for names in noted)
+    assert list(found) == [
+        *(f"layers.0.inner.{name}" for name in list(activations(inner, images))),
+        "layers.0.inner",
+        "layers.0",
+        "layers.1",
+    ]
+    np.testing.assert_allclose(found["layers.0"], 2 * inner(images), rtol=1e-5)
+
+
+def test_linen_activations_inside_a_traced_call_are_those_of_the_inner_scorer(images):
+    inner, noted = LinenNet(), []
+    variables = inner.init(jax.random.key(0), images)
+
+    class Outer(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            noted.append(list(activations((inner, variables), x)))
+            return linen.Dense(1, name="own")(x).mean((1, 2))
+
+    with_own = Outer().init(jax.random.key(0), images)
+    assert list(activations((Outer(), with_own), images)) == ["own"]
+    assert noted and all(names == ["conv", "head.dense", "head"] for names in noted)
+
+
+def test_two_threads_at_once_do_not_mix(images):
+    meet = threading.Barrier(2)
+
+    class Meeting(nnx.Module):
+        """Waits inside its call until the other thread is inside its own."""
+
+        def __init__(self):
+            self.linear = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            meet.wait(600)
+            return self.linear(x)
+
+    class Other(Meeting):
+        def __init__(self):
+            super().__init__()
+            self.last = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.last(super().__call__(x))
+
+    before = nnx.Linear.__call__, Meeting.__call__, Other.__call__
+    found = in_time(
+        *(lambda net=net: list(layer_names(net, images)) for net in (Meeting(), Other()))
+    )
+    assert found == [["linear"], ["linear", "last"]]
+    assert before == (nnx.Linear.__call__, Meeting.__call__, Other.__call__)
 
 
 def test_linen_layers_go_by_path(images):

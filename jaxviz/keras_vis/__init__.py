@@ -1,4 +1,4 @@
-"""keras-vis, number for number: `visualize_activation`, `visualize_saliency`, `visualize_cam`.
+"""Compute what keras-vis computes, number for number: class images, saliency, Grad-CAM.
 
 For those who migrate: losses, optimiser and normalisations are keras-vis's own, surprises included;
 `maximize` is the better tool. The softmax of the last layer is taken off first. Images are (height,

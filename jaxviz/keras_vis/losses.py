@@ -1,6 +1,11 @@
-"""keras-vis's losses: terms, sum and gradient as one compiled function of the image."""
+"""Compile keras-vis's losses: terms, sum and gradient of one image.
 
-from collections.abc import Callable
+The sum is Σ weight · term over the terms of `_terms`. It is differentiated by the image or by an
+output v of a layer on the way: as d/ds loss at s = 0 with v + s in place of v, since JAX
+differentiates by inputs only.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,19 +16,28 @@ import numpy as np
 from jaxviz.jaxpr.relu import relu_rules
 from jaxviz.jaxpr.walk import replay, run, trace
 from jaxviz.keras import KerasModel, logits
-from jaxviz.layers import Layer, as_scorer, capture, thaw
+from jaxviz.layers import Layer, ScorerLike, as_scorer, capture, thaw
 from jaxviz.maximization.regularize import lp_norm, total_variation
-from jaxviz.scoring.scorer import split
+from jaxviz.scoring.scorer import Call, Scorer, split
 
 _BACKPROP = {None: "plain", "guided": "guided", "rectified": "rectified"} | {
     name: "rectified" for name in ("relu", "deconv")
 }
 
 
-class _Losses(NamedTuple):
-    """What the compiled losses depend on; hashable."""
+class _Static(NamedTuple):
+    """Hold what the losses are compiled for; hashable.
 
-    scorer: Any
+    Attributes:
+        scorer: the model without its arrays.
+        layer: whose output is maximised; None for the scorer's own.
+        filters: which of its channels, None for all.
+        weights: ((term, weight), …).
+        backprop: what ReLU passes backwards.
+        wrt: the layer to differentiate by; None for the image.
+    """
+
+    scorer: Call
     layer: Layer
     filters: tuple[int, ...] | None
     weights: tuple[tuple[str, float], ...]
@@ -31,23 +45,23 @@ class _Losses(NamedTuple):
     wrt: Layer
 
 
-def _losses(
-    model: Any,
+def losses(
+    model: ScorerLike,
     layer: Layer,
-    filter_indices: Any,
+    filter_indices: int | Sequence[int] | None,
     weights: dict[str, float],
     backprop_modifier: str | None,
     wrt: Layer,
     image: jax.Array,
 ) -> Callable[[jax.Array], Any]:
-    """A compiled function: image -> ({term: value}, loss, gradient, value differentiated by)."""
+    """Return a compiled function: image -> ({term: value}, loss, gradient, value of `wrt`)."""
     weights = {name: float(weight) for name, weight in weights.items() if weight != 0}
     if not weights:
         raise ValueError("at least one weight must differ from 0: got none.")
     if backprop_modifier not in _BACKPROP:
         known = ", ".join(str(name) for name in _BACKPROP)
         raise ValueError(f"`backprop_modifier` must be one of {known}: got {backprop_modifier!r}.")
-    model = _linear(model)
+    model = linear(model)
     if isinstance(model, KerasModel) and layer is None:
         layer = -1
     filters = None if filter_indices is None else tuple(np.atleast_1d(filter_indices).tolist())
@@ -57,12 +71,12 @@ def _losses(
         if not 0 <= index < channels:
             raise ValueError(f"`filter_indices` must be in 0…{channels - 1}: got {index}.")
     backprop = _BACKPROP[backprop_modifier]
-    static = _Losses(parts.call, layer, filters, tuple(weights.items()), backprop, wrt)
+    static = _Static(parts.call, layer, filters, tuple(weights.items()), backprop, wrt)
     return partial(_loss_and_gradient, static, parts.arrays)
 
 
 @partial(jax.jit, static_argnums=0)
-def _loss_and_gradient(static: _Losses, arrays: Any, image: jax.Array) -> Any:
+def _loss_and_gradient(static: _Static, arrays: Any, image: jax.Array) -> Any:
     model = thaw(static.scorer, arrays)
     wanted = [static.layer] if static.wrt is None else [static.layer, static.wrt]
 
@@ -79,6 +93,7 @@ def _loss_and_gradient(static: _Losses, arrays: Any, image: jax.Array) -> Any:
     number = flat.outputs[0]
     assert isinstance(number, int)
 
+    # The image is the model's input itself: it is shifted there, a layer's output where it is made.
     def shifted(shift: jax.Array) -> Any:
         outputs = run(flat, values, [image], shifts={number: shift})
         value, (loss, terms) = jax.tree.unflatten(tree, outputs)
@@ -89,7 +104,9 @@ def _loss_and_gradient(static: _Losses, arrays: Any, image: jax.Array) -> Any:
     return terms, loss, gradient, value
 
 
-def _terms(static: _Losses, output: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
+def _terms(static: _Static, output: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
+    """Return weight · term: −Σ mean(out[..., i]), (Σ|x|⁶)^(1/6) / N, Σ|∇x|² / N with N = H·W·C."""
+
     def activation() -> jax.Array:
         if static.filters is None:
             return -output.mean()
@@ -103,5 +120,6 @@ def _terms(static: _Losses, output: jax.Array, image: jax.Array) -> dict[str, ja
     return {name: weight * kinds[name]() for name, weight in static.weights}
 
 
-def _linear(model: Any) -> Any:
+def linear(model: ScorerLike) -> Scorer:
+    """Return the model without its last softmax or sigmoid, where it is a Keras model."""
     return logits(model) if isinstance(model, KerasModel) else as_scorer(model)

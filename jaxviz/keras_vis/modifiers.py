@@ -1,4 +1,4 @@
-"""The smaller parts of keras-vis: input and gradient modifiers, and its picture helpers.
+"""Modify inputs and gradients as keras-vis does, and blend its pictures.
 
 Modifiers work on image batches (1, height, width, channel); pictures are NumPy arrays.
 """
@@ -24,7 +24,7 @@ Modifier = str | Callable[[np.ndarray], Any] | None
 
 
 def gradient_modifier(modifier: Modifier) -> Callable[[Any], Any]:
-    """The function that a gradient modifier names."""
+    """Return the function that a gradient modifier names."""
     if modifier is None or callable(modifier):
         return modifier or (lambda gradient: gradient)
     if modifier not in GRAD_MODIFIERS:
@@ -34,17 +34,17 @@ def gradient_modifier(modifier: Modifier) -> Callable[[Any], Any]:
 
 
 class InputModifier(Protocol):
-    """What changes the image before (`pre`) and after (`post`) each step."""
+    """Change the image before (`pre`) and after (`post`) each step."""
 
     def pre(self, image: Any) -> Any:
-        """The image that the step starts from."""
+        """Return the image that the step starts from."""
 
     def post(self, image: Any) -> Any:
-        """The image that the step ends with."""
+        """Return the image that the step ends with."""
 
 
 class Jitter:
-    """keras-vis's jitter: a random shift whose border wraps with a period one pixel too short.
+    """Shift at random as keras-vis does: the border wraps with a period one pixel too short.
 
     It is SciPy's `shift` of order 0 with mode "wrap": the first and the last pixel count as one.
 
@@ -65,7 +65,7 @@ class Jitter:
         self._random = np.random.default_rng(seed)
 
     def pre(self, image: Any) -> Any:
-        """A shifted image."""
+        """Return a shifted image."""
         sizes = np.asarray(image.shape[1:3])
         limits = np.broadcast_to(self.jitter, 2)
         limits = np.where(limits < 1, sizes * limits, limits).astype(int)
@@ -73,19 +73,19 @@ class Jitter:
         return self.shifted(jnp.asarray(image), down, right)
 
     def post(self, image: Any) -> Any:
-        """The same image."""
+        """Return the same image."""
         return image
 
     @staticmethod
     def shifted(image: Any, down: int, right: int) -> Any:
-        """The image moved by whole pixels."""
+        """Return the image moved by whole pixels."""
         rows = _short_wrap(np.arange(image.shape[1]) - down, image.shape[1])
         cols = _short_wrap(np.arange(image.shape[2]) - right, image.shape[2])
         return image[:, rows][:, :, cols]
 
 
 class Roll(Jitter):
-    """A jitter that truly rolls: every pixel stays, moved.
+    """Roll at random: every pixel stays, moved.
 
     Args:
         jitter: the largest shift, a number or one per axis; below 1 it is a share of the size.
@@ -99,18 +99,18 @@ class Roll(Jitter):
 
     @staticmethod
     def shifted(image: Any, down: int, right: int) -> Any:
-        """The image rolled by whole pixels."""
+        """Return the image rolled by whole pixels."""
         return jnp.roll(image, (down, right), (1, 2))
 
 
 def normalize(array: np.ndarray) -> np.ndarray:
-    """An array scaled to 0…1: (a − min) / (max − min + 1e-7)."""
+    """Scale an array to 0…1: (a − min) / (max − min + 1e-7)."""
     low, high = array.min(), array.max()
     return (array - low) / (high - low + EPSILON)
 
 
 def find_layer(model: Any, name: str) -> int:
-    """The index of a layer by name.
+    """Return the index of a layer by name.
 
     Args:
         model: an adapter model, or anything with `layer_names`.
@@ -136,7 +136,7 @@ def find_layer(model: Any, name: str) -> int:
 
 
 def overlay(first: np.ndarray, second: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
-    """A blend of two pictures: first·alpha + second·(1 − alpha).
+    """Blend two pictures: first·alpha + second·(1 − alpha).
 
     Args:
         first: the picture on top.
@@ -162,7 +162,7 @@ def overlay(first: np.ndarray, second: np.ndarray, *, alpha: float = 0.5) -> np.
 
 
 def _short_wrap(index: np.ndarray, size: int) -> np.ndarray:
-    """Indices wrapped as SciPy's mode "wrap" does it: with period size − 1."""
+    """Wrap indices as SciPy's mode "wrap" does: with period size − 1, the ends counting as one."""
     if size == 1:
         return np.zeros_like(index)
     period = size - 1

@@ -1,4 +1,4 @@
-"""`visualize_activation`, `visualize_saliency` and `visualize_cam`, number for number."""
+"""Draw what keras-vis draws, number for number: class images, saliency, Grad-CAM."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,25 +6,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from scipy import ndimage
 
 from jaxviz.keras import KerasModel
-from jaxviz.keras_vis.losses import _losses
+from jaxviz.keras_vis.losses import losses
 from jaxviz.keras_vis.modifiers import (
     InputModifier,
     Modifier,
     gradient_modifier,
     normalize,
 )
-from jaxviz.layers import Layer, activations, as_scorer, layer_names, resolve
+from jaxviz.layers import Layer, ScorerLike, activations, as_scorer, layer_names, resolve
 
 
 def visualize_activation(
-    model: Any,
+    model: ScorerLike,
     layer: Layer = None,
     filter_indices: int | Sequence[int] | None = None,
     *,
-    seed_input: Any = None,
+    seed_input: ArrayLike | None = None,
     input_range: tuple[float, float] = (0, 255),
     act_max_weight: float = 1,
     lp_norm_weight: float = 10,
@@ -34,11 +35,11 @@ def visualize_activation(
     input_modifiers: Sequence[InputModifier] = (),
     backprop_modifier: str | None = None,
     grad_modifier: Modifier = None,
-    callbacks: Sequence[Callable[..., Any]] = (),
+    callbacks: Sequence[Callable[..., object]] = (),
     image_shape: tuple[int, int, int] | None = None,
     key: jax.Array | None = None,
 ) -> np.ndarray:
-    """The image that keras-vis finds for filters of a layer.
+    """Find the image that keras-vis finds for filters of a layer.
 
     It minimises act_max_weight·A + lp_norm_weight·LP + tv_weight·TV with A = −Σ mean(out[..., i]),
     LP = (Σ|x|⁶)^(1/6) / N, TV = Σ|∇x|² / N by RMSprop on the normalised gradient: g ← g / |g|,
@@ -82,13 +83,13 @@ def visualize_activation(
     weights = {"activation": act_max_weight, "lp_norm": lp_norm_weight}
     weights = {**weights, "total_variation": tv_weight}
     image = _seed(model, seed_input, image_shape, input_range, key)
-    losses = _losses(model, layer, filter_indices, weights, backprop_modifier, wrt, image)
+    loss_of = losses(model, layer, filter_indices, weights, backprop_modifier, wrt, image)
     grad_modifier = gradient_modifier(grad_modifier)
     cache, best, best_image = jnp.zeros_like(image), np.inf, None
     for step in range(max_iter):
         for modifier in input_modifiers:
             image = jnp.asarray(modifier.pre(image))
-        terms, loss, gradient, value = losses(image)
+        terms, loss, gradient, value = loss_of(image)
         gradient = jnp.asarray(grad_modifier(_unit_length(gradient)))
         for callback in callbacks:
             named = {name: float(term) for name, term in terms.items()}
@@ -105,17 +106,17 @@ def visualize_activation(
 
 
 def visualize_saliency(
-    model: Any,
+    model: ScorerLike,
     layer: Layer,
     filter_indices: int | Sequence[int] | None,
-    seed_input: Any,
+    seed_input: ArrayLike,
     *,
     wrt: Layer = None,
     backprop_modifier: str | None = None,
     grad_modifier: Modifier = "absolute",
     keepdims: bool = False,
 ) -> np.ndarray:
-    """Where an image's pixels move a layer's filters: the largest |∂ Σ mean(out[..., i]) / ∂x|.
+    """Map where pixels move filters of a layer: the largest |∂ Σ mean(out[..., i]) / ∂x|.
 
     Args:
         model: an adapter model, or any scorer.
@@ -143,25 +144,25 @@ def visualize_saliency(
         Simonyan, Vedaldi, Zisserman, 2013, arXiv:1312.6034.
     """
     image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
-    losses = _losses(
+    loss_of = losses(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, wrt, image
     )
-    gradient = gradient_modifier(grad_modifier)(np.asarray(losses(image)[2]))
+    gradient = gradient_modifier(grad_modifier)(np.asarray(loss_of(image)[2]))
     gradient = np.asarray(gradient)
     return normalize(gradient if keepdims else gradient.max(-1))[0]
 
 
 def visualize_cam(
-    model: Any,
+    model: ScorerLike,
     layer: Layer,
     filter_indices: int | Sequence[int] | None,
-    seed_input: Any,
+    seed_input: ArrayLike,
     *,
     penultimate: Layer = None,
     backprop_modifier: str | None = None,
     grad_modifier: Modifier = None,
 ) -> np.ndarray:
-    """Grad-CAM as keras-vis computes it: relu(Σ_k w_k·a_k), w_k the mean of ∂/∂a_k over positions.
+    """Compute Grad-CAM as keras-vis does: relu(Σ_k w_k·a_k), w_k the mean of ∂/∂a_k over sites.
 
     Args:
         model: an adapter model, or any scorer.
@@ -191,10 +192,10 @@ def visualize_cam(
     image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
     if penultimate is None:
         penultimate = _penultimate(model, layer, image)
-    losses = _losses(
+    loss_of = losses(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, penultimate, image
     )
-    _, _, gradient, value = losses(image)
+    _, _, gradient, value = loss_of(image)
     gradient = np.asarray(gradient_modifier(grad_modifier)(np.asarray(gradient)))
     gradient = gradient / (gradient.max() + 1e-7)
     weights = gradient.mean((0, 1, 2))
@@ -217,6 +218,7 @@ def _rmsprop(image: jax.Array, cache: jax.Array, gradient: jax.Array) -> Any:
 def _seed(
     model: Any, seed: Any, image_shape: Any, input_range: tuple[float, float], key: Any
 ) -> jax.Array:
+    """Return the image (1, H, W, C) to start from: the one given, or noise about the middle."""
     if seed is not None:
         image = jnp.asarray(seed)
         image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
@@ -235,7 +237,7 @@ def _seed(
 
 
 def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:
-    """keras-vis's deprocess_input: standardised, a tenth of it about the middle, clipped."""
+    """Do keras-vis's deprocess_input: standardise, lay a tenth about the middle, clip."""
     low, high = input_range
     image = image - image.mean()
     image = image / (image.std() + 1e-7)
@@ -246,7 +248,7 @@ def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:
 
 
 def _penultimate(model: Any, layer: Layer, image: jax.Array) -> str:
-    """The nearest convolution or pooling before a layer; else the nearest with positions."""
+    """Return the nearest convolution or pooling before a layer; else the nearest with sites."""
     names = layer_names(as_scorer(model), image)
     before = names[: names.index(resolve(layer, names))] if layer is not None else names
     for name in reversed(before):

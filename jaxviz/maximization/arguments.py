@@ -1,4 +1,4 @@
-"""What `maximize` is asked for, checked before anything is compiled."""
+"""Check the arguments of `maximize` before anything is compiled."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -10,15 +10,16 @@ import numpy as np
 
 from jaxviz.jaxpr.relu import relu_rules
 from jaxviz.jaxpr.walk import dependent, trace
-from jaxviz.maximization import step as ascent
-from jaxviz.maximization.loop import Options
 from jaxviz.maximization.objective import Objective, check
+from jaxviz.maximization.problem import Data, Problem, group
+from jaxviz.maximization.schedule import Schedule
+from jaxviz.maximization.step import evaluate_objective, network, views
 
 BOUNDS = ("sigmoid", "project", "none")
 
 
 def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
-    """The images' shape, as given or as the model fixes it."""
+    """Return the images' shape, as given or as the model fixes it."""
     shape = getattr(f, "input_shape", None) if image_shape is None else image_shape
     sizes = tuple(shape) if isinstance(shape, Sequence) else ()
     positive = all(isinstance(n, int | np.integer) and n > 0 for n in sizes)
@@ -32,7 +33,7 @@ def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
 
 
 def checked_objectives(objective: Any) -> list[Objective]:
-    """The objectives, of one or a sequence."""
+    """Return a list of the objectives, given one or a sequence."""
     single = isinstance(objective, Objective) or not isinstance(objective, Iterable)
     objectives: list[Any] = [objective] if single else list(cast(Iterable, objective))
     for one in objectives:
@@ -45,7 +46,7 @@ def checked_objectives(objective: Any) -> list[Objective]:
 
 
 def check_key(key: Any) -> None:
-    """Raise unless it is a random key."""
+    """Raise TypeError unless it is one random key, of the new or the old kind."""
     array = isinstance(key, jax.Array | np.ndarray)
     typed = array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = array and key.dtype == np.uint32
@@ -53,15 +54,15 @@ def check_key(key: Any) -> None:
         raise TypeError(f"`key` must be a random key, such as `jax.random.key(0)`: got {key!r}.")
 
 
-def checked_range(value_range: tuple[float, float]) -> None:
-    """Raise unless the value range has a lowest and a highest value."""
+def check_range(value_range: tuple[float, float]) -> None:
+    """Raise ValueError unless the value range has a lowest and a highest value."""
     low, high = value_range
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"`value_range` must be (lowest, highest), finite: got ({low}, {high}).")
 
 
 def checked_start(start: Any, shape: tuple[int, int, int], seeds: int | None) -> jax.Array:
-    """What to start from: images (S, H, W, C), or a number."""
+    """Return what to start from: images (S, H, W, C), or a number."""
     images = jnp.asarray(start, jnp.float32)
     images = images[None] if images.ndim == 3 else images
     if images.ndim and images.shape[1:] != shape:
@@ -76,19 +77,19 @@ def checked_start(start: Any, shape: tuple[int, int, int], seeds: int | None) ->
 
 
 def check_options(
-    problem: ascent.Problem, options: Options, counts: dict[str, int | None], start: jax.Array
+    problem: Problem, schedule: Schedule, counts: dict[str, int | None], start: jax.Array
 ) -> None:
-    """Raise where an option is out of range."""
-    counts = {**counts, "steps": options.steps, "views": problem.views}
-    counts |= {"snapshot_every": options.snapshot_every, "patience": options.patience}
+    """Raise ValueError where an option is out of range."""
+    counts = {**counts, "steps": schedule.steps, "views": problem.views}
+    counts |= {"snapshot_every": schedule.snapshot_every, "patience": schedule.patience}
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"`{name}` must be at least 1: got {count}.")
     if problem.bounds not in BOUNDS:
         known = ", ".join(("auto", *BOUNDS))
         raise ValueError(f"`bounds` must be one of {known}: got {problem.bounds!r}.")
-    if options.loop not in ("auto", "host", "scan"):
-        raise ValueError(f"`loop` must be one of auto, host, scan: got {options.loop!r}.")
+    if schedule.loop not in ("auto", "host", "scan"):
+        raise ValueError(f"`loop` must be one of auto, host, scan: got {schedule.loop!r}.")
     relu_rules(problem.backprop)
     if problem.parametrization.encode is None and (start.ndim or problem.tidies):
         raise ValueError(
@@ -98,7 +99,7 @@ def check_options(
     _check_optimizer(problem)
 
 
-def _check_optimizer(problem: ascent.Problem) -> None:
+def _check_optimizer(problem: Problem) -> None:
     def step(parameters: Any) -> Any:
         memory = problem.optimizer.init(parameters)
         return problem.optimizer.update(parameters, memory, parameters)
@@ -115,24 +116,22 @@ def _check_optimizer(problem: ascent.Problem) -> None:
         ) from error
 
 
-def check_objectives(
-    problem: ascent.Problem, data: ascent.Data, objectives: Sequence[Objective]
-) -> None:
-    """Raise where an objective does not fit its layers or does not depend on the image."""
+def check_objectives(problem: Problem, data: Data, objectives: Sequence[Objective]) -> None:
+    """Raise ValueError where an objective does not fit its layers or ignores the image."""
     images = jax.ShapeDtypeStruct((1, len(data.keys), *problem.image_shape), jnp.float32)
-    shown = jax.eval_shape(partial(ascent.views, problem, data), jnp.int32(0), images)
+    shown = jax.eval_shape(partial(views, problem, data), jnp.int32(0), images)
     seen = jax.ShapeDtypeStruct(shown.shape[2:], problem.dtype)
-    network = partial(ascent.network, problem, data)
-    _, flat, _, tree = trace(network, seen)
+    read = partial(network, problem, data)
+    _, flat, _, tree = trace(read, seen)
     found = tree.unflatten([flat.aval(x) for x in flat.outputs])
     shapes = {n: value.shape[1:] for n, value in zip(problem.layers, found, strict=True)}
     for objective in objectives:
         check(objective, shapes)
     moving = dependent(flat, [True])
-    groups, arrays = ascent.group(objectives)
+    groups, arrays = group(objectives)
     for (structure, numbers), values in zip(groups, arrays, strict=True):
         one = [value[0] for value in values]
-        flat = trace(partial(ascent.evaluate_objective, problem, structure), one, found).flat
+        flat = trace(partial(evaluate_objective, problem, structure), one, found).flat
         marks = [False] * len(one) + moving
         if not any(dependent(flat, marks)):
             raise ValueError(

@@ -1,11 +1,12 @@
-"""What `maximize` does unless told otherwise, by the kind of picture.
+"""Give `maximize` its defaults, by the kind of picture.
 
 An image of one channel is taken for a drawing: strokes on a ground of the lowest value, such as a
 digit. It starts empty and pays for its ink, so that what the network does not ask for stays empty;
 its pixels move. Any other image is taken for a photograph: it starts grey, and its spectrum moves,
 in colours that natural images leave uncorrelated. Both are shown shifted at random and pay for
 total variation. The weights were chosen by eye on MNIST and ImageNet networks and assume an
-objective of the size of a logit; they are scaled to the value range."""
+objective of the size of a logit; they are scaled to the value range.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -16,8 +17,8 @@ from jaxviz.maximization.parametrize import Parametrization, decorrelated, fouri
 from jaxviz.maximization.regularize import Penalty, Tidy, ink, penalty, total_variation
 
 
-class Recipe(NamedTuple):
-    """Defaults for one kind of picture; `start` is the pixel value that noise is added to."""
+class Defaults(NamedTuple):
+    """Hold what is not given to `maximize`; `start` is the pixel value that noise is added to."""
 
     parametrization: Parametrization
     bounds: str
@@ -26,19 +27,19 @@ class Recipe(NamedTuple):
     start: float
 
 
-def recipe(shape: tuple[int, int, int], value_range: tuple[float, float]) -> Recipe:
-    """The defaults for images of a shape (H, W, C)."""
-    make: Callable[..., Recipe] = _drawing if shape[2] == 1 else _photograph
+def defaults(shape: tuple[int, int, int], value_range: tuple[float, float]) -> Defaults:
+    """Return the defaults for images of a shape (H, W, C)."""
+    make: Callable[..., Defaults] = _drawing if shape[2] == 1 else _photograph
     return make(shape, *map(float, value_range))
 
 
 @cache
-def _drawing(shape: tuple[int, int, int], low: float, high: float) -> Recipe:
+def _drawing(shape: tuple[int, int, int], low: float, high: float) -> Defaults:
     height, width, _ = shape
     span = high - low
     reach = max(1, min(height, width) // 9)
     ground = {"ground": low}
-    return Recipe(
+    return Defaults(
         parametrization=pixels(),
         bounds="project",
         # Not a roll: strokes that leave on one side must not be counted on the other.
@@ -52,12 +53,12 @@ def _drawing(shape: tuple[int, int, int], low: float, high: float) -> Recipe:
 
 
 @cache
-def _photograph(shape: tuple[int, int, int], low: float, high: float) -> Recipe:
+def _photograph(shape: tuple[int, int, int], low: float, high: float) -> Defaults:
     span = high - low
     size = min(shape[:2])
     reach = max(1, size // 28)
     middle = (low + high) / 2
-    return Recipe(
+    return Defaults(
         parametrization=decorrelated(fourier()) if shape[2] == 3 else fourier(),
         bounds="sigmoid",
         transforms=(

@@ -1,4 +1,4 @@
-"""The driver of `maximize`: step after step on one batch, and what becomes of it.
+"""Run the steps of `maximize`, a batch of objectives at a time, and watch over them.
 
 On accelerators the steps run in one compiled loop. On a CPU they are driven from here: XLA runs the
 body of a loop on one core there, which made the same step take more than twice as long. On the CPU
@@ -6,56 +6,43 @@ both ways give the same numbers bit for bit (two networks, 100 steps); XLA does 
 compiles a step alike inside a loop, so another platform may differ by rounding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.jaxpr._jax import platform_of
-from jaxviz.maximization import step as ascent
 from jaxviz.maximization.objective import Objective
+from jaxviz.maximization.problem import Data, Problem, State, Terms, group, term_names
 from jaxviz.maximization.result import Maximized, NotFiniteError
+from jaxviz.maximization.schedule import Schedule, Segment, segments
+from jaxviz.maximization.step import advance_many, advance_once, decode, start
 from jaxviz.progress import Advance, Progress, track
 
 REDIRECTED_STEPS = 16
-_LOOK_EVERY = 25
-_SCAN_STEPS = 64
 _FAULT = "not finite:"
 
 
-class Options(NamedTuple):
-    """How to run; see `maximize`."""
-
-    steps: int
-    loop: str
-    redirect: int
-    snapshot_every: int | None
-    patience: int | None
-    tolerance: float
-    callback: Callable[..., Any] | None
-
-
-def climb(
-    problem: ascent.Problem,
-    data: ascent.Data,
+def run_batches(
+    problem: Problem,
+    data: Data,
     objectives: Sequence[Objective],
-    options: Options,
+    schedule: Schedule,
     batch_size: int | None,
     progress: Progress,
 ) -> Maximized:
-    """Ascend all objectives, a batch at a time."""
+    """Maximise all objectives, a batch at a time."""
     results: list[Maximized] = []
     seeds = len(data.keys)
     batches = list(_batches(objectives, batch_size))
-    with track(progress, len(batches) * options.steps, "steps") as report:
+    with track(progress, len(batches) * schedule.steps, "steps") as report:
         for members, kept in batches:
-            groups, arrays = ascent.group(members)
+            groups, arrays = group(members)
             batch = problem._replace(groups=groups), data._replace(objectives=arrays)
             found = sum(len(result.images) for result in results)
             try:
-                results.append(_run(*batch, options, report, kept * seeds, found))
+                results.append(_run(*batch, schedule, report, kept * seeds, found))
             except NotFiniteError as error:
                 error.result = _joined([*results, error.result])
                 raise
@@ -63,60 +50,57 @@ def climb(
 
 
 def _run(
-    problem: ascent.Problem,
-    data: ascent.Data,
-    options: Options,
-    report: Advance,
-    kept: int,
-    before: int,
+    problem: Problem, data: Data, schedule: Schedule, report: Advance, kept: int, before: int
 ) -> Maximized:
-    """Ascend one batch and keep the first `kept` images; `before` images are done."""
-    state = ascent.start(problem, data)
+    """Maximise one batch and keep the first `kept` images; `before` images are done."""
+    state = start(problem, data)
     history: list[dict[str, np.ndarray]] = []
-    pending: list[ascent.Terms] = []
+    pending: list[Terms] = []
     snapshots: dict[int, jax.Array] = {}
-    stopped, done, looked = None, 0, 0
-    while done < options.steps and stopped is None:
-        length = _segment(done, options)
-        redirect = 0 < done < options.redirect and bool(state.blocked.any())
-        state, terms = _advance(problem, redirect, length, data, state)
-        pending.append(terms)
-        done += length
-        report(length)
-        if options.snapshot_every and done % options.snapshot_every == 0:
-            snapshots[done] = _flat(ascent.decode(problem, data, state.parameters))[:kept]
-        if options.callback is not None:
-            shown = _flat(ascent.decode(problem, data, state.parameters))[:kept]
-            newest = {name: _flat(term)[:kept] for name, term in terms.items()}
-            if options.callback(done, shown, newest):
-                stopped = f"the callback asked for it after step {done}"
-        if done - looked >= _LOOK_EVERY or done == options.steps or stopped:
-            history.append(_fetched(pending, ascent.term_names(problem)))
-            pending, looked = [], done
-            stopped = _fault(history[-1], done, before) or stopped or _plateau(history, options)
+    stopped = None
+
+    def images() -> jax.Array:
+        return _flat(decode(problem, data, state.parameters))[:kept]
+
+    for segment in segments(schedule):
+        state, terms = _advance(problem, data, segment, state, report)
+        pending += terms
+        if segment.snapshot:
+            snapshots[segment.end] = images()
+        if schedule.callback is not None:
+            newest = {name: _flat(term)[:kept] for name, term in terms[-1].items()}
+            if schedule.callback(segment.end, images(), newest):
+                stopped = f"the callback asked for it after step {segment.end}"
+        if segment.look or stopped:
+            history.append(_fetched(pending, term_names(problem)))
+            pending = []
+            fault = _fault(history[-1], segment.end, before)
+            stopped = fault or stopped or _plateau(history, schedule)
+        if stopped:
+            break
     return _result(problem, data, state, history, snapshots, stopped, kept)
 
 
 def _advance(
-    problem: ascent.Problem, redirect: bool, length: int, data: ascent.Data, state: ascent.State
-) -> tuple[ascent.State, ascent.Terms]:
-    """Take some steps; terms are (steps, M, S), or (M, S) of a single one."""
-    if length > 1:
-        return ascent.advance_many(problem, redirect, length, data, state)
-    return ascent.advance_once(problem, redirect, data, state)
+    problem: Problem, data: Data, segment: Segment, state: State, report: Advance
+) -> tuple[State, list[Terms]]:
+    """Take the steps of a segment; terms are (M, S) of a single step, (steps, M, S) of a loop."""
+    length = segment.end - segment.begin
+    if segment.compiled:
+        state, terms = advance_many(problem, length, data, state)
+        report(length)
+        return state, [terms]
+    found = []
+    for _ in range(length):
+        redirect = segment.redirects and bool(state.blocked.any())
+        state, terms = advance_once(problem, redirect, data, state)
+        found.append(terms)
+        report(1)
+    return state, found
 
 
-def _segment(done: int, options: Options) -> int:
-    """How many steps to take at once: one from the host, or many in a compiled loop."""
-    scan = options.loop == "scan" or (options.loop == "auto" and platform_of() != "cpu")
-    if not scan or options.callback is not None or done < options.redirect:
-        return 1
-    every = options.snapshot_every or _SCAN_STEPS
-    return min(options.steps, (done // every + 1) * every) - done
-
-
-def _fetched(pending: Sequence[ascent.Terms], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The terms of several segments on the host: {term: (steps, N)}."""
+def _fetched(pending: Sequence[Terms], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the terms of several segments on the host: {term: (steps, N)}."""
     # The axis of a single step is added here: on the device it would be an operation a step.
     pieces = jax.device_get(list(pending))
     joined = {
@@ -127,7 +111,7 @@ def _fetched(pending: Sequence[ascent.Terms], names: Sequence[str]) -> dict[str,
 
 
 def _fault(newest: dict[str, np.ndarray], done: int, before: int) -> str | None:
-    """Which term became NaN or infinite first, and where."""
+    """Say which term became NaN or infinite first, and where."""
     faults = []
     for order, (name, term) in enumerate(newest.items()):
         bad = np.argwhere(~np.isfinite(term))
@@ -138,28 +122,31 @@ def _fault(newest: dict[str, np.ndarray], done: int, before: int) -> str | None:
     return min(faults)[2] if faults else None
 
 
-def _plateau(history: Sequence[dict[str, np.ndarray]], options: Options) -> str | None:
+def _plateau(history: Sequence[dict[str, np.ndarray]], schedule: Schedule) -> str | None:
+    """Say so when no image's best total has grown enough for `patience` steps."""
     totals = np.concatenate([piece["total"] for piece in history])
-    if options.patience is None or len(totals) <= options.patience:
+    if schedule.patience is None or len(totals) <= schedule.patience:
         return None
     best = np.maximum.accumulate(totals)
-    before, now = best[-1 - options.patience], best[-1]
-    if (now - before > options.tolerance * np.abs(before)).any():
+    before, now = best[-1 - schedule.patience], best[-1]
+    if (now - before > schedule.min_improvement * np.abs(before)).any():
         return None
-    return f"no total grew by {options.tolerance:g} of its size for {options.patience} steps"
+    return (
+        f"no total grew by {schedule.min_improvement:g} of its size for {schedule.patience} steps"
+    )
 
 
 def _result(
-    problem: ascent.Problem,
-    data: ascent.Data,
-    state: ascent.State,
+    problem: Problem,
+    data: Data,
+    state: State,
     history: Sequence[dict[str, np.ndarray]],
     snapshots: dict[int, jax.Array],
     stopped: str | None,
     kept: int,
 ) -> Maximized:
-    images = _flat(ascent.decode(problem, data, state.parameters))[:kept]
-    best = _flat(ascent.decode(problem, data, state.best))[:kept]
+    images = _flat(decode(problem, data, state.parameters))[:kept]
+    best = _flat(decode(problem, data, state.best))[:kept]
     looked = _flat(state.gradient_sum)[:kept]
     largest = looked.max((1, 2), keepdims=True)
     result = Maximized(
@@ -182,7 +169,7 @@ def _result(
     return result
 
 
-def _check_moved(problem: ascent.Problem, state: ascent.State, result: Maximized) -> None:
+def _check_moved(problem: Problem, state: State, result: Maximized) -> None:
     values = result.history["objective"]
     still = len(values) >= REDIRECTED_STEPS and bool((values == values[:1]).all())
     if still and bool(state.blocked.all()):
@@ -193,7 +180,7 @@ def _check_moved(problem: ascent.Problem, state: ascent.State, result: Maximized
 
 
 def _joined(results: Sequence[Maximized]) -> Maximized:
-    """The results of several batches as one; shorter histories end in NaN."""
+    """Return the results of several batches as one; shorter histories end in NaN."""
     if len(results) == 1:
         return results[0]
     steps = max(len(result.history["total"]) for result in results)
@@ -219,7 +206,7 @@ def _joined(results: Sequence[Maximized]) -> Maximized:
 def _batches(
     objectives: Sequence[Objective], batch_size: int | None
 ) -> Iterator[tuple[list[Objective], int]]:
-    """Batches of objectives, and how many to keep; the last is filled up, to compile alike."""
+    """Yield batches, and how many of each to keep; the last is filled up, to compile alike."""
     size = batch_size or len(objectives)
     for first in range(0, len(objectives), size):
         members = list(objectives[first : first + size])

@@ -1,4 +1,4 @@
-"""Images that maximise an objective: activation maximisation and feature visualisation.
+"""Find images that maximise an objective: activation maximisation, feature visualisation.
 
 `maximize` runs gradient ascent on a batch, one image for each objective and seed. Images are
 (batch, height, width, channel) in the units of `value_range`, float32. The step is compiled once.
@@ -6,29 +6,30 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
-from jaxviz.layers import as_scorer
-from jaxviz.maximization import step as ascent
+from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.maximization.arguments import (
     check_key,
     check_objectives,
     check_options,
+    check_range,
     checked_objectives,
-    checked_range,
     checked_shape,
     checked_start,
 )
-from jaxviz.maximization.defaults import recipe
-from jaxviz.maximization.loop import REDIRECTED_STEPS, Options, climb
+from jaxviz.maximization.defaults import defaults
+from jaxviz.maximization.loop import REDIRECTED_STEPS, run_batches
 from jaxviz.maximization.objective import Objective
 from jaxviz.maximization.parametrize import Parametrization
+from jaxviz.maximization.problem import Data, Problem
 from jaxviz.maximization.regularize import Penalty, Tidy
 from jaxviz.maximization.result import Maximized, NotFiniteError
+from jaxviz.maximization.schedule import Schedule
 from jaxviz.maximization.transforms import Transform
 from jaxviz.progress import Progress
 from jaxviz.scoring.scorer import split
@@ -37,7 +38,7 @@ __all__ = ["Maximized", "NotFiniteError", "maximize"]
 
 
 def maximize(
-    f: Any,
+    f: ScorerLike,
     objective: Objective | Sequence[Objective],
     *,
     key: jax.Array,
@@ -56,21 +57,21 @@ def maximize(
     backprop: str = "plain",
     grad_modifier: Callable[[jax.Array], jax.Array] | None = None,
     redirect_steps: int = REDIRECTED_STEPS,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
     batch_size: int | None = None,
     snapshot_every: int | None = None,
     patience: int | None = None,
-    tolerance: float = 1e-3,
-    callback: Callable[[int, jax.Array, dict[str, jax.Array]], Any] | None = None,
+    min_improvement: float = 1e-3,
+    callback: Callable[[int, jax.Array, dict[str, jax.Array]], object] | None = None,
     progress: Progress = False,
     loop: str = "auto",
 ) -> Maximized:
-    """Images that maximise an objective, by gradient ascent on a batch.
+    """Find images that maximise an objective, by gradient ascent on a batch.
 
     Each step moves the parameters of image n along ∂/∂parameters of
     mean over views of objective_n(f(preprocess(transforms(image)))) − Σ penalties(image).
     What is not given comes from `jaxviz.maximization.defaults`: one set for drawings, images of one
-    channel, and one for photographs.
+    channel, and one for photographs, all others.
 
     Args:
         f: a scorer: an adapter model, an NNX module, (Linen module, variables), any function of
@@ -83,16 +84,17 @@ def maximize(
         seeds: images for each objective, from different random starts; None for 1, or one a start
             image.
         start: in the value range: images (S, H, W, C) or (H, W, C) to start from, or a number, to
-            which noise is added; None for the recipe's, the lowest value for a drawing.
+            which noise is added; None for the lowest value for a drawing, else the middle.
         optimizer: any optax transformation without a line search; None for Adam at 0.05.
-        parametrization: what the optimiser moves, see `jaxviz.parametrize`; None for the recipe's,
-            the spectrum.
+        parametrization: what the optimiser moves, see `jaxviz.parametrize`; None for the pixels of
+            a drawing, the spectrum of a photograph.
         bounds: how images stay in the value range: "sigmoid", "project" (clip after each step),
-            "none" (they do not), or "auto" for the recipe's.
-        transforms: applied in order before f, at random; None for the recipe's, small shifts.
+            "none" (they do not), or "auto": "project" for a drawing, else "sigmoid".
+        transforms: applied in order before f, at random; None for small shifts, and for a
+            photograph zooms of up to a tenth.
         views: random transformations averaged in each step, ≥ 1.
-        regularizers: penalties and tidying steps, see `jaxviz.regularize`; None for the recipe's,
-            total variation and, for a drawing, ink.
+        regularizers: penalties and tidying steps, see `jaxviz.regularize`; None for total variation
+            and, for a drawing, ink.
         value_range: (lowest, highest) pixel value.
         preprocess: from images in the value range to f's input, such as another order of channels.
         backprop: what ReLU passes backwards: "plain", "guided" or "rectified".
@@ -102,8 +104,9 @@ def maximize(
         dtype: of the images given to f.
         batch_size: objectives at a time; None for all.
         snapshot_every: keep the images every so many steps.
-        patience: stop when no image's best total grew by `tolerance` of its size for so many steps.
-        tolerance: see `patience`.
+        patience: stop when no image's best total grew by `min_improvement` of its size for so many
+            steps; None never does. It is looked at every 25 steps or so.
+        min_improvement: the smallest growth that counts, a share of the total's size.
         callback: called as callback(step, images, terms) after each step; a true answer stops the
             run.
         progress: True for a bar, or a function called as progress(steps done, steps in all).
@@ -136,13 +139,13 @@ def maximize(
     objectives = checked_objectives(objective)
     check_key(key)
     shape = checked_shape(f, image_shape)
-    checked_range(value_range)
-    usual = recipe(shape, value_range)
+    check_range(value_range)
+    usual = defaults(shape, value_range)
     first = checked_start(usual.start if start is None else start, shape, seeds)
     seeds = len(first) if first.ndim else 1 if seeds is None else seeds
     parts = split(as_scorer(f))
     terms = usual.regularizers if regularizers is None else tuple(regularizers)
-    problem = ascent.Problem(
+    problem = Problem(
         scorer=parts.call,
         groups=(),
         layers=tuple(dict.fromkeys(layer for o in objectives for layer in o.layers)),
@@ -159,14 +162,16 @@ def maximize(
         views=views,
         dtype=jnp.dtype(dtype),
     )
-    options = Options(steps, loop, redirect_steps, snapshot_every, patience, tolerance, callback)
+    schedule = Schedule(
+        steps, loop, redirect_steps, snapshot_every, patience, min_improvement, callback
+    )
     counts = {"objective": len(objectives), "seeds": seeds, "batch_size": batch_size}
-    check_options(problem, options, counts, first)
+    check_options(problem, schedule, counts, first)
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.arange(seeds))
     low, high = (jnp.asarray(bound, jnp.float32) for bound in value_range)
-    data = ascent.Data(parts.arrays, (), low, high, keys, first)
+    data = Data(parts.arrays, (), low, high, keys, first)
     check_objectives(problem, data, objectives)
-    return climb(problem, data, objectives, options, batch_size, progress)
+    return run_batches(problem, data, objectives, schedule, batch_size, progress)
 
 
 @cache

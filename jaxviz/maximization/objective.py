@@ -1,4 +1,4 @@
-"""Objectives as values: what they are, and how they compose with + - * and numbers.
+"""Hold an objective as a value that composes with + - * and numbers.
 
 An objective maps named activations {layer: (S, …)} of S images to S numbers, one an image. The
 catalogue is `objectives`.
@@ -48,7 +48,7 @@ class Objective:
     check: Callable[..., None] | None = field(default=None)
 
     def __call__(self, activations: Activations) -> jax.Array:
-        """The S numbers for the activations of S images."""
+        """Return the S numbers for the activations of S images."""
         own = {layer: activations[layer] for layer in self.layers}
         return self.evaluate(own, *self.values)
 
@@ -75,7 +75,7 @@ class Objective:
 
 
 def objective(function: Callable[[Activations], jax.Array], layers: Sequence[Layer]) -> Objective:
-    """Any function of named activations as an objective.
+    """Maximise any function of named activations.
 
     Args:
         function: from {layer: (S, …)} to (S,) numbers, in JAX.

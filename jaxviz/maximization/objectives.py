@@ -1,4 +1,4 @@
-"""Objectives: what an image is to maximise, as values that compose with + - * and numbers.
+"""Name what an image is to maximise, in values that compose with + - * and numbers.
 
 An objective maps named activations {layer: (S, …)} of S images to S numbers, one an image. Layers
 are named as in `activations`: a name, an index, or None for the scorer's own output. Objectives are
@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxviz.layers import Layer, capture
+from jaxviz.layers import Layer, ScorerLike, capture
 from jaxviz.maximization.objective import Activations, Objective, Shapes, objective
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
 
 
 def unit(index: int, *, layer: Layer = None) -> Objective:
-    """One unit of a layer without positions, such as the logit of a class: a[index].
+    """Maximise one unit of a layer without positions, such as the logit of a class: a[index].
 
     Args:
         index: which unit, 0 ≤ index < K.
@@ -51,7 +52,7 @@ def unit(index: int, *, layer: Layer = None) -> Objective:
 
 
 def channel(layer: Layer, index: int) -> Objective:
-    """One channel of a layer: mean over positions of a[..., index].
+    """Maximise one channel of a layer: the mean over positions of a[..., index].
 
     Args:
         layer: a layer with output (N, h, w, C) or (N, C).
@@ -69,7 +70,7 @@ def channel(layer: Layer, index: int) -> Objective:
 
 
 def neuron(layer: Layer, index: int, *, position: tuple[int, int] | None = None) -> Objective:
-    """One channel at one position: a[row, col, index].
+    """Maximise one channel at one position: a[row, col, index].
 
     Args:
         layer: a layer with output (N, h, w, C).
@@ -92,7 +93,7 @@ def neuron(layer: Layer, index: int, *, position: tuple[int, int] | None = None)
 
 
 def layer(name: Layer) -> Objective:
-    """A whole layer, as in DeepDream: mean of a².
+    """Maximise a whole layer, as in DeepDream: the mean of a².
 
     Args:
         name: any layer.
@@ -108,8 +109,10 @@ def layer(name: Layer) -> Objective:
     return Objective(_layer, (name,), (), _fits_channel)
 
 
-def direction(layer: Layer, vector: Any, *, position: tuple[int, int] | None = None) -> Objective:
-    """A direction in channel space: a·v, the mean over positions or at one position.
+def direction(
+    layer: Layer, vector: ArrayLike, *, position: tuple[int, int] | None = None
+) -> Objective:
+    """Maximise along a direction of channel space: a·v, the mean over positions or at one.
 
     Args:
         layer: a layer with output (N, h, w, C), or (N, C) when no position is given.
@@ -124,17 +127,17 @@ def direction(layer: Layer, vector: Any, *, position: tuple[int, int] | None = N
         >>> jv.objectives.direction("conv", [1.0, -2.0])({"conv": jnp.ones((1, 2, 2, 2))}).tolist()
         [-1.0]
     """
-    vector = jnp.asarray(vector, jnp.float32)
-    if vector.ndim != 1:
-        raise ValueError(f"`vector` must have shape (channels,): got {vector.shape}.")
+    along = jnp.asarray(vector, jnp.float32)
+    if along.ndim != 1:
+        raise ValueError(f"`vector` must have shape (channels,): got {along.shape}.")
     if position is None:
-        return Objective(_direction, (layer,), (vector,), _fits_vector)
-    values = (vector,) + _position(position)
+        return Objective(_direction, (layer,), (along,), _fits_vector)
+    values = (along,) + _position(position)
     return Objective(_direction_at, (layer,), values, _fits_vector)
 
 
 def interpolate(layer: Layer, first: int, second: int) -> Objective:
-    """From one channel to another over the S images of one objective.
+    """Go from one channel to another over the S images of one objective.
 
     (1 − t)·channel(first) + t·channel(second) with t = s / (S − 1) for image s; S is the `seeds` of
     `maximize`.
@@ -158,7 +161,7 @@ def interpolate(layer: Layer, first: int, second: int) -> Objective:
 
 
 def diversity(layer: Layer) -> Objective:
-    """How different the S images are: minus the mean cosine of their Gram matrices.
+    """Maximise how different the S images are: minus the mean cosine of their Gram matrices.
 
     With G the Gram matrix of an image's channels (Σ over positions of aᵢaⱼ): −mean over s' ≠ s of
     cos(G_s, G_s'). Add a multiple of it to another objective and ask `maximize` for several
@@ -182,8 +185,10 @@ def diversity(layer: Layer) -> Objective:
     return Objective(_diversity, (layer,), (), _fits_channel)
 
 
-def every_channel(f: Any, layer: Layer, *, image_shape: tuple[int, int, int]) -> list[Objective]:
-    """All channels of a layer, a list for `maximize`; give it a `batch_size` where they are many.
+def every_channel(
+    f: ScorerLike, layer: Layer, *, image_shape: tuple[int, int, int]
+) -> list[Objective]:
+    """List all channels of a layer for `maximize`; give that a `batch_size` where they are many.
 
     Args:
         f: a scorer.
@@ -249,6 +254,7 @@ def _interpolate(acts: Activations, first: jax.Array, second: jax.Array) -> jax.
 def _diversity(acts: Activations) -> jax.Array:
     values = _only(acts)
     images = values.shape[0]
+    # G_s as a vector of length 1, so that gram @ gramᵀ holds all cosines; their own are left out.
     if images == 1:
         return jnp.zeros(1)
     flat = values.reshape(images, -1, values.shape[-1])

@@ -1,4 +1,4 @@
-"""Parametrisations: what the optimiser moves instead of pixels, as (init, decode) pairs.
+"""Choose what the optimiser moves instead of pixels: parametrisations, (init, decode) pairs.
 
 `init(key, image_shape)` draws parameters, any pytree of float32 arrays; `decode(parameters,
 image_shape)` makes of them a free image (height, width, channel) of real numbers about 0, which
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 Shape = tuple[int, int, int]
 
 
 class Parametrization(NamedTuple):
-    """An image's parameters: how they start, what image they mean, and which ones mean an image.
+    """Hold how an image's parameters start, what image they mean, and which ones mean an image.
 
     Args:
         init: (key, image_shape) -> parameters.
@@ -42,7 +43,7 @@ class Parametrization(NamedTuple):
 
 @cache
 def pixels(*, sd: float = 0.01) -> Parametrization:
-    """The pixels themselves.
+    """Move the pixels themselves.
 
     Args:
         sd: standard deviation of the normal noise it starts from.
@@ -64,7 +65,7 @@ def pixels(*, sd: float = 0.01) -> Parametrization:
 
 @cache
 def fourier(*, sd: float = 0.01, decay: float = 1.0) -> Parametrization:
-    """The spectrum, low frequencies amplified: a step moves all scales of the picture alike.
+    """Move the spectrum, low frequencies amplified, so that a step moves all scales alike.
 
     free image = irfft2(s · z) / 4, s = √(w·h) / max(frequency, 1 / max(w, h))^decay.
 
@@ -91,11 +92,13 @@ def fourier(*, sd: float = 0.01, decay: float = 1.0) -> Parametrization:
         return sd * jax.random.normal(key, size, jnp.float32)
 
     def decode(spectrum: jax.Array, shape: Shape) -> jax.Array:
+        # An image is real, so F(−u, −v) is the conjugate of F(u, v): columns 0 … W // 2 are enough.
         scaled = spectrum * _amplifier(shape, decay)[None]
         scaled = jax.lax.complex(scaled[0], scaled[1])
         return jnp.fft.irfft2(scaled, s=shape[:2], axes=(0, 1)) / 4
 
     def encode(image: jax.Array, shape: Shape) -> jax.Array:
+        # One of many: irfft2 ignores the imaginary part of entries that are their own conjugate.
         scaled = jnp.fft.rfft2(4 * image, axes=(0, 1))
         return jnp.stack([scaled.real, scaled.imag]) / _amplifier(shape, decay)[None]
 
@@ -104,7 +107,7 @@ def fourier(*, sd: float = 0.01, decay: float = 1.0) -> Parametrization:
 
 @cache
 def pyramid(*, levels: int = 4, sd: float = 0.01) -> Parametrization:
-    """A sum of images of halved resolution, each enlarged bilinearly (a Laplacian pyramid).
+    """Move a sum of images of halved resolution, each enlarged bilinearly (a Laplacian pyramid).
 
     Args:
         levels: how many resolutions, ≥ 1; level i has height and width divided by 2^i.
@@ -138,8 +141,8 @@ def pyramid(*, levels: int = 4, sd: float = 0.01) -> Parametrization:
     return Parametrization(init, decode, encode)
 
 
-def maco(magnitude: Any = None, *, decay: float = 1.0) -> Parametrization:
-    """The phase of the spectrum only; the magnitude stays what natural images have.
+def maco(magnitude: ArrayLike | None = None, *, decay: float = 1.0) -> Parametrization:
+    """Move the phase of the spectrum only; the magnitude stays what natural images have.
 
     free image = irfft2(magnitude · exp(i·phase)).
 
@@ -164,7 +167,7 @@ def maco(magnitude: Any = None, *, decay: float = 1.0) -> Parametrization:
 
 
 def magnitude_spectrum(images: jax.Array) -> jax.Array:
-    """The mean magnitude spectrum of images in [0, 1] about their middle, for `maco`.
+    """Return the mean magnitude spectrum of images in [0, 1] about their middle, for `maco`.
 
     mean over images of |rfft2(x − 1/2)|; use it with `bounds="project"`, whose free image is x −
     1/2.
@@ -185,7 +188,7 @@ def magnitude_spectrum(images: jax.Array) -> jax.Array:
 
 @cache
 def decorrelated(parametrization: Parametrization) -> Parametrization:
-    """Another parametrisation in colours that natural images leave uncorrelated.
+    """Move another parametrisation in colours that natural images leave uncorrelated.
 
     free image = image · (M / max column norm of M)ᵀ, M the square root of natural colours'
     covariance. For images of one channel it is the identity.
@@ -224,20 +227,28 @@ def decorrelated(parametrization: Parametrization) -> Parametrization:
 
 
 def frequencies(height: int, width: int) -> np.ndarray:
-    """The frequency of each entry of an rfft2, in cycles a pixel: (height, width // 2 + 1)."""
+    """Return the frequency of each entry of an rfft2, in cycles a pixel: (H, W // 2 + 1)."""
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]).astype(
         np.float32
     )
 
 
 def _amplifier(shape: Shape, decay: float) -> jax.Array:
+    """Return s of `fourier`, (H, W // 2 + 1, 1).
+
+    Spectra of natural images fall as 1 / frequency. irfft2 divides by W·H; with √(W·H) it is the
+    unitary transform, so that a step moves pixels as far in images of any size.
+    """
     height, width, _ = shape
+    # The mean has frequency 0: it gets the factor of the lowest frequency that the image holds.
     lowest = np.float32(1 / max(height, width))
     amplifier = np.sqrt(height * width) / np.maximum(frequencies(height, width), lowest) ** decay
     return jnp.asarray(amplifier[..., None].astype(np.float32))
 
 
 def _maco(magnitude: Callable[[Shape], jax.Array]) -> Parametrization:
+    """Return the parametrisation with this magnitude: m · e^(iφ) = m · (cos φ + i·sin φ)."""
+
     def init(key: jax.Array, shape: Shape) -> jax.Array:
         size = (shape[0], shape[1] // 2 + 1, shape[2])
         return jax.random.uniform(key, size, jnp.float32, -np.pi, np.pi)
@@ -255,8 +266,11 @@ def _power_law_maco(decay: float) -> Parametrization:
     def magnitude(shape: Shape) -> jax.Array:
         height, width, channels = shape
         frequency = frequencies(height, width)
+        # No power at frequency 0: the free image has mean 0, the middle of the value range.
         law = np.where(frequency > 0, np.maximum(frequency, 1e-6) ** -decay, 0.0)
-        # Parseval: variance = Σ magnitude² / (HW)², entries off the first column counting twice.
+        # Parseval: variance = Σ magnitude² / (HW)², entries off the first column counting twice,
+        # since each stands for its conjugate too; of an even width the last column does not, which
+        # makes the variance a little less than 1.
         power = np.square(law).sum() * 2 - np.square(law[:, 0]).sum()
         law = law * (height * width / np.sqrt(power))
         return jnp.asarray(np.repeat(law[..., None], channels, -1).astype(np.float32))
@@ -278,6 +292,8 @@ def _constant(magnitude: np.ndarray) -> Callable[[Shape], jax.Array]:
 
 
 def _colours() -> jax.Array:
+    # Rows are red, green, blue; columns the principal colours times their standard deviations:
+    # brightness, red against blue, green against magenta.
     root = np.asarray([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], np.float32)
     return jnp.asarray(root / np.linalg.norm(root, axis=0).max())
 

@@ -1,4 +1,4 @@
-"""Penalties on an image, and steps that tidy it, for the optimisation in `maximize`.
+"""Penalise an image, or tidy it after some steps, in `maximize`.
 
 A penalty is a number computed from one image (height, width, channel) that `maximize` subtracts
 from the objective; images are in the units of `value_range`. Every derivative is finite, on flat
@@ -7,17 +7,18 @@ and on zero images too.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 
-Schedule = Callable[[jax.Array], jax.Array]
+from jaxviz.perturbation import filters
+
+WeightSchedule = Callable[[jax.Array], jax.Array]
 
 
 def total_variation(image: jax.Array, *, beta: float = 2.0) -> jax.Array:
-    """How much neighbouring pixels differ.
+    """Penalise how much neighbouring pixels differ.
 
     Σ [(x[h+1,w] − x[h,w])² + (x[h,w+1] − x[h,w])²]^(β/2) / N over the (H−1)×(W−1) anchors and all
     channels, N = H·W·C. β = 1 is the L1 form (of gradient lengths), β = 2 the L2 form. Where a
@@ -46,7 +47,7 @@ def total_variation(image: jax.Array, *, beta: float = 2.0) -> jax.Array:
 
 
 def lp_norm(image: jax.Array, *, p: float = 6.0) -> jax.Array:
-    """The Lp norm by the number of pixels: (Σ|x|^p)^(1/p) / N, N = H·W·C.
+    """Penalise the Lp norm, divided by the number of values: (Σ|x|^p)^(1/p) / N, N = H·W·C.
 
     The derivative at an all-zero image is 0.
 
@@ -69,7 +70,7 @@ def lp_norm(image: jax.Array, *, p: float = 6.0) -> jax.Array:
 
 
 def ink(image: jax.Array, *, ground: float = 0.0) -> jax.Array:
-    """How far pixels are from an empty ground: Σ|x − ground| / N, N = H·W·C.
+    """Penalise how far pixels are from an empty ground: Σ|x − ground| / N, N = H·W·C.
 
     It keeps a drawing on its ground, such as white strokes on black.
 
@@ -90,15 +91,22 @@ def ink(image: jax.Array, *, ground: float = 0.0) -> jax.Array:
 
 @dataclass(frozen=True)
 class Penalty:
-    """`weight` times `function(image)`, subtracted from the objective; made by `penalty`."""
+    """Hold what is subtracted from the objective, weight · function(image); see `penalty`.
+
+    Attributes:
+        function: from an image (H, W, C) to a number.
+        weight: a number, or a schedule from the step to a number.
+        name: what `history` calls it.
+        options: of the function, sorted, so that equal penalties compile once.
+    """
 
     function: Callable[[jax.Array], jax.Array]
-    weight: float | Schedule
+    weight: float | WeightSchedule
     name: str
     options: tuple[tuple[str, float], ...] = ()
 
     def __call__(self, image: jax.Array, step: jax.Array) -> jax.Array:
-        """The weighted penalty of one image at a step."""
+        """Return the weighted penalty of one image at a step."""
         value = self.function(image, **dict(self.options))
         if not callable(self.weight):
             return self.weight * value
@@ -109,12 +117,12 @@ class Penalty:
 
 def penalty(
     function: Callable[..., jax.Array],
-    weight: float | Schedule,
+    weight: float | WeightSchedule,
     *,
     name: str | None = None,
     options: dict[str, float] | None = None,
 ) -> Penalty:
-    """A penalty for `maximize`: weight(step) · function(image).
+    """Make a penalty for `maximize`: weight(step) · function(image).
 
     Args:
         function: from an image (H, W, C) to a number: `total_variation`, `lp_norm` or your own.
@@ -136,7 +144,7 @@ def penalty(
 
 @dataclass(frozen=True)
 class Tidy:
-    """`function(image)` replaces the image after every `every`-th step; see `blur_steps`."""
+    """Hold a `function(image)` that replaces the image after every `every`-th step."""
 
     function: Callable[[jax.Array], jax.Array]
     every: int
@@ -147,10 +155,13 @@ def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
 
     Args:
         every: how often, in steps, ≥ 1.
-        sigma: the Gaussian's width in pixels, > 0.
+        sigma: the Gaussian's standard deviation in pixels, > 0; it is cut at 4 sigma.
 
     Returns:
         A step for `maximize(regularizers=…)`.
+
+    Raises:
+        ValueError: `every` or `sigma` is too small.
 
     Example:
         >>> import jaxviz as jv
@@ -163,39 +174,22 @@ def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
     """
     if every < 1:
         raise ValueError(f"`every` must be at least 1 step: got {every}.")
+    if not sigma > 0:
+        raise ValueError(f"`sigma` must be above 0 pixels: got {sigma}.")
     return Tidy(_blur(float(sigma)), every)
 
 
 def _power(base: jax.Array, exponent: float) -> jax.Array:
-    """base ** exponent for base ≥ 0, with derivative 0 at 0."""
+    """Return base ** exponent for base ≥ 0, with derivative 0 at 0."""
     if exponent == 1.0:
         return base
+    # The untaken branch must be differentiable too: 0 · ∞ is NaN, so its base is 1 where base is 0.
     positive = base > 0
     safe = jnp.where(positive, base, jnp.ones_like(base))
     return jnp.where(positive, safe**exponent, jnp.zeros_like(base))
 
 
-def gaussian_blur(image: jax.Array, *, sigma: float) -> jax.Array:
-    """Blur an image (H, W, C), edges repeated: a Gaussian cut at 3 sigma, summing to 1."""
-    radius = max(1, round(3 * sigma))
-    offsets = jnp.arange(-radius, radius + 1, dtype=image.dtype)
-    weights = jnp.exp(-0.5 * jnp.square(offsets / sigma))
-    weights = weights / weights.sum()
-    for axis in (0, 1):
-        padding = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
-        padded = jnp.pad(image, padding, mode="edge")
-        size = image.shape[axis]
-        shifted = [
-            weights[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i in range(2 * radius + 1)
-        ]
-        image = sum(shifted[1:], shifted[0])
-    return image
-
-
-_blurs: dict[float, Any] = {}
-
-
+@cache
 def _blur(sigma: float) -> Callable[[jax.Array], jax.Array]:
     # One function a width, so that the compiled step is found again.
-    return _blurs.setdefault(sigma, partial(gaussian_blur, sigma=sigma))
+    return partial(filters.blur, sigma=sigma, radius=filters.reach(sigma))

@@ -1,4 +1,4 @@
-"""What a maximisation gives, and what it raises."""
+"""Hold what a maximisation gives, and what it raises."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Maximized(NamedTuple):
-    """What `maximize` found; N = objectives × seeds, the seeds of an objective side by side.
+    """Hold what `maximize` found; N = objectives × seeds, the seeds of an objective side by side.
 
     Args:
         images: (N, H, W, C), the last images, or the best ones where the run was cut short by a
@@ -30,7 +30,7 @@ class Maximized(NamedTuple):
 
 
 class NotFiniteError(ArithmeticError):
-    """A term became NaN or infinite; `result` is a `Maximized` with the best images before."""
+    """Say that a term became NaN or infinite; `result`, a `Maximized`, holds the best before."""
 
     def __init__(self, message: str, result: Maximized):
         super().__init__(message)

@@ -1,14 +1,21 @@
-"""One step of gradient ascent on a batch of images, pure and compiled.
+"""Take one step of gradient ascent on a batch of images, pure and compiled.
 
 A batch is M objectives by S seeds. All M images of a seed start alike and see the same random
 transformations, and nothing couples one image with another but a `diversity` among the seeds of an
 objective, so an image comes out the same in any batch. `Problem` is all that is compiled for,
 `Data` and `State` are arrays.
+
+For parameters p, image x(p), views T_v and penalties R_i, a step follows
+
+    total = 1/V · Σ_v objective(f(preprocess(T_v(x)))) − Σ_i R_i(x),   p ← p + optimizer(∂total/∂p),
+
+in two halves: ∂total/∂x first, which may be redirected or modified as a picture, then its pullback
+through x(p).
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,80 +26,13 @@ from jaxviz.jaxpr._jax import platform_of
 from jaxviz.jaxpr.cpu_gradient import quick_rules
 from jaxviz.jaxpr.relu import relu_rules
 from jaxviz.jaxpr.walk import replay
-from jaxviz.layers import Layer, capture, numbered, thaw
-from jaxviz.maximization.objective import Objective
-from jaxviz.maximization.parametrize import Parametrization
-from jaxviz.maximization.regularize import Penalty, Tidy
-from jaxviz.scoring.scorer import Call
-
-Terms = dict[str, jax.Array]
-
-
-class Problem(NamedTuple):
-    """What a step is compiled for; hashable."""
-
-    scorer: Call
-    groups: tuple[tuple[Any, tuple[int, ...]], ...]
-    layers: tuple[Layer, ...]
-    image_shape: tuple[int, int, int]
-    parametrization: Parametrization
-    bounds: str
-    transforms: tuple[Callable[..., jax.Array], ...]
-    penalties: tuple[Penalty, ...]
-    tidies: tuple[Tidy, ...]
-    optimizer: optax.GradientTransformation
-    preprocess: Callable[[jax.Array], jax.Array] | None
-    grad_modifier: Callable[[jax.Array], jax.Array] | None
-    backprop: str
-    views: int
-    dtype: Any
-
-
-class Data(NamedTuple):
-    """What stays the same from step to step."""
-
-    scorer: Sequence[jax.Array]
-    objectives: Sequence[Sequence[jax.Array]]
-    low: jax.Array
-    high: jax.Array
-    keys: jax.Array
-    start: jax.Array
-
-
-class State(NamedTuple):
-    """What a step changes; leaves have leading axes (M, S) except `step`."""
-
-    parameters: Any
-    memory: Any
-    step: jax.Array
-    best: Any
-    best_total: jax.Array
-    blocked: jax.Array
-    gradient_sum: jax.Array
-
-
-def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:
-    """Objectives of one structure side by side: ((structure, numbers), …), and stacked arrays."""
-    flat = [jax.tree.flatten(objective) for objective in objectives]
-    members: dict[Any, list[int]] = {}
-    for number, (leaves, structure) in enumerate(flat):
-        shapes = tuple(np.shape(leaf) for leaf in leaves)
-        members.setdefault((structure, shapes), []).append(number)
-    stacked = [
-        [jnp.stack([jnp.asarray(flat[n][0][i]) for n in numbers]) for i in range(len(key[1]))]
-        for key, numbers in members.items()
-    ]
-    return tuple((key[0], tuple(numbers)) for key, numbers in members.items()), stacked
-
-
-def term_names(problem: Problem) -> list[str]:
-    """The terms of the history in order; a penalty's second use is its name and "#2"."""
-    penalties = numbered(penalty.name for penalty in problem.penalties)
-    return ["objective", *penalties, "total"]
+from jaxviz.layers import capture, thaw
+from jaxviz.maximization.problem import Data, Problem, State, Terms, term_names
+from jaxviz.maximization.regularize import Tidy
 
 
 def start(problem: Problem, data: Data) -> State:
-    """The state before the first step: start images, or noise added to a start value."""
+    """Return the state before the first step: start images, or noise added to a start value."""
     # Not compiled as a whole: all programs share its parts, and drawing takes long to compile.
     shape, (init, _, encode) = problem.image_shape, problem.parametrization
     objectives = sum(len(numbers) for _, numbers in problem.groups)
@@ -125,15 +65,17 @@ def start(problem: Problem, data: Data) -> State:
 
 @partial(jax.jit, static_argnums=0)
 def decode(problem: Problem, data: Data, parameters: Any) -> jax.Array:
-    """The images (M, S, H, W, C) in the value range that parameters mean."""
+    """Return the images (M, S, H, W, C) in the value range that parameters mean."""
     return _per_image(partial(_image, problem, data))(parameters)
 
 
 def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
-    """One step; also the terms of the objective before it, each (M, S)."""
+    """Take one step; also return the terms of the total before it, each (M, S)."""
     images, to_parameters = jax.vjp(partial(decode, problem, data), state.parameters)
     seen = partial(objective_values, problem, data, state.step)
     values, gradient = _value_and_gradient(partial(seen, backprop=problem.backprop), images)
+    # A dead start: every path to the image ends in a ReLU below 0. Where it was dead in the step
+    # before as well, the gradient is taken as if the blocking ReLUs let it through.
     blocked = (gradient == 0).all((2, 3, 4))
     if redirect:
         _, other = _value_and_gradient(partial(seen, backprop="redirected"), images)
@@ -145,6 +87,7 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
         gradient = _per_image(problem.grad_modifier)(gradient)
     total = values - sum(penalties.values(), jnp.zeros_like(values))
     terms = {"objective": values, **penalties, "total": total}
+    # optax descends; ascent is descent along the negated gradient.
     (uphill,) = to_parameters(gradient)
     downhill = jax.tree.map(jnp.negative, uphill)
     # optax mixes dtypes where a caller may have made that an error.
@@ -169,14 +112,12 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
 advance_once = jax.jit(advance, static_argnums=(0, 1), donate_argnums=3)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
-def advance_many(
-    problem: Problem, redirect: bool, steps: int, data: Data, state: State
-) -> tuple[State, Terms]:
-    """Several steps in one compiled loop; terms are (steps, M, S)."""
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def advance_many(problem: Problem, steps: int, data: Data, state: State) -> tuple[State, Terms]:
+    """Take several steps in one compiled loop; terms are (steps, M, S)."""
 
     def step(state: State, _: None) -> tuple[State, Terms]:
-        return advance(problem, redirect, data, state)
+        return advance(problem, False, data, state)
 
     return jax.lax.scan(step, state, length=steps)
 
@@ -184,9 +125,10 @@ def advance_many(
 def objective_values(
     problem: Problem, data: Data, step: jax.Array, images: jax.Array, *, backprop: str = "plain"
 ) -> jax.Array:
-    """The objectives of images (M, S, H, W, C), the mean over random views: (M, S)."""
+    """Evaluate the objectives of images (M, S, H, W, C), the mean over random views: (M, S)."""
     shown = views(problem, data, step, images).astype(problem.dtype)
     drawn, batch = shown.shape[0], shown.shape[:3]
+    # (V, M, S, …) becomes one batch for f: what couples images is the objective alone.
     flat = shown.reshape(-1, *shown.shape[3:])
 
     rules = {**quick_rules(platform_of(data, images)), **relu_rules(backprop)}
@@ -194,6 +136,7 @@ def objective_values(
     found = [value.reshape(*batch, *value.shape[1:]) for value in found]
     values = jnp.zeros(images.shape[:2], jnp.float32)
     for (structure, numbers), arrays in zip(problem.groups, data.objectives, strict=True):
+        # vmap over views and over the group's objectives; each sees the S images of its own.
         where = np.asarray(numbers)
         mine = found if len(problem.groups) == 1 else [value[:, where] for value in found]
         given = partial(evaluate_objective, problem, structure)
@@ -203,7 +146,7 @@ def objective_values(
 
 
 def network(problem: Problem, data: Data, images: jax.Array) -> list[jax.Array]:
-    """What the objectives read, for images (N, H, W, C) in the value range."""
+    """Return what the objectives read, for images (N, H, W, C) in the value range."""
     seen = images if problem.preprocess is None else problem.preprocess(images)
     found = capture(thaw(problem.scorer, data.scorer), seen, problem.layers)
     return [found[layer] for layer in problem.layers]
@@ -212,7 +155,7 @@ def network(problem: Problem, data: Data, images: jax.Array) -> list[jax.Array]:
 def evaluate_objective(
     problem: Problem, structure: Any, arrays: Sequence[jax.Array], found: Sequence[jax.Array]
 ) -> jax.Array:
-    """The S numbers of one objective, from its structure and arrays and the layers' outputs."""
+    """Return the S numbers of one objective, from its parts and the layers' outputs."""
     objective = jax.tree.unflatten(structure, arrays)
     return objective(dict(zip(problem.layers, found, strict=True))).astype(jnp.float32)
 
@@ -222,6 +165,7 @@ def _per_image(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _value_and_gradient(function: Callable[..., Any], images: jax.Array) -> Any:
+    # An image moves the values of its own objective alone: one pullback of ones gives all.
     values, pull = jax.vjp(function, images)
     return values, pull(jax.tree.map(jnp.ones_like, values))[0]
 
@@ -238,7 +182,7 @@ def _penalties(problem: Problem, step: jax.Array, images: jax.Array) -> tuple[Te
 
 
 def views(problem: Problem, data: Data, step: jax.Array, images: jax.Array) -> jax.Array:
-    """What the network is shown: (views, M, S, H, W, C)."""
+    """Return what the network is shown: (views, M, S, H, W, C)."""
     seeds, shape = data.keys.shape[0], problem.image_shape
 
     def one(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -273,16 +217,17 @@ def _image(problem: Problem, data: Data, parameters: Any) -> jax.Array:
 
 
 def _free(problem: Problem, data: Data, image: jax.Array) -> jax.Array:
-    """The free image that means an image in the value range; inverse of the bounds."""
+    """Return the free image that means an image in the value range: `_image` inverted."""
     unit = (image - data.low) / (data.high - data.low)
     if problem.bounds == "sigmoid":
+        # logit(u) = ln u − ln(1 − u), short of the ends, which would lie at infinity.
         unit = jnp.clip(unit, 1e-4, 1 - 1e-4)
         return jnp.log(unit) - jnp.log1p(-unit)
     return unit - 0.5
 
 
 def _tidied(problem: Problem, data: Data, step: jax.Array, parameters: Any) -> Any:
-    """Parameters after projection to the bounds and the tidying steps that are due."""
+    """Project parameters to the bounds, and apply the tidying steps that are due."""
     _, free_image, encode = problem.parametrization
     shape = problem.image_shape
     if encode is None:
@@ -304,4 +249,5 @@ def _tidied(problem: Problem, data: Data, step: jax.Array, parameters: Any) -> A
 
 
 def _choose(which: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Take the new leaf (M, S, …) where `which` (M, S) says so."""
     return jnp.where(which.reshape(which.shape + (1,) * (new.ndim - 2)), new, old)

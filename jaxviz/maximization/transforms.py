@@ -1,4 +1,4 @@
-"""Random transformations of the images before the network sees them; they make the result robust.
+"""Transform images at random before the network sees them, which makes the result robust.
 
 A transform is a function (key, images) -> images of (batch, height, width, channel): all images of
 a call share one draw, the same key gives the same images bit for bit, and the derivative is exact.
@@ -12,6 +12,8 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
+
+from jaxviz.perturbation import filters
 
 Transform = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -119,9 +121,13 @@ def scale(low: float, high: float) -> Transform:
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
         factor = jax.random.uniform(key, (), minval=low, maxval=high)
-        rows = _interpolation(images.shape[1], factor, images.dtype)
-        cols = _interpolation(images.shape[2], factor, images.dtype)
-        return jnp.einsum("ij,njkc,lk->nilc", rows, images, cols)
+        weights = []
+        for size in images.shape[1:3]:
+            # Pixel i shows what lay at (i − c) / factor + c, c the centre.
+            centre = (size - 1) / 2
+            source = (jnp.arange(size, dtype=jnp.float32) - centre) / factor + centre
+            weights.append(filters.bilinear(source, size, xp=jnp))
+        return filters.along(weights[0], images, weights[1])
 
     return apply
 
@@ -151,13 +157,14 @@ def magnify(low: float, high: float) -> Transform:
         share_key, place_key = jax.random.split(key)
         share = jax.random.uniform(share_key, (), minval=low, maxval=high)
         place = jax.random.uniform(place_key, (2,))
-        matrices = []
+        weights = []
         for size, at in zip(images.shape[1:3], place, strict=True):
+            # The window's first and last pixel go to the first and last of the canvas.
             window = share * (size - 1)
             first = at * (size - 1 - window)
             source = first + jnp.linspace(0.0, 1.0, size) * window
-            matrices.append(_bilinear_weights(source, size, images.dtype))
-        return jnp.einsum("ij,njkc,lk->nilc", matrices[0], images, matrices[1])
+            weights.append(filters.bilinear(source, size, xp=jnp))
+        return filters.along(weights[0], images, weights[1])
 
     return apply
 
@@ -265,7 +272,7 @@ def blur(low: float, high: float) -> Transform:
 
     Args:
         low: the smallest standard deviation in pixels, > 0.
-        high: the largest, ≥ low; the kernel is cut at 3·high.
+        high: the largest, ≥ low; the kernel is cut at 4·high.
 
     Returns:
         A transform that keeps the size; edges are repeated.
@@ -279,15 +286,13 @@ def blur(low: float, high: float) -> Transform:
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
         sigma = jax.random.uniform(key, (), minval=low, maxval=high)
-        rows = _gaussian(images.shape[1], sigma, images.dtype)
-        cols = _gaussian(images.shape[2], sigma, images.dtype)
-        return jnp.einsum("ij,njkc,lk->nilc", rows, images, cols)
+        return filters.blur(images, sigma, radius=filters.reach(high))
 
     return apply
 
 
 def compose(transforms: Sequence[Transform]) -> Transform:
-    """One transform from several, applied in order, each with its own key.
+    """Make one transform of several, applied in order, each with its own key.
 
     Args:
         transforms: the transforms, first to last.
@@ -315,8 +320,13 @@ def _compose(transforms: tuple[Transform, ...]) -> Transform:
 
 
 def _rolled(images: jax.Array, shifts: jax.Array, most: int) -> jax.Array:
-    """A slice of the wrapped images: its derivative is one update, a roll's is a scatter."""
+    """Roll the images by a slice of the wrapped ones.
+
+    The derivative of a slice at a traced place is one update, that of a roll a scatter. Row i of
+    the result is row i − shift of the image, which is row i + down − shift of the wrapped ones.
+    """
     batch, rows, cols, channels = images.shape
+    # A shift beyond the size goes round: it is taken modulo the size, and one lap is enough.
     down, right = min(most, rows), min(most, cols)
     wrap = ((0, 0), (down, down), (right, right), (0, 0))
     wrapped = jnp.pad(images, wrap, mode="wrap")
@@ -326,31 +336,6 @@ def _rolled(images: jax.Array, shifts: jax.Array, most: int) -> jax.Array:
     return jax.lax.dynamic_slice(wrapped, start, (batch, rows, cols, channels))
 
 
-def _interpolation(size: int, factor: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Row i holds the bilinear weights of the source of pixel i under a zoom about the centre."""
-    centre = (size - 1) / 2
-    source = (jnp.arange(size, dtype=jnp.float32) - centre) / factor + centre
-    return _bilinear_weights(source, size, dtype)
-
-
-def _bilinear_weights(source: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
-    """Row i holds the weights of `size` pixels at the place source[i], edges repeated."""
-    source = jnp.clip(source, 0, size - 1)
-    distance = jnp.abs(source[:, None] - jnp.arange(size, dtype=jnp.float32)[None])
-    return jnp.maximum(1 - distance, 0).astype(dtype)
-
-
-def _gaussian(size: int, sigma: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Row i holds a Gaussian about i, what falls off the edge added to the edge pixel."""
-    reach = jnp.arange(-size, 2 * size, dtype=jnp.float32)
-    distance = reach[None] - jnp.arange(size, dtype=jnp.float32)[:, None]
-    weights = jnp.exp(-0.5 * jnp.square(distance / sigma))
-    inside = weights[:, size : 2 * size]
-    inside = inside.at[:, 0].add(weights[:, :size].sum(1))
-    inside = inside.at[:, -1].add(weights[:, 2 * size :].sum(1))
-    return (inside / inside.sum(1, keepdims=True)).astype(dtype)
-
-
 def _rotated(images: jax.Array, angle: jax.Array) -> jax.Array:
     rows, cols = images.shape[1:3]
     y, x = jnp.meshgrid(
@@ -358,19 +343,18 @@ def _rotated(images: jax.Array, angle: jax.Array) -> jax.Array:
         jnp.arange(cols, dtype=jnp.float32) - (cols - 1) / 2,
         indexing="ij",
     )
+    # Pixel (y, x) from the centre shows what lay at (y, x) turned back by the angle.
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
-    row = jnp.clip(cosine * y - sine * x + (rows - 1) / 2, 0, rows - 1)
-    col = jnp.clip(sine * y + cosine * x + (cols - 1) / 2, 0, cols - 1)
+    row = cosine * y - sine * x + (rows - 1) / 2
+    col = sine * y + cosine * x + (cols - 1) / 2
     return _bilinear(images, row, col)
 
 
 def _bilinear(images: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
-    rows, cols = images.shape[1:3]
-    top = jnp.floor(row).astype(jnp.int32)
-    left = jnp.floor(col).astype(jnp.int32)
-    bottom, right = jnp.minimum(top + 1, rows - 1), jnp.minimum(left + 1, cols - 1)
-    down = (row - top.astype(jnp.float32)).astype(images.dtype)[None, :, :, None]
-    along = (col - left.astype(jnp.float32)).astype(images.dtype)[None, :, :, None]
+    """Return the images at places (rows, cols) that mix both axes, where no weights factorise."""
+    top, bottom, down = filters.neighbours(row, images.shape[1], xp=jnp)
+    left, right, along = filters.neighbours(col, images.shape[2], xp=jnp)
+    down, along = (share.astype(images.dtype)[None, :, :, None] for share in (down, along))
     upper = images[:, top, left] * (1 - along) + images[:, top, right] * along
     lower = images[:, bottom, left] * (1 - along) + images[:, bottom, right] * along
     return upper * (1 - down) + lower * down

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
-from jaxviz.perturbation.fills import FillLike, check_fill, make_fill
+from jaxviz.perturbation.fill import FillLike, check_fill
+from jaxviz.perturbation.fills import make_fill
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
 from jaxviz.scoring.arguments import check_batch_size, check_rank

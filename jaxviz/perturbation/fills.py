@@ -1,14 +1,12 @@
-"""What a patch is made of.
+"""Fills: what a patch is made of, from a constant to a function of one's own.
 
-A fill is a pair of pure functions over arrays: `background` makes, once per image, the whole image
-that patches are cut from, and `blend` makes one patch of what lies under it and of the background
-there. Both are `Partial`, so a fill is a pytree whose arrays can be traced. Images are float
-(height, width, channel); the values of a fill are on the image's own scale.
+Each function returns a `Fill`; `make_fill` also takes the short forms, such as a number or "mean".
+Images are float (height, width, channel); the values of a fill are on the image's own scale.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
+
+from jaxviz.perturbation import filters
+from jaxviz.perturbation.fill import (
+    ArrayLike,
+    Fill,
+    FillLike,
+    PatchFn,
+    check_fill,
+    outside_range,
+)
 
 __all__ = [
     "Fill",
@@ -31,42 +39,18 @@ __all__ = [
     "soft",
 ]
 
-ArrayLike = jax.Array | np.ndarray
-PatchFn = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Fill:
-    """How a patch is made.
-
-    Attributes:
-        background: image (H, W, C) -> image (H, W, C).
-        blend: (under (h, w, C), background there (h, w, C), which of it lies on the image, bool
-            (h, w, 1), start (2,)) -> patch (h, w, C).
-        name: what kind of fill it is.
-    """
-
-    background: Partial
-    blend: Partial
-    name: str = field(metadata={"static": True})
-
-    @property
-    def whole(self) -> bool:
-        """Whether the background alone is the fill, so that all of an image can be filled."""
-        return self.background.func is not _identity
-
-    def __str__(self) -> str:
-        if self.background.func is not _constant or self.background.args[0].ndim > 1:
-            return self.name
-        return f"{self.name} {np.asarray(self.background.args[0]).tolist()}"
-
-
-FillLike = Fill | float | Sequence[float] | jax.Array | np.ndarray | str | PatchFn
-
 
 def _other(under, other, inside, start):
     return other
+
+
+def _constant(values: jax.Array, name: str) -> Fill:
+    return Fill(values, None, Partial(_other), name)
+
+
+def _made(name: str, make: Callable[..., jax.Array], *arrays: jax.Array | None) -> Fill:
+    """Return a fill cut from the background that `make(*arrays, image)` returns."""
+    return Fill(None, Partial(make, *arrays), Partial(_other), name)
 
 
 def constant(value: float | Sequence[float] | ArrayLike) -> Fill:
@@ -82,11 +66,7 @@ def constant(value: float | Sequence[float] | ArrayLike) -> Fill:
         >>> constant(0.5).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
         [0.5]
     """
-    return Fill(Partial(_constant, jnp.asarray(value, float)), Partial(_other), "constant")
-
-
-def _constant(values, image):
-    return jnp.broadcast_to(values.astype(image.dtype), image.shape)
+    return _constant(jnp.asarray(value, float), "constant")
 
 
 def baseline(image: ArrayLike) -> Fill:
@@ -102,7 +82,7 @@ def baseline(image: ArrayLike) -> Fill:
         >>> baseline(jnp.ones((2, 2, 1))).background(jnp.zeros((2, 2, 1)))[0, 0].tolist()
         [1.0]
     """
-    return Fill(Partial(_constant, jnp.asarray(image, float)), Partial(_other), "another image")
+    return _constant(jnp.asarray(image, float), "another image")
 
 
 def image_mean(*, per_channel: bool = True) -> Fill:
@@ -120,7 +100,7 @@ def image_mean(*, per_channel: bool = True) -> Fill:
         [1.5, 1.5]
     """
     axes = (0, 1) if per_channel else (0, 1, 2)
-    return Fill(Partial(_ImageMean(axes)), Partial(_other), "image mean")
+    return _made("image mean", _ImageMean(axes))
 
 
 class _ImageMean(NamedTuple):
@@ -144,11 +124,7 @@ def patch_mean(*, per_channel: bool = True) -> Fill:
         'patch mean'
     """
     axes = (0, 1) if per_channel else (0, 1, 2)
-    return Fill(Partial(_identity), Partial(_PatchMean(axes)), "patch mean")
-
-
-def _identity(image):
-    return image
+    return Fill(None, None, Partial(_PatchMean(axes)), "patch mean")
 
 
 class _PatchMean(NamedTuple):
@@ -179,20 +155,15 @@ def blur(sigma: float) -> Fill:
     """
     if not sigma > 0:
         raise ValueError(f"`sigma` must be above 0 pixels: got {sigma}.")
-    radius = int(np.ceil(4 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    weights = jnp.asarray(kernel / kernel.sum(), jnp.float32)
-    return Fill(Partial(_blur, weights), Partial(_other), f"blur {sigma:g}")
+    make = _Blur(filters.reach(sigma))
+    return _made(f"blur {sigma:g}", make, jnp.asarray(sigma, float))
 
 
-def _blur(kernel, image):
-    kernel, radius = kernel.astype(image.dtype), kernel.shape[0] // 2
-    for axis in (0, 1):
-        pads = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
-        lines = jnp.moveaxis(jnp.pad(image, pads, mode="edge"), axis, -1)
-        blurred = jax.vmap(jax.vmap(lambda line: jnp.convolve(line, kernel, mode="valid")))(lines)
-        image = jnp.moveaxis(blurred, -1, axis)
-    return image
+class _Blur(NamedTuple):
+    radius: int
+
+    def __call__(self, sigma: jax.Array, image: jax.Array) -> jax.Array:
+        return filters.blur(image, sigma, radius=self.radius)
 
 
 def noise(key: jax.Array, *, mean: float | None = None, std: float | None = None) -> Fill:
@@ -211,7 +182,7 @@ def noise(key: jax.Array, *, mean: float | None = None, std: float | None = None
         (4, 4, 3)
     """
     level, scale = (None if x is None else jnp.asarray(x, float) for x in (mean, std))
-    return Fill(Partial(_noise, key, level, scale), Partial(_other), "noise")
+    return _made("noise", _noise, key, level, scale)
 
 
 def _noise(key, mean, std, image):
@@ -250,7 +221,7 @@ def soft(fill: FillLike, mask: ArrayLike) -> Fill:
         )
     hard = make_fill(fill)
     blend = Partial(_soft, jnp.asarray(values[..., None]), hard.blend)
-    return Fill(hard.background, blend, f"soft {hard.name}")
+    return replace(hard, blend=blend, name=f"soft {hard.name}")
 
 
 def _soft(mask, blend, under, other, inside, start):
@@ -299,8 +270,7 @@ def function(make: PatchFn) -> Fill:
         'function <lambda>'
     """
     name = getattr(make, "__name__", type(make).__name__)
-    blend = Partial(_function, _as_pytree(make))
-    return Fill(Partial(_identity), blend, f"function {name}")
+    return Fill(None, None, Partial(_function, _as_pytree(make)), f"function {name}")
 
 
 def _as_pytree(make):
@@ -361,34 +331,6 @@ def make_fill(fill: FillLike) -> Fill:
     if not traced and not np.all(np.isfinite(values)):
         raise ValueError("`fill` must be finite: got NaN or infinity.")
     return baseline(values) if values.ndim == 3 else constant(values)
-
-
-def check_fill(fill: Fill, images: ArrayLike) -> None:
-    """Raise ValueError unless the fill makes a background that suits `images` (N, H, W, C)."""
-    shape = tuple(images.shape[1:])
-    values = fill.background.args[0] if fill.background.func is _constant else None
-    if values is None or values.ndim == 0 or values.shape in (shape, shape[-1:]):
-        return
-    if values.ndim == 1:
-        raise ValueError(
-            "`fill` must hold one value per channel:"
-            f" got {values.shape[0]} for {shape[-1]} channel(s)."
-        )
-    raise ValueError(f"`fill` must have the image's shape {shape}: got {values.shape}.")
-
-
-def outside_range(fill: Fill, images: ArrayLike) -> tuple[float, float] | None:
-    """Return the fill's extreme values if they are clearly out of the range of `images`."""
-    if fill.background.func is not _constant:
-        return None
-    low, high = (
-        float(extreme(np.asarray(fill.background.args[0]))) for extreme in (np.min, np.max)
-    )
-    least, most = float(np.min(images)), float(np.max(images))
-    slack = 0.05 * (most - least)  # an image need not hold pure black to be on a scale from black
-    if most == least:  # a constant image tells no scale
-        return None
-    return None if least - slack <= low and high <= most + slack else (low, high)
 
 
 def checked_fill(

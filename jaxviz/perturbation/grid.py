@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxviz._arguments import Pair, pair
 from jaxviz._choices import Border, Reduce
+from jaxviz.perturbation.filters import bilinear
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ class Grid:
         return [0, *between, min(starts[-1] + patch, size)]
 
     def _interpolate(self, values: np.ndarray) -> np.ndarray:
-        rows, cols = (_bilinear(*n) for n in zip(self.shape, self.image_shape, strict=True))
+        """Resize: pixel i lies at (i + ½) · positions / pixels − ½, in units of positions."""
+        rows, cols = (
+            bilinear((np.arange(size) + 0.5) * count / size - 0.5, count)
+            for count, size in zip(self.shape, self.image_shape, strict=True)
+        )
         return rows @ values @ cols.T
 
     def _add_up(self, weights: np.ndarray | None, values: np.ndarray) -> np.ndarray:
@@ -240,16 +245,6 @@ def make_grid(
     if any(w > d + 2 * m for w, d, m in zip(window, size, before, strict=True)):
         raise ValueError(f"`patch` must not exceed the image: got {window} for an image of {size}.")
     return Grid(size, window, step, before, border)
-
-
-def _bilinear(count: int, size: int) -> np.ndarray:
-    """(size, count) weights that resize `count` values: half-pixel centres, clamped at the edge."""
-    at = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
-    low = np.minimum(at.astype(int), max(count - 2, 0))
-    weights = np.zeros((size, count))
-    np.add.at(weights, (np.arange(size), low), 1 - (at - low))
-    np.add.at(weights, (np.arange(size), np.minimum(low + 1, count - 1)), at - low)
-    return weights
 
 
 Region = tuple[int, int, int, int] | np.ndarray

@@ -385,14 +385,14 @@ def test_find_layer_stitch_and_overlay(rng):
     with pytest.raises(ValueError, match="`name` must be a layer: got 'rely'; .* 'relu'"):
         parts.find_layer(model, "rely")
     images = rng.normal(size=(3, 2, 4, 1))
-    sheet = parts.stitch(images, margin=1, columns=2)
+    sheet = kv.stitch(images, margin=1, columns=2)
     assert sheet.shape == (5, 9, 1)
     np.testing.assert_array_equal(sheet[3:, :4], images[2])
     assert (sheet[2] == 0).all() and (sheet[3:, 5:] == 0).all()
     blended = parts.overlay(images[0], images[1], alpha=0.25)
     np.testing.assert_allclose(blended, images[0] / 4 + images[1] * 3 / 4)
     with pytest.raises(ValueError, match="`images` must have one shape"):
-        parts.stitch([np.ones((2, 2, 1)), np.ones((3, 2, 1))])
+        kv.stitch([np.ones((2, 2, 1)), np.ones((3, 2, 1))])
     with pytest.raises(ValueError, match="`alpha` must be in 0…1: got 2"):
         parts.overlay(images[0], images[1], alpha=2)
     with pytest.raises(ValueError, match="`second` must have the shape of `first`"):
