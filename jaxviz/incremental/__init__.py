@@ -37,7 +37,7 @@ from jaxviz.incremental.describe import describe
 from jaxviz.incremental.interpret import Base, base, run_base, run_update, update, update_by
 from jaxviz.incremental.plan import Body, Plan
 from jaxviz.incremental.planner import make_plan
-from jaxviz.jaxpr.cache import BYTES_AN_EQUATION, Cache
+from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.split import split_arrays
 
 __all__ = [
@@ -59,15 +59,16 @@ class _Jitted(NamedTuple):
 
     base: Callable[..., Any]
     update: Callable[..., Any]
+    bytes: int
 
 
-_JITTED: Cache[_Jitted] = Cache(budget=1 << 29)
+_JITTED = Cache[_Jitted](1 << 29, lambda jitted: jitted.bytes)
 
 
 def _jitted(body: Body) -> _Jitted:
-    def make() -> tuple[_Jitted, int]:
-        both = _Jitted(*(jax.jit(partial(run, body)) for run in (run_base, run_update)))
-        return both, BYTES_AN_EQUATION * (len(body.program.equations) + len(body.steps))
+    def make() -> _Jitted:
+        base, update = (jax.jit(partial(run, body)) for run in (run_base, run_update))
+        return _Jitted(base, update, body.bytes)
 
     return _JITTED.get(body, make)
 

@@ -10,6 +10,7 @@ from jaxviz.incremental.cost import Cost
 from jaxviz.incremental.program import Program, Written
 from jaxviz.incremental.reach import Positions
 from jaxviz.incremental.window import Read, Saved
+from jaxviz.jaxpr.cache import BYTES_AN_EQUATION
 from jaxviz.jaxpr.walk import Equation
 
 
@@ -53,6 +54,12 @@ class Body:
     patch: tuple[int, ...]
     exact: bool
     platform: str
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes, compiled: its tables, and the code of its equations."""
+        equations = len(self.program.equations) + len(self.steps)
+        return sum(table.nbytes for table in self.rows) + BYTES_AN_EQUATION * equations
 
 
 @dataclass(frozen=True, repr=False)

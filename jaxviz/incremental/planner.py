@@ -21,7 +21,7 @@ from jaxviz.incremental.reach import Positions, Reach, Span, join_all
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
 from jaxviz.jaxpr._jax import platform_of, settings
-from jaxviz.jaxpr.cache import BYTES_AN_EQUATION, Cache
+from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.walk import Equation, Operand
 
@@ -194,7 +194,7 @@ class Freedom(NamedTuple):
     field: int | None
 
 
-_BODIES: Cache[Body] = Cache(budget=1 << 28)
+_BODIES = Cache[Body](1 << 28, lambda body: body.bytes)
 _unknown = count()
 
 
@@ -242,10 +242,8 @@ def make_plan(
     except UnknownContentError:  # a callback: it may be another one each time
         key = next(_unknown)
 
-    def make() -> tuple[Body, int]:
-        body = _choose(scored.program, image.shape, freedom, platform)
-        tables = sum(table.nbytes for table in body.rows)
-        return body, tables + BYTES_AN_EQUATION * (len(body.program.equations) + len(body.steps))
+    def make() -> Body:
+        return _choose(scored.program, image.shape, freedom, platform)
 
     body = _BODIES.get((key, freedom, settings(), platform), make)
     return Plan(scored.captured, body, scored.tree, scored.written)

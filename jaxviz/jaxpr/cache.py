@@ -10,38 +10,38 @@ from threading import RLock
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
-BYTES_AN_EQUATION = 1 << 14  # of machine code, measured on convolutional networks on a CPU
+BYTES_AN_EQUATION = 1 << 14  # of machine code: what convolutional networks took on a CPU
 
 
 class Cache(Generic[Value]):
     """Values by key, at most so many bytes of them.
 
     Args:
-        budget: bytes of all values together; one value is kept whatever it takes.
+        budget: bytes of all values together; the one asked for last stays, whatever it takes.
+        size_of: the bytes of a value, which may grow after it was made.
 
     Example:
-        >>> cache = Cache[str](budget=10)
-        >>> cache.get("a", lambda: ("value", 8)), cache.get("a", lambda: ("unused", 8))
-        ('value', 'value')
-        >>> cache.get("b", lambda: ("other", 8)), len(cache)
-        ('other', 1)
+        >>> cache = Cache[str](10, len)
+        >>> cache.get("a", lambda: "a value"), cache.get("a", lambda: "unused")
+        ('a value', 'a value')
+        >>> cache.get("b", lambda: "another"), len(cache)
+        ('another', 1)
     """
 
-    def __init__(self, budget: int):
-        self.budget = budget
-        self._values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+    def __init__(self, budget: int, size_of: Callable[[Value], int]):
+        self.budget, self.size_of = budget, size_of
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = RLock()
 
-    def get(self, key: Hashable, make: Callable[[], tuple[Value, int]]) -> Value:
-        """Return the value of a key; `make` gives it, and its bytes, where it is not known."""
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return the value of a key, made if it is new; let go what was used longest ago."""
         with self._lock:
             if key not in self._values:
                 self._values[key] = make()
             self._values.move_to_end(key)
-            value = self._values[key][0]
             while len(self._values) > 1 and self.bytes > self.budget:
                 self._values.popitem(last=False)
-            return value
+            return self._values[key]
 
     def clear(self) -> None:
         """Forget everything."""
@@ -51,7 +51,7 @@ class Cache(Generic[Value]):
     @property
     def bytes(self) -> int:
         """How many bytes the values take."""
-        return sum(size for _, size in self._values.values())
+        return sum(map(self.size_of, self._values.values()))
 
     def __len__(self) -> int:
         return len(self._values)

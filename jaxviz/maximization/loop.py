@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.jaxpr._jax import platform_of
 from jaxviz.maximization.objective import Objective
 from jaxviz.maximization.problem import Data, Problem, State, Terms, group, term_names
 from jaxviz.maximization.result import Maximized, NotFiniteError

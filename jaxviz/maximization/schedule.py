@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from jaxviz.jaxpr._jax import platform_of
 from jaxviz.maximization.problem import Terms
 
 _LOOK_EVERY = 25
@@ -52,7 +53,7 @@ def segments(schedule: Schedule) -> Iterator[Segment]:
     looks wait for its end.
     """
     steps, every = schedule.steps, schedule.snapshot_every
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform_of() == "cpu"
     compiled = schedule.loop == "scan" or (schedule.loop == "auto" and not on_cpu)
     done = looked = 0
     while done < steps:

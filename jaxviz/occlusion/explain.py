@@ -59,9 +59,9 @@ def explain(
     floating = jnp.issubdtype(image.dtype, jnp.floating)
     dtype = jax.dtypes.canonicalize_dtype(image.dtype) if floating else jnp.float32
     grid = Patches(patch=patch, stride=stride, margin=margin, border=border).grid(image.shape[:2])
-    arrays, call, _ = split(f)
+    scorer = split(f)
     shape = jax.ShapeDtypeStruct(image.shape, dtype)
-    plan = Incremental.on_grid(grid).plan(call, arrays, shape)
+    plan = Incremental.on_grid(grid).plan(scorer.call, scorer.arrays, shape)
     print(describe(plan) if verbose else summarise(plan, grid))
     return plan
 
@@ -127,10 +127,12 @@ def _scales_its_map(plan: Plan, at: int) -> bool:
 def _largest_costs(plan: Plan) -> list[str]:
     """The equations that take most of an update, one a line."""
     total = max(1, plan.flops_window)
-    numbered = sorted(enumerate(plan.body.steps, 1), key=lambda pair: -pair[1].flops_window)[:COSTS]
+    numbered = sorted(enumerate(plan.body.steps, 1), key=lambda pair: -pair[1].windowed.flops)[
+        :COSTS
+    ]
     return [
-        f"  {step.flops_window / total:4.0%}  equation {n}, {step.equation.primitive.name}:"
+        f"  {step.windowed.flops / total:4.0%}  equation {n}, {step.equation.primitive.name}:"
         f" {'×'.join(map(str, step.window))} of {'×'.join(map(str, step.result))}"
         for n, step in numbered
-        if step.flops_window
+        if step.windowed.flops
     ]

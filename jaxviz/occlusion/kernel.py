@@ -67,8 +67,8 @@ def occlusion_scores(
     if batch_size is not None:
         check_batch_size(batch_size, "None")
     evaluator = make_evaluator("dense" if method == "auto" else method, grid)
-    arrays, call, _ = split(f)
-    context = (call, arrays, PatchOccluder(filled, grid.patch))
+    scorer = split(f)
+    context = (scorer.call, scorer.arrays, PatchOccluder(filled, grid.patch))
     states = jax.tree.map(lambda x: x[None], evaluator.prepare(*context, image))
 
     def score(starts: jax.Array) -> jax.Array:

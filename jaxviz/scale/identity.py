@@ -3,18 +3,19 @@
 Two runs with the same identity write the same bits. An identity is a dictionary that JSON can hold.
 """
 
-import hashlib
 import platform
 import re
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
 from jaxviz._version import __version__
+from jaxviz.jaxpr.content import UnknownContentError, array_content, content
+from jaxviz.jaxpr.walk import trace
 
 Identity = dict[str, Any]
 # Recorded, but free to differ from one part of a run to the next: keys, or what they begin with.
@@ -22,7 +23,7 @@ FREE = ("model.name", "versions.numpy", "versions.python", "versions.tensorstore
 
 
 def fingerprint(function: Callable, *arguments: Any) -> str:
-    """Return the SHA-256 of what a function computes: its jaxpr, and every array it reads.
+    """Return the SHA-256 of what a function computes: its equations, and every array it reads.
 
     Args:
         function: traceable.
@@ -31,21 +32,25 @@ def fingerprint(function: Callable, *arguments: Any) -> str:
     Returns:
         64 hexadecimal digits, the same in every process for the same function and versions.
 
+    Raises:
+        ValueError: it calls back into Python.
+
     Example:
         >>> one, two = (fingerprint(lambda x, n=n: x * n, jnp.ones(3)) for n in (1.0, 2.0))
         >>> one == fingerprint(lambda x: x * 1.0, jnp.ones(3)), one == two
         (True, False)
     """
-    closed = jax.make_jaxpr(function)(*arguments)
-    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr)).encode())
-    for leaf in [*jax.tree.leaves(arguments), *closed.consts]:
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            continue
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-        digest.update(f"{array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    _, flat, captured, _ = trace(function, *arguments, open_derivatives=True)
+    try:
+        parts = [content(flat, debug=False)]
+    except UnknownContentError as error:
+        raise ValueError(
+            "`f` must not call back into Python in a run that can go on later: nobody could say"
+            f" whether it is the same function then ({error})"
+        ) from error
+    read = [*jax.tree.leaves(arguments), *captured]
+    parts += [array_content(x) for x in read if not isinstance(x, jax.ShapeDtypeStruct)]
+    return sha256("\n".join(parts).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

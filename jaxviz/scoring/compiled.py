@@ -1,12 +1,12 @@
 """Compile an evaluator for one block shape, and choose the shape: by memory, and on a CPU by trial.
 
 A block is `images` × `positions` occluded images, the batch that one device evaluates at once.
-What is compiled is kept by the structure of a task, see `Task.key`: a second run of the same shapes
+What is compiled is kept by the content of a task, see `Task.key`: a second run of the same shapes
 compiles nothing, however many images it has and whatever the values of the weights.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, inf, prod
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz.jaxpr.cache import Cache
 from jaxviz.scoring.evaluators import Evaluator
-from jaxviz.scoring.kept import Kept
 from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
 from jaxviz.scoring.task import Block, Task
 
@@ -35,7 +35,7 @@ TRIAL_SECONDS = 0.05
 # Another size gains a tenth or two, and costs a compilation: short, or the run must be longer.
 SHORT_TRIAL_SECONDS = 1.0
 RUN_OVER_TRIAL = 5
-KEPT_TASKS, KEPT_BYTES = 32, 2**30
+KEPT_BYTES, LEAST_BYTES = 2**30, 2**20
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Compiled:
         evaluator: which one.
         block: which shape.
         bytes: what one call adds to the memory of a device, with the states that it reads.
-        held: bytes that it takes between calls: code, and constants of the scorer.
+        rows: how many images it gives to the scorer at once.
+        held: bytes that it takes between calls.
         scores: shape and dtype of what `evaluate` returns.
     """
 
@@ -57,6 +58,7 @@ class Compiled:
     evaluator: Evaluator
     block: Block
     bytes: int
+    rows: int
     held: int
     scores: jax.ShapeDtypeStruct
 
@@ -66,28 +68,31 @@ class Programs:
     """What was compiled and found out for all tasks of one key.
 
     Attributes:
-        compiled: by evaluator and block shape.
+        compiled: by evaluator, block shape and content of the scorer for so many images at once.
         fastest: what a trial among some evaluators found, or running out of memory left.
         checked: the evaluators that are known to score every image by itself.
     """
 
-    compiled: dict[tuple[Evaluator, Block], Compiled] = field(default_factory=dict)
+    compiled: dict[Hashable, Compiled] = field(default_factory=dict)
     fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, Block]] = field(default_factory=dict)
     checked: set[Evaluator] = field(default_factory=set)
 
     @property
     def held(self) -> int:
         """Bytes that all of it takes between calls."""
-        return sum(program.held for program in self.compiled.values())
+        return LEAST_BYTES + sum(program.held for program in self.compiled.values())
 
     def compile(self, task: Task, evaluator: Evaluator, block: Block) -> Compiled:
         """Return the program for a block shape, or for half of it, or half of that, that fits."""
-        while (evaluator, block) not in self.compiled:
+        while True:
+            rows = evaluator.images_at_once(*block)
+            key = (evaluator, block, task.scorer_at(rows).content)
             try:
-                self.compiled[evaluator, block] = _build(task, evaluator, block)
+                if key not in self.compiled:
+                    self.compiled[key] = _build(task, evaluator, block)
+                return self.compiled[key]
             except jax.errors.JaxRuntimeError as error:
                 block = self.smaller(task, evaluator, block, error)
-        return self.compiled[evaluator, block]
 
     def smaller(self, task: Task, evaluator: Evaluator, block: Block, error: Exception) -> Block:
         """Return a block of half the size, for tasks of this key from now on; say so.
@@ -165,12 +170,12 @@ class Programs:
         return program
 
 
-_kept = Kept[Programs](number=KEPT_TASKS, size=KEPT_BYTES, size_of=lambda programs: programs.held)
+_programs = Cache[Programs](KEPT_BYTES, lambda programs: programs.held)
 
 
 def programs_of(task: Task) -> Programs:
     """Return what is known of all tasks with the key of this one."""
-    return _kept.get(task.key, Programs)
+    return _programs.get(task.key, Programs)
 
 
 def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
@@ -230,7 +235,8 @@ def _cut(task: Task, batch: int) -> Block:
 
 
 def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
-    call = task.scorer.call
+    rows = evaluator.images_at_once(*block)
+    call, arguments = task.scorer_at(rows).call, task.arguments(rows)
 
     def prepare(arrays: Any, occluder: Any, images: jax.Array) -> Any:
         return jax.vmap(lambda image: evaluator.prepare(call, arrays, occluder, image))(images)
@@ -245,17 +251,19 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
         prepare = _over(task.mesh, prepare, states, images)
         split = (*states, positions, positions)
         evaluate = _over(task.mesh, evaluate, split, task.spec("images", "positions"))
-    with_images = (*task.arguments, task.images_from(0, block))
-    first = jax.jit(prepare).trace(*with_images)
+    with_images = (*arguments, task.images_from(0, block))
+    with jax.default_device(task.device):  # traced arrays do not tell where they will lie
+        first = jax.jit(prepare).trace(*with_images)
     preparing = first.lower().compile()
-    with_rows = (*task.arguments, preparing(*with_images), *task.positions_from(0, block))
-    second = jax.jit(evaluate).trace(*with_rows)
+    with_rows = (*arguments, preparing(*with_images), *task.positions_from(0, block))
+    with jax.default_device(task.device):
+        second = jax.jit(evaluate).trace(*with_rows)
     lowered = second.lower()
     evaluating = lowered.compile()
     size = program_bytes(preparing) + program_bytes(evaluating)
     # Not the sum: what both read of the scorer is one array.
     held = max(held_bytes(first, preparing), held_bytes(second, evaluating))
-    return Compiled(preparing, evaluating, evaluator, block, size, held, lowered.out_info)
+    return Compiled(preparing, evaluating, evaluator, block, size, rows, held, lowered.out_info)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
@@ -266,12 +274,13 @@ def _check_rows(task: Task, program: Compiled) -> None:
     """Raise ValueError if the clean image's score depends on what else is in the batch."""
     images = task.images_from(0, program.block)
     positions, clean = task.positions_from(0, program.block)
+    arguments = task.arguments(program.rows)
     # The others of the batch, as unlike as may be: low + high − x, upside down.
     low, high = images.min(), images.max()
     negative = low + high - images[:, ::-1, ::-1] + np.asarray(low == high, images.dtype)
-    states, others = (program.prepare(*task.arguments, x) for x in (images, negative))
+    states, others = (program.prepare(*arguments, x) for x in (images, negative))
     alone, among = (
-        np.asarray(program.evaluate(*task.arguments, (*states[:-1], others[-1]), positions, rows))
+        np.asarray(program.evaluate(*arguments, (*states[:-1], others[-1]), positions, rows))
         for rows in (np.ones_like(clean), np.arange(len(clean)) == 0)
     )
     first, last, among = alone[0, 0], alone[0, -1], among[0, 0]
@@ -292,11 +301,12 @@ def _check_rows(task: Task, program: Compiled) -> None:
 
 def _seconds_per_row(task: Task, program: Compiled) -> float:
     rows, seconds = task.positions_from(0, program.block), []
+    arguments = task.arguments(program.rows)
     try:
-        states = program.prepare(*task.arguments, task.images_from(0, program.block))
+        states = program.prepare(*arguments, task.images_from(0, program.block))
         while len(seconds) < 2 or sum(seconds) < TRIAL_SECONDS:
             start = perf_counter()
-            jax.block_until_ready(program.evaluate(*task.arguments, states, *rows))
+            jax.block_until_ready(program.evaluate(*arguments, states, *rows))
             seconds.append(perf_counter() - start)
     except jax.errors.JaxRuntimeError as error:
         if not tells_of_memory(error):

@@ -5,7 +5,7 @@ An evaluator is a frozen value with two traceable methods. `prepare` is called o
 that compiled programs are found again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any, NamedTuple, Protocol
@@ -23,15 +23,19 @@ from jaxviz.perturbation.occluders import (
     Occluder,
     PatchOccluder,
 )
-from jaxviz.scoring.scorer import Call
 
 Arrays = list[jax.Array]
+ScorerCall = Callable[[Sequence[jax.Array], jax.Array], jax.Array]
 
 
 class Evaluator(Protocol):
     """What scores positions."""
 
-    def prepare(self, call: Call, arrays: Arrays, occluder: Any, image: jax.Array) -> tuple:
+    def images_at_once(self, images: int, positions: int) -> int:
+        """Return how many images the scorer is given at once, for a block of that shape."""
+        ...
+
+    def prepare(self, call: ScorerCall, arrays: Arrays, occluder: Any, image: jax.Array) -> tuple:
         """Return what `evaluate` needs of one image (H, W, C).
 
         The last part is the canvas, on which nothing depends but the occluded images.
@@ -40,7 +44,7 @@ class Evaluator(Protocol):
 
     def evaluate(
         self,
-        call: Call,
+        call: ScorerCall,
         arrays: Arrays,
         occluder: Any,
         states: Any,
@@ -55,15 +59,19 @@ class Evaluator(Protocol):
 class Dense:
     """Run the whole network on every occluded image."""
 
+    def images_at_once(self, images: int, positions: int) -> int:
+        """Return all occluded images of a block."""
+        return images * positions
+
     def prepare(
-        self, call: Call, arrays: Arrays, occluder: Occluder, image: jax.Array
+        self, call: ScorerCall, arrays: Arrays, occluder: Occluder, image: jax.Array
     ) -> tuple[jax.Array, Canvas]:
         """Return the image and its canvas."""
         return image, occluder.prepare(image)
 
     def evaluate(
         self,
-        call: Call,
+        call: ScorerCall,
         arrays: Arrays,
         occluder: Occluder,
         states: tuple[jax.Array, Canvas],
@@ -106,14 +114,18 @@ class Incremental:
         step = [s or size for s, size in zip(steps, grid.image_shape, strict=True)]
         return cls(grid.patch, (step[0], step[1]), (axes[0][0], axes[1][0]))
 
-    def plan(self, call: Call, arrays: Arrays, image: Any) -> Any:
+    def images_at_once(self, images: int, positions: int) -> int:
+        """Return 1: a plan is made for one image, and mapped over the others."""
+        return 1
+
+    def plan(self, call: ScorerCall, arrays: Arrays, image: Any) -> Any:
         """Return the plan for an image (H, W, C), or its shape and dtype."""
         f = Partial(call, arrays)
         step, offset, field = self.step, self.offset, self.field
         return make_plan(f, image, self.patch, step=step, offset=offset, field=field)
 
     def prepare(
-        self, call: Call, arrays: Arrays, occluder: PatchOccluder, image: jax.Array
+        self, call: ScorerCall, arrays: Arrays, occluder: PatchOccluder, image: jax.Array
     ) -> tuple[jax.Array, Any, Canvas]:
         """Return the clean scores, what updates read, and the canvas."""
         canvas = occluder.prepare(image)
@@ -125,7 +137,7 @@ class Incremental:
 
     def evaluate(
         self,
-        call: Call,
+        call: ScorerCall,
         arrays: Arrays,
         occluder: PatchOccluder,
         states: tuple[jax.Array, Any, Canvas],
@@ -171,19 +183,11 @@ class Costs(NamedTuple):
 
 
 def count_costs(
-    evaluator: Incremental, call: Call, arrays: Sequence[Any], image: jax.ShapeDtypeStruct
+    evaluator: Incremental, call: ScorerCall, arrays: Arrays, image: jax.ShapeDtypeStruct
 ) -> Costs:
     """Return what one position takes, dense and incremental; from shapes alone."""
-    found: list[Costs] = []
-
-    def trace(arrays: Arrays, image: jax.Array) -> jax.Array:
-        plan = evaluator.plan(call, arrays, image)
-        dense, window = plan.flops_dense, plan.flops_window
-        found.append(Costs(dense, window, plan.seconds_dense, plan.seconds_window))
-        return image
-
-    jax.eval_shape(trace, list(arrays), image)
-    return found[0]
+    plan = evaluator.plan(call, arrays, image)
+    return Costs(plan.flops_dense, plan.flops_window, plan.seconds_dense, plan.seconds_window)
 
 
 class Costed(Protocol):

@@ -1,22 +1,26 @@
 """What may be scored: any callable from images (N, H, W, C) to scores (N, K).
 
-`split` takes a scorer apart into its arrays, which a compiled program gets as arguments, and a pure
-function of them. So weights are never baked into a program as constants, and a model that was
-trained further, or another one of the same structure, runs the program that is there.
+`split` takes a scorer apart into its arrays and a pure function of them, and `SplitScorer.at` into
+equations, in which the arrays that closures hold are arguments as well. So weights are never baked
+into a program as constants, nothing is out of date, and a model that was trained further, or
+another one of the same content, runs the program that is there.
 """
 
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxviz.jaxpr._jax import settings
+from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.split import Skeleton, split_arrays
+from jaxviz.jaxpr.walk import Flat, run, trace
 
 Scorer = Callable[[jax.Array], jax.Array]
 
@@ -45,18 +49,67 @@ class Call:
         return scores
 
 
-class SplitScorer(NamedTuple):
+class Lifted(NamedTuple):
+    """A scorer at one shape of images: equations without any array of the user's.
+
+    Attributes:
+        call: (arrays, images) -> scores; pure, holds no object of the user's.
+        arrays: the scorer's own, then those that its closures hold.
+        content: equal for scorers that compute the same, whatever their arrays hold.
+    """
+
+    call: "Equations"
+    arrays: list[jax.Array]
+    content: Hashable
+
+
+@dataclass(frozen=True)
+class Equations:
+    """A scorer's equations as a function of its arrays; derivative rules of its own are lost."""
+
+    flat: Flat
+
+    def __call__(self, arrays: Sequence[jax.Array], images: jax.Array) -> jax.Array:
+        """Score images of the one shape that was traced."""
+        own = len(self.flat.inputs) - 1
+        (scores,) = run(self.flat, arrays[own:], [*arrays[:own], images])
+        return scores
+
+
+@dataclass(frozen=True, eq=False)
+class SplitScorer:
     """A scorer as arrays and a pure function of them.
 
     Attributes:
         arrays: the scorer's arrays.
         call: (arrays, images (N, H, W, C)) -> scores (N, ..., K).
         name: for the record of a run.
+        sharding: where captured arrays are put; None: they stay where they are.
     """
 
     arrays: list[jax.Array]
     call: Call
     name: str
+    sharding: Any = None
+    _lifted: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
+
+    def at(self, shape: tuple[int, ...], dtype: Any) -> Lifted:
+        """Return the scorer at a shape (N, H, W, C) of images, traced once for this object."""
+        key = (shape, str(dtype), settings())
+        if key not in self._lifted:
+            self._lifted[key] = self._lift(jax.ShapeDtypeStruct(shape, dtype))
+        return self._lifted[key]
+
+    def _lift(self, images: jax.ShapeDtypeStruct) -> Lifted:
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.arrays]
+        _, flat, captured, _ = trace(self.call, shapes, images, open_derivatives=True)
+        if self.sharding is not None:
+            captured = jax.device_put(captured, self.sharding)
+        try:
+            known: Hashable = content(flat)
+        except UnknownContentError:  # a callback, which may be another one each time
+            known = object()
+        return Lifted(Equations(flat), [*self.arrays, *map(jnp.asarray, captured)], known)
 
 
 def split(f: Scorer) -> SplitScorer:
@@ -65,7 +118,7 @@ def split(f: Scorer) -> SplitScorer:
     Args:
         f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module), a
             Keras model on the JAX backend, a bound method of one of these, or a plain function.
-            What a plain function closes over is read when it is first compiled, as with `jax.jit`.
+            What a plain function closes over is read at every call of ours, and never compiled in.
 
     Returns:
         The parts.

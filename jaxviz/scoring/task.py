@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,15 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxviz.jaxpr.settings import settings
+from jaxviz.jaxpr._jax import settings
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import Occluder
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
 from jaxviz.scoring.evaluators import Costs, Dense, Evaluator, Incremental, count_costs
-from jaxviz.scoring.kept import Kept
-from jaxviz.scoring.scorer import Scorer, SplitScorer, split
-
-_costs = Kept[Costs](number=64)
+from jaxviz.scoring.scorer import Lifted, Scorer, SplitScorer, split
 
 
 class Block(NamedTuple):
@@ -62,18 +58,22 @@ class Task:
         """Rows of all images."""
         return len(self.images) * self.rows
 
-    @property
-    def arguments(self) -> tuple[Any, Any]:
-        """The arrays that every call of a program gets."""
-        return self.scorer.arrays, self.occluder
+    def scorer_at(self, rows: int) -> Lifted:
+        """Return the scorer as a program that gives it so many images at once compiles it."""
+        return self.scorer.at((rows, *self.images.shape[1:]), self.images.dtype)
+
+    def arguments(self, rows: int) -> tuple[Any, Any]:
+        """Return the arrays that every call of a program gets that scores so many at once."""
+        return self.scorer_at(rows).arrays, self.occluder
 
     def replicated(self) -> "Task":
         """Return the task with its arrays on all devices of the mesh."""
         if self.mesh is None:
             return self
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        arrays, occluder = jax.device_put(self.arguments, everywhere)
-        return replace(self, scorer=self.scorer._replace(arrays=arrays), occluder=occluder)
+        arrays, occluder = jax.device_put((self.scorer.arrays, self.occluder), everywhere)
+        scorer = replace(self.scorer, arrays=arrays, sharding=everywhere)
+        return replace(self, scorer=scorer, occluder=occluder)
 
     @property
     def device(self) -> jax.Device:
@@ -89,18 +89,17 @@ class Task:
     @property
     def key(self) -> Hashable:
         """Equal for tasks that compile to the same programs, whatever their arrays hold."""
-        leaves, structure = jax.tree.flatten(self.arguments)
+        leaves, structure = jax.tree.flatten(self.arguments(1))
         shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
         image = (self.images.shape[1:], str(self.images.dtype), self.positions.shape[1:])
         where = (self.mesh, self.device)
-        return (_scorer_key(self.scorer), structure, shapes, image, where, settings())
+        return (self.scorer_at(1).content, structure, shapes, image, where, settings())
 
     def costs(self, evaluator: Incremental) -> Costs:
         """Return what one position takes, dense and on windows; from shapes alone."""
-        arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.scorer.arrays]
         image = jax.ShapeDtypeStruct(self.images.shape[1:], self.images.dtype)
-        count = partial(count_costs, evaluator, self.scorer.call, arrays, image)
-        return _costs.get((self.key, evaluator), count)
+        call, arrays, _ = self.scorer_at(1)
+        return count_costs(evaluator, call, arrays, image)
 
     def operations(self, evaluator: Evaluator, grid: Grid) -> int:
         """Return the floating-point operations of one image: the clean one and all positions."""
@@ -137,11 +136,6 @@ class Task:
         return tuple(name for name in names if (name == "images") == (axis == "images"))
 
 
-def _scorer_key(scorer: SplitScorer) -> Hashable:
-    """Equal for scorers that are the same function of their arrays."""
-    return scorer.call
-
-
 def make_task(
     f: Scorer,
     images: np.ndarray,
@@ -172,6 +166,6 @@ def make_task(
         kind = checked_dtype(dtype)
         is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
         pairs = zip(scorer.arrays, is_float, strict=True)
-        scorer = scorer._replace(arrays=[a.astype(kind) if real else a for a, real in pairs])
+        scorer = replace(scorer, arrays=[a.astype(kind) if real else a for a, real in pairs])
         images = images.astype(kind)
     return Task(scorer, (Dense(),), occluder, images, positions, mesh, budget)
