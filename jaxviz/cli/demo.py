@@ -74,7 +74,7 @@ def draw_occlusion(
     folder: Path, model: Any, images: np.ndarray, labels: np.ndarray, seconds: dict[str, float]
 ) -> Occlusion:
     """Write occlusion.png: image, drop of the true class and class map of each digit."""
-    with stage(f"occluding {len(images)} digits") as told:
+    with stage(f"occluding {len(images)} digits", "positions") as told:
         occ = timed(
             "occlusion", seconds, lambda: occlude(model, images, **OCCLUSION, progress=told)
         )
@@ -102,7 +102,7 @@ def draw_classes(folder: Path, model: Any, seed: int, seconds: dict[str, float])
     def run() -> Any:
         return np.asarray(maximize(scorer, objectives, key=key, progress=told).images)
 
-    with stage("maximising ten classes") as told:
+    with stage("maximising ten classes", "steps") as told:
         images = timed("class images", seconds, run)
     probabilities = np.diagonal(predict(model, images)).tolist()
     titles = [f"{digit}   (p = {p:.3f})" for digit, p in enumerate(probabilities)]

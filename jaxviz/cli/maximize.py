@@ -38,7 +38,7 @@ def maximize(args: argparse.Namespace) -> None:
     objectives = [channel(args.layer, unit) for unit in units]
     names = read_class_names(args.classes) or model.labels
     with output_folder(args.out) as folder:
-        with stage(f"maximising {len(units)} units") as told:
+        with stage(f"maximising {len(units)} units", "steps") as told:
             result = maximize_objectives(
                 scorer,
                 objectives,

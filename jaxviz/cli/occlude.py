@@ -71,7 +71,7 @@ def occlude(args: argparse.Namespace) -> int:
     _check_target(target, model.output_shape)
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
-        with stage(f"occluding {len(images)} images") as told:
+        with stage(f"occluding {len(images)} images", "positions") as told:
             occ = occlude_images(
                 model,
                 images,

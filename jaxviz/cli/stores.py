@@ -88,7 +88,7 @@ def export(args: argparse.Namespace) -> None:
     if not len(wanted):
         raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
     names, kept = stored.names, stored.classes
-    with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps") as told:
+    with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps", "images") as told:
         rows = []
         for image in wanted.tolist():
             own = kept[image] if kept is not None and kept.ndim == 2 else kept

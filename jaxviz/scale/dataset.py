@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
 from jaxviz.perturbation.fills import FillLike
+from jaxviz.progress import Progress
 from jaxviz.scale.arguments import check_workers
 from jaxviz.scale.hosts import Share, check_share, first_process_first
 from jaxviz.scale.identity import differences
 from jaxviz.scale.lock import hold
 from jaxviz.scale.pipeline import Chunk, Waits, WriteBehind, read_ahead, score
 from jaxviz.scale.reader import StoredOcclusion
-from jaxviz.scale.report import Progress, Report, reporting
+from jaxviz.scale.report import Report, reporting
 from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
@@ -103,10 +104,11 @@ def occlude_dataset(
             "skip" records it in the store's table of errors and goes on. A later run looks at bad
             images again, and computes those that have been repaired.
         resume: whether to go on with a store that is there.
-        progress: True for a bar, False for silence, or a function of a
-            `jaxviz.scale.report.Report`.
-        log: a file to which one line of JSON per chunk is appended; log.jsonl is log.1.jsonl for
-            process 1 of several.
+        progress: True for a bar, False for silence, or a function (positions done, positions in
+            all) of this process; `log` tells more.
+        log: a file to which one line of JSON per chunk is appended: images, positions, errors,
+            seconds, rates, what is left, and how long computing waited for images and for writing;
+            log.jsonl is log.1.jsonl for process 1 of several.
         workers: threads that read images; None: as many as there are CPUs, at most 8.
 
     Returns:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
 from jaxviz.perturbation.fills import FillLike
+from jaxviz.progress import duration
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
@@ -194,11 +195,3 @@ def seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float
     first = interval(1, probe_seconds / 3)
     each = max(0.0, interval(affordable, probe_seconds) - first) / (affordable - 1)
     return (first + (blocks - 1) * each) / across
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, in the unit that suits it."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

@@ -48,11 +48,15 @@ def fingerprint(function: Callable, *arguments: Any) -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of everything that has a hand in the numbers or the files."""
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of everything that has a hand in the numbers or the files.
+
+    Args:
+        *packages: the names of others that shall be told.
+    """
     from importlib.metadata import version
 
-    return {
+    told = {
         "jaxviz": __version__,
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
@@ -60,6 +64,7 @@ def versions() -> dict[str, str]:
         "tensorstore": version("tensorstore"),
         "python": platform.python_version(),
     }
+    return told | {package: version(package) for package in packages}
 
 
 def differences(there: Identity, now: Identity) -> list[str]:
