@@ -50,7 +50,7 @@ def work(model: str, count: int) -> None:
         pictures = Path(place) / "pictures"
         pictures.mkdir()
         make_pictures(pictures, count)
-        reports = []
+        log = Path(place) / "log.jsonl"
         occlude_dataset(
             f,
             pictures,
@@ -59,21 +59,22 @@ def work(model: str, count: int) -> None:
             stride=case["stride"],
             fill=0.5,
             image_shape=(case["side"], case["side"], channels),
-            progress=reports.append,
+            progress=False,
+            log=log,
         )
-    first, last = reports[0], reports[-1]
-    reading = last.waits.reading - first.waits.reading
-    writing = last.waits.writing - first.waits.writing
+        first, *_, last = common.logged(log)
+    reading = last["waited_for_images"] - first["waited_for_images"]
+    writing = last["waited_for_writing"] - first["waited_for_writing"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     told = {
         "model": model,
         "pictures": count,
-        "images/s": last.images_per_second,
-        "windows/s": last.windows_per_second,
-        "seconds": last.seconds,
+        "images/s": last["images_per_second"],
+        "positions/s": last["positions_per_second"],
+        "seconds": last["seconds"],
         "waited for images, s": reading,
         "waited for writing, s": writing,
-        "waited, %": 100 * (reading + writing) / (last.seconds - first.seconds),
+        "waited, %": 100 * (reading + writing) / (last["seconds"] - first["seconds"]),
         "peak MiB": memory,
     }
     print(json.dumps(told))
@@ -85,9 +86,10 @@ def main() -> None:
     counts = {"mnist_cnn": (200, 800), "squeezenet": (16, 64)}
     if settings.quick:
         counts = {"mnist_cnn": (100, 400), "squeezenet": (8, 16)}
-    rows = [
+    measured = (
         common.in_process(NAME, model, str(count)) for model in counts for count in counts[model]
-    ]
+    )
+    rows = common.collect(NAME, measured, settings)
     most = max(row["waited, %"] for row in rows)
     common.finish(
         NAME,

@@ -70,9 +70,8 @@ def foretold_and_taken(
     seed: int,
 ) -> tuple[float, float]:
     """Return the seconds that a run was foretold, and those that it took."""
-    told = estimate(f, shape, count, patch, stride, fill=0.5, method=method)
+    told = estimate(f, shape, count, patch=patch, stride=stride, fill=0.5, method=method)
     images = np.random.default_rng(seed).random((count, *shape), np.float32)
-    reports = []
     with tempfile.TemporaryDirectory() as place:
         occlude_dataset(
             f,
@@ -82,16 +81,19 @@ def foretold_and_taken(
             stride=stride,
             fill=0.5,
             method=method,
-            progress=reports.append,
+            progress=False,
+            log=Path(place) / "log.jsonl",
         )
-    return count * told.image_seconds, reports[-1].seconds
+        taken = common.logged(Path(place) / "log.jsonl")[-1]["seconds"]
+    return count * told.image_seconds, taken
 
 
 def main() -> None:
     """Measure, print, and keep."""
     settings = common.options(__doc__)
     methods: tuple[Method, ...] = ("dense", "incremental")
-    rows = [measure(model, method, settings.quick) for model in CASES for method in methods]
+    measured = (measure(model, method, settings.quick) for model in CASES for method in methods)
+    rows = common.collect(NAME, measured, settings)
     off = max(abs(row["ratio"] - 1) for row in rows)
     single = max(max(row["most"] - 1, 1 - row["least"]) for row in rows)
     common.finish(

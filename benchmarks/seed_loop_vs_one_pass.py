@@ -22,6 +22,7 @@ from benchmarks import common
 from jaxviz import datasets, occlude, presets
 from jaxviz.keras import load_keras
 
+NAME = "seed_loop_vs_one_pass"
 SIZE = 4
 
 
@@ -79,7 +80,7 @@ def measure(backend: str, digits: int, repeats: int, crowd: int) -> common.Row:
     preset, (image, label) = presets.seed(SIZE), chosen[0]
     many = images[:crowd]
 
-    def run_many():
+    def run_many() -> np.ndarray:
         return occlude(ours, many, **preset.occlude).heatmap(labels[:crowd], **preset.heatmap)
 
     run_many()
@@ -111,15 +112,17 @@ def main() -> None:
         return
     settings = common.options(__doc__)
     size = ("1", "2", "20") if settings.quick else ("5", "7", "200")
-    rows = []
-    for backend in ("jax", "tensorflow"):
-        environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        worker = ("seed_loop_vs_one_pass", "--worker", backend, *size)
-        rows.append(common.in_process(*worker, **environment))
+    measured = (
+        common.in_process(
+            *(NAME, "--worker", backend, *size), KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3"
+        )
+        for backend in ("jax", "tensorflow")
+    )
+    rows = common.collect(NAME, measured, settings)
     single = [f"{row['times faster']:,.0f}× ({row['Keras backend']})" for row in rows]
     crowd = [f"{row['times faster at once']:,.0f}×" for row in rows]
     common.finish(
-        "seed_loop_vs_one_pass",
+        NAME,
         "One compiled pass replaces a Keras `predict` call for every position.",
         f"one digit: {' and '.join(single)} faster than the loop; {' and '.join(crowd)} per digit"
         f" for {rows[0]['ours, digits at once']} digits at once",

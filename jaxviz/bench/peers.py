@@ -5,9 +5,9 @@ Those on PyTorch and those on TensorFlow run in a process each, so that no threa
     python -m jaxviz.bench.peers '["captum"]' '[["vgg16", 224]]' 5.0
 
 prints one line of JSON per library and network. The weights are the same in every library, and its
-map is compared with ours before it counts. What a library computes for a window depends neither on
-the patch nor on the stride; so tiles of an eighth of the image are timed, 64 windows, as a sample
-that any of them can run.
+map is compared with ours before it counts. What a library computes for a position depends neither
+on the patch nor on the stride; so tiles of an eighth of the image are timed, 64 positions, as a
+sample that any of them can run.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxviz._choices import Peer
 from jaxviz.bench import networks
 from jaxviz.bench.meters import PeakMemory, Power
 from jaxviz.bench.networks import Network
@@ -34,7 +35,7 @@ from jaxviz.occlusion import presets
 from jaxviz.occlusion.occlude import occlude
 
 # Which packages a library needs, and the batches that are tried.
-PEERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+PEERS: dict[Peer, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "captum": (("captum", "torch"), (8, 16, 32)),
     "xplique": (("xplique", "keras", "tensorflow"), (8, 16, 32)),
     "tf-explain": (("tf_explain", "keras", "tensorflow"), (8, 16, 32)),
@@ -106,13 +107,13 @@ def measure(name: str, model: str, side: int, seconds: float) -> Found:
                 best = (float(np.median(times)), batch, first)
     assert best is not None
     watts = power.watts()
-    windows = ceil(side / tile) ** 2
+    positions = ceil(side / tile) ** 2
     return {
         "model": model,
         "method": name,
         "batch": best[1],
-        "windows timed": windows,
-        "seconds": best[0] / windows,
+        "positions timed": positions,
+        "seconds": best[0] / positions,
         "compile s": max(0.0, best[2] - best[0]),
         "peak": peak.bytes,
         "watts": watts,

@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from jaxviz._choices import PresetName
 from jaxviz.cli.output import stage
 from jaxviz.images.files import Pictures, Preprocessing, read_pictures
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
 
-PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
+PRESETS = get_args(PresetName)
 
 
 def bundled_model() -> Path:

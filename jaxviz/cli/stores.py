@@ -1,4 +1,4 @@
-"""What `occlude --store`, `status`, `export` and `bench` do; their options: `.arguments`."""
+"""`jaxviz occlude --store`, `status` and `export`: what is done with a store."""
 
 import argparse
 import csv
@@ -101,21 +101,6 @@ def export(args: argparse.Namespace) -> None:
     left = len(chosen) - len(wanted)
     note = f"; {left} are bad or not done" if left else ""
     say(f"wrote {len(wanted)} heatmaps and index.csv to {folder}{note}")
-
-
-def bench(args: argparse.Namespace) -> None:
-    """Measure this machine, print the table, and write what was asked for."""
-    from jaxviz.bench.table import markdown, plot, run_bench
-
-    which = {"models": args.models, "methods": args.methods}
-    report = run_bench(quick=args.quick, **which, dtype=args.dtype, tell=say)
-    say(markdown(report))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    if args.markdown:
-        args.markdown.write_text(markdown(report) + "\n", encoding="utf-8")
-    if args.png:
-        plot(report, args.png)
 
 
 def _join(args: argparse.Namespace) -> None:

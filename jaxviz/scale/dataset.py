@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ import tensorstore as ts
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
-from jaxviz._choices import Border, Method
+from jaxviz._choices import Border, Method, OnError, Stored
 from jaxviz.perturbation.fills import FillLike
 from jaxviz.progress import Progress
 from jaxviz.scale.arguments import check_workers
@@ -29,8 +29,6 @@ from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
 from jaxviz.scoring.scorer import Scorer
-
-OnError = Literal["raise", "skip"]
 
 
 def occlude_dataset(
@@ -54,7 +52,7 @@ def occlude_dataset(
     chunk: int | Literal["auto"] = "auto",
     memory: int | str | None = None,
     dtype: Any = None,
-    stored: Literal["float32", "float16"] = "float32",
+    stored: Stored = "float32",
     mesh: Mesh | None = None,
     share: Share | None = None,
     on_error: OnError = "raise",
@@ -127,7 +125,7 @@ def occlude_dataset(
         >>> stored[3].heatmap().shape
         (28, 28)
     """
-    if on_error not in ("raise", "skip"):
+    if on_error not in get_args(OnError):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
     share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)
     log = _log_file(log, share)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
-from jaxviz._choices import Border, Method
+from jaxviz._choices import Border, Method, Stored
 from jaxviz.perturbation.fills import FillLike
 from jaxviz.progress import duration
 from jaxviz.scale.pipeline import Chunk, Waits, score
@@ -89,7 +89,7 @@ def estimate(
     chunk: int | Literal["auto"] = "auto",
     memory: int | str | None = None,
     dtype: Any = None,
-    stored: Literal["float32", "float16"] = "float32",
+    stored: Stored = "float32",
     mesh: Mesh | None = None,
     probe_seconds: float = 3.0,
 ) -> Estimate:

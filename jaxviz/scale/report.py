@@ -1,4 +1,4 @@
-"""How far a run over many images is: positions for people, one line of JSON a chunk for machines."""
+"""How far a run over many images is: a bar for people, one line of JSON a chunk for machines."""
 
 import json
 import time

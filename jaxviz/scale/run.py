@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from math import ceil, prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
-from jaxviz._choices import Border, Method
+from jaxviz._choices import Border, Method, Stored
 from jaxviz.perturbation.fills import Fill, FillLike, checked_fill
 from jaxviz.perturbation.grid import Grid, make_grid
 from jaxviz.perturbation.occluders import PatchOccluder, checked_channels
@@ -284,7 +284,7 @@ def make_run(
     Raises:
         ValueError: an argument breaks its rule.
     """
-    if stored not in ("float32", "float16"):
+    if stored not in get_args(Stored):
         raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
     samples = np.stack(list(images.samples.values()))
     grid = make_grid(samples.shape[1:3], patch=patch, stride=stride, margin=margin, border=border)

@@ -94,7 +94,7 @@ def test_best_batch_counts_and_a_wrong_map_does_not(monkeypatch):
     assert calls[:6] == [8, 8, 16, 16, 32, 32]
     monkeypatch.setattr(peers, "_deviation", lambda *arguments: 0.0)
     found = peers.measure("captum", "mnist_cnn", 28, 0.0)
-    assert found["windows timed"] == 49 and found["batch"] == 16
+    assert found["positions timed"] == 49 and found["batch"] == 16
 
 
 def test_failure_of_a_library_is_told():

@@ -326,7 +326,6 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("command", "match"),
     [
-        ("", "required: COMMAND"),
         ("fly", "invalid choice: 'fly'"),
         ("occlude bundled", "required: IMAGES"),
         ("occlude m x --patch 1,2,3", "must be one or two numbers: got '1,2,3'"),
@@ -346,6 +345,11 @@ def test_wrong_usage_exits_with_2(capsys, command, match):
     assert "usage: jaxviz" in errors and match in errors
 
 
+def test_without_a_command_the_help_is_printed(capsys):
+    assert main([]) == 2
+    assert "usage: jaxviz" in (err := capsys.readouterr().err) and "occlude" in err
+
+
 def test_a_note_is_printed_where_the_api_warns(tmp_path, capsys):
     command = f"occlude bundled digits --limit 1 --patch 14 --fill 9 --out {tmp_path}"
     status, _, errors = run(command, capsys)
@@ -357,6 +361,28 @@ def test_class_names_come_from_lines_or_json(tmp_path):
     for text in ("cat\n\ndog \n", '["cat", "dog"]', '{"1": ["n2", "dog"], "0": ["n1", "cat"]}'):
         file.write_text(text)
         assert read_class_names(file) == ["cat", "dog"]
+
+
+HELP = """
+import sys
+from jaxviz.cli.commands import make_parser
+from jaxviz.cli.main import main
+commands = list(make_parser()._subparsers._group_actions[0].choices)
+for words in (["--version"], ["--help"], *([name, "--help"] for name in commands)):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert end.code == 0, words
+main([])
+heavy = {"jax", "numpy", "matplotlib", "flax", "tensorstore", "PIL", "rich"} & set(sys.modules)
+sys.exit(str(heavy) if heavy else len(commands))
+"""
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr[-300:]
+    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 9
 
 
 def test_python_m_jaxviz_is_the_command():
