@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxviz._choices import Peer
 from jaxviz.bench import networks
 from jaxviz.bench.meters import PeakMemory, Power
 from jaxviz.bench.networks import Network
@@ -35,7 +34,7 @@ from jaxviz.occlusion import presets
 from jaxviz.occlusion.occlude import occlude
 
 # Which packages a library needs, and the batches that are tried.
-PEERS: dict[Peer, tuple[tuple[str, ...], tuple[int, ...]]] = {
+PEERS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "captum": (("captum", "torch"), (8, 16, 32)),
     "xplique": (("xplique", "keras", "tensorflow"), (8, 16, 32)),
     "tf-explain": (("tf_explain", "keras", "tensorflow"), (8, 16, 32)),
