@@ -42,6 +42,7 @@ class PeakMemory:
     def __exit__(self, *error: object) -> None:
         self.ended.set()
         self.watch.join()
+        self.most = max(self.most, _resident())
 
     @property
     def bytes(self) -> int:

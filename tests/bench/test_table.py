@@ -29,8 +29,16 @@ def test_networks_have_the_published_number_of_weights(network, count):
     assert sum(map(prod, networks.weight_shapes(network, 224))) == count
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_matrix_products():
+    """Half a trillion operations say nothing about the table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "matmul_speed", lambda dtype: 1e9)
+        yield
+
+
 @pytest.fixture(scope="module")
-def report():
+def report(no_matrix_products):
     small = (bench.Case("mnist_cnn", 28, 14, 7), bench.Case("squeezenet", 32, 16, 16))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "QUICK_CASES", small)
@@ -91,7 +99,6 @@ def test_report_becomes_table_and_plot(report, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError("captum failed")])
 def test_a_run_that_is_stopped_keeps_its_rows(report, tmp_path, capsys, monkeypatch, stop):
-    monkeypatch.setattr(bench, "matmul_speed", lambda dtype: 1e9)
     args, (json_file, table_file, plot_file) = asked(tmp_path, "--models", "mnist_cnn")
 
     def measured(*arguments):
