@@ -63,7 +63,7 @@ class Case(NamedTuple):
 
 
 def seed_loop(image: np.ndarray, predict: Callable, size: int, target: int) -> np.ndarray:
-    """The tutorial's loop: a square of 5·size set to 0.5 around each cell, one image at a time."""
+    """Run the tutorial's loop: a square of 5·size set to 0.5 around each cell, image by image."""
     height, width, _ = image.shape
     heatmap, pad = np.zeros((height, width)), 2 * size
     for row in range(0, height, size):

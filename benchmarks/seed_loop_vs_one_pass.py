@@ -35,7 +35,7 @@ class Map(NamedTuple):
 
 
 def seed_loop(model: Any, image: np.ndarray, target: int) -> Map:
-    """The published loop, restated: one `predict` a position."""
+    """Run the published loop, restated: one `predict` a position."""
     side, pad = image.shape[0], 2 * SIZE
     heatmap, classes, counts = np.zeros((side, side)), np.zeros((side, side), int), Counter()
     for row in range(0, side, SIZE):
@@ -51,7 +51,7 @@ def seed_loop(model: Any, image: np.ndarray, target: int) -> Map:
 
 
 def one_pass(model: Any, image: np.ndarray, target: int) -> Map:
-    """The same by `occlude`."""
+    """Make the same by `occlude`."""
     preset = presets.seed(SIZE)
     occ = occlude(model, image, method="dense", **preset.occlude)
     counts = occ.class_counts()

@@ -125,7 +125,7 @@ def _row(case: Case, positions: int, cost: float, found: Row, speed: float) -> R
 
 
 def _network(case: Case) -> tuple[Scorer, np.ndarray]:
-    """A network and a random image for it."""
+    """Return a network and a random image for it."""
     channels = 1 if case.model == "mnist_cnn" else 3
     f = networks.make_network(getattr(networks, case.model), case.side, channels=channels)
     return f, np.random.default_rng(0).random((case.side, case.side, channels), np.float32)

@@ -119,7 +119,7 @@ def _join(args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """From pictures of any size to the model's units."""
+    """Turn pictures of any size into the model's units."""
 
     shape: tuple[int, int, int]
     preprocessing: Any
@@ -129,7 +129,7 @@ class _Fitted:
 
 
 def _source(args: argparse.Namespace, shape: tuple[int, int, int]) -> Source:
-    """IMAGES, read one at a time; a folder with its subfolders."""
+    """Return IMAGES, read one at a time; a folder with its subfolders."""
     prepare = preprocessing(args)
     if len(args.images) == 1 and Path(args.images[0]).is_dir():
         source = open_source(args.images[0], image_shape=shape, preprocess=prepare)
@@ -206,7 +206,7 @@ def _export_one(
 
 
 def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
-    """Where a class lies among those that the store keeps of an image; None: all."""
+    """Return where a class lies among those that the store keeps of an image; None: all."""
     if kept is None:
         return target
     if target not in kept:

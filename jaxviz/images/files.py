@@ -72,7 +72,7 @@ class Preprocessing:
         return ((values * self.scale - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
 
     def describe(self) -> str:
-        """The formula that is applied, for people."""
+        """Return the formula that is applied, for people."""
         text = "1 − x" if self.invert else "x"
         text = f"BGR of {text}" if self.bgr else text
         text += "" if self.scale == 1 else f" · {self.scale:g}"

@@ -64,7 +64,7 @@ class Band(NamedTuple):
 
 
 def panel_size(shape: tuple[int, ...]) -> tuple[float, float]:
-    """The (height, width) in inches of a panel, so that a few are large and many still fit.
+    """Return the (height, width) in inches of a panel: a few are large, many still fit.
 
     Panels keep the pixels square up to an aspect of 5; the shorter side is 0.8 inches or more.
     """
@@ -183,7 +183,7 @@ def shorten(text: str, width: float, size: float) -> str:
 
 
 def wrap(text: str, width: float, size: float, most: int = 99) -> list[str]:
-    """The lines that `text` needs at this width; what exceeds `most` lines ends in an ellipsis."""
+    """Return `text` in lines of this width; what exceeds `most` lines ends in an ellipsis."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

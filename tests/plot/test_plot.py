@@ -309,7 +309,10 @@ BAD = [
         lambda: plot.activations({"a": np.full(3, np.inf)}),
         r"`maps\['a'\]` must hold numbers or NaN",
     ),
-    (lambda: plot.activations(np.zeros(3), max_maps=0), "`max_maps` and `columns` must be >= 1"),
+    (
+        lambda: plot.activations(np.zeros(3), max_maps=0),
+        "`max_maps` and `columns` must be at least 1",
+    ),
 ]
 
 
