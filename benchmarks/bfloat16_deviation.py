@@ -21,6 +21,8 @@ from benchmarks import common
 from jaxviz import Occlusion, datasets, fills, occlude
 from jaxviz.keras import load_keras
 
+NAME = "bfloat16_deviation"
+SMALL = {"patch": 4, "stride": 2, "fill": 0.5}
 MEAN_BGR = np.array([104, 117, 123], np.float32)
 
 
@@ -54,7 +56,7 @@ def deviation(name: str, exact: Occlusion, coarse: Occlusion) -> common.Row:
     return {
         "network": name,
         "images": len(classes),
-        "windows": prod(exact.grid.shape) * len(classes),
+        "positions": prod(exact.grid.shape) * len(classes),
         "score, max": float(scores.max()),
         "score, mean": float(scores.mean()),
         "heatmap, max": float(off.max()),
@@ -65,7 +67,7 @@ def deviation(name: str, exact: Occlusion, coarse: Occlusion) -> common.Row:
     }
 
 
-def measure(name: str, model: Any, images: np.ndarray, **options: Any) -> common.Row:
+def measure(name: str, model: Any, images: np.ndarray, options: dict[str, Any]) -> common.Row:
     """Run both and compare; times are of one run each, compiled."""
     occs, seconds = {}, {}
     for dtype in (None, "bfloat16"):
@@ -89,23 +91,24 @@ def main() -> None:
     step = 32 if settings.quick else 16
     squeezenet = load_keras(data / "imagenet" / "squeezenet_v1.0_derived.keras")
     mean = fills.image_mean()
-    rows = [
-        measure("MNIST CNN", load_keras(common.mnist_model()), digits, patch=4, stride=2, fill=0.5),
-        measure("SqueezeNet 1.0", squeezenet, photos, patch=32, stride=step, fill=mean),
-    ]
+    cases: tuple[tuple[str, Any, np.ndarray, dict[str, Any]], ...] = (
+        ("MNIST CNN", load_keras(common.mnist_model()), digits, SMALL),
+        ("SqueezeNet 1.0", squeezenet, photos, {"patch": 32, "stride": step, "fill": mean}),
+    )
+    rows = common.collect(NAME, (measure(*case) for case in cases), settings)
     said = "; ".join(
         f"{row['network']}: heatmap off by {row['heatmap, mean']:.1%} of its largest value in the"
         f" mean, {row['heatmap, max']:.1%} at most, rank correlation {row['rank correlation']:.4f}"
         for row in rows
     )
     common.finish(
-        "bfloat16_deviation",
+        NAME,
         'What dtype="bfloat16" changes in scores and heatmaps.',
         said,
         rows,
         notes=[
             "Scores are probabilities; heatmaps are accumulated in float64 either way.",
-            "Same class: the share of windows whose predicted class is the same.",
+            "Same class: the share of positions whose predicted class is the same.",
             "Flat heatmaps (digits whose score hardly drops anywhere) make the largest relative"
             " deviations and the smallest rank correlations.",
         ],

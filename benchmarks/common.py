@@ -6,25 +6,27 @@ A benchmark is a script named as its claim, run from the repository's root:
 
 Times are seconds of wall clock, compilation left out unless a column says so. A result is JSON: the
 claim, one headline, rows of columns, notes, the machine and the versions; `render` makes Markdown
-of it.
+of it. Each row is told, and with --save written, as soon as it is measured.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-import jaxviz
+from benchmarks.render import cell, markdown_table
+from jaxviz._files import whole
+from jaxviz.bench.meters import machine
+from jaxviz.scale.identity import versions
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -76,38 +78,6 @@ def ratio(slow: Timing, fast: Timing) -> float:
     return float(np.median(np.divide(slow.seconds, fast.seconds)))
 
 
-def machine() -> Row:
-    """Describe the machine: no name of it, and no path."""
-    import jax
-
-    return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9),
-        "device": jax.devices()[0].device_kind,
-        "system": platform.system(),
-        "load_average": round(os.getloadavg()[0], 1),
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Return the versions of Python, jaxviz, jax and the named packages."""
-    known = {"python": platform.python_version(), "jaxviz": jaxviz.__version__}
-    for package in ("jax", "jaxlib", *packages):
-        known[package] = metadata.version(package)
-    return known
-
-
 def in_process(script: str, *arguments: str, **environment: str) -> Any:
     """Run a benchmark's worker in a process of its own; return the JSON of its last line."""
     command = [sys.executable, "-m", f"benchmarks.{script}", *arguments]
@@ -144,6 +114,32 @@ def check_equal(
     return difference
 
 
+def collect(name: str, rows: Iterable[Row], settings: argparse.Namespace) -> list[Row]:
+    """Return the rows, each printed and, if asked to, kept as soon as it is measured."""
+    done: list[Row] = []
+    for row in rows:
+        done.append(row)
+        print(", ".join(f"{key} {cell(value)}" for key, value in row.items()), flush=True)
+        keep(name, done, settings)
+    return done
+
+
+def keep(name: str, rows: Sequence[Row], settings: argparse.Namespace) -> None:
+    """Keep the rows so far if asked to, in benchmarks/results/<name>.partial.json.
+
+    That is what a run that is stopped leaves; what was kept before it is as it was.
+    """
+    if settings.save:
+        partial = {"name": name, "partial": True, "quick": settings.quick, "rows": list(rows)}
+        _write(_partial(name), partial)
+
+
+def logged(log: Path) -> list[Row]:
+    """Return what the log of a run over many images tells after each chunk, the last one last."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line for line in lines if line["event"] == "chunk"]
+
+
 def finish(
     name: str,
     claim: str,
@@ -155,8 +151,6 @@ def finish(
     settings: argparse.Namespace,
 ) -> None:
     """Print the table and, if asked to, keep the result."""
-    from benchmarks.render import markdown_table
-
     print(f"\n{claim}\n{headline}\n\n{markdown_table(rows)}\n")
     print("\n".join(notes))
     if not settings.save:
@@ -173,7 +167,18 @@ def finish(
         "rows": list(rows),
         "notes": list(notes),
     }
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{now}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    _write(path, result)
+    _partial(name).unlink(missing_ok=True)
     print(f"kept in benchmarks/results/{path.name}")
+
+
+def _partial(name: str) -> Path:
+    return RESULTS / f"{name}.partial.json"
+
+
+def _write(path: Path, result: Row) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with whole(path) as part:
+        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+        part.write_text(text, encoding="utf-8")

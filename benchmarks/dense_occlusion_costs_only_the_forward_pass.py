@@ -1,8 +1,8 @@
-"""`occlude(method="dense")` scores windows nearly as fast as the network scores finished images.
+"""`occlude(method="dense")` scores positions nearly as fast as the network scores finished images.
 
-Windows per second of `occlude`, with everything that it does (making the occluded images, checks,
+Positions per second of `occlude`, with everything that it does (making the occluded images, checks,
 moving scores to the host), against the images per second of the network alone: the same network,
-compiled by `jax.jit`, on batches that already lie in memory, as many images as there are windows.
+compiled by `jax.jit`, on batches that already lie in memory, as many images as there are positions.
 The network alone gets the fastest of several batch sizes; `occlude` chooses its own. Two networks:
 the bundled MNIST CNN on 28×28 (patch 4, stride 1), and VGG-16 on 64×64 images (patch 8, stride 4).
 At least 0.9 is expected.
@@ -17,15 +17,16 @@ import jax
 import numpy as np
 
 from benchmarks import common, networks
-from jaxviz import occlude
+from jaxviz import Occlusion, occlude
 from jaxviz.keras import load_keras
 from jaxviz.scoring.scorer import split
 
+NAME = "dense_occlusion_costs_only_the_forward_pass"
 BATCHES = (8, 16, 32, 64, 128, 256)
 
 
-def plain_runs(f: Any, image: np.ndarray, windows: int) -> dict[int, Callable[[], jax.Array]]:
-    """Return, per batch size, a call that runs `windows` images through the network."""
+def plain_runs(f: Any, image: np.ndarray, positions: int) -> dict[int, Callable[[], jax.Array]]:
+    """Return, per batch size, a call that runs `positions` images through the network."""
     scorer = split(f)
     forward = jax.jit(scorer.call)
 
@@ -34,7 +35,7 @@ def plain_runs(f: Any, image: np.ndarray, windows: int) -> dict[int, Callable[[]
 
         def run() -> jax.Array:
             scores = forward(scorer.arrays, images)
-            for _ in range(-(-windows // batch) - 1):
+            for _ in range(-(-positions // batch) - 1):
                 scores = forward(scorer.arrays, images)
             return jax.block_until_ready(scores)
 
@@ -44,10 +45,12 @@ def plain_runs(f: Any, image: np.ndarray, windows: int) -> dict[int, Callable[[]
     return {batch: make(batch) for batch in BATCHES}
 
 
-def measure(name: str, f: Any, images: np.ndarray, *, patch: int, stride: int, repeats: int):
+def measure(
+    name: str, f: Any, images: np.ndarray, *, patch: int, stride: int, repeats: int
+) -> common.Row:
     """Return the row of one network."""
 
-    def ours():
+    def ours() -> Occlusion:
         return occlude(f, images, patch=patch, stride=stride, fill=0.5, method="dense")
 
     first, occ = common.once(ours)
@@ -57,18 +60,18 @@ def measure(name: str, f: Any, images: np.ndarray, *, patch: int, stride: int, r
     by_hand[:, start[0] : start[0] + patch, start[1] : start[1] + patch] = 0.5
     expected = np.asarray(scorer.call(scorer.arrays, by_hand))[0]
     common.check_equal(occ.scores[0, 1, 1], expected, within=1e-4, what=name)
-    windows = occ.grid.size * len(images)
-    batches = plain_runs(f, images[0], windows)
+    positions = occ.grid.size * len(images)
+    batches = plain_runs(f, images[0], positions)
     tried = common.interleave({str(batch): run for batch, run in batches.items()}, 3)
-    best = min(batches, key=lambda b: min(tried[str(b)].seconds) * _share(windows, b))
+    best = min(batches, key=lambda b: min(tried[str(b)].seconds) * _share(positions, b))
     timings = common.interleave({"plain": batches[best], "ours": ours}, repeats)
-    share = _share(windows, best)
+    share = _share(positions, best)
     return {
         "network": name,
-        "windows": windows,
-        "plain images/s": windows / (timings["plain"].median * share),
+        "positions": positions,
+        "plain images/s": positions / (timings["plain"].median * share),
         "at batch": best,
-        "occlude windows/s": windows / timings["ours"].median,
+        "occlude positions/s": positions / timings["ours"].median,
         "ratio": common.ratio(timings["plain"], timings["ours"]) * share,
         "spread, plain": timings["plain"].spread,
         "spread, ours": timings["ours"].spread,
@@ -76,9 +79,9 @@ def measure(name: str, f: Any, images: np.ndarray, *, patch: int, stride: int, r
     }
 
 
-def _share(windows: int, batch: int) -> float:
-    """`windows`, of the images that whole batches of this size run."""
-    return windows / (-(-windows // batch) * batch)
+def _share(positions: int, batch: int) -> float:
+    """Return `positions` over the images that whole batches of this size run."""
+    return positions / (-(-positions // batch) * batch)
 
 
 def main() -> None:
@@ -88,27 +91,16 @@ def main() -> None:
     digits = rng.random((2 if settings.quick else 4, 28, 28, 1), np.float32)
     photos = rng.random((1, 64, 64, 3), np.float32)
     repeats = 3 if settings.quick else 11
-    rows = [
-        measure(
-            "MNIST CNN",
-            load_keras(common.mnist_model()),
-            digits,
-            patch=4,
-            stride=1,
-            repeats=repeats,
-        ),
-        measure(
-            "VGG-16 at 64×64",
-            networks.in_jax(networks.vgg16(64)),
-            photos,
-            patch=8,
-            stride=4,
-            repeats=min(repeats, 5),
-        ),
-    ]
+    mnist, vgg16 = load_keras(common.mnist_model()), networks.in_jax(networks.vgg16(64))
+    cases = (
+        ("MNIST CNN", mnist, digits, {"patch": 4, "stride": 1, "repeats": repeats}),
+        ("VGG-16 at 64×64", vgg16, photos, {"patch": 8, "stride": 4, "repeats": min(repeats, 5)}),
+    )
+    measured = (measure(name, f, images, **how) for name, f, images, how in cases)
+    rows = common.collect(NAME, measured, settings)
     ratios = " and ".join(f"{row['ratio']:.2f} ({row['network']})" for row in rows)
     common.finish(
-        "dense_occlusion_costs_only_the_forward_pass",
+        NAME,
         "Dense occlusion costs what the network's forward passes cost.",
         f"{ratios} of the network's own images/s",
         rows,

@@ -16,7 +16,7 @@ With --only and --save, the rows of the other network are kept from the result t
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -102,8 +102,8 @@ def ssim(a: np.ndarray, b: np.ndarray, side: int = 7) -> float:
     return float((above / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
 
 
-def measure(name: str, network: Network, settings: Any) -> list[common.Row]:
-    """Return one row for each pair of tolerance and refinement, the exact map before them."""
+def measure(name: str, network: Network, settings: Any) -> Iterator[common.Row]:
+    """Yield one row for each pair of tolerance and refinement, the exact map before them."""
     top, (height, width) = network.image.shape[0] // 2, network.dense
     some = {"region": (top, 64, top + height, 64 + width)}
 
@@ -120,7 +120,6 @@ def measure(name: str, network: Network, settings: Any) -> list[common.Row]:
     there = ~np.isnan(wanted.scores)
     what = f"{name}, dense and incremental"
     common.check_equal(exact.scores[there], wanted.scores[there], within=1e-4, what=what)
-    rows = []
     for case in (EXACT, *(CASES[name][-1:] if settings.quick else CASES[name])):
         fast = run(method="incremental", tolerance=case[0], refine=case[1])
         occ = exact if case == EXACT else fast()
@@ -128,9 +127,7 @@ def measure(name: str, network: Network, settings: Any) -> list[common.Row]:
             {"dense": slow, "fast": fast}, 1 if settings.quick else network.repeats
         )
         speed_up = common.ratio(times["dense"], times["fast"]) / share
-        rows.append(row(name, case, occ, exact, speed_up))
-        print(rows[-1], flush=True)
-    return rows
+        yield row(name, case, occ, exact, speed_up)
 
 
 def heatmap(occ: jaxviz.Occlusion, target: int) -> np.ndarray:
@@ -179,7 +176,8 @@ def main() -> None:
     if own.only:
         rows = [row for row in kept_rows(NAME) if row["network"] != own.only]
         cases = {own.only: cases[own.only]}
-    rows += [row for name, make in cases.items() for row in measure(name, make(), settings)]
+    measured = (row for name, make in cases.items() for row in measure(name, make(), settings))
+    rows += common.collect(NAME, measured, settings)
     rows.sort(key=lambda row: list(CASES).index(row["network"]))
     names, maps = {row["network"]: None for row in rows}, ("heatmap", "drops")
     best = {(name, kind): fastest(rows, name, f"SSIM of {kind}") for name in names for kind in maps}

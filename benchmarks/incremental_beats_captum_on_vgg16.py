@@ -1,4 +1,4 @@
-"""Windows per second on VGG-16: captum's `Occlusion` against `occlude`, dense and incremental.
+"""Positions per second on VGG-16: captum's `Occlusion` against `occlude`, dense and incremental.
 
 VGG-16 with the same random weights in PyTorch and in JAX; one image of 224×224, patch 16, stride 8,
 fill 0. captum runs with 2 threads, channels_last, without gradients, at the best of
@@ -127,8 +127,8 @@ def main() -> None:
         {
             "method": name,
             "batch": best[name],
-            "windows": rows * COLS,
-            "windows/s": rows * COLS / timings[name].median,
+            "positions": rows * COLS,
+            "positions/s": rows * COLS / timings[name].median,
             "times captum": common.ratio(timings["captum"], timings[name]),
             "times dense": common.ratio(timings["dense"], timings[name]),
             "first call, s": first[name][best[name]],
@@ -139,7 +139,7 @@ def main() -> None:
     ]
     common.finish(
         "incremental_beats_captum_on_vgg16",
-        "VGG-16, 224×224, patch 16, stride 8: windows per second against captum.",
+        "VGG-16, 224×224, patch 16, stride 8: positions per second against captum.",
         "; ".join(f"{row['method']} {row['times captum']:.1f}× captum's best" for row in table[1:])
         + f", {table[-1]['times dense']:.1f}× our dense",
         table,

@@ -294,6 +294,14 @@ def measure(name: str, case: Case, settings: Any) -> common.Row:
     }
 
 
+def alone(name: str, settings: Any) -> common.Row:
+    """Return the row of a network, and let go of what was compiled for it."""
+    row = measure(name, CASES[name], settings)
+    jax.clear_caches()
+    gc.collect()
+    return row
+
+
 def _products(plan: Plan) -> list[Any]:
     return [step for step in plan.body.steps if step.equation.primitive.name in PRODUCTS]
 
@@ -320,11 +328,8 @@ def main() -> None:
     if own.only:
         rows = {row["network"]: row for row in kept_rows(NAME)}
         names = own.only.split(",")
-    for name in names:
-        rows[name] = measure(name, CASES[name], settings)
-        print(rows[name], flush=True)
-        jax.clear_caches()
-        gc.collect()
+    measured = common.collect(NAME, (alone(name, settings) for name in names), settings)
+    rows |= {row["network"]: row for row in measured}
     table = [rows[name] | expected(CASES[name]) for name in CASES if name in rows]
     least = min(row["of the FLOP ratio"] for row in table)
     equal = max(row["difference"] for row in table)

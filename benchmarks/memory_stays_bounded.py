@@ -2,11 +2,11 @@
 
 VGG-16 with random weights on one image of 224×224, patch 16, at strides 16, 4 and 1: up to 43,681
 positions. All of them on two cores would take hours, so each run, in a process of its own, is
-interrupted by Ctrl-C after a stated number of windows; by then everything that depends on the
+interrupted by Ctrl-C after a stated number of positions; by then everything that depends on the
 number of positions has been allocated, and `occlude` returns what it has. A peak above 3 GB ends
 the benchmark with an error. Peak memory is the
 process's largest resident set; it is set against that of a process that only runs the network on
-one batch. The resident set after a quarter of the windows and at the end shows whether it creeps.
+one batch. The resident set after a quarter of the positions and at the end shows whether it creeps.
 
     python -m benchmarks.memory_stays_bounded [--quick] [--save]
 """
@@ -25,6 +25,7 @@ from jax.tree_util import Partial
 from benchmarks import common, networks
 from jaxviz import occlude
 
+NAME = "memory_stays_bounded"
 SIDE, PATCH, BATCH, CLASSES = 224, 16, 16, 1000
 STATED_PEAK_GB = 3.0
 MB = 1e6
@@ -56,14 +57,14 @@ def network_alone() -> common.Row:
     return {"run": f"the network alone, a batch of {BATCH}", "peak, MB": peak(), "weights": loaded}
 
 
-def occlusion(stride: int, windows: int, batch: str) -> common.Row:
-    """Occlude, and interrupt after `windows` windows."""
+def occlusion(stride: int, stop: int, batch: str) -> common.Row:
+    """Occlude, and interrupt after `stop` positions."""
     scorer, image = load()
     seen: list[tuple[int, float]] = []
 
     def watch(done: int, total: int) -> None:
         seen.append((done, resident()))
-        if done >= windows:
+        if done >= stop:
             raise KeyboardInterrupt
 
     warnings.filterwarnings("ignore", message="interrupted")
@@ -78,11 +79,11 @@ def occlusion(stride: int, windows: int, batch: str) -> common.Row:
         progress=watch,
     )
     positions = prod(occ.grid.shape)
-    early = next(size for done, size in seen if done >= windows / 4)
+    early = next(size for done, size in seen if done >= stop / 4)
     return {
         "run": f"stride {stride}, batch_size={batch}",
         "positions": positions,
-        "windows run": int(np.sum(~np.isnan(np.asarray(occ.scores)[..., 0]))),
+        "positions run": int(np.sum(~np.isnan(np.asarray(occ.scores)[..., 0]))),
         "scores, MB": positions * CLASSES * 4 / MB,
         "peak, MB": peak(),
         "resident after 1/4, MB": early,
@@ -98,13 +99,14 @@ def main() -> None:
         print(json.dumps(row or network_alone()))
         return
     settings = common.options(__doc__)
-    windows = "32" if settings.quick else "96"
+    stop = "32" if settings.quick else "96"
     strides = ("1",) if settings.quick else ("16", "4", "1")
     calls: list[tuple[str, ...]] = [()]
-    calls += [(stride, windows, str(BATCH)) for stride in strides]
+    calls += [(stride, stop, str(BATCH)) for stride in strides]
     if not settings.quick:
         calls.append(("1", "400", "auto"))
-    rows = [common.in_process("memory_stays_bounded", "--worker", *call) for call in calls]
+    measured = (common.in_process(NAME, "--worker", *call) for call in calls)
+    rows = common.collect(NAME, measured, settings)
     alone = rows[0]
     weights = alone.pop("weights")
     for row in rows[1:]:
@@ -113,7 +115,7 @@ def main() -> None:
     if most > STATED_PEAK_GB:
         sys.exit(f"the peak was {most:.2f} GB, above the stated {STATED_PEAK_GB} GB.")
     common.finish(
-        "memory_stays_bounded",
+        NAME,
         "Memory does not grow with the number of positions, but for the scores themselves.",
         f"43,681 positions of VGG-16 peak at {most:.2f} GB, under the stated"
         f" {STATED_PEAK_GB:g} GB: of it, the network alone takes"
@@ -121,7 +123,7 @@ def main() -> None:
         f" {rows[-1]['scores, MB'] / 1e3:.2f} GB (held twice at the end)",
         rows,
         notes=[
-            "Runs were interrupted, see the windows run; the peak includes compiling.",
+            "Runs were interrupted, see the positions run; the peak includes compiling.",
             f"A process with Python, JAX and the weights of VGG-16 peaks at {weights:,.0f} MB.",
             "Scores: positions × 1000 classes × 4 bytes; `occlude` lays them out once in the order"
             " of the run and once on the grid.",

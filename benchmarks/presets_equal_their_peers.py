@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks import common, networks
 from jaxviz import occlude, presets
 
+NAME = "presets_equal_their_peers"
 WITHIN = 1e-5
 
 
@@ -62,7 +63,7 @@ class Case(NamedTuple):
 
 
 def seed_loop(image: np.ndarray, predict: Callable, size: int, target: int) -> np.ndarray:
-    """The tutorial's loop: a square of 5·size set to 0.5 around each cell, one image at a time."""
+    """Run the tutorial's loop: a square of 5·size set to 0.5 around each cell, image by image."""
     height, width, _ = image.shape
     heatmap, pad = np.zeros((height, width)), 2 * size
     for row in range(0, height, size):
@@ -242,10 +243,11 @@ def main() -> None:
     makers = (seed_cases, captum_cases, xplique_cases, pair_cases, tf_explain_cases, monai_cases)
     cases = [list(make()) for make in makers]
     picked = [case for group in cases for case in (group[:1] if settings.quick else group)]
-    rows = [compare(case, index) for index, case in enumerate(picked)]
+    compared = (compare(case, index) for index, case in enumerate(picked))
+    rows = common.collect(NAME, compared, settings)
     worst = max(row["difference"] for row in rows)
     common.finish(
-        "presets_equal_their_peers",
+        NAME,
         "Each preset makes the map of the library that it names.",
         f"{len(rows)} cases of {len(cases)} peers agree; the largest difference is {worst:.1g}"
         " of the map's range",

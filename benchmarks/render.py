@@ -18,10 +18,12 @@ Result = dict[str, Any]
 
 
 def load_results(folder: Path = FOLDER / "results") -> list[Result]:
-    """Return the newest result of each benchmark, by name."""
+    """Return the newest result of each benchmark, by name; one that is partial does not count."""
     newest: dict[str, Result] = {}
     for path in folder.glob("*.json"):
         result = json.loads(path.read_text())
+        if result.get("partial"):
+            continue
         known = newest.get(result["name"])
         if known is None or known["date"] <= result["date"]:
             newest[result["name"]] = result
@@ -39,11 +41,12 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     numeric = {c for c in columns if all(isinstance(r.get(c) or 0, int | float) for r in rows)}
     head = "| " + " | ".join(columns) + " |"
     rule = "|" + "|".join("---:" if c in numeric else "---" for c in columns) + "|"
-    body = ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
+    body = ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
     return "\n".join([head, rule, *body])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Return a value in few digits."""
     if value is None:
         return ""
     if isinstance(value, int):

@@ -14,7 +14,7 @@ n cores. There are as many points as the machine has cores for: on two cores, on
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ BASE = {"side": 64, "patch": 8, "stride": 4, "images": 2, "devices": 1}
 METHODS: tuple[Method, ...] = ("dense", "incremental")
 REPEATS, QUICK_REPEATS = 5, 2
 Point = dict[str, int]
+Curves = dict[tuple[str, str], tuple[list[int], list[float], float]]
 Measured = tuple[list[float], list[int]]  # seconds and operations of each point
 
 
@@ -115,7 +116,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else float("nan")
 
 
-def draw(curves: dict[tuple[str, str], tuple[list[int], list[float], float]]) -> None:
+def draw(curves: Curves) -> None:
     """Draw every sweep on logarithmic axes."""
     from matplotlib.figure import Figure
 
@@ -132,28 +133,32 @@ def draw(curves: dict[tuple[str, str], tuple[list[int], list[float], float]]) ->
     figure.savefig(PLOT, dpi=80)
 
 
+def grow(quick: bool, curves: Curves) -> Iterator[common.Row]:
+    """Yield the row of every sweep and method, and add its curve."""
+    for sweep, points in sweeps(quick).items():
+        for method in METHODS:
+            seconds, operations = measure(
+                sweep, points, method, QUICK_REPEATS if quick else REPEATS
+            )
+            x = [point[quantity(sweep)] for point in points]
+            curves[sweep, method] = (x, seconds, slope(x, seconds))
+            yield {
+                "varies": sweep,
+                "method": method,
+                "from": x[0],
+                "to": x[-1],
+                "seconds, first": seconds[0],
+                "seconds, last": seconds[-1],
+                "slope of seconds": slope(x, seconds),
+                "slope of operations": slope(x, operations),
+            }
+
+
 def main() -> None:
     """Measure, print, and keep."""
     settings = common.options(__doc__)
-    repeats = QUICK_REPEATS if settings.quick else REPEATS
-    rows, curves = [], {}
-    for sweep, points in sweeps(settings.quick).items():
-        for method in METHODS:
-            seconds, operations = measure(sweep, points, method, repeats)
-            x = [point[quantity(sweep)] for point in points]
-            curves[sweep, method] = (x, seconds, slope(x, seconds))
-            rows.append(
-                {
-                    "varies": sweep,
-                    "method": method,
-                    "from": x[0],
-                    "to": x[-1],
-                    "seconds, first": seconds[0],
-                    "seconds, last": seconds[-1],
-                    "slope of seconds": slope(x, seconds),
-                    "slope of operations": slope(x, operations),
-                }
-            )
+    curves: Curves = {}
+    rows = common.collect(NAME, grow(settings.quick, curves), settings)
     found = {(row["varies"], row["method"]): row["slope of seconds"] for row in rows}
     if settings.save:
         draw(curves)

@@ -62,9 +62,7 @@ def work(model: str, count: int) -> None:
             progress=False,
             log=log,
         )
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
-    chunks = [line for line in lines if line["event"] == "chunk"]
-    first, last = chunks[0], chunks[-1]
+        first, *_, last = common.logged(log)
     reading = last["waited_for_images"] - first["waited_for_images"]
     writing = last["waited_for_writing"] - first["waited_for_writing"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -88,9 +86,10 @@ def main() -> None:
     counts = {"mnist_cnn": (200, 800), "squeezenet": (16, 64)}
     if settings.quick:
         counts = {"mnist_cnn": (100, 400), "squeezenet": (8, 16)}
-    rows = [
+    measured = (
         common.in_process(NAME, model, str(count)) for model in counts for count in counts[model]
-    ]
+    )
+    rows = common.collect(NAME, measured, settings)
     most = max(row["waited, %"] for row in rows)
     common.finish(
         NAME,

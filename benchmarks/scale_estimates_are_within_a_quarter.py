@@ -8,7 +8,6 @@ The median of the ratios is the estimate's error; the least and the most are tol
     python -m benchmarks.scale_estimates_are_within_a_quarter [--quick] [--save]
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,6 @@ def foretold_and_taken(
     told = estimate(f, shape, count, patch=patch, stride=stride, fill=0.5, method=method)
     images = np.random.default_rng(seed).random((count, *shape), np.float32)
     with tempfile.TemporaryDirectory() as place:
-        log = Path(place) / "log.jsonl"
         occlude_dataset(
             f,
             images,
@@ -84,17 +82,18 @@ def foretold_and_taken(
             fill=0.5,
             method=method,
             progress=False,
-            log=log,
+            log=Path(place) / "log.jsonl",
         )
-        end = json.loads(log.read_text().splitlines()[-1])
-    return count * told.image_seconds, end["seconds"]
+        taken = common.logged(Path(place) / "log.jsonl")[-1]["seconds"]
+    return count * told.image_seconds, taken
 
 
 def main() -> None:
     """Measure, print, and keep."""
     settings = common.options(__doc__)
     methods: tuple[Method, ...] = ("dense", "incremental")
-    rows = [measure(model, method, settings.quick) for model in CASES for method in methods]
+    measured = (measure(model, method, settings.quick) for model in CASES for method in methods)
+    rows = common.collect(NAME, measured, settings)
     off = max(abs(row["ratio"] - 1) for row in rows)
     single = max(max(row["most"] - 1, 1 - row["least"]) for row in rows)
     common.finish(

@@ -1,6 +1,6 @@
 """What it costs to occlude the 50,000 validation images of ImageNet, at every fourth pixel.
 
-Patch 16, stride 4, images of 224×224: 2,809 windows an image, 140 million windows. `estimate`
+Patch 16, stride 4, images of 224×224: 2,809 positions an image, 140 million in all. `estimate`
 counts the operations, and measures this machine by a probe of some seconds. Other devices are not
 here: their time is the operations divided by what such a device sustains, which is assumed to be
 the stated share of its maker's peak. That is computed, not measured, and called so.
@@ -10,6 +10,7 @@ the stated share of its maker's peak. That is computed, not measured, and called
 --save also writes the page docs/imagenet.md.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from benchmarks import common
 from benchmarks.render import markdown_table
 from jaxviz._choices import Method
 from jaxviz.bench import networks
-from jaxviz.scale.estimate import Estimate, duration, estimate
+from jaxviz.progress import duration
+from jaxviz.scale.estimate import Estimate, estimate
 
 NAME = "scale_what_imagenet_costs"
 PAGE = Path(__file__).parent.parent / "docs" / "imagenet.md"
@@ -108,15 +110,12 @@ def page(rows: list[common.Row], told: Estimate, date: str) -> str:
     )
 
 
-def main() -> None:
-    """Measure, print, and keep."""
-    settings = common.options(__doc__)
-    models = ("squeezenet", "mobilenet_v2", "resnet50", "vgg16")
-    rows, told = [], None
-    for model in models[:1] if settings.quick else models:
+def foretell(models: Sequence[str], quick: bool, told: list[Estimate]) -> Iterator[common.Row]:
+    """Yield the row of each network by each method, and add what was estimated."""
+    for model in models:
         f = networks.make_network(getattr(networks, model), 224)
         for method in METHODS:
-            told = estimate(
+            found = estimate(
                 f,
                 (224, 224, 3),
                 IMAGES,
@@ -124,12 +123,23 @@ def main() -> None:
                 stride=STRIDE,
                 fill=0.5,
                 method=method,
-                probe_seconds=1 if settings.quick else 8,
+                probe_seconds=1 if quick else 8,
             )
-            rows.append(row_of(model, told))
-    assert told is not None
+            told.append(found)
+            yield row_of(model, found)
+
+
+def main() -> None:
+    """Measure, print, and keep."""
+    settings = common.options(__doc__)
+    models = ("squeezenet", "mobilenet_v2", "resnet50", "vgg16")
+    models = models[:1] if settings.quick else models
+    told: list[Estimate] = []
+    rows = common.collect(NAME, foretell(models, settings.quick, told), settings)
     if settings.save:
-        PAGE.write_text(page(rows, told, datetime.now(UTC).date().isoformat()), encoding="utf-8")
+        PAGE.write_text(
+            page(rows, told[-1], datetime.now(UTC).date().isoformat()), encoding="utf-8"
+        )
     least, most = (rows[i]["1 CPU, measured"] for i in (1, -1))
     common.finish(
         NAME,

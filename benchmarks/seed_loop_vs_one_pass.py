@@ -22,6 +22,7 @@ from benchmarks import common
 from jaxviz import datasets, occlude, presets
 from jaxviz.keras import load_keras
 
+NAME = "seed_loop_vs_one_pass"
 SIZE = 4
 
 
@@ -34,7 +35,7 @@ class Map(NamedTuple):
 
 
 def seed_loop(model: Any, image: np.ndarray, target: int) -> Map:
-    """The published loop, restated: one `predict` a position."""
+    """Run the published loop, restated: one `predict` a position."""
     side, pad = image.shape[0], 2 * SIZE
     heatmap, classes, counts = np.zeros((side, side)), np.zeros((side, side), int), Counter()
     for row in range(0, side, SIZE):
@@ -50,7 +51,7 @@ def seed_loop(model: Any, image: np.ndarray, target: int) -> Map:
 
 
 def one_pass(model: Any, image: np.ndarray, target: int) -> Map:
-    """The same by `occlude`."""
+    """Make the same by `occlude`."""
     preset = presets.seed(SIZE)
     occ = occlude(model, image, method="dense", **preset.occlude)
     counts = occ.class_counts()
@@ -79,7 +80,7 @@ def measure(backend: str, digits: int, repeats: int, crowd: int) -> common.Row:
     preset, (image, label) = presets.seed(SIZE), chosen[0]
     many = images[:crowd]
 
-    def run_many():
+    def run_many() -> np.ndarray:
         return occlude(ours, many, **preset.occlude).heatmap(labels[:crowd], **preset.heatmap)
 
     run_many()
@@ -111,15 +112,17 @@ def main() -> None:
         return
     settings = common.options(__doc__)
     size = ("1", "2", "20") if settings.quick else ("5", "7", "200")
-    rows = []
-    for backend in ("jax", "tensorflow"):
-        environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        worker = ("seed_loop_vs_one_pass", "--worker", backend, *size)
-        rows.append(common.in_process(*worker, **environment))
+    measured = (
+        common.in_process(
+            *(NAME, "--worker", backend, *size), KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="3"
+        )
+        for backend in ("jax", "tensorflow")
+    )
+    rows = common.collect(NAME, measured, settings)
     single = [f"{row['times faster']:,.0f}× ({row['Keras backend']})" for row in rows]
     crowd = [f"{row['times faster at once']:,.0f}×" for row in rows]
     common.finish(
-        "seed_loop_vs_one_pass",
+        NAME,
         "One compiled pass replaces a Keras `predict` call for every position.",
         f"one digit: {' and '.join(single)} faster than the loop; {' and '.join(crowd)} per digit"
         f" for {rows[0]['ours, digits at once']} digits at once",

@@ -9,3 +9,12 @@ Method = Literal["auto", "dense", "incremental"]
 Border = Literal["clip", "valid", "shift"]
 Reduce = Literal["mean", "sum", "cell", "bilinear"]
 Score = Literal["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
+Stored = Literal["float32", "float16"]
+OnError = Literal["raise", "skip"]
+# Of `jaxviz bench`: ours, other libraries, networks, dtypes.
+OwnMethod = Literal["loop", "dense", "incremental", "approximate"]
+Peer = Literal["captum", "xplique", "tf-explain", "seed's loop"]
+BenchModel = Literal["mnist_cnn", "vgg16", "resnet50", "mobilenet_v2", "squeezenet"]
+BenchDtype = Literal["float32", "bfloat16"]
+# Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
+PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]

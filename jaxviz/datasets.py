@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxviz._files import whole
+from jaxviz.images.resize import resize
 
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -62,8 +62,7 @@ def load_digits(split: str = "test") -> tuple[np.ndarray, np.ndarray]:
 
 
 def _enlarge(digit: np.ndarray) -> np.ndarray:
-    large = Image.fromarray(digit).resize((20, 20), Image.Resampling.BICUBIC)
-    return np.pad(np.clip(np.asarray(large, np.float32), 0, 1), 4)
+    return np.pad(np.clip(resize(digit, (20, 20), "bicubic"), 0, 1), 4)
 
 
 def load_mnist(

@@ -1,4 +1,4 @@
-"""Progress of long work: a rich bar, a callback, or silence."""
+"""Progress of long work: one line on stderr, a callback, or silence."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,59 +9,98 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def track(progress: Progress, total: int, what: str) -> Iterator[Advance]:
+def track(progress: Progress, total: int, unit: str) -> Iterator[Advance]:
     """Yield a function that is told how many more of `total` steps are done.
 
     Args:
         progress: False for silence; True for a bar with rate and remaining time, in a terminal or a
             notebook; or a function (done, total), called after every chunk.
         total: the number of steps.
-        what: the name of a step, for the bar ("windows").
+        unit: what a step is, in the plural, for the bar: "positions", "steps".
 
     Yields:
         advance(n): n more steps are done.
     """
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(done, total)
+
     if callable(progress):
-        done = 0
-
-        def report(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(done, total)
-
-        yield report
+        tell = progress
+        yield advance
     elif progress:
-        with _bar(what) as bar:
-            task = bar.add_task(what, total=total, rate="")
-
-            def draw(count: int) -> None:
-                bar.advance(task, count)
-                speed = bar.tasks[0].speed
-                bar.update(task, rate=f"{speed:,.0f} {what}/s" if speed else "")
-
-            yield draw
+        bar = Bar(unit, unit)
+        tell = bar.tell
+        tell(0, total)
+        bar.start()
+        try:
+            yield advance
+        finally:
+            bar.stop()
     else:
         yield lambda count: None
 
 
-def _bar(what: str):
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+class Bar:
+    """The display of work under way: what it is, how much is done, rate, time taken and left."""
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    def __init__(self, text: str, unit: str = "", *, vanishes: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         # In a notebook rich draws with ipywidgets; without it, as in a terminal.
-        console=Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False),
-    )
+        self.console = Console(
+            stderr=True, force_jupyter=None if find_spec("ipywidgets") else False
+        )
+        self._unit = unit
+        self._drawn = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=vanishes,
+        )
+        self._task = self._drawn.add_task(text, total=None, count="", rate="")
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to draw."""
+        self._started = True
+        self._drawn.start()
+
+    def tell(self, done: int, total: int) -> None:
+        """Take note that `done` of `total` steps are done; until then, their number is unknown."""
+        self._drawn.update(self._task, completed=done, total=total, count=f"{done:,}/{total:,}")
+        speed = self._drawn.tasks[0].speed
+        if speed and self._unit:
+            self._drawn.update(self._task, rate=f"{speed:,.0f} {self._unit}/s")
+
+    def stop(self) -> None:
+        """End: draw a last time, or wipe the line if it vanishes."""
+        if self._started:
+            self._drawn.stop()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, in the unit that suits it.
+
+    Example:
+        >>> duration(90), duration(10_000)
+        ('90.0 s', '2.8 h')
+    """
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

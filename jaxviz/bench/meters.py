@@ -42,6 +42,7 @@ class PeakMemory:
     def __exit__(self, *error: object) -> None:
         self.ended.set()
         self.watch.join()
+        self.most = max(self.most, _resident())
 
     @property
     def bytes(self) -> int:
@@ -141,13 +142,17 @@ def matmul_speed(dtype: str, size: int = 2048) -> float:
 def machine() -> dict[str, Any]:
     """Describe the machine: no name of it, and no path."""
     device = jax.devices()[0]
-    cpu = platform.processor() or platform.machine()
+    cpu, cores = platform.processor() or platform.machine(), os.cpu_count()
     with suppress(OSError, StopIteration), open("/proc/cpuinfo") as lines:
         cpu = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    with suppress(AttributeError):  # told by Linux alone: those that this process may use
+        cores = len(os.sched_getaffinity(0))
     return {
         "cpu": cpu,
-        "cores": os.cpu_count(),
+        "cores": cores,
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9),
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "load": round(os.getloadavg()[0], 1),
+        "system": platform.system(),
+        "load_average": round(os.getloadavg()[0], 1),
     }

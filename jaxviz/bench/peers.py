@@ -5,9 +5,9 @@ Those on PyTorch and those on TensorFlow run in a process each, so that no threa
     python -m jaxviz.bench.peers '["captum"]' '[["vgg16", 224]]' 5.0
 
 prints one line of JSON per library and network. The weights are the same in every library, and its
-map is compared with ours before it counts. What a library computes for a window depends neither on
-the patch nor on the stride; so tiles of an eighth of the image are timed, 64 windows, as a sample
-that any of them can run.
+map is compared with ours before it counts. What a library computes for a position depends neither
+on the patch nor on the stride; so tiles of an eighth of the image are timed, 64 positions, as a
+sample that any of them can run.
 """
 
 import contextlib
@@ -106,13 +106,13 @@ def measure(name: str, model: str, side: int, seconds: float) -> Found:
                 best = (float(np.median(times)), batch, first)
     assert best is not None
     watts = power.watts()
-    windows = ceil(side / tile) ** 2
+    positions = ceil(side / tile) ** 2
     return {
         "model": model,
         "method": name,
         "batch": best[1],
-        "windows timed": windows,
-        "seconds": best[0] / windows,
+        "positions timed": positions,
+        "seconds": best[0] / positions,
         "compile s": max(0.0, best[2] - best[0]),
         "peak": peak.bytes,
         "watts": watts,

@@ -4,7 +4,7 @@ Layers as those of `jaxviz.bench.networks.Layers`, which tell what they do. Padd
 odd pixel behind, as in JAX; PyTorch, which cannot, gets images padded beforehand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from math import ceil
 from typing import Any
@@ -35,36 +35,45 @@ class _TorchLayers:
     def channels(self, x: Any) -> int:
         return x.shape[1]
 
-    def conv(self, x, filters, size, stride=1, *, groups=1, padding="SAME") -> Any:
+    def conv(
+        self,
+        x: Any,
+        filters: int,
+        size: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        padding: str = "SAME",
+    ) -> Any:
         if padding == "SAME":
             x = self._padded(x, size, stride, 0.0)
         kernel, bias = next(self.rest), next(self.rest)
         return self.torch.nn.functional.conv2d(x, kernel, bias, stride, groups=groups)
 
-    def dense(self, x, units) -> Any:
+    def dense(self, x: Any, units: int) -> Any:
         return self.torch.nn.functional.linear(x, next(self.rest), next(self.rest))
 
-    def pool(self, x, size, stride, padding="VALID") -> Any:
+    def pool(self, x: Any, size: int, stride: int, padding: str = "VALID") -> Any:
         if padding == "SAME":
             x = self._padded(x, size, stride, float("-inf"))
         return self.torch.nn.functional.max_pool2d(x, size, stride)
 
-    def relu(self, x) -> Any:
+    def relu(self, x: Any) -> Any:
         return self.torch.relu(x)
 
-    def relu6(self, x) -> Any:
+    def relu6(self, x: Any) -> Any:
         return self.torch.nn.functional.relu6(x)
 
-    def join(self, parts) -> Any:
+    def join(self, parts: Sequence[Any]) -> Any:
         return self.torch.cat(parts, 1)
 
-    def mean(self, x) -> Any:
+    def mean(self, x: Any) -> Any:
         return x.mean((2, 3))
 
-    def flat(self, x) -> Any:
+    def flat(self, x: Any) -> Any:
         return x.permute(0, 2, 3, 1).flatten(1)
 
-    def _padded(self, x, size, stride, value) -> Any:
+    def _padded(self, x: Any, size: int, stride: int, value: float) -> Any:
         sides = []
         for extent in (x.shape[3], x.shape[2]):
             total = max((ceil(extent / stride) - 1) * stride + size - extent, 0)
@@ -88,7 +97,16 @@ class _KerasLayers:
     def channels(self, x: Any) -> int:
         return x.shape[-1]
 
-    def conv(self, x, filters, size, stride=1, *, groups=1, padding="SAME") -> Any:
+    def conv(
+        self,
+        x: Any,
+        filters: int,
+        size: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        padding: str = "SAME",
+    ) -> Any:
         kernel, bias = next(self.rest), next(self.rest)
         how = {"strides": stride, "padding": padding.lower()}
         if groups == 1:
@@ -96,28 +114,28 @@ class _KerasLayers:
         layer = self.layers.DepthwiseConv2D(size, **how)
         return self._with(layer, x, kernel.transpose(0, 1, 3, 2), bias)
 
-    def dense(self, x, units) -> Any:
+    def dense(self, x: Any, units: int) -> Any:
         return self._with(self.layers.Dense(units), x, next(self.rest), next(self.rest))
 
-    def pool(self, x, size, stride, padding="VALID") -> Any:
+    def pool(self, x: Any, size: int, stride: int, padding: str = "VALID") -> Any:
         return self.layers.MaxPooling2D(size, stride, padding.lower())(x)
 
-    def relu(self, x) -> Any:
+    def relu(self, x: Any) -> Any:
         return self.layers.ReLU()(x)
 
-    def relu6(self, x) -> Any:
+    def relu6(self, x: Any) -> Any:
         return self.layers.ReLU(6.0)(x)
 
-    def join(self, parts) -> Any:
+    def join(self, parts: Sequence[Any]) -> Any:
         return self.layers.Concatenate()(parts)
 
-    def mean(self, x) -> Any:
+    def mean(self, x: Any) -> Any:
         return self.layers.GlobalAveragePooling2D()(x)
 
-    def flat(self, x) -> Any:
+    def flat(self, x: Any) -> Any:
         return self.layers.Flatten()(x)
 
-    def _with(self, layer, x, *weights) -> Any:
+    def _with(self, layer: Any, x: Any, *weights: np.ndarray) -> Any:
         y = layer(x)
         layer.set_weights(list(weights))
         return y

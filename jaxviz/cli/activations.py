@@ -5,11 +5,7 @@ import argparse
 import numpy as np
 
 from jaxviz import plot
-from jaxviz.cli.inputs import (
-    load_model,
-    preprocessing,
-    read_images,
-)
+from jaxviz.cli.inputs import load_model, preprocessing, read_images
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.layers import activations as layer_outputs
 

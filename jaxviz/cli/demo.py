@@ -4,19 +4,15 @@ Everything is computed from the data asked for: nothing is taken from a cache or
 """
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
-import jaxlib
 import numpy as np
 
 from jaxviz import plot
-from jaxviz._version import __version__
 from jaxviz.cli.inputs import bundled_model, load_model
 from jaxviz.cli.output import output_folder, say, stage, table, write_json
 from jaxviz.datasets import load_digits, load_mnist
@@ -25,6 +21,7 @@ from jaxviz.layers import activations
 from jaxviz.maximization.maximize import maximize
 from jaxviz.maximization.objectives import unit
 from jaxviz.occlusion.occlude import Occlusion, occlude
+from jaxviz.scale.identity import versions
 
 OCCLUSION: dict[str, Any] = {"patch": 7, "stride": 1, "margin": 3, "fill": 0.0}
 LAYERS = ("conv2d", "conv2d_1")
@@ -55,7 +52,7 @@ def demo(args: argparse.Namespace) -> None:
 
 
 def read_digits(data: str) -> tuple[np.ndarray, np.ndarray]:
-    """The digits that --data names, none of which the bundled network was trained on."""
+    """Read the digits that --data names, none of which the bundled network was trained on."""
     with stage(f"reading {data}"):
         if data == "digits" and not Path(data).exists():
             return load_digits("test")
@@ -63,7 +60,7 @@ def read_digits(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def predict(model: Any, images: np.ndarray) -> np.ndarray:
-    """Probabilities (N, 10), in batches of one shape so that one program serves all."""
+    """Return probabilities (N, 10), in batches of one shape so that one program serves all."""
     padded = np.pad(images, ((0, -len(images) % BATCH), (0, 0), (0, 0), (0, 0)))
     score = jax.jit(lambda model, batch: model(batch))
     batches = padded.reshape(-1, BATCH, *images.shape[1:])
@@ -74,7 +71,7 @@ def draw_occlusion(
     folder: Path, model: Any, images: np.ndarray, labels: np.ndarray, seconds: dict[str, float]
 ) -> Occlusion:
     """Write occlusion.png: image, drop of the true class and class map of each digit."""
-    with stage(f"occluding {len(images)} digits") as told:
+    with stage(f"occluding {len(images)} digits", "positions") as told:
         occ = timed(
             "occlusion", seconds, lambda: occlude(model, images, **OCCLUSION, progress=told)
         )
@@ -102,7 +99,7 @@ def draw_classes(folder: Path, model: Any, seed: int, seconds: dict[str, float])
     def run() -> Any:
         return np.asarray(maximize(scorer, objectives, key=key, progress=told).images)
 
-    with stage("maximising ten classes") as told:
+    with stage("maximising ten classes", "steps") as told:
         images = timed("class images", seconds, run)
     probabilities = np.diagonal(predict(model, images)).tolist()
     titles = [f"{digit}   (p = {p:.3f})" for digit, p in enumerate(probabilities)]
@@ -139,7 +136,7 @@ def summarise(
     labels: np.ndarray,
     perceived: list[float],
 ) -> dict[str, Any]:
-    """What summary.json holds, but for the accuracy and the times."""
+    """Return what summary.json holds, but for the accuracy and the times."""
     digits = []
     class_counts: Any = occ.class_counts()
     for label, base, counts in zip(labels, occ.base, class_counts, strict=True):
@@ -157,14 +154,7 @@ def summarise(
         "occlusion": OCCLUSION | {"positions": int(np.prod(occ.grid.shape))},
         "digits": digits,
         "class images": {str(i): round(p, 4) for i, p in enumerate(perceived)},
-        "versions": {
-            "jaxviz": __version__,
-            "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            "flax": flax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions("flax"),
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
     }
 

@@ -11,26 +11,27 @@ from collections.abc import Sequence
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from jaxviz._choices import PresetName
 from jaxviz.cli.output import stage
 from jaxviz.images.files import Pictures, Preprocessing, read_pictures
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
 
-PRESETS = ("seed", "captum", "xplique", "pair", "tf_explain", "monai")
+PRESETS = get_args(PresetName)
 
 
 def bundled_model() -> Path:
-    """The file of the MNIST network that comes with the package."""
+    """Return the file of the MNIST network that comes with the package."""
     return Path(str(files("jaxviz.models"))) / "mnist_cnn.keras"
 
 
 def model_path(name: str) -> Path:
-    """The file that MODEL names."""
+    """Return the file that MODEL names."""
     return bundled_model() if name == "bundled" and not Path(name).exists() else Path(name)
 
 
@@ -41,12 +42,12 @@ def load_model(name: str, weights: Path | None = None) -> Any:
 
 
 def model_sources(name: str, weights: Path | None) -> Any:
-    """What `load_keras` is given: a file, or an architecture and its weights."""
+    """Return what `load_keras` is given: a file, or an architecture and its weights."""
     return model_path(name) if weights is None else (model_path(name), weights)
 
 
 def read_class_names(file: Path | None) -> list[str] | None:
-    """Names of classes from a file: one a line, or JSON as the help of --classes says."""
+    """Read names of classes: one a line, or JSON as the help of --classes says."""
     if file is None:
         return None
     try:
@@ -76,12 +77,12 @@ def read_images(
 
 
 def preprocessing(args: argparse.Namespace) -> Preprocessing:
-    """The way from pictures in [0, 1] to the units of the model."""
+    """Return the way from pictures in [0, 1] to the units of the model."""
     return Preprocessing(args.scale, args.invert, args.bgr, args.mean, args.std)
 
 
 def input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int]:
-    """The (height, width, channels) of the images that the model takes, --size where it is open."""
+    """Return the (height, width, channels) of the model's images, --size where they are open."""
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 3 or isinstance(shape[0], tuple):
         raise ValueError(f"the model must take images (H, W, C): its input is {shape}.")
@@ -99,7 +100,7 @@ def input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int
 
 
 def make_preset(args: argparse.Namespace, size: tuple[int, int]) -> presets.Preset:
-    """What the options say; what they do not say, --preset or the default."""
+    """Return what the options say; what they do not say, --preset or the default."""
     if args.preset is None:
         patch = args.patch or (max(1, round(min(size) / 4)),)
         stride = args.stride or (max(1, min(patch) // 4),)
@@ -151,7 +152,7 @@ def _fill(fill: Any) -> Any:
 
 
 def pair(sizes: Sequence[int]) -> tuple[int, int]:
-    """One number or two as (rows, cols)."""
+    """Return one number or two as (rows, cols)."""
     return sizes[0], sizes[-1]
 
 
@@ -160,6 +161,6 @@ def _by(sizes: Sequence[int | None]) -> str:
 
 
 def class_name(number: int, names: Sequence[str] | None) -> str:
-    """The name of a class, its number if it has none."""
+    """Return the name of a class, its number if it has none."""
     known = names is not None and 0 <= number < len(names)
     return names[number] if known and names else str(int(number))

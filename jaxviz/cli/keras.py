@@ -2,9 +2,7 @@
 
 import argparse
 
-from jaxviz.cli.inputs import (
-    model_sources,
-)
+from jaxviz.cli.inputs import model_sources
 from jaxviz.cli.output import say, table
 from jaxviz.keras import convert_keras, inspect_keras
 

@@ -1,8 +1,4 @@
-"""What the commands do: each reads its input, computes, writes a folder and prints one summary.
-
-A command takes the parsed arguments of `jaxviz.cli`, and raises ValueError, TypeError or OSError
-with a sentence for people where the input is wrong.
-"""
+"""`jaxviz maximize`: the images that the units of a layer respond to most."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,12 +8,7 @@ import jax
 import numpy as np
 
 from jaxviz import plot
-from jaxviz.cli.inputs import (
-    class_name,
-    input_shape,
-    load_model,
-    read_class_names,
-)
+from jaxviz.cli.inputs import class_name, input_shape, load_model, read_class_names
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.keras import logits
 from jaxviz.layers import activations as layer_outputs
@@ -38,7 +29,7 @@ def maximize(args: argparse.Namespace) -> None:
     objectives = [channel(args.layer, unit) for unit in units]
     names = read_class_names(args.classes) or model.labels
     with output_folder(args.out) as folder:
-        with stage(f"maximising {len(units)} units") as told:
+        with stage(f"maximising {len(units)} units", "steps") as told:
             result = maximize_objectives(
                 scorer,
                 objectives,

@@ -1,4 +1,4 @@
-"""What `jaxviz occlude` does: maps and pictures of some images, or a store of many."""
+"""`jaxviz occlude`: maps and pictures of some images, or a store of many."""
 
 import argparse
 import json
@@ -71,7 +71,7 @@ def occlude(args: argparse.Namespace) -> int:
     _check_target(target, model.output_shape)
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
-        with stage(f"occluding {len(images)} images") as told:
+        with stage(f"occluding {len(images)} images", "positions") as told:
             occ = occlude_images(
                 model,
                 images,
@@ -111,7 +111,7 @@ def _how_exact(found: Approximation) -> str:
 
 
 def _begun(occ: Occlusion) -> int:
-    """How many images an interrupted run came to; none is as if it had not begun."""
+    """Return how many images an interrupted run came to; none is as if it had not begun."""
     count = int(np.sum(~np.isnan(occ.base).all(-1))) if occ.partial else len(occ.base)
     if count == 0:
         raise KeyboardInterrupt
@@ -213,5 +213,5 @@ def _print_occlusion(
 
 
 def _predicted(base: np.ndarray) -> np.ndarray:
-    """The class of each clean image, as `Occlusion.class_map` has it."""
+    """Return the class of each clean image, as `Occlusion.class_map` has it."""
     return (base[:, 0] > 0.5).astype(int) if base.shape[-1] == 1 else base.argmax(-1)

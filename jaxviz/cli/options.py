@@ -1,17 +1,128 @@
-"""The options of `occlude --store`, `status`, `export` and `bench`: parsers, without JAX."""
+"""The options that commands share, and the groups of those of `occlude`; without JAX."""
 
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import get_args
 
-from jaxviz._choices import Reduce, Score
+from jaxviz._choices import Border, Method, OnError, Reduce, Score, Stored
+from jaxviz.cli import values
 
-MODULE = "jaxviz.cli.stores"
+IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those of scikit-learn'
 STORE = "the store: a folder, or a URL (gs://…, s3://…)"
 
 
-def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Add to `occlude` what a run into a store takes; `--store` is what asks for one."""
+def add_model(parser: ArgumentParser) -> None:
+    """Add MODEL, and where its weights are."""
+    text = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
+    parser.add_argument("model", metavar="MODEL", help=text)
+    text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
+
+
+def add_classes(parser: ArgumentParser) -> None:
+    """Add the names of the classes."""
+    text = "names of the classes: one a line, or JSON (a list, or {index: name or [id, name]})"
+    parser.add_argument("--classes", type=Path, metavar="FILE", help=text)
+
+
+def add_size(parser: ArgumentParser) -> None:
+    """Add the size of the images, where the model leaves it open."""
+    text = "if the model takes any size"
+    parser.add_argument("--size", type=values.sizes, metavar="H[,W]", help=text)
+
+
+def add_preprocessing(parser: ArgumentParser) -> None:
+    """Add the way from pictures to the model's units."""
+    group = parser.add_argument_group(
+        "preprocessing: ((x or 1 − x) · scale − mean) / std",
+        "x is in [0, 1], 1 white, stretched to the model's size, and made grey or\n"
+        "repeated to fit its channels. The default, x itself, suits networks\n"
+        "trained on bytes / 255.",
+    )
+    text = "if the model takes any size"
+    group.add_argument("--size", type=values.sizes, metavar="H[,W]", help=text)
+    text = "what white is to the model: 1 (default), 255"
+    group.add_argument("--scale", type=float, default=1.0, metavar="S", help=text)
+    group.add_argument("--invert", action="store_true", help="1 − x: ink on paper, as in MNIST")
+    group.add_argument("--bgr", action="store_true", help="blue first, before mean and std")
+    for name, letter, number in (("--mean", "M", 0), ("--std", "D", 1)):
+        group.add_argument(
+            name,
+            type=values.numbers,
+            default=(float(number),),
+            metavar=letter,
+            help=f"one number, or one per channel; default: {number}",
+        )
+
+
+def add_patches(parser: ArgumentParser) -> None:
+    """Add where the patches lie, and what they are made of."""
+    where = parser.add_argument_group("the patch (in pixels of the model's input)")
+    for name, text in (
+        ("--patch", "default: a quarter of the input"),
+        ("--stride", "default: a quarter of the patch"),
+        ("--margin", "by how much the first patch starts before the image; default: 0"),
+    ):
+        where.add_argument(name, type=values.sizes, metavar="H[,W]", help=text)
+    where.add_argument(
+        "--border",
+        choices=get_args(Border),
+        help="at the far edge the last patch is clipped (default), left out unless whole (valid),"
+        " or moved inside (shift)",
+    )
+    where.add_argument(
+        "--fill",
+        type=values.fill,
+        metavar="VALUE",
+        help="in the model's units: a number, one per channel (0.1,0.2,0.3), mean, patch_mean or"
+        " blur:SIGMA; default: 0",
+    )
+    where.add_argument(
+        "--preset",
+        metavar="NAME:SIZE",
+        help="another library's convention, in place of --patch, --stride, --margin and --border:"
+        " seed:4, captum:15,8, xplique:3,3, pair:15, tf_explain:7, monai:16; it also sets --fill,"
+        " --score and --reduce, unless they are given",
+    )
+
+
+def add_maps(parser: ArgumentParser) -> None:
+    """Add what a heatmap is made of, and how it is drawn."""
+    how = parser.add_argument_group("the map")
+    how.add_argument(
+        "--target",
+        default="predicted",
+        metavar="CLASS",
+        help="a number, a name of --classes, predicted (default), or true (the file's labels)",
+    )
+    text = "with f the clean and g the covered score: f − g (drop, default), g (raw), 1 − g"
+    text += " (complement), (f − g) / |f|, or the difference of their log-odds"
+    how.add_argument("--score", choices=get_args(Score), help=text)
+    text = "a pixel's value: the mean (default) or sum of the patches that cover it, that of its"
+    text += " own cell, or the map of positions resized"
+    how.add_argument("--reduce", choices=get_args(Reduce), help=text)
+    text = "colours end at this percentile, above 50, and not at the extremes"
+    how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
+    how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
+    text = "classes in the summary"
+    how.add_argument("--top", type=values.positive, default=3, metavar="K", help=text)
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """Add how the positions are evaluated."""
+    run = parser.add_argument_group("the run")
+    text = "dense runs the whole network at every position, incremental only what a patch changes;"
+    text += " same result; default: auto, what is faster"
+    run.add_argument("--method", choices=get_args(Method), default="auto", help=text)
+    text = "default: what fits"
+    run.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
+    text = "approximate, faster: largest error, as a share of the largest change of a score;"
+    text += " default: exact"
+    run.add_argument("--tolerance", type=float, metavar="SHARE", help=text)
+
+
+def add_store(parser: ArgumentParser) -> None:
+    """Add what a run into a store takes; `--store` is what asks for one."""
     group = parser.add_argument_group(
         "many images",
         "With --store, nothing is drawn: the scores go to a Zarr store; after an\n"
@@ -19,121 +130,18 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         "jaxviz export STORE --png FOLDER.",
     )
     group.add_argument("--store", metavar="STORE", help=STORE)
-    group.add_argument(
-        "--distributed",
-        action="store_true",
-        help="one of several processes that SLURM, GKE or a TPU pod started, on any hosts",
-    )
-    group.add_argument(
-        "--coordinator",
-        metavar="HOST:PORT,N,I",
-        help="… or that you start yourself: where process 0 is, how many there are, which this is",
-    )
-    group.add_argument(
-        "--share", type=_share, metavar="I/N", help="do share I (from 0) of N, as a job array does"
-    )
-    group.add_argument(
-        "--on-error", choices=["raise", "skip"], default="raise", help="what a bad image does"
-    )
-    group.add_argument(
-        "--chunk", type=positive, metavar="N", help="images written, and perhaps lost, at a time"
-    )
-    group.add_argument("--stored", choices=["float32", "float16"], default="float32")
-    group.add_argument(
-        "--keep", metavar="I,J,… | topK", help="classes, or each image's best K; default: all"
-    )
-    group.add_argument(
-        "--log", type=Path, metavar="FILE", help="append one line of JSON per chunk to FILE"
-    )
-
-
-def add_status(commands) -> None:
-    """Add the command `status`."""
-    text = "tell how far a run into a store is"
-    parser = _command(commands, "status", text, "jaxviz status out.zarr")
-    parser.add_argument("store", metavar="STORE", help=STORE)
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
-
-
-def add_export(commands) -> None:
-    """Add the command `export`."""
-    text = "draw the heatmaps of a store, or write them as arrays"
-    parser = _command(commands, "export", text, "jaxviz export out.zarr --png heatmaps/")
-    parser.add_argument("store", metavar="STORE", help=STORE)
-    parser.add_argument("--png", type=Path, metavar="FOLDER", help="one picture per image")
-    parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
-    parser.add_argument("--images", type=_range, metavar="A:B", help="only images A to B − 1")
-    parser.add_argument(
-        "--target", type=int, metavar="CLASS", help="default: each image's predicted class"
-    )
-    parser.add_argument(
-        "--score",
-        choices=get_args(Score),
-        default="drop",
-    )
-    parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
-
-
-def add_bench(commands) -> None:
-    """Add the command `bench`."""
-    text = "measure windows per second of several networks, grids and methods on this machine"
-    parser = _command(commands, "bench", text, "jaxviz bench --quick")
-    parser.add_argument("--quick", action="store_true", help="small networks, under two minutes")
-    parser.add_argument("--models", type=words, metavar="A,B,…", help="default: all five")
-    parser.add_argument(
-        "--methods",
-        type=words,
-        metavar="A,B,…",
-        help="loop, dense, incremental, approximate, and, of the libraries that are installed,"
-        " captum, xplique, tf-explain, seed's loop; default: all",
-    )
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="… as Markdown")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="… as a plot")
-
-
-def _command(commands, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(name=name, function=name, module=MODULE)
-    return parser
-
-
-def _share(text: str) -> tuple[int, int]:
-    try:
-        index, count = map(int, text.split("/"))
-    except ValueError:
-        index = count = 0
-    if not 0 <= index < count:
-        raise argparse.ArgumentTypeError(f"must be I/N, 0 ≤ I < N: got {text!r}.")
-    return index, count
-
-
-def positive(text: str) -> int:
-    """Parse a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1: got {text!r}.")
-    return int(text)
-
-
-def _range(text: str) -> slice:
-    first, colon, last = text.partition(":")
-    try:
-        if not colon:
-            return slice(int(first), int(first) + 1)
-        return slice(int(first or 0), int(last) if last else None)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be A:B or A, whole numbers: got {text!r}."
-        ) from None
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Parse A,B,…"""
-    return tuple(part.strip() for part in text.split(","))
+    text = "one of several processes that SLURM, GKE or a TPU pod started, on any hosts"
+    group.add_argument("--distributed", action="store_true", help=text)
+    text = "… or that you start yourself: where process 0 is, how many there are, which this is"
+    group.add_argument("--coordinator", metavar="HOST:PORT,N,I", help=text)
+    text = "do share I (from 0) of N, as a job array does"
+    group.add_argument("--share", type=values.share, metavar="I/N", help=text)
+    text = "what a bad image does"
+    group.add_argument("--on-error", choices=get_args(OnError), default="raise", help=text)
+    text = "images written, and perhaps lost, at a time"
+    group.add_argument("--chunk", type=values.positive, metavar="N", help=text)
+    group.add_argument("--stored", choices=get_args(Stored), default="float32")
+    text = "classes, or each image's best K; default: all"
+    group.add_argument("--keep", metavar="I,J,… | topK", help=text)
+    text = "append one line of JSON per chunk to FILE"
+    group.add_argument("--log", type=Path, metavar="FILE", help=text)

@@ -16,8 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxviz._files import scratch
+from jaxviz.progress import Bar
 
-WAIT, TICK = 1.0, 1.0  # seconds of silence before a stage is announced, and between updates
+WAIT = 1.0  # seconds of silence before a stage is announced
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _missing(folder: Path) -> list[Path]:
-    """The folders that `mkdir` will make, innermost first."""
+    """Return the folders that `mkdir` will make, innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
@@ -78,45 +79,35 @@ def _remove(folders: Sequence[Path]) -> None:
 
 
 @contextmanager
-def stage(text: str) -> Iterator[Callable[[int, int], None]]:
+def stage(text: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """Tell on stderr what is being done, if it takes longer than a second.
 
-    A terminal gets a spinner with the time elapsed and what is done, which vanishes at the end; a
-    file gets one line.
+    A terminal gets a bar, which vanishes at the end; a file gets one line.
 
     Args:
         text: what is being done.
+        unit: what is counted, in the plural; "" draws no rate.
 
     Yields:
         A function (done, total), to be called where it is known how far the work is.
     """
-    console = Console(stderr=True)
-    ended = threading.Event()
-    share = ""
-
-    def tell(done: int, total: int) -> None:
-        nonlocal share
-        share = f", {100 * done / max(total, 1):.0f} %"
+    bar = Bar(text, unit, vanishes=True)
 
     def announce() -> None:
-        if ended.wait(WAIT):
-            return
-        if not console.is_terminal:
-            console.print(f"{text} …", highlight=False)
-            return
-        with console.status(text) as status:
-            seconds = WAIT
-            while not ended.wait(TICK):
-                seconds += TICK
-                status.update(f"{text} … {seconds:.0f} s{share}")
+        if bar.console.is_terminal:
+            bar.start()
+        else:
+            bar.console.print(f"{text} …", highlight=False)
 
-    thread = threading.Thread(target=announce, daemon=True)
-    thread.start()
+    timer = threading.Timer(WAIT, announce)
+    timer.daemon = True
+    timer.start()
     try:
-        yield tell
+        yield bar.tell
     finally:
-        ended.set()
-        thread.join()
+        timer.cancel()
+        timer.join()
+        bar.stop()
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""What `occlude --store`, `status`, `export` and `bench` do; their options: `.arguments`."""
+"""`jaxviz occlude --store`, `status` and `export`: what is done with a store."""
 
 import argparse
 import csv
@@ -88,7 +88,7 @@ def export(args: argparse.Namespace) -> None:
     if not len(wanted):
         raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
     names, kept = stored.names, stored.classes
-    with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps") as told:
+    with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps", "images") as told:
         rows = []
         for image in wanted.tolist():
             own = kept[image] if kept is not None and kept.ndim == 2 else kept
@@ -101,21 +101,6 @@ def export(args: argparse.Namespace) -> None:
     left = len(chosen) - len(wanted)
     note = f"; {left} are bad or not done" if left else ""
     say(f"wrote {len(wanted)} heatmaps and index.csv to {folder}{note}")
-
-
-def bench(args: argparse.Namespace) -> None:
-    """Measure this machine, print the table, and write what was asked for."""
-    from jaxviz.bench.table import markdown, plot, run_bench
-
-    which = {"models": args.models, "methods": args.methods}
-    report = run_bench(quick=args.quick, **which, dtype=args.dtype, tell=say)
-    say(markdown(report))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    if args.markdown:
-        args.markdown.write_text(markdown(report) + "\n", encoding="utf-8")
-    if args.png:
-        plot(report, args.png)
 
 
 def _join(args: argparse.Namespace) -> None:
@@ -134,7 +119,7 @@ def _join(args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """From pictures of any size to the model's units."""
+    """Turn pictures of any size into the model's units."""
 
     shape: tuple[int, int, int]
     preprocessing: Any
@@ -144,7 +129,7 @@ class _Fitted:
 
 
 def _source(args: argparse.Namespace, shape: tuple[int, int, int]) -> Source:
-    """IMAGES, read one at a time; a folder with its subfolders."""
+    """Return IMAGES, read one at a time; a folder with its subfolders."""
     prepare = preprocessing(args)
     if len(args.images) == 1 and Path(args.images[0]).is_dir():
         source = open_source(args.images[0], image_shape=shape, preprocess=prepare)
@@ -221,7 +206,7 @@ def _export_one(
 
 
 def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
-    """Where a class lies among those that the store keeps of an image; None: all."""
+    """Return where a class lies among those that the store keeps of an image; None: all."""
     if kept is None:
         return target
     if target not in kept:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from jaxviz.images.resize import resize
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"})
 DIGITS = "digits"
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -70,7 +72,7 @@ class Preprocessing:
         return ((values * self.scale - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
 
     def describe(self) -> str:
-        """The formula that is applied, for people."""
+        """Return the formula that is applied, for people."""
         text = "1 − x" if self.invert else "x"
         text = f"BGR of {text}" if self.bgr else text
         text += "" if self.scale == 1 else f" · {self.scale:g}"
@@ -216,12 +218,8 @@ def fit_picture(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     if picture.shape[-1] == 3 and shape[-1] == 1:
         picture = picture @ _LUMA[:, None]
     if picture.shape[:2] != shape[:2]:
-        size = (shape[1], shape[0])
-        planes = [
-            Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(picture, -1, 0)
-        ]
-        resized = [np.asarray(p.resize(size, Image.Resampling.BILINEAR)) for p in planes]
-        picture = np.clip(np.stack(resized, -1), 0, 1)
+        planes = [resize(plane, shape[:2]) for plane in np.moveaxis(picture, -1, 0)]
+        picture = np.clip(np.stack(planes, -1), 0, 1)
     return np.repeat(picture, shape[-1] // picture.shape[-1], axis=-1)
 
 

@@ -76,7 +76,7 @@ def _picture(sheet: np.ndarray) -> Image.Image:
 def stitch(
     images: Sequence[np.ndarray], *, margin: int = 5, columns: int = 5, value: float = 0.0
 ) -> np.ndarray:
-    """One picture of several, row by row.
+    """Lay several images out as one, row by row.
 
     Args:
         images: arrays (H, W, C) of one shape.
@@ -91,8 +91,7 @@ def stitch(
         ValueError: no images, or of several shapes.
 
     Example:
-        >>> import numpy as np, jaxviz.keras_vis.modifiers as kp
-        >>> kp.stitch([np.ones((4, 4, 3))] * 3, margin=1, columns=2).shape
+        >>> stitch([np.ones((4, 4, 3))] * 3, margin=1, columns=2).shape
         (9, 9, 3)
     """
     shapes = {np.shape(image) for image in images}

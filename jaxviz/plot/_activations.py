@@ -44,7 +44,9 @@ def activations(
         >>> figure = jaxviz.plot.activations({"conv": np.zeros((1, 6, 6, 8)), "preds": np.ones(10)})
     """
     if min(max_maps, columns) < 1:
-        raise ValueError(f"`max_maps` and `columns` must be >= 1: got {max_maps} and {columns}.")
+        raise ValueError(
+            f"`max_maps` and `columns` must be at least 1: got {max_maps} and {columns}."
+        )
     layers = maps if isinstance(maps, Mapping) else {"": maps}
     if not layers:
         raise ValueError("`maps` must hold at least one layer: got an empty mapping.")

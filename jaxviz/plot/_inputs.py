@@ -15,7 +15,7 @@ from jaxviz.plot._page import INK, WRONG
 def as_images(
     value: ArrayLike, name: str, batched: bool, like: tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """The batch as (batch, height, width, 3) floats in 0…1."""
+    """Return the batch as (batch, height, width, 3) floats in 0…1."""
     array = np.asarray(value)
     full = array if batched else array[None]
     full = full[..., None] if full.ndim == 3 else full

@@ -20,7 +20,7 @@ class Block(NamedTuple):
 
 
 def picture_block(image: np.ndarray) -> Block:
-    """The section of the image itself: (height, width, 3) in 0…1."""
+    """Return the section of the image itself, (height, width, 3) in 0…1."""
     height, width = image.shape[:2]
     tall = min(1.2 * height / width, 2.4)
 
@@ -32,6 +32,7 @@ def picture_block(image: np.ndarray) -> Block:
 
 
 def layer_block(name: str, value: ArrayLike, max_maps: int, columns: int) -> Block:
+    """Return the section of one layer, with its strongest maps in a grid."""
     stack = as_feature_maps(value, name)
     total, height, width = stack.shape
     vector = (height, width) == (1, 1)

@@ -5,6 +5,7 @@ figure. Text is measured before the page is made, so its size follows from what 
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -15,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
 INK, FAINT, WRONG, MISSING = "#222222", "#8a8a8a", "#c0262d", "#bdbdbd"
@@ -62,7 +64,7 @@ class Band(NamedTuple):
 
 
 def panel_size(shape: tuple[int, ...]) -> tuple[float, float]:
-    """The (height, width) in inches of a panel, so that a few are large and many still fit.
+    """Return the (height, width) in inches of a panel: a few are large, many still fit.
 
     Panels keep the pixels square up to an aspect of 5; the shorter side is 0.8 inches or more.
     """
@@ -162,24 +164,26 @@ def _write_lines(
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: float) -> float:
-    """The text's width in inches, without a renderer."""
+    """Return the text's width in inches, without a renderer."""
     if not text.strip():
         return 0.0
-    return (
-        float(TextPath((0, 0), text.replace("$", "S"), size=size).get_extents().width) / 72 * 1.04
-    )
+    path = TextPath((0, 0), text.replace("$", "S"), size=size)
+    # Glyphs have points at their extremes, so that curves need not be followed, which takes long.
+    drawn = path.vertices[np.asarray(path.codes) != Path.CLOSEPOLY, 0]
+    return float(np.ptp(drawn)) / 72 * 1.04
 
 
 def shorten(text: str, width: float, size: float) -> str:
+    """Return the text if it fits, else as much of its beginning as fits with an ellipsis."""
     if text_width(text, size) <= width:
         return text
-    while text and text_width(text + "…", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    some = range(len(text))
+    fit = bisect_right(some, width, key=lambda kept: text_width(text[:kept] + "…", size))
+    return text[: max(fit - 1, 0)].rstrip() + "…"
 
 
 def wrap(text: str, width: float, size: float, most: int = 99) -> list[str]:
-    """The lines that `text` needs at this width; what exceeds `most` lines ends in an ellipsis."""
+    """Return `text` in lines of this width; what exceeds `most` lines ends in an ellipsis."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

@@ -53,7 +53,7 @@ def check_robust(robust: float | None) -> None:
 
 
 def _signed_by(limits: tuple[float, float], signed: bool | None) -> bool:
-    """Whether a scale of these limits is signed: as asked for, or if zero lies between them."""
+    """Return whether a scale of these limits is signed: as asked, or if zero lies between them."""
     numbers = np.ravel(np.asarray(limits, dtype=object)).tolist()
     real = len(numbers) == 2 and all(isinstance(n, int | float | np.number) for n in numbers)
     low, high = numbers if real else (0.0, 0.0)
@@ -78,7 +78,7 @@ def _extremes(known: np.ndarray, signed: bool, robust: float) -> tuple[float, fl
 def colour_bar(
     scale: Scale, least: float
 ) -> tuple[Callable[[Page, float, float, float], None], float]:
-    """How to draw the bar at (left, top, height >= least), and the width that it takes."""
+    """Return how to draw the bar at (left, top, height ≥ least), and the width that it takes."""
     low, high = float(scale.norm.vmin or 0.0), float(scale.norm.vmax or 0.0)
     slack = 1e-9 * (high - low)
     ticks = [low, high]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ import tensorstore as ts
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
-from jaxviz._choices import Border, Method
+from jaxviz._choices import Border, Method, OnError, Stored
 from jaxviz.occlusion.reading import Reading
 from jaxviz.perturbation.fills import FillLike
 from jaxviz.perturbation.patches import Patches
@@ -31,8 +31,6 @@ from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
 from jaxviz.scoring.scorer import Scorer
-
-OnError = Literal["raise", "skip"]
 
 
 def occlude_dataset(
@@ -56,7 +54,7 @@ def occlude_dataset(
     chunk: int | Literal["auto"] = "auto",
     memory: int | str | None = None,
     dtype: Any = None,
-    stored: Literal["float32", "float16"] = "float32",
+    stored: Stored = "float32",
     mesh: Mesh | None = None,
     share: Share | None = None,
     on_error: OnError = "raise",
@@ -108,8 +106,9 @@ def occlude_dataset(
             images again, and computes those that have been repaired.
         resume: whether to go on with a store that is there.
         progress: True for a bar, False for silence, or a function (positions done, positions in
-            all), called after every chunk.
-        log: a file to which one line of JSON per chunk is appended, with rates, errors and waits;
+            all) of this process; `log` tells more.
+        log: a file to which one line of JSON per chunk is appended: images, positions, errors,
+            seconds, rates, what is left, and how long computing waited for images and for writing;
             log.jsonl is log.1.jsonl for process 1 of several.
         workers: threads that read images; None: as many as there are CPUs, at most 8.
         reading: see `jaxviz.occlude`; a store keeps that of its first run.
@@ -130,7 +129,7 @@ def occlude_dataset(
         >>> stored[3].heatmap().shape
         (28, 28)
     """
-    if on_error not in ("raise", "skip"):
+    if on_error not in get_args(OnError):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
     share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)
     log = _log_file(log, share)
@@ -255,7 +254,7 @@ def _compute(
             write(chunk.number, Results(scores, base, picked, chunk.errors))
             done, errors = done + len(values), errors + sum(map(bool, chunk.errors))
             seconds = perf_counter() - began
-            tell(Report(done, total, run.grid.size, errors, seconds, replace(waits)))
+            tell(Report(done, total, done * run.grid.size, errors, seconds, replace(waits)))
     if errors:
         warnings.warn(
             f"{errors} of {total} images are bad: the `errors` of the store tell which, and why.",

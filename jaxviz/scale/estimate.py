@@ -10,9 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
-from jaxviz._choices import Border, Method
+from jaxviz._choices import Border, Method, Stored
 from jaxviz.perturbation.fills import FillLike
 from jaxviz.perturbation.patches import Patches
+from jaxviz.progress import duration
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
@@ -91,7 +92,7 @@ def estimate(
     chunk: int | Literal["auto"] = "auto",
     memory: int | str | None = None,
     dtype: Any = None,
-    stored: Literal["float32", "float16"] = "float32",
+    stored: Stored = "float32",
     mesh: Mesh | None = None,
     probe_seconds: float = 3.0,
 ) -> Estimate:
@@ -204,11 +205,3 @@ def seconds_per_image(run: Run, settled: Settled, probe_seconds: float) -> float
     first = interval(1, probe_seconds / 3)
     each = max(0.0, interval(affordable, probe_seconds) - first) / (affordable - 1)
     return (first + (blocks - 1) * each) / across
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, in the unit that suits it."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

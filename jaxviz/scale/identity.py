@@ -53,11 +53,15 @@ def fingerprint(function: Callable, *arguments: Any) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of everything that has a hand in the numbers or the files."""
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of everything that has a hand in the numbers or the files.
+
+    Args:
+        *packages: the names of others that shall be told.
+    """
     from importlib.metadata import version
 
-    return {
+    told = {
         "jaxviz": __version__,
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
@@ -65,6 +69,7 @@ def versions() -> dict[str, str]:
         "tensorstore": version("tensorstore"),
         "python": platform.python_version(),
     }
+    return told | {package: version(package) for package in packages}
 
 
 def differences(there: Identity, now: Identity) -> list[str]:

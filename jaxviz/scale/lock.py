@@ -19,10 +19,10 @@ from typing import IO
 
 import tensorstore as ts
 
+from jaxviz.scale.hosts import Share
 from jaxviz.scale.store import connect, plain_errors
 
 RENEWED, STALE = 30.0, 180.0  # seconds between renewals of a lock object; until nobody respects it
-Share = tuple[int, int]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How far a run over many images is: for people a bar, for machines one line of JSON per chunk."""
+"""How far a run over many images is: a bar for people, one line of JSON a chunk for machines."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxviz.progress import Progress
+from jaxviz.progress import Progress, track
 from jaxviz.scale.pipeline import Waits
 
 
@@ -17,7 +17,7 @@ class Report(NamedTuple):
     Attributes:
         images: done in this run.
         total: images that this run has to do.
-        each: positions of an image.
+        positions: occluded images scored in this run.
         errors: bad images met in this run.
         seconds: since the first image was read; compiling does not count.
         waits: how long computing waited for reading and for writing.
@@ -25,39 +25,27 @@ class Report(NamedTuple):
 
     images: int
     total: int
-    each: int
+    positions: int
     errors: int
     seconds: float
     waits: Waits
 
-    @property
-    def positions(self) -> int:
-        """Positions scored in this run."""
-        return self.images * self.each
-
-    @property
-    def images_per_second(self) -> float:
-        """Images finished per second so far."""
-        return self.images / max(self.seconds, 1e-9)
-
-    @property
-    def positions_per_second(self) -> float:
-        """Positions scored per second so far."""
-        return self.positions / max(self.seconds, 1e-9)
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds that the rest takes at this rate."""
-        return (self.total - self.images) / max(self.images_per_second, 1e-9)
-
-    def describe(self) -> str:
-        """The rates and what is left, for people."""
-        left, rate = _duration(self.seconds_left), self.images_per_second
-        images = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-        errors = f", {self.errors} errors" if self.errors else ""
-        return (
-            f"{images} images/s, {self.positions_per_second:,.0f} positions/s, {left} left{errors}"
-        )
+    def numbers(self) -> dict[str, Any]:
+        """Return what a line of the log tells: these, the rates, and the seconds left."""
+        each = max(self.seconds, 1e-9) / max(self.images, 1e-9)
+        numbers = {
+            "images": self.images,
+            "of": self.total,
+            "positions": self.positions,
+            "errors": self.errors,
+            "seconds": self.seconds,
+            "images_per_second": 1 / each,
+            "positions_per_second": self.positions / max(self.seconds, 1e-9),
+            "seconds_left": (self.total - self.images) * each,
+            "waited_for_images": self.waits.reading,
+            "waited_for_writing": self.waits.writing,
+        }
+        return {key: round(value, 6) for key, value in numbers.items()}
 
 
 Tell = Callable[[Report], None]
@@ -68,46 +56,33 @@ def reporting(progress: Progress, log: str | Path | None, start: dict[str, Any])
     """Yield a function that is told how far the run is after every chunk.
 
     Args:
-        progress: False for silence, True for a bar, or a function (positions done, in all).
+        progress: see `jaxviz.progress.track`; steps are positions.
         log: a file to which one JSON object per line is appended: "start", "chunk"… and "end" or
             "stopped", each with the time in seconds since 1970; None: none.
-        start: what else the line "start" tells.
+        start: what else the line "start" tells, "images" to do and "positions" of each among it.
 
     Yields:
         tell(report).
     """
-    last: list[Report] = []
-    with _bar(progress, start["images"]) as draw, _log(log) as note:
+    told: dict[str, Any] = {}
+    scored = 0
+    total = start["images"] * start["positions"]
+    with track(progress, total, "positions") as advance, _log(log) as note:
         note("start", start)
 
         def tell(report: Report) -> None:
-            last[:] = [report]
-            note("chunk", _numbers(report))
-            draw(report)
+            nonlocal told, scored
+            told = report.numbers()
+            note("chunk", told)
+            advance(report.positions - scored)
+            scored = report.positions
 
         try:
             yield tell
         except BaseException as error:
-            why = {"why": f"{type(error).__name__}: {error}"}
-            note("stopped", why | (_numbers(last[0]) if last else {}))
+            note("stopped", {"why": f"{type(error).__name__}: {error}"} | told)
             raise
-        note("end", _numbers(last[0]) if last else {})
-
-
-def _numbers(report: Report) -> dict[str, Any]:
-    numbers = {
-        "images": report.images,
-        "of": report.total,
-        "positions": report.positions,
-        "errors": report.errors,
-        "seconds": report.seconds,
-        "images_per_second": report.images_per_second,
-        "positions_per_second": report.positions_per_second,
-        "seconds_left": report.seconds_left,
-        "waited_for_images": report.waits.reading,
-        "waited_for_writing": report.waits.writing,
-    }
-    return {key: round(value, 6) for key, value in numbers.items()}
+        note("end", told)
 
 
 @contextmanager
@@ -122,33 +97,3 @@ def _log(file: str | Path | None) -> Iterator[Callable[[str, dict[str, Any]], No
             stream.flush()
 
         yield note
-
-
-@contextmanager
-def _bar(progress: Progress, total: int) -> Iterator[Tell]:
-    if callable(progress):
-        yield lambda report: void(progress(report.positions, report.total * report.each))
-        return
-    if not progress:
-        yield lambda report: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    columns = (BarColumn(10), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda report: bar.update(
-            task, completed=report.images, description=report.describe()
-        )
-
-
-def void(_: object) -> None:
-    """Drop a result."""
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes}:{rest:02}"

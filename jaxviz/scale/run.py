@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from math import ceil, prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz._choices import Method
+from jaxviz._choices import Method, Stored
 from jaxviz.occlusion.reading import Reading, checked_reading
 from jaxviz.perturbation.fills import Fill
 from jaxviz.perturbation.grid import Grid
@@ -288,7 +288,7 @@ def make_run(
     Raises:
         ValueError: an argument breaks its rule.
     """
-    if stored not in ("float32", "float16"):
+    if stored not in get_args(Stored):
         raise ValueError(f'`stored` must be "float32" or "float16": got {stored!r}.')
     samples = np.stack(list(images.samples.values()))
     grid = patches.grid((samples.shape[1], samples.shape[2]))

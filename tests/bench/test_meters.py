@@ -1,7 +1,8 @@
 """Memory and energy of a measured stretch: from what the system offers, or not told."""
 
 import ctypes
-import time
+import platform
+import threading
 from types import SimpleNamespace
 
 import jax
@@ -12,15 +13,43 @@ from jaxviz.bench import meters
 from jaxviz.bench.meters import PeakMemory, Power
 
 
-def test_peak_memory_is_what_the_block_added():
+def test_peak_memory_is_the_most_that_the_block_added(monkeypatch):
+    sizes, seen = iter([100, 150, 900, 300]), threading.Event()
+
+    def resident():
+        size = next(sizes, None)
+        if size is None:
+            seen.set()
+        return size or 300
+
+    monkeypatch.setattr(meters, "_resident", resident)
     with PeakMemory() as peak:
-        held = np.ones(2**24, np.uint8)
-        time.sleep(0.05)
-    assert 2**24 <= peak.bytes < 2**25
-    del held
+        assert seen.wait(600)
+    assert peak.bytes == 800
+
+
+def test_what_a_block_holds_at_its_end_counts_however_short_it_is(monkeypatch):
+    monkeypatch.setattr(meters, "SAMPLED", 600)
+    monkeypatch.setattr(meters, "_resident", iter([100, 400]).__next__)
     with PeakMemory() as peak:
-        time.sleep(0.02)
-    assert peak.bytes < 2**23
+        pass
+    assert peak.bytes == 300
+
+
+def test_a_process_takes_memory():
+    assert 2**20 < meters._resident() < 2**45
+
+
+def test_machine_names_neither_host_nor_path():
+    told = meters.machine()
+    assert told["cores"] >= 1 and told["devices"] == 8 and told["memory_gb"] >= 1
+    assert platform.node() not in told.values() and "/" not in str(list(told))
+
+
+def test_speed_of_a_matrix_product_is_that_of_the_fastest(monkeypatch):
+    times = iter(np.cumsum([0, *[5] * 59]).tolist())
+    monkeypatch.setattr(meters, "time", SimpleNamespace(perf_counter=times.__next__))
+    assert meters.matmul_speed("float32", 8) == 2 * 8**3 / 5
 
 
 @pytest.fixture

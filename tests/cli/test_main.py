@@ -4,16 +4,18 @@ import json
 import shlex
 import subprocess
 import sys
-import warnings
 from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxviz import load_occlusion, occlude, presets
-from jaxviz.cli.inputs import bundled_model, read_class_names
+from jaxviz import fills, load_occlusion, occlude, presets
+from jaxviz._choices import PresetName
+from jaxviz.cli.commands import make_parser
+from jaxviz.cli.inputs import bundled_model, make_preset, read_class_names
 from jaxviz.cli.main import main
 from jaxviz.datasets import load_digits
 from jaxviz.keras import load_keras
@@ -76,12 +78,12 @@ def test_demo_writes_three_pictures_and_a_summary(demo_folder):
 
 def test_a_tolerance_is_told(tmp_path, capsys, model):
     out = tmp_path / "out"
-    command = f"occlude bundled digits --limit 1 --patch 4 --tolerance 1 --out {out}"
+    command = f"occlude bundled digits --limit 1 --patch 4 --stride 4 --tolerance 1 --out {out}"
     status, printed, _ = run(f"{command} --method incremental", capsys)
     assert status == 0 and "approximate: off by at most 0." in printed
     approximation = load_occlusion(out / "scores.npz").approximation
     assert approximation.tolerance == 1 and approximation.field is not None
-    status, printed, _ = run(f"{command} --stride 4 --border valid --method auto", capsys)
+    status, printed, _ = run(f"{command} --method auto", capsys)
     assert status == 0 and ("exact: no narrower" in printed or "approximate: off" in printed)
     stored = command.replace("--out", "--store")
     status, _, told = run(stored, capsys)
@@ -125,29 +127,43 @@ def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
         np.testing.assert_allclose(maps["heatmaps"][0], expected, rtol=1e-3, atol=1e-4)
 
 
+def preset_of(options):
+    return make_preset(make_parser().parse_args(["occlude", "m", "x", *options.split()]), (28, 28))
+
+
 @pytest.mark.parametrize(
     "name", ["seed:4", "captum:14,7", "xplique:7,7", "pair:15", "tf_explain:7", "monai:16"]
 )
-def test_presets_are_those_of_the_api(tmp_path, capsys, model, name):
-    command = f"occlude bundled digits --limit 1 --preset {name} --target 3 --out {tmp_path}"
-    assert run(command, capsys)[0] == 0
+def test_presets_are_those_of_the_api(name):
     word, sizes = name.split(":")
     extra = {"image_shape": (28, 28)} if word == "monai" else {}
     preset = getattr(presets, word)(*map(int, sizes.split(",")), **extra)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the fill of tf_explain is for bytes
-        occ = occlude(model, load_digits("test")[0][:1], **preset.occlude)
-    with np.load(tmp_path / "maps.npz") as maps:
-        expected = occ.heatmap(3, **preset.heatmap)
-        np.testing.assert_allclose(maps["heatmaps"], expected, atol=1e-5)
+    assert repr(preset_of(f"--preset {name}")) == repr(preset)
+    assert word in get_args(PresetName)
 
 
-def test_options_win_over_a_preset(tmp_path, capsys, model):
-    options = "--preset captum:14,7 --fill 0.5 --score raw --reduce cell --target 3"
-    assert run(f"occlude bundled digits --limit 1 {options} --out {tmp_path}", capsys)[0] == 0
-    occ = occlude(model, load_digits("test")[0][:1], patch=14, stride=7, fill=0.5)
-    with np.load(tmp_path / "maps.npz") as maps:
-        np.testing.assert_allclose(maps["heatmaps"], occ.heatmap(3, "raw", "cell"), atol=1e-5)
+def test_every_preset_that_has_a_name_is_one():
+    assert all(callable(getattr(presets, name)) for name in get_args(PresetName))
+
+
+def test_options_win_over_a_preset():
+    preset = preset_of("--preset captum:14,7 --fill 0.5 --score raw --reduce cell")
+    assert preset.occlude == presets.captum(14, 7).occlude | {"fill": 0.5}
+    assert preset.heatmap == {"score": "raw", "reduce": "cell"}
+
+
+@pytest.mark.parametrize(
+    ("word", "fill"),
+    [("mean", "mean"), ("patch_mean", "patch_mean"), ("0.5", 0.5), ("0.1,0.2", (0.1, 0.2))],
+)
+def test_fills_have_names(word, fill):
+    assert preset_of(f"--fill {word}").occlude["fill"] == fill
+    assert repr(preset_of("--fill blur:2").occlude["fill"]) == repr(fills.blur(2.0))
+
+
+def test_an_unsaid_patch_is_a_quarter_of_the_input():
+    where = {"patch": (7, 7), "stride": (1, 1), "margin": (0, 0), "fill": 0.0, "border": "clip"}
+    assert preset_of("").occlude == where
 
 
 @pytest.fixture
@@ -195,12 +211,6 @@ def test_the_help_tells_the_default_of_the_api(capsys, option):
         main(["maximize", "--help"])
     default = signature(maximize).parameters[option.strip("-")].default
     assert f"{option} N       default: {default}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("fill", ["mean", "patch_mean", "blur:2", "0.5"])
-def test_fills_have_names(tmp_path, capsys, fill):
-    command = f"occlude bundled digits --limit 1 --patch 14 --fill {fill} --out {tmp_path}"
-    assert run(command, capsys)[0] == 0
 
 
 def test_maximize_writes_images_in_the_range(tmp_path, capsys):
@@ -326,7 +336,6 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("command", "match"),
     [
-        ("", "required: COMMAND"),
         ("fly", "invalid choice: 'fly'"),
         ("occlude bundled", "required: IMAGES"),
         ("occlude m x --patch 1,2,3", "must be one or two numbers: got '1,2,3'"),
@@ -346,6 +355,11 @@ def test_wrong_usage_exits_with_2(capsys, command, match):
     assert "usage: jaxviz" in errors and match in errors
 
 
+def test_without_a_command_the_help_is_printed(capsys):
+    assert main([]) == 2
+    assert "usage: jaxviz" in (err := capsys.readouterr().err) and "occlude" in err
+
+
 def test_a_note_is_printed_where_the_api_warns(tmp_path, capsys):
     command = f"occlude bundled digits --limit 1 --patch 14 --fill 9 --out {tmp_path}"
     status, _, errors = run(command, capsys)
@@ -357,6 +371,28 @@ def test_class_names_come_from_lines_or_json(tmp_path):
     for text in ("cat\n\ndog \n", '["cat", "dog"]', '{"1": ["n2", "dog"], "0": ["n1", "cat"]}'):
         file.write_text(text)
         assert read_class_names(file) == ["cat", "dog"]
+
+
+HELP = """
+import sys
+from jaxviz.cli.commands import make_parser
+from jaxviz.cli.main import main
+commands = list(make_parser()._subparsers._group_actions[0].choices)
+for words in (["--version"], ["--help"], *([name, "--help"] for name in commands)):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert end.code == 0, words
+main([])
+heavy = {"jax", "numpy", "matplotlib", "flax", "tensorstore", "PIL", "rich"} & set(sys.modules)
+sys.exit(str(heavy) if heavy else len(commands))
+"""
+
+
+def test_help_imports_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr[-300:]
+    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 9
 
 
 def test_python_m_jaxviz_is_the_command():

@@ -1,11 +1,12 @@
 """Output: a folder gets all files or none, and nothing is announced that is quick."""
 
 import io
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxviz.cli import output
 from jaxviz.cli.output import output_folder, stage, table, write_arrays
@@ -60,29 +61,52 @@ def test_arrays_of_any_name_are_read_back(tmp_path):
         assert str(read["text"]) == "å"
 
 
-def test_only_slow_stages_are_announced(capsys, monkeypatch):
-    monkeypatch.setattr(output, "WAIT", 0.05)
-    with stage("quick"):
+class Clock:
+    """Stands for `threading.Timer`: its second is over at once, or never."""
+
+    over = True
+
+    def __init__(self, seconds, act):
+        assert seconds == output.WAIT
+        self.act = act
+
+    def start(self):
+        if self.over:
+            self.act()
+
+    def cancel(self):
         pass
-    with stage("slow"):
-        time.sleep(0.3)
-    assert capsys.readouterr().err.split() == ["slow", "…"]
+
+    join = cancel
+
+
+@pytest.mark.parametrize(("over", "told"), [(True, "slow …\n"), (False, "")])
+def test_only_slow_stages_are_announced(capsys, monkeypatch, over, told):
+    monkeypatch.setattr(Clock, "over", over)
+    monkeypatch.setattr(output.threading, "Timer", Clock)
+    with stage("slow") as tell:
+        tell(1, 4)
+    assert capsys.readouterr().err == told
 
 
 def test_a_terminal_sees_how_far_the_work_is(monkeypatch):
     screen = io.StringIO()
 
     def console(**options):
-        return real(file=screen, force_terminal=True, width=80)
+        return Console(file=screen, force_terminal=True, width=80)
 
-    real = output.Console
-    monkeypatch.setattr(output, "WAIT", 0.05)
-    monkeypatch.setattr(output, "TICK", 0.05)
-    monkeypatch.setattr(output, "Console", console)
-    with stage("slow") as tell:
+    monkeypatch.setattr("rich.console.Console", console)
+    monkeypatch.setattr(output.threading, "Timer", Clock)
+    with stage("slow", "images") as tell:
         tell(1, 4)
-        time.sleep(0.5)
-    assert "slow" in screen.getvalue() and "25 %" in screen.getvalue()
+        tell(2, 4)
+    assert "slow" in screen.getvalue() and "2/4" in screen.getvalue()
+
+
+def test_the_clock_is_stopped_where_the_work_ends():
+    with pytest.raises(KeyboardInterrupt), stage("quick"):
+        raise KeyboardInterrupt
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
 
 
 def test_a_table_prints_what_it_is_given(capsys):

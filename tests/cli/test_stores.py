@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxviz.cli import main as cli
 from jaxviz.cli import stores as commands
+from jaxviz.cli.commands import make_parser
 from jaxviz.scale.lock import hold
 from jaxviz.scale.reader import open_store
 from jaxviz.scale.store import connect
 
 
 def parse(*words):
-    return cli._parser().parse_args([str(word) for word in words])
+    return make_parser().parse_args([str(word) for word in words])
 
 
 def occlude(*words):

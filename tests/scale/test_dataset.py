@@ -317,16 +317,15 @@ def test_store_in_memory_stands_for_those_in_the_cloud(store):
 
 def test_progress_and_log_tell_how_far_the_run_is(store, tmp_path, capsys):
     told = []
-    run(store, progress=lambda *done: told.append(done), log=tmp_path / "log")
-    assert told == [(4 * 20, 10 * 20), (8 * 20, 10 * 20), (10 * 20, 10 * 20)]
+    run(store, progress=lambda *n: told.append(n), log=tmp_path / "log")
+    assert told == [(80, 200), (160, 200), (200, 200)]  # positions, 20 an image
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["start", "chunk", "chunk", "chunk", "end"]
-    assert {"images_per_second", "positions_per_second", "seconds_left"} <= set(lines[1])
-    assert [line["images"] for line in lines[1:]] == [4, 8, 10, 10]
-    assert lines[-1]["positions"] == 10 * 20 and lines[-1]["seconds_left"] == 0
+    assert [line["images"] for line in lines[1:4]] == [4, 8, 10]
+    assert (lines[-1]["positions"], lines[-1]["seconds_left"], lines[-1]["errors"]) == (200, 0, 0)
+    assert {"images_per_second", "positions_per_second", "waited_for_images"} <= set(lines[1])
     run(store.with_name("bar.zarr"), progress=True)
-    told = capsys.readouterr().err
-    assert "10/10" in told and "positions/s, 0:00 left" in told
+    assert "positions" in (err := capsys.readouterr().err) and "200/200" in err
 
 
 def test_log_tells_why_a_run_stopped(store, tmp_path):

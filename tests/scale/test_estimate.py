@@ -8,7 +8,7 @@ from scale_run import SHAPE, images, scorer
 
 from jaxviz.scale import estimate as module
 from jaxviz.scale.dataset import occlude_dataset
-from jaxviz.scale.estimate import duration, estimate
+from jaxviz.scale.estimate import estimate
 
 
 def test_estimate_tells_what_the_run_does(tmp_path):
@@ -73,14 +73,6 @@ def test_fastest_may_be_asked_for():
         scorer(), SHAPE, 100, patch=4, stride=1, batch_size="fastest", probe_seconds=0.0
     )
     assert told.batch in (7, 8, 13, 14, 15, 16, 27, 28, 32)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(1, "1.0 s"), (119, "119.0 s"), (600, "10.0 min"), (9000, "2.5 h"), (1e6, "11.6 days")],
-)
-def test_durations_are_told_in_units_that_suit(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_wrong_count_is_refused():

@@ -1,0 +1,176 @@
+"""The commands: name, one line of help, an example that works, and options; without JAX.
+
+What a command does is the function of its name in the module that `_command` is told; it is
+imported when the command runs.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from jaxviz._choices import BenchDtype, BenchModel, OwnMethod, Peer, Reduce, Score
+from jaxviz._version import __version__
+from jaxviz.cli import options, values
+
+Add = Callable[..., argparse.ArgumentParser]  # as `add_parser` of argparse
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="jaxviz", description="See what a convolutional network looks at."
+    )
+    parser.add_argument("--version", action="version", version=f"jaxviz {__version__}")
+    parser.epilog = "jaxviz COMMAND --help tells its options, and ends with an example that works."
+    add = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
+    _demo(add)
+    _inspect(add)
+    _convert(add)
+    _occlude(add)
+    _maximize(add)
+    _activations(add)
+    _status(add)
+    _export(add)
+    _bench(add)
+    return parser
+
+
+def _command(
+    add: Add,
+    name: str,
+    text: str,
+    example: str,
+    *,
+    module: str | None = None,
+    writes: bool = False,
+) -> argparse.ArgumentParser:
+    parser = add(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(name=name, function=name, module=f"jaxviz.cli.{module or name}")
+    if writes:
+        folder = f"jaxviz-{name}"
+        note = f"where the files go; default: {folder}"
+        parser.add_argument("--out", type=Path, default=Path(folder), metavar="FOLDER", help=note)
+    return parser
+
+
+def _demo(add: Add) -> None:
+    text = "occlusion maps, class images and filters of the bundled network on real digits"
+    parser = _command(add, "demo", text, "jaxviz demo", writes=True)
+    text = '"digits": the UCI digits that scikit-learn ships (default, offline); "mnist": MNIST,'
+    text += " downloaded once; or MNIST's file, mnist.npz"
+    parser.add_argument("--data", default="digits", metavar="WHICH", help=text)
+    text = "of the class images; default: 0"
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
+
+
+def _inspect(add: Add) -> None:
+    text = "tell what a Keras file holds, and whether it can be loaded"
+    parser = _command(add, "inspect", text, "jaxviz inspect bundled", module="keras")
+    options.add_model(parser)
+
+
+def _convert(add: Add) -> None:
+    text = "write the Flax parameters of a Keras file"
+    example = "jaxviz convert bundled mnist_cnn.npz"
+    parser = _command(add, "convert", text, example, module="keras")
+    options.add_model(parser)
+    text = "*.npz, *.safetensors, or a folder for orbax"
+    parser.add_argument("out", type=Path, metavar="OUT", help=text)
+
+
+def _occlude(add: Add) -> None:
+    text = "cover every part of the images in turn, and map how the scores change"
+    example = "jaxviz occlude bundled digits --limit 6 --patch 7 --stride 1 --target true"
+    parser = _command(add, "occlude", text, example, writes=True)
+    options.add_model(parser)
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help=options.IMAGES)
+    options.add_preprocessing(parser)
+    text = "read the first N images only"
+    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
+    options.add_classes(parser)
+    options.add_patches(parser)
+    options.add_maps(parser)
+    options.add_run(parser)
+    options.add_store(parser)
+
+
+def _maximize(add: Add) -> None:
+    text = "find the images that the units of a layer respond to most"
+    example = "jaxviz maximize bundled --units 0,3,8 --steps 200"
+    parser = _command(add, "maximize", text, example, writes=True)
+    options.add_model(parser)
+    text = "its name; default: the output without softmax"
+    parser.add_argument("--layer", metavar="NAME", help=text)
+    text = "default: the first ten"
+    parser.add_argument("--units", type=values.integers, metavar="I,J,…", help=text)
+    parser.add_argument("--steps", type=values.positive, metavar="N", help="default: 512")
+    parser.add_argument(
+        "--range",
+        type=values.numbers,
+        default=(0.0, 1.0),
+        metavar="LO,HI",
+        help="of a pixel; default: 0,1",
+    )
+    options.add_size(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    options.add_classes(parser)
+
+
+def _activations(add: Add) -> None:
+    text = "draw what every filter of a network sees in one image"
+    example = "jaxviz activations bundled digits --layers conv2d,conv2d_1"
+    parser = _command(add, "activations", text, example, writes=True)
+    options.add_model(parser)
+    text = f"{options.IMAGES}; the first one is taken"
+    parser.add_argument("image", metavar="IMAGE", help=text)
+    options.add_preprocessing(parser)
+    text = "default: all with maps"
+    parser.add_argument("--layers", type=values.words, metavar="A,B,…", help=text)
+    text = "default: 64"
+    parser.add_argument("--max-maps", type=values.positive, default=64, metavar="N", help=text)
+
+
+def _status(add: Add) -> None:
+    text = "tell how far a run into a store is"
+    parser = _command(add, "status", text, "jaxviz status out.zarr", module="stores")
+    parser.add_argument("store", metavar="STORE", help=options.STORE)
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _export(add: Add) -> None:
+    text = "draw the heatmaps of a store, or write them as arrays"
+    example = "jaxviz export out.zarr --png heatmaps/"
+    parser = _command(add, "export", text, example, module="stores")
+    parser.add_argument("store", metavar="STORE", help=options.STORE)
+    parser.add_argument("--png", type=Path, metavar="FOLDER", help="one picture per image")
+    parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
+    text = "only images A to B − 1"
+    parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
+    text = "default: each image's predicted class"
+    parser.add_argument("--target", type=int, metavar="CLASS", help=text)
+    parser.add_argument("--score", choices=get_args(Score), default="drop")
+    parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
+
+
+def _bench(add: Add) -> None:
+    text = "measure positions per second of several networks, grids and methods on this machine"
+    parser = _command(add, "bench", text, "jaxviz bench --quick")
+    text = "small networks, under two minutes"
+    parser.add_argument("--quick", action="store_true", help=text)
+    text = f"some of {', '.join(get_args(BenchModel))}; default: all"
+    parser.add_argument("--models", type=values.words, metavar="A,B,…", help=text)
+    text = f"{', '.join(get_args(OwnMethod))}, and, of the libraries that are installed, "
+    text += f"{', '.join(get_args(Peer))}; default: all"
+    parser.add_argument("--methods", type=values.words, metavar="A,B,…", help=text)
+    parser.add_argument("--dtype", choices=get_args(BenchDtype), default="float32")
+    text = "write the table as JSON, each row as soon as it is measured"
+    parser.add_argument("--json", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="… as Markdown")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="… as a plot, at the end")
