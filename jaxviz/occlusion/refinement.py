@@ -76,12 +76,13 @@ def _most_varied(
     """The positions not yet exact, (count, 2), where the coarse scores around them vary most."""
     low, right = min(1, len(rows) - 1), min(1, len(cols) - 1)
     height, width = len(rows) - low, len(cols) - right
+    # Coarse positions are the corners of boxes; how much scores vary in a box is the range, max −
+    # min, over its four corners, summed over the classes.
     corners = [coarse[i : i + height, j : j + width] for i in {0, low} for j in {0, right}]
     varied = np.ptp(np.stack(corners), axis=0).reshape(height, width, -1).sum(-1)
-    cell_rows = np.clip(
-        np.searchsorted(rows, np.arange(exact.shape[0]), "right") - 1, 0, height - 1
-    )
-    cell_cols = np.clip(np.searchsorted(cols, np.arange(exact.shape[1]), "right") - 1, 0, width - 1)
-    rank = np.where(exact, -1.0, varied[np.ix_(cell_rows, cell_cols)])
+    # The box in which each position lies, the last corner belonging to the last box.
+    box_rows = np.clip(np.searchsorted(rows, np.arange(exact.shape[0]), "right") - 1, 0, height - 1)
+    box_cols = np.clip(np.searchsorted(cols, np.arange(exact.shape[1]), "right") - 1, 0, width - 1)
+    rank = np.where(exact, -1.0, varied[np.ix_(box_rows, box_cols)])
     most = np.argsort(-rank, axis=None, kind="stable")[: min(count, int((~exact).sum()))]
     return np.stack(np.unravel_index(np.sort(most), exact.shape), -1)

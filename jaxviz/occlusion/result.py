@@ -26,7 +26,7 @@ class Approximation(NamedTuple):
         tolerance: largest error allowed at the checked positions, as a share.
         error: largest error found there, as a share; 0 if the scores are exact.
         checked: at how many positions of each image; 0 if there was nothing to cut.
-        field: cells of each layer, beyond the patch, to which its effect was followed; None: all,
+        field: sites of each layer, beyond the patch, to which its effect was followed; None: all,
             exact.
     """
 

@@ -89,6 +89,7 @@ def _measure(task: Task, evaluator: Incremental, batch_size: int | str) -> Calla
             raise KeyboardInterrupt
         return run.values.reshape(*run.values.shape[:2], -1).astype(np.float64)
 
+    # Row 0 of what a run gives is the clean image: position p is row 1 + p.
     spread = np.linspace(0, len(task.positions) - 1, SAMPLED).round().astype(int)
     found = scores(task.positions[spread], evaluator)
     scale, checked = pick(found[:, 1:], found[:, 0])

@@ -76,7 +76,8 @@ def outside_range(fill: Fill, images: ArrayLike) -> tuple[float, float] | None:
     """Return the fill's extreme values if they are clearly out of the range of `images`."""
     if fill.values is None:
         return None
-    low, high = float(np.min(fill.values)), float(np.max(fill.values))
+    values = np.asarray(fill.values)  # NumPy, so that nothing is compiled for it
+    low, high = float(values.min()), float(values.max())
     least, most = float(np.min(images)), float(np.max(images))
     slack = 0.05 * (most - least)  # an image need not hold pure black to be on a scale from black
     if most == least:  # a constant image tells no scale

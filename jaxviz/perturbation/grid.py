@@ -139,7 +139,7 @@ class Grid:
     def _axis_starts(self, axis: int) -> tuple[int, ...]:
         size, patch = self.image_shape[axis], self.patch[axis]
         stride, margin = self.stride[axis], self.margin[axis]
-        if margin:
+        if margin:  # one start a cell: cells tile the image from 0, patches begin before them
             return tuple(range(-margin, ceil(size / stride) * stride - margin, stride))
         last = size - patch
         if self.border == "valid":
@@ -155,6 +155,7 @@ class Grid:
         size, patch, margin = self.image_shape[axis], self.patch[axis], self.margin[axis]
         if margin:
             return [*(start + margin for start in starts), size]
+        # Halfway between the middles of two patches, (a + patch/2 + b + patch/2) / 2.
         between = [(a + b + patch) // 2 for a, b in pairwise(starts)]
         return [0, *between, min(starts[-1] + patch, size)]
 
@@ -168,6 +169,7 @@ class Grid:
 
     def _add_up(self, weights: np.ndarray | None, values: np.ndarray) -> np.ndarray:
         """Σ over positions of value · weight, at every pixel that the position's patch covers."""
+        # Patches are rectangles, so covering is separable: Σ_ij R[i,y] v[i,j] C[j,x] = Rᵀ v C.
         if weights is None:
             return self._covers(0).T @ values @ self._covers(1)
         if np.shape(weights) != self.patch:
@@ -181,6 +183,7 @@ class Grid:
             )
         )
         for i, j in np.ndindex(self.shape):
+            # Room of a patch's size around the image takes what overhangs.
             row, col = (self.starts[i, j] + self.patch).tolist()
             room = total[..., row : row + self.patch[0], col : col + self.patch[1]]
             room += values[..., i, j, None, None] * weights
@@ -229,8 +232,8 @@ def make_grid(
         (3, 4)
     """
     size = pair(image_shape, "image_shape", least=1)
-    window = pair(patch, "patch", least=1)
-    step = window if stride is None else pair(stride, "stride", least=1)
+    shape = pair(patch, "patch", least=1)
+    step = shape if stride is None else pair(stride, "stride", least=1)
     before = pair(margin, "margin", least=0)
     if border not in ("clip", "valid", "shift"):
         raise ValueError(f'`border` must be "clip", "valid" or "shift": got {border!r}.')
@@ -238,13 +241,13 @@ def make_grid(
         raise ValueError(
             f'`margin` needs border="clip", whose patches may overhang: got {border!r}.'
         )
-    if any(m >= w for m, w in zip(before, window, strict=True)):
+    if any(m >= w for m, w in zip(before, shape, strict=True)):
         raise ValueError(
-            f"`margin` must be less than the patch: got {before} for a patch of {window}."
+            f"`margin` must be less than the patch: got {before} for a patch of {shape}."
         )
-    if any(w > d + 2 * m for w, d, m in zip(window, size, before, strict=True)):
-        raise ValueError(f"`patch` must not exceed the image: got {window} for an image of {size}.")
-    return Grid(size, window, step, before, border)
+    if any(w > d + 2 * m for w, d, m in zip(shape, size, before, strict=True)):
+        raise ValueError(f"`patch` must not exceed the image: got {shape} for an image of {size}.")
+    return Grid(size, shape, step, before, border)
 
 
 Region = tuple[int, int, int, int] | np.ndarray

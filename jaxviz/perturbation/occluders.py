@@ -58,6 +58,7 @@ class PatchOccluder:
         """Return the image and the fill's background, both with a patch's width added around."""
         background = self.fill.background(image)
         under, over = (background, image) if self.complement else (image, background)
+        # So that slices at any start lie inside: `dynamic_slice` would move those that overhang.
         pads = [(size, size) for size in self.shape] + [(0, 0)]
         return Canvas(jnp.pad(under, pads), jnp.pad(over, pads))
 

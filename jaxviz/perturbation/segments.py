@@ -78,10 +78,11 @@ class Segments:
             )
         values = np.asarray(values, np.float64)
         table = self.table.astype(np.float64)
-        if reduce == "cell":
+        if reduce == "cell":  # a label of no group reads the NaN that is put behind the values
             first = np.where(self.table.any(0), self.table.argmax(0), len(self.groups))
             padded = np.concatenate([values, np.full((*values.shape[:-1], 1), np.nan)], -1)
             return padded[..., first][..., self.indices]
+        # Per label first, (groups) @ (groups, labels), then every pixel looks up its own.
         known = np.isfinite(values)
         total, count = np.where(known, values, 0) @ table, known.astype(np.float64) @ table
         divisor = count if reduce == "mean" else np.ones_like(count)
