@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 from jaxviz.keras.architecture.config import Model, parse_model
 from jaxviz.keras.architecture.legacy import adapt_to_era, is_older, rotates_kernels
@@ -20,6 +20,7 @@ from jaxviz.keras.files.archive import Archive, archive_from_config, parse_json,
 from jaxviz.keras.files.weights import Era, Slot, assign, is_by_class, to_modern
 from jaxviz.keras.model import KerasModel
 
+Kernels = Literal["auto", "rotated", "as stored"]
 Source = str | os.PathLike[str] | Mapping[str, Any]
 _DTYPES = (None, "float32", "bfloat16", "float16")
 
@@ -28,7 +29,7 @@ def load_keras(
     path: Source | Sequence[Source],
     *,
     input_shape: tuple[int | None, ...] | None = None,
-    kernels: str = "auto",
+    kernels: Kernels = "auto",
     dtype: str | None = None,
     custom_layers: Mapping[str, Callable[..., Any]] | None = None,
     labels: Sequence[str] | None = None,
@@ -189,9 +190,9 @@ def read_architecture(
     return model
 
 
-def find_era(architecture: Archive, weights: Archive, kernels: str) -> Era:
+def find_era(architecture: Archive, weights: Archive, kernels: Kernels) -> Era:
     """Return how the kernels of the file are stored."""
-    if kernels not in ("auto", "rotated", "as stored"):
+    if kernels not in get_args(Kernels):
         raise ValueError(f'`kernels` must be "auto", "rotated" or "as stored": got {kernels!r}.')
     group = weights.weights
     named = group is not None and not is_by_class(group)

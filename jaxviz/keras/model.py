@@ -21,6 +21,10 @@ from jaxviz.keras.architecture.config import Input
 from jaxviz.keras.architecture.nodes import Call, Ref, call_refs, refs
 from jaxviz.keras.layers.converter import cast
 
+Array = jax.Array | np.ndarray
+# One input; several, in order or by name.
+Images = Array | Sequence[Array] | Mapping[str, Array]
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -148,7 +152,7 @@ class KerasModel(nnx.Module):
         """Return a model of the same layers, shared, under other constants."""
         return KerasModel(graph, {n: getattr(self, a) for n, a in graph.attributes.items()})
 
-    def __call__(self, images: Any, *, rngs: nnx.Rngs | None = None) -> Any:
+    def __call__(self, images: Images, *, rngs: nnx.Rngs | None = None) -> Any:
         """Evaluate the model.
 
         Args:
@@ -163,7 +167,7 @@ class KerasModel(nnx.Module):
         return _gather(self._graph.outputs, values)
 
     def activations(
-        self, images: Any, layers: Sequence[str | int] | str | int | None = None
+        self, images: Images, layers: Sequence[str | int] | str | int | None = None
     ) -> dict[str, jax.Array]:
         """Return the outputs of named layers, evaluating only what they need.
 
@@ -198,7 +202,7 @@ class KerasModel(nnx.Module):
             found |= {_call_name(key): values[key] for key in wanted if key[0] == outer}
         return found
 
-    def _everything(self, images: Any) -> tuple[Any, dict[str, Any]]:
+    def _everything(self, images: Images) -> tuple[Any, dict[str, Any]]:
         """Return the output, and the outputs of all layers, from one evaluation."""
         wanted = [(call.layer, call.node) for call in self._graph.calls]
         values, _ = self._evaluate(images, wanted)
@@ -225,7 +229,7 @@ class KerasModel(nnx.Module):
 
     def _evaluate(
         self,
-        images: Any,
+        images: Images,
         wanted: Sequence[tuple[str, int]],
         *,
         rngs: nnx.Rngs | None = None,
@@ -255,7 +259,7 @@ class KerasModel(nnx.Module):
                 raise
         return values, inside
 
-    def _place_inputs(self, images: Any) -> dict[tuple[str, int], Any]:
+    def _place_inputs(self, images: Images) -> dict[tuple[str, int], Any]:
         """Return checked and cast inputs, under the names of their placeholders."""
         inputs = self._graph.inputs
         if len(inputs) == 1 and not isinstance(images, Mapping | list | tuple):

@@ -55,7 +55,7 @@ class Verification:
 
 
 def verify_keras(
-    path: Source | Sequence[Source] | Any,
+    path: Source | Sequence[Source] | KerasModel | Any,
     images: Any,
     *,
     reference: Any = None,

@@ -1,7 +1,10 @@
 """Old spellings to today's: the layers of Keras 1 and 2 written as Keras 3 would write them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxviz.keras.architecture.config import Layer, Model
 
 _CLASSES = {
     "Convolution1D": "Conv1D",
@@ -152,7 +155,7 @@ def _mentions(config: Any, field: str, value: Any = None) -> bool:
 
 
 def adapt_to_era(
-    model: Any, keras_version: str | None, backend: str | None = None, config: Any = None
+    model: "Model", keras_version: str | None, backend: str | None = None, config: Any = None
 ) -> None:
     """Change, in place, the layers of an old file that computed something else under the same name.
 
@@ -171,7 +174,7 @@ def adapt_to_era(
 
 
 def _adapt_bilinear(
-    layer: Any, keras_version: str | None, backend: str | None, config: Any
+    layer: "Layer", keras_version: str | None, backend: str | None, config: Any
 ) -> None:
     """Mark a layer that enlarges bilinearly as Keras did before 2.3.
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxviz.keras.architecture.fields import Fields, is_integer
 from jaxviz.keras.errors import KerasFileError
-from jaxviz.keras.layers.converter import Converter, Weights, parameter
+from jaxviz.keras.layers.converter import Converter, Weight, Weights, parameter
 
 
 def linear(x: jax.Array) -> jax.Array:
@@ -177,7 +177,7 @@ class Activation:
 class PRelu(nnx.Module):
     """x above 0, alpha·x below; alpha is learnt, and shared along some axes."""
 
-    def __init__(self, alpha: Any, shared_axes: tuple[int, ...]):
+    def __init__(self, alpha: Weight, shared_axes: tuple[int, ...]):
         self.alpha, self.shared_axes = parameter(alpha), shared_axes
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxviz.keras.architecture.fields import Fields
-from jaxviz.keras.layers.converter import Converter, Weights, check_shape, parameter
+from jaxviz.keras.layers.converter import Converter, Weight, Weights, check_shape, parameter
 
 _PARTS = ("query_dense", "key_dense", "value_dense", "output_dense")
 
@@ -18,7 +17,7 @@ _PARTS = ("query_dense", "key_dense", "value_dense", "output_dense")
 class Embedding(nnx.Module):
     """A table of vectors, looked up by index."""
 
-    def __init__(self, embedding: Any):
+    def __init__(self, embedding: Weight):
         self.embedding = parameter(embedding)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -29,7 +28,7 @@ class Embedding(nnx.Module):
 class Projection(nnx.Module):
     """A dense layer from features to (heads, features), or back."""
 
-    def __init__(self, kernel: Any, bias: Any):
+    def __init__(self, kernel: Weight, bias: Weight | None):
         self.kernel, self.bias = parameter(kernel), parameter(bias)
 
     def __call__(self, x: jax.Array, contracted: int) -> jax.Array:
@@ -64,7 +63,7 @@ class MultiHeadAttention(nnx.Module):
         *,
         return_attention_scores: bool = False,
         use_causal_mask: bool = False,
-    ) -> Any:
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Attend from queries (N, T, features) to values (N, S, features): (N, T, features)."""
         q = self.query_dense(query, 1)
         k = self.key_dense(value if key is None else key, 1)

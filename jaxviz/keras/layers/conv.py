@@ -14,7 +14,14 @@ from jax import lax
 
 from jaxviz.keras.architecture.fields import Fields
 from jaxviz.keras.layers.activation import linear, resolve
-from jaxviz.keras.layers.converter import Converter, Weights, affine_bias, check_shape, parameter
+from jaxviz.keras.layers.converter import (
+    Converter,
+    Weight,
+    Weights,
+    affine_bias,
+    check_shape,
+    parameter,
+)
 
 
 def axes_of(rank: int, features: str, *, channels_first: bool) -> tuple[str, str, str]:
@@ -60,7 +67,7 @@ class ConvSpec:
 class Conv(nnx.Module):
     """activation(kernel ⋆ x + bias); grouped and depthwise convolutions included."""
 
-    def __init__(self, kernel: Any, bias: Any, spec: ConvSpec):
+    def __init__(self, kernel: Weight, bias: Weight | None, spec: ConvSpec):
         self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -84,7 +91,7 @@ class DenseSpec:
 class Dense(nnx.Module):
     """activation(x · kernel + bias) along the last axis."""
 
-    def __init__(self, kernel: Any, bias: Any, spec: DenseSpec):
+    def __init__(self, kernel: Weight, bias: Weight | None, spec: DenseSpec):
         self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -7,9 +7,9 @@ stays (*window, out, in), as in Keras and in Flax with `transpose_kernel=True`.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -25,6 +25,7 @@ from jaxviz.keras.layers.conv import (
 )
 from jaxviz.keras.layers.converter import (
     Converter,
+    Weight,
     Weights,
     affine_bias,
     check_shape,
@@ -36,7 +37,7 @@ from jaxviz.keras.layers.converter import (
 class SeparableConv(nnx.Module):
     """A depthwise convolution, then one of window 1 across channels, then the activation."""
 
-    def __init__(self, depthwise: Any, pointwise: Any, bias: Any, spec: ConvSpec):
+    def __init__(self, depthwise: Weight, pointwise: Weight, bias: Weight | None, spec: ConvSpec):
         self.depthwise_kernel, self.pointwise_kernel = parameter(depthwise), parameter(pointwise)
         self.bias, self.spec = parameter(bias), spec
 
@@ -95,7 +96,7 @@ class TransposeSpec:
 class ConvTranspose(nnx.Module):
     """activation(kernelᵀ ⋆ x + bias): a convolution run backwards, from small maps to large."""
 
-    def __init__(self, kernel: Any, bias: Any, spec: TransposeSpec):
+    def __init__(self, kernel: Weight, bias: Weight | None, spec: TransposeSpec):
         self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -136,7 +137,7 @@ def _check_declared(shape: tuple[int, ...], declared: tuple[int | None, ...] | N
         raise ValueError(f"its output has shape {shape}, and {declared} is asked for: not handled")
 
 
-def _flat_depthwise(kernel: Any) -> Any:
+def _flat_depthwise(kernel: np.ndarray) -> np.ndarray:
     """Return a depthwise kernel (*window, in, multiplier) as (*window, 1, in · multiplier)."""
     *window, channels, multiplier = kernel.shape
     return kernel.reshape(*window, 1, channels * multiplier)

@@ -19,6 +19,8 @@ from jaxviz.keras.architecture.fields import Fields
 from jaxviz.keras.errors import KerasFileError
 
 Weights = Mapping[str, np.ndarray]
+# An array, or the variable of a layer that shares its arrays.
+Weight = np.ndarray | jax.Array | nnx.Variable
 
 
 def no_weights(fields: Fields) -> Sequence[str]:
@@ -62,14 +64,16 @@ def bias_shape(bias: jax.Array, rank: int, *, channels_first: bool) -> jax.Array
     return bias.reshape(tuple(-1 if i == axis else 1 for i in range(rank)))
 
 
-def affine_bias(y: jax.Array, bias: Any, *, channels_first: bool = False) -> jax.Array:
+def affine_bias(
+    y: jax.Array, bias: nnx.Variable | None, *, channels_first: bool = False
+) -> jax.Array:
     """Add a per-channel bias, if there is one."""
     if bias is None:
         return y
     return y + bias_shape(bias[...].astype(y.dtype), y.ndim, channels_first=channels_first)
 
 
-def parameter(value: Any) -> Any:
+def parameter(value: Weight | None) -> Any:
     """Return a trainable weight; None and existing variables pass through."""
     return value if value is None or isinstance(value, nnx.Variable) else nnx.Param(value)
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import lax
 
 from jaxviz.keras.architecture.fields import Fields, is_integer
-from jaxviz.keras.layers.converter import Converter, Weights, check_shape, parameter, unit
+from jaxviz.keras.layers.converter import Converter, Weight, Weights, check_shape, parameter, unit
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ def _along(vector: jax.Array, x: jax.Array, axes: Sequence[int]) -> jax.Array:
 class BatchNorm(nnx.Module):
     """scale · (x − mean) / √(var + ε) + bias; `train()` uses and updates batch statistics."""
 
-    def __init__(self, scale: Any, bias: Any, mean: Any, var: Any, spec: NormSpec):
+    def __init__(
+        self, scale: Weight | None, bias: Weight | None, mean: Weight, var: Weight, spec: NormSpec
+    ):
         self.scale, self.bias = parameter(scale), parameter(bias)
         self.mean, self.var = nnx.BatchStat(mean), nnx.BatchStat(var)
         self.spec, self.use_running_average = spec, True
@@ -81,7 +83,7 @@ class LayerNorm(nnx.Module):
     positions; not `centred`, the mean is left in (root mean square normalisation).
     """
 
-    def __init__(self, scale: Any, bias: Any, spec: NormSpec):
+    def __init__(self, scale: Weight | None, bias: Weight | None, spec: NormSpec):
         self.scale, self.bias, self.spec = parameter(scale), parameter(bias), spec
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -113,7 +115,14 @@ class LayerNorm(nnx.Module):
 class Normalization(nnx.Module):
     """(x − mean) / max(√variance, 1e-7): statistics measured once, not trained; or its inverse."""
 
-    def __init__(self, mean: Any, variance: Any, count: Any, axes: tuple[int, ...], invert: bool):
+    def __init__(
+        self,
+        mean: Weight,
+        variance: Weight,
+        count: Weight | None,
+        axes: tuple[int, ...],
+        invert: bool,
+    ):
         self.mean, self.variance = nnx.BatchStat(mean), nnx.BatchStat(variance)
         self.count = None if count is None else nnx.BatchStat(count)
         self.axes, self.invert = axes, invert
@@ -130,7 +139,7 @@ class Normalization(nnx.Module):
 class LayerScale(nnx.Module):
     """x · scale, a factor for each channel (of ConvNeXt)."""
 
-    def __init__(self, scale: Any):
+    def __init__(self, scale: Weight):
         self.scale = parameter(scale)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from jaxviz.keras.layers.activation import FUNCTIONS
 from jaxviz.keras.layers.converter import Converter, Weights, unit
 from jaxviz.keras.layers.image import Resizing
 
+Axis = int | tuple[int, ...] | None
 _DTYPES = ("float16", "bfloat16", "float32", "int32", "uint8", "bool")
 
 
@@ -64,7 +65,7 @@ def _binary(function: Callable) -> Callable:
 
 
 def _reduction(function: Callable) -> Callable:
-    def apply(x: jax.Array, axis: Any = None, keepdims: bool = False) -> jax.Array:
+    def apply(x: jax.Array, axis: Axis = None, keepdims: bool = False) -> jax.Array:
         return function(x, axis=axis, keepdims=bool(keepdims))
 
     return apply
@@ -95,8 +96,10 @@ def _stack(x: tuple, axis: int = 0) -> jax.Array:
     return jnp.stack([jnp.asarray(item) for item in x], axis=axis)
 
 
-def _split(x: jax.Array, indices_or_sections: Any, axis: int = 0) -> tuple[jax.Array, ...]:
-    parts: Any = indices_or_sections
+def _split(
+    x: jax.Array, indices_or_sections: int | tuple[int, ...], axis: int = 0
+) -> tuple[jax.Array, ...]:
+    parts = indices_or_sections
     return tuple(jnp.split(x, parts if isinstance(parts, int) else list(parts), axis=axis))
 
 
@@ -135,11 +138,11 @@ def _leaky_relu(x: jax.Array, negative_slope: float = 0.2) -> jax.Array:
     return jax.nn.leaky_relu(x, negative_slope)
 
 
-def _softmax(x: jax.Array, axis: Any = -1) -> jax.Array:
+def _softmax(x: jax.Array, axis: Axis = -1) -> jax.Array:
     return jax.nn.softmax(x, axis=axis)
 
 
-def _log_softmax(x: jax.Array, axis: Any = -1) -> jax.Array:
+def _log_softmax(x: jax.Array, axis: Axis = -1) -> jax.Array:
     return jax.nn.log_softmax(x, axis=axis)
 
 
@@ -151,7 +154,7 @@ def _expand_dims(x: jax.Array, axis: int) -> jax.Array:
     return jnp.expand_dims(x, axis)
 
 
-def _squeeze(x: jax.Array, axis: Any = None) -> jax.Array:
+def _squeeze(x: jax.Array, axis: Axis = None) -> jax.Array:
     return jnp.squeeze(x, axis)
 
 
@@ -159,11 +162,11 @@ def _matmul(x1: jax.Array, x2: jax.Array) -> jax.Array:
     return jnp.matmul(x1, x2)
 
 
-def _l2_normalize(x: jax.Array, axis: Any = -1, epsilon: float = 1e-12) -> jax.Array:
+def _l2_normalize(x: jax.Array, axis: Axis = -1, epsilon: float = 1e-12) -> jax.Array:
     return unit(x, axis, epsilon)
 
 
-def _normalize(x: jax.Array, axis: Any = -1, order: Any = 2, epsilon: float = 1e-7) -> jax.Array:
+def _normalize(x: jax.Array, axis: Axis = -1, order: Any = 2, epsilon: float = 1e-7) -> jax.Array:
     if order != 2:
         raise ValueError(f"normalisation of order {order!r} is not handled")
     return _l2_normalize(x, axis, epsilon**2)  # max(‖x‖, ε)² = max(Σx², ε²)
