@@ -29,6 +29,7 @@ from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
+from jaxviz.jaxpr.compiled import compiled
 from jaxviz.jaxpr.walk import replay, trace
 from jaxviz.scoring.scorer import Call, Scorer, split
 
@@ -93,8 +94,13 @@ def activations(
         asked = [layers] if isinstance(layers, str | int) else layers
         names = [_name(model, layer, names) for layer in asked]
     parts = split(as_scorer(model))
-    found = _compiled_capture(parts.call, parts.arrays, images, tuple(names))
-    return {name: found[name] for name in names}
+
+    def outputs(arrays: list[jax.Array], images: jax.Array) -> list[jax.Array]:
+        found = capture(thaw(parts.call, arrays), images, names)
+        return [found[name] for name in names]
+
+    found = compiled(outputs, parts.arrays, images)(parts.arrays, images)
+    return dict(zip(names, found, strict=True))
 
 
 def layer_names(model: ScorerLike, images: jax.Array | np.ndarray) -> list[str]:
@@ -172,11 +178,6 @@ def as_scorer(model: ScorerLike) -> Scorer:
 def thaw(call: Call, arrays: Sequence[jax.Array]) -> Any:
     """Return the scorer that `split` took apart, with these arrays and with all its methods."""
     return call.skeleton.fill(arrays)
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def _compiled_capture(static: Any, arrays: Any, images: jax.Array, layers: tuple[str, ...]):
-    return capture(thaw(static, arrays), images, layers)
 
 
 def _name(f: Any, layer: Layer, names: Sequence[str]) -> str:

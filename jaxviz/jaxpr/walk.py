@@ -76,7 +76,11 @@ class Traced(NamedTuple):
 
 def trace(function: Callable[..., Any], *args: Any, open_derivatives: bool = False) -> Traced:
     """Trace a function on arrays, or their shapes, and flatten it."""
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+
+    def fresh(*args: Any) -> Any:  # JAX keeps what it traced, by the identity of the function
+        return function(*args)
+
+    closed, shape = jax.make_jaxpr(fresh, return_shape=True)(*args)
     flat, values = flatten(closed, open_derivatives=open_derivatives)
     return Traced(closed, flat, values, jax.tree.structure(shape))
 

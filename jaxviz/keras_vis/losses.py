@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxviz.jaxpr.compiled import compiled
 from jaxviz.jaxpr.relu import relu_rules
 from jaxviz.jaxpr.walk import replay, run, trace
 from jaxviz.keras import KerasModel, logits
@@ -72,10 +73,10 @@ def losses(
             raise ValueError(f"`filter_indices` must be in 0…{channels - 1}: got {index}.")
     backprop = _BACKPROP[backprop_modifier]
     static = _Static(parts.call, layer, filters, tuple(weights.items()), backprop, wrt)
-    return partial(_loss_and_gradient, static, parts.arrays)
+    gradient = compiled(partial(_loss_and_gradient, static), parts.arrays, image)
+    return partial(gradient, parts.arrays)
 
 
-@partial(jax.jit, static_argnums=0)
 def _loss_and_gradient(static: _Static, arrays: Any, image: jax.Array) -> Any:
     model = thaw(static.scorer, arrays)
     wanted = [static.layer] if static.wrt is None else [static.layer, static.wrt]

@@ -6,17 +6,20 @@ both ways give the same numbers bit for bit (two networks, 100 steps); XLA does 
 compiles a step alike inside a loop, so another platform may differ by rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxviz.jaxpr.compiled import compiled
 from jaxviz.maximization.objective import Objective
 from jaxviz.maximization.problem import Data, Problem, State, Terms, group, term_names
 from jaxviz.maximization.result import Maximized, NotFiniteError
 from jaxviz.maximization.schedule import Schedule, Segment, segments
-from jaxviz.maximization.step import advance_many, advance_once, decode, start
+from jaxviz.maximization.step import advance, advance_many, decode, start
 from jaxviz.progress import Advance, Progress, track
 
 REDIRECTED_STEPS = 16
@@ -53,16 +56,17 @@ def _run(
 ) -> Maximized:
     """Maximise one batch and keep the first `kept` images; `before` images are done."""
     state = start(problem, data)
+    programs = Programs(problem)
     history: list[dict[str, np.ndarray]] = []
     pending: list[Terms] = []
     snapshots: dict[int, jax.Array] = {}
     stopped = None
 
     def images() -> jax.Array:
-        return _flat(decode(problem, data, state.parameters))[:kept]
+        return _flat(programs.decode(data, state.parameters))[:kept]
 
     for segment in segments(schedule):
-        state, terms = _advance(problem, data, segment, state, report)
+        state, terms = _advance(programs, data, segment, state, report)
         pending += terms
         if segment.snapshot:
             snapshots[segment.end] = images()
@@ -77,22 +81,52 @@ def _run(
             stopped = fault or stopped or _plateau(history, schedule)
         if stopped:
             break
-    return _result(problem, data, state, history, snapshots, stopped, kept)
+    return _result(programs, data, state, history, snapshots, stopped, kept)
+
+
+class Programs:
+    """What a problem compiles to, each when it is first called."""
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self._known: dict[Any, Callable[..., Any]] = {}
+
+    def decode(self, data: Data, parameters: Any) -> jax.Array:
+        """Return the images that parameters mean."""
+        return self._get(decode, ())(data, parameters)
+
+    def once(self, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
+        """Take one step, in place."""
+        return self._get(advance, (redirect,))(data, state)
+
+    def many(self, steps: int, data: Data, state: State) -> tuple[State, Terms]:
+        """Take several steps in one loop, in place."""
+        return self._get(advance_many, (steps,))(data, state)
+
+    def _get(self, function: Callable[..., Any], options: tuple[Any, ...]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            if (function, options) not in self._known:
+                donated = () if function is decode else (1,)
+                bound = partial(function, self.problem, *options)
+                self._known[function, options] = compiled(bound, *args, donated=donated)
+            return self._known[function, options](*args)
+
+        return call
 
 
 def _advance(
-    problem: Problem, data: Data, segment: Segment, state: State, report: Advance
+    programs: Programs, data: Data, segment: Segment, state: State, report: Advance
 ) -> tuple[State, list[Terms]]:
     """Take the steps of a segment; terms are (M, S) of a single step, (steps, M, S) of a loop."""
     length = segment.end - segment.begin
     if segment.compiled:
-        state, terms = advance_many(problem, length, data, state)
+        state, terms = programs.many(length, data, state)
         report(length)
         return state, [terms]
     found = []
     for _ in range(length):
         redirect = segment.redirects and bool(state.blocked.any())
-        state, terms = advance_once(problem, redirect, data, state)
+        state, terms = programs.once(redirect, data, state)
         found.append(terms)
         report(1)
     return state, found
@@ -136,7 +170,7 @@ def _plateau(history: Sequence[dict[str, np.ndarray]], schedule: Schedule) -> st
 
 
 def _result(
-    problem: Problem,
+    programs: Programs,
     data: Data,
     state: State,
     history: Sequence[dict[str, np.ndarray]],
@@ -144,8 +178,8 @@ def _result(
     stopped: str | None,
     kept: int,
 ) -> Maximized:
-    images = _flat(decode(problem, data, state.parameters))[:kept]
-    best = _flat(decode(problem, data, state.best))[:kept]
+    images = _flat(programs.decode(data, state.parameters))[:kept]
+    best = _flat(programs.decode(data, state.best))[:kept]
     looked = _flat(state.gradient_sum)[:kept]
     largest = looked.max((1, 2), keepdims=True)
     result = Maximized(
@@ -164,11 +198,11 @@ def _result(
     if stopped is not None and stopped.startswith(_FAULT):
         message = f"{stopped}; lower the learning rate, or look at `result.best` of this error."
         raise NotFiniteError(message, result._replace(images=best, stopped=stopped))
-    _check_moved(problem, state, result)
+    _check_moved(state, result)
     return result
 
 
-def _check_moved(problem: Problem, state: State, result: Maximized) -> None:
+def _check_moved(state: State, result: Maximized) -> None:
     values = result.history["objective"]
     still = len(values) >= REDIRECTED_STEPS and bool((values == values[:1]).all())
     if still and bool(state.blocked.all()):

@@ -63,7 +63,6 @@ def start(problem: Problem, data: Data) -> State:
     )
 
 
-@partial(jax.jit, static_argnums=0)
 def decode(problem: Problem, data: Data, parameters: Any) -> jax.Array:
     """Return the images (M, S, H, W, C) in the value range that parameters mean."""
     return _per_image(partial(_image, problem, data))(parameters)
@@ -109,12 +108,8 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
     ), terms
 
 
-advance_once = jax.jit(advance, static_argnums=(0, 1), donate_argnums=3)
-
-
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def advance_many(problem: Problem, steps: int, data: Data, state: State) -> tuple[State, Terms]:
-    """Take several steps in one compiled loop; terms are (steps, M, S)."""
+    """Take several steps in one loop; terms are (steps, M, S)."""
 
     def step(state: State, _: None) -> tuple[State, Terms]:
         return advance(problem, False, data, state)

@@ -70,6 +70,17 @@ def test_dependence_follows_the_data():
     assert dependent(flat, [False, False]) == [False] * 4
 
 
+def test_a_function_is_traced_at_every_call():
+    scale = 2.0
+
+    def f(x):
+        return x * scale
+
+    assert replay(f, 3.0, rules={}) == 6.0
+    scale = 5.0
+    assert replay(f, 3.0, rules={}) == 15.0
+
+
 def test_calls_are_inlined():
     flat = trace(jax.jit(lambda x: jax.jit(jnp.sin)(x) * 2), 1.0).flat
     assert [equation.primitive.name for equation in flat.equations] == ["sin", "mul"]
