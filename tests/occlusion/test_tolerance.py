@@ -108,16 +108,10 @@ def test_it_is_labelled_and_survives_the_disk(tmp_path, rough, exact):
     assert again.approximation == rough.approximation and repr(again) == repr(rough)
 
 
-@pytest.mark.parametrize("options", [dict(batch_size=5), dict(progress=lambda done, total: None)])
-def test_how_it_is_run_changes_nothing(f, images, rough, options):
-    other = occlude(f, images, **HIDE, method="incremental", tolerance=0.2, **options)
-    assert other.approximation.field == rough.approximation.field
-    np.testing.assert_allclose(other.scores, rough.scores, atol=1e-5)
-
-
-def test_devices_change_nothing(f, images, rough):
+def test_how_it_is_run_changes_nothing(f, images, rough):
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("images", "positions"))
-    other = occlude(f, images, **HIDE, method="incremental", tolerance=0.2, mesh=mesh)
+    how = dict(mesh=mesh, batch_size=5, progress=lambda done, total: None)
+    other = occlude(f, images, **HIDE, method="incremental", tolerance=0.2, **how)
     assert other.approximation.field == rough.approximation.field
     np.testing.assert_allclose(other.scores, rough.scores, atol=1e-5)
 

@@ -51,14 +51,28 @@ def test_chunk_size_never_changes_a_score(store, chunk):
     np.testing.assert_array_equal(stored[:].scores, occ.scores)
 
 
-@pytest.mark.parametrize("axes", [("images",), ("positions",), ("images", "positions")])
-@pytest.mark.parametrize("count", [1, 2, 4, 8])
-@pytest.mark.parametrize("method", ["dense", "incremental"])
-def test_number_of_devices_never_changes_a_bit(store, axes, count, method):
-    shape = (count,) if len(axes) == 1 else (min(count, 2), count // min(count, 2))
-    mesh = Mesh(np.array(jax.devices()[:count]).reshape(shape), axes)
-    with_mesh = run(store, mesh=mesh, batch_size=4, method=method)
-    without = run(store.with_name("other.zarr"), batch_size=4, method=method)
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+    """Stores of runs on one device, by method."""
+    place = tmp_path_factory.mktemp("one")
+    methods = ("dense", "incremental")
+    return {m: run(place / f"{m}.zarr", batch_size=4, method=m) for m in methods}
+
+
+@pytest.mark.parametrize(
+    "sizes, method",
+    [
+        ({"images": 1}, "dense"),
+        ({"images": 8}, "dense"),
+        ({"positions": 2}, "dense"),
+        ({"images": 2, "positions": 4}, "dense"),
+        ({"images": 2, "positions": 4}, "incremental"),
+    ],
+)
+def test_number_of_devices_never_changes_a_bit(store, on_one_device, sizes, method):
+    shape = tuple(sizes.values())
+    mesh = Mesh(np.array(jax.devices()[: np.prod(shape)]).reshape(shape), tuple(sizes))
+    with_mesh, without = run(store, mesh=mesh, batch_size=4, method=method), on_one_device[method]
     np.testing.assert_array_equal(with_mesh[:].scores, without[:].scores)
     assert with_mesh.identity == without.identity
 
@@ -170,6 +184,14 @@ def test_run_goes_on_with_the_program_of_the_store(store):
     }
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A store that is finished, for runs that leave it as it is."""
+    store = tmp_path_factory.mktemp("finished") / "out.zarr"
+    run(store)
+    return store
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -192,17 +214,15 @@ def test_run_goes_on_with_the_program_of_the_store(store):
         ({"chunk": 2}, "program.chunk is 4 there and 2 now"),
     ],
 )
-def test_store_of_another_run_is_refused_with_what_differs(store, change, told):
-    run(store)
+def test_store_of_another_run_is_refused_with_what_differs(finished, change, told):
     with pytest.raises(ValueError, match=told):
-        run(store, **change)
+        run(finished, **change)
 
 
-def test_store_of_another_version_is_refused(store, monkeypatch):
-    run(store)
+def test_store_of_another_version_is_refused(finished, monkeypatch):
     monkeypatch.setattr("jaxviz.scale.identity.__version__", "9.9")
     with pytest.raises(ValueError, match=r"versions.jaxviz is .* there and 9.9 now"):
-        run(store)
+        run(finished)
 
 
 def test_store_that_is_none_is_refused(store, tmp_path):
