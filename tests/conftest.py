@@ -1,6 +1,9 @@
 """Strict numerics for every test: no silent promotion of dtypes or ranks; warnings are errors."""
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -12,10 +15,27 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+import jaxviz.incremental  # noqa: E402, F401
+from jaxviz.incremental import planner  # noqa: E402
+from jaxviz.jaxpr import compiled  # noqa: E402
+from jaxviz.scoring import compiled as programs  # noqa: E402
+
+incremental = sys.modules["jaxviz.incremental"]
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Drop what a module compiled: kept to the end, it takes gigabytes."""
+    yield
+    for cache in (compiled.PROGRAMS, incremental._JITTED, planner._BODIES, programs._programs):
+        cache.clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxviz._arguments import pair
 from jaxviz.incremental.approximate import Calibration, calibrate
 from jaxviz.incremental.describe import describe
 from jaxviz.incremental.interpret import Base, base, run_base, run_update, update, update_by
@@ -47,7 +46,6 @@ __all__ = [
     "base",
     "calibrate",
     "describe",
-    "explain",
     "incremental",
     "make_plan",
     "update",
@@ -127,40 +125,3 @@ def incremental(
     scores, saved = _jitted(plan.body).base(arrays, image)
     clean = Base(plan.tree.unflatten(scores), saved, arrays, image)
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)
-
-
-def explain(
-    f: Callable,
-    image: Any,
-    patch: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-) -> Plan:
-    """Print how `f` would be evaluated again after a patch, and return the plan.
-
-    Args:
-        f: a scorer, images (N, H, W, C) -> any tree of arrays (N, ...).
-        image: an array or `jax.ShapeDtypeStruct`, (H, W, C); only its shape and dtype matter.
-        patch: side or (rows, columns) of the patch, in pixels.
-        stride: distance or (rows, columns) between neighbouring positions; None: `patch`.
-
-    Returns:
-        The `Plan`: `flops_dense`, `flops_window`, `speedup`; `describe(plan)` is what was printed,
-        per equation the result's shape, the window, or "dense" and why, the operations both ways.
-
-    Raises:
-        ValueError, TypeError: as `incremental`.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jaxviz.incremental import explain
-        >>> image = jax.ShapeDtypeStruct((8, 8, 1), jnp.float32)
-        >>> plan = explain(lambda x: jnp.tanh(x).max((1, 2)), image, 2)  # doctest: +ELLIPSIS
-        operation ...
-        >>> round(plan.speedup, 1)
-        1.9
-    """
-    patch = pair(patch, "patch", least=1)
-    stride = patch if stride is None else pair(stride, "stride", least=1)
-    plan = make_plan(f, image, patch, step=stride)
-    print(describe(plan))
-    return plan
