@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +14,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-import jaxviz.incremental  # noqa: E402, F401
-from jaxviz.incremental import planner  # noqa: E402
-from jaxviz.jaxpr import compiled  # noqa: E402
-from jaxviz.scoring import compiled as programs  # noqa: E402
-
-incremental = sys.modules["jaxviz.incremental"]
+from jaxviz.jaxpr.cache import clear_caches  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -32,8 +26,7 @@ settings.load_profile("untimed")
 def forget_programs() -> Iterator[None]:
     """Drop what a module compiled: kept to the end, it takes gigabytes."""
     yield
-    for cache in (compiled.PROGRAMS, incremental._JITTED, planner._BODIES, programs._programs):
-        cache.clear()
+    clear_caches()
     jax.clear_caches()
     gc.collect()
 

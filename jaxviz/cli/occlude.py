@@ -75,7 +75,7 @@ def occlude(args: argparse.Namespace) -> int:
             occ = occlude_images(
                 model,
                 images,
-                **preset.occlude,
+                **preset,
                 method=args.method,
                 batch_size=args.batch_size or "auto",
                 tolerance=args.tolerance,
@@ -84,7 +84,7 @@ def occlude(args: argparse.Namespace) -> int:
         some = slice(_begun(occ))
         labels = None if pictures.labels is None else pictures.labels[some]
         pictures = Pictures(pictures.values[some], pictures.names[some], labels)
-        maps, classes = occ.heatmap(target, **preset.heatmap)[some], occ.class_map()[some]
+        maps, classes = occ.heatmap(target)[some], occ.class_map()[some]
         settings = {"model": args.model, "preprocessing": preprocessing(args).describe()}
         settings |= {"target": args.target} | dict(occ.config) | preset.occlude | preset.heatmap
         arrays = {"heatmaps": maps, "class_maps": classes, "names": pictures.names}

@@ -39,7 +39,7 @@ def occlude_store(args: argparse.Namespace) -> int:
             model,
             _source(args, shape),
             args.store,
-            **make_preset(args, shape[:2]).occlude,
+            **make_preset(args, shape[:2]),
             **_kept(args.keep),
             image_shape=shape,
             method=args.method,

@@ -7,10 +7,18 @@ tables, never an object of the user's. Every cache of the package is one of thes
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import RLock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 Value = TypeVar("Value")
 BYTES_AN_EQUATION = 1 << 14  # of machine code: what convolutional networks took on a CPU
+_caches: "WeakSet[Cache[Any]]" = WeakSet()
+
+
+def clear_caches() -> None:
+    """Forget everything that any cache of the package holds."""
+    for cache in list(_caches):
+        cache.clear()
 
 
 class Cache(Generic[Value]):
@@ -32,6 +40,7 @@ class Cache(Generic[Value]):
         self.budget, self.size_of = budget, size_of
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = RLock()
+        _caches.add(self)
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return the value of a key, made if it is new; let go what was used longest ago."""
