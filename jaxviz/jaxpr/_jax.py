@@ -57,6 +57,14 @@ def bind(primitive: Primitive, params: dict[str, Any], args: list[Any]) -> list[
     return list(out) if primitive.multiple_results else [out]
 
 
+def scan_counts(params: dict[str, Any], inputs: int) -> tuple[int, int]:
+    """Return how many of a scan's inputs are constants of the body, and how many are its carry."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].update(range(inputs)).unpack()  # JAX 0.12
+    return len(list(consts)), len(list(carry))
+
+
 def platform_of(*trees: Any) -> str:
     """Return the platform on which the arrays lie, "cpu" or an accelerator's name.
 

@@ -41,7 +41,7 @@ def run_loop(
 
 def _scan(params: dict[str, Any], inputs: list[Any], bodies: Sequence[Body]) -> Sequence[Any]:
     (body,) = bodies
-    first, count = params["num_consts"], params["num_carry"]
+    first, count = _jax.scan_counts(params, len(inputs))
     consts, init, rows = inputs[:first], inputs[first : first + count], inputs[first + count :]
 
     def step(carry: Any, row: Any) -> Any:
