@@ -91,7 +91,7 @@ def ours(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
     return run, np.asarray(jax.jit(jax.grad(total))(images))
 
 
-def recipe(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
+def defaults(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
     """Our run with the defaults of `maximize`."""
     import jax
 
@@ -267,7 +267,7 @@ def _torch_dense(weights: tuple[np.ndarray, np.ndarray]) -> Any:
 
 RUNS = {
     "ours": ours,
-    "ours, defaults": recipe,
+    "ours, defaults": defaults,
     "PyTorch": pytorch,
     "tf-keras-vis": tf_keras_vis,
     "tf-keras-vis, defaults": partial(tf_keras_vis, defaults=True),

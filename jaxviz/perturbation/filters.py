@@ -55,8 +55,8 @@ def gaussian(size: int, sigma: ArrayLike, *, radius: int, dtype: DTypeLike) -> j
     """Return the weights (size, size) of a Gaussian: exp(−½ ((j − i) / σ)²) / Σ, |j − i| ≤ radius.
 
     Example:
-        >>> gaussian(3, 0.5, radius=1, dtype="float32").round(2).tolist()[1]
-        [0.10999999940395355, 0.7900000214576721, 0.10999999940395355]
+        >>> [round(w, 2) for w in gaussian(3, 0.5, radius=1, dtype="float32")[1].tolist()]
+        [0.11, 0.79, 0.11]
     """
     # Column j is pixel j − radius; those off the image are added up at the edge pixel.
     #

@@ -1,11 +1,11 @@
 """Penalties: golden values, an oracle, finite differences, flat and zero images."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxviz import regularize as jr
 
@@ -40,19 +40,19 @@ def test_golden_values_of_keras_vis():
         assert float(2 * jr.lp_norm(x.reshape(6, 3, 2), p=p)) == pytest.approx(golden, rel=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 99),
-    size=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3)),
-    power=st.sampled_from([1.0, 1.5, 2.0, 3.0]),
-)
-def test_penalties_equal_the_formula(seed, size, power):
-    image = np.random.default_rng(seed).normal(size=size)
-    x = jnp.asarray(image, jnp.float32)
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 5, 2), (5, 4, 3)])
+def test_penalties_equal_the_formula(rng, size, power):
+    image = rng.normal(size=size)
+
+    def penalties(x):
+        return jr.total_variation(x, beta=power), jr.lp_norm(x, p=power), jr.ink(x, ground=power)
+
+    variation, norm, ink = jax.jit(penalties)(jnp.asarray(image, jnp.float32))
     expected = slow_total_variation(image, power)
-    np.testing.assert_allclose(jr.total_variation(x, beta=power), expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(jr.lp_norm(x, p=power), slow_lp_norm(image, power), rtol=1e-4)
-    np.testing.assert_allclose(jr.ink(x, ground=power), slow_ink(image, power), rtol=1e-4)
+    np.testing.assert_allclose(variation, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(norm, slow_lp_norm(image, power), rtol=1e-4)
+    np.testing.assert_allclose(ink, slow_ink(image, power), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_penalties_equal_the_formula(seed, size, power):
 )
 def test_gradients_equal_finite_differences(rng, function, slow):
     image = rng.normal(size=(4, 5, 2))
-    gradient = jax.grad(function)(jnp.asarray(image, jnp.float32))
+    gradient = np.asarray(jax.jit(jax.grad(function))(jnp.asarray(image, jnp.float32)))
     for index in [(0, 0, 0), (1, 2, 1), (3, 4, 0), (2, 4, 1)]:
         step = np.zeros(image.shape)
         step[index] = 1e-5
@@ -78,13 +78,15 @@ def test_gradients_equal_finite_differences(rng, function, slow):
 
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_derivatives_are_finite_on_zero_images_and_flat_patches(value):
-    image = jnp.full((4, 4, 3), value)
-    for beta in (1.0, 1.5, 2.0):
-        gradient = jax.grad(lambda x: jr.total_variation(x, beta=beta))(image)  # noqa: B023
-        assert (gradient == 0).all()
-    assert jnp.isfinite(jax.grad(lambda x: jr.ink(x, ground=0.7))(image)).all()
-    for p in (1.0, 2.0, 6.0):
-        assert jnp.isfinite(jax.grad(lambda x: jr.lp_norm(x, p=p))(image)).all()  # noqa: B023
+    functions = [partial(jr.total_variation, beta=beta) for beta in (1.0, 1.5, 2.0)]
+    functions += [partial(jr.ink, ground=0.7), *(partial(jr.lp_norm, p=p) for p in (1.0, 2.0, 6.0))]
+
+    def gradients(image):
+        return [jax.grad(function)(image) for function in functions]
+
+    found = [np.asarray(one) for one in jax.jit(gradients)(jnp.full((4, 4, 3), value))]
+    assert all((one == 0).all() for one in found[:3])
+    assert all(np.isfinite(one).all() for one in found)
 
 
 def test_lp_norm_neither_overflows_nor_underflows():

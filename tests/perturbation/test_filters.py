@@ -26,36 +26,32 @@ def test_bilinear_of_traced_places_is_that_of_numpy():
     np.testing.assert_array_equal(found, filters.bilinear(at, 5).astype(np.float32))
 
 
-@pytest.mark.parametrize(("sigma", "size"), [(0.3, (1, 4)), (0.7, (6, 8)), (2.0, (6, 3))])
+@pytest.mark.parametrize(("sigma", "size"), [(0.7, (6, 8)), (2.0, (1, 3))])
 def test_blur_equals_the_double_sum(rng, sigma, size):
     image = rng.uniform(size=(*size, 2)).astype(np.float32)
-    radius = filters.reach(sigma)
-    found = jax.jit(lambda sigma: filters.blur(jnp.asarray(image), sigma, radius=radius))(sigma)
-    np.testing.assert_allclose(found, slow_blur(image, sigma), atol=1e-6)
-    both = filters.blur(jnp.stack([image, 2 * image]), sigma, radius=radius)
-    np.testing.assert_allclose(both[1], 2 * found, atol=1e-6)
+    images = jnp.stack([image, 2 * image])
+    found = jax.jit(lambda x, sigma: filters.blur(x, sigma, radius=filters.reach(2.0)))
+    expected = slow_blur(image, sigma)
+    within = 1e-6 if sigma == 2.0 else 1e-4  # the radius is that of the largest
+    np.testing.assert_allclose(found(images, sigma)[0], expected, atol=within)
+    np.testing.assert_allclose(found(images, sigma)[1], 2 * expected, atol=2 * within)
 
 
-def test_blur_keeps_a_flat_image_and_its_dtype():
-    for dtype in (jnp.float32, jnp.bfloat16):
-        flat = jnp.full((5, 4, 1), 0.5, dtype)
-        blurred = filters.blur(flat, 3.0, radius=12)
-        assert blurred.dtype == dtype
-        np.testing.assert_allclose(blurred.astype(jnp.float32), 0.5, rtol=1e-2)
-
-
-def test_blur_in_float64_is_exact(rng):
-    image = rng.uniform(size=(6, 8, 2))
+def test_blur_in_float64_is_exact_and_in_bfloat16_stays_so(rng):
+    image = rng.uniform(size=(4, 5, 2))
     with jax.enable_x64(True):
-        found = filters.blur(jnp.asarray(image), 0.7, radius=3)
+        found = jax.jit(lambda x: filters.blur(x, 0.7, radius=3))(jnp.asarray(image))
     np.testing.assert_allclose(found, slow_blur(image, 0.7), atol=1e-14)
+    half = jax.ShapeDtypeStruct((4, 5, 2), jnp.bfloat16)
+    assert jax.eval_shape(lambda x: filters.blur(x, 0.7, radius=3), half).dtype == jnp.bfloat16
 
 
 def test_the_derivative_of_blur_is_its_transpose(rng):
     image, weights = rng.normal(size=(2, 5, 6, 1)).astype(np.float32)
-    blur = lambda x: filters.blur(x, 1.0, radius=4)  # noqa: E731
-    gradient = jax.grad(lambda x: (weights * blur(x)).sum())(jnp.asarray(image))
-    impulse = jnp.zeros_like(image).at[0, 5, 0].set(1.0)
-    assert float(gradient[0, 5, 0]) == pytest.approx(
-        float((weights * blur(impulse)).sum()), abs=1e-6
-    )
+
+    @jax.jit
+    def both_ways(image):
+        blurred, pull = jax.vjp(lambda x: filters.blur(x, 1.0, radius=4), image)
+        return (blurred * weights).sum(), (image * pull(jnp.asarray(weights))[0]).sum()
+
+    np.testing.assert_allclose(*both_ways(jnp.asarray(image)), rtol=1e-4)
