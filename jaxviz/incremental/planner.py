@@ -25,6 +25,8 @@ from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.walk import Equation, Operand
 
+# A window of 70 % of its array costs about what the array does, since it has to be cut out and
+# pasted; where exactly it stops paying depends on what follows, so a few limits are planned.
 SHARES = (0.5, 0.7, 0.85, 1.0)
 
 Reaches = tuple[Reach | None, ...]
@@ -63,6 +65,7 @@ class Planner:
 
     def mark(self, array: int, reaches: Reaches) -> None:
         """Record an array as changed; an axis that its window fills counts as a whole axis."""
+        # Without its reach an axis is read whole from here on, and nothing is cut from it again.
         spans = zip(reaches, self.spans(reaches, self.shape(array)), self.shape(array), strict=True)
         self.reaches[array] = tuple(r if s and s.size < dim else None for r, s, dim in spans)
 
@@ -80,6 +83,10 @@ class Planner:
     def paste(self) -> Read:
         """Plan to read the image's window, with the patch, which may overhang, pasted over it."""
         image, shape = self.program.image, self.shape(self.program.image)
+        # Along one axis of 8 pixels, for a patch of 3 that starts at -1 and windows of 3:
+        #     patch     p p p          starts at -1: one pixel lies off the image
+        #     image       . . . . . . . .
+        #     window      w w w        starts at 0: moved inside, the third pixel stays the image's
         held = [Span(axis, at.starts, at.patch) for axis, at in enumerate(self.positions)]
         ask = Ask(self.spans(self.reaches[image], shape))
         return plan_read(image, shape, (*held, None), ask, self.table, self.slots)
@@ -90,6 +97,8 @@ class Planner:
             self.uniform[eqn.results[0]] = self.uniform_axes(eqn)
             return None
         site = self.site(eqn)
+        # Forwards: reaches of the operands give that of the result. Backwards: the window of the
+        # result gives the regions to read of the operands, larger by a stencil's rim.
         access, reaches, reason = self.decide(eqn, site)
         for array in eqn.results:
             self.mark(array, reaches if access else (None,) * len(self.shape(array)))
@@ -127,6 +136,7 @@ class Planner:
             return None, whole, "parameters without a rule"
         reaches = tuple(self.result_reach(eqn, access, a) for a in range(len(site.result)))
         spans = self.spans(reaches, site.result)
+        # The share of the array that its window holds: Π size / dim over the windowed axes.
         pairs = zip(spans, site.result, strict=True)
         share = prod(span.size / dim for span, dim in pairs if span is not None)
         if share == 1:

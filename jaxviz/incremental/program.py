@@ -45,6 +45,8 @@ class Written:
 
     def __call__(self, arrays: Sequence[Any], image: jax.Array) -> list[Any]:
         """Evaluate it, as `Program`: arrays are the scorer's own, then those it captured."""
+        # What closures hold at the top level comes first among the lifted arrays; what lies deeper
+        # is concrete, and part of the jaxpr itself.
         own = len(self.jaxpr.invars) - 1
         consts = list(arrays[own : own + self.consts])
         return jaxpr_as_fun(ClosedJaxpr(self.jaxpr, consts))(*arrays[:own], image)
@@ -78,6 +80,8 @@ def trace_scorer(f: Callable[..., Any], image: Any) -> Scored:
     """Trace `f` on one image (H, W, C), of which only shape and dtype matter."""
     arrays, skeleton = split_arrays(f)
 
+    # The batch axis is added and taken off inside: what is planned is one image, and vmap adds
+    # positions and images outside.
     def run(arrays: list[Any], image: jax.Array) -> Any:
         return jax.tree.map(_first, skeleton.fill(arrays)(image[None]))
 

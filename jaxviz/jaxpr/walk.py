@@ -272,6 +272,8 @@ class _Flattener:
         if inner is not None and (self.open_derivatives or not own):
             self.own_derivative |= own
             return self.inline(inner, operands)
+        # A loop whose body holds arrays is traced again with them as inputs, which it then hands to
+        # every pass; one whose body holds none stays the equation that it is.
         inside = bodies(name, params)
         parts = [flatten(body, open_derivatives=self.open_derivatives) for body in inside]
         self.own_derivative |= any(flat.own_derivative for flat, _ in parts)
