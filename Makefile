@@ -13,10 +13,10 @@ demo: setup
 setup: $(VENV)/.has-demo
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(VENV)/.has-dev
 	$(BIN)/ruff check .

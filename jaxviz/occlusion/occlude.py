@@ -123,16 +123,7 @@ def occlude(
     """
     if batch_size != "auto":
         check_batch_size(batch_size, '"auto"')
-    patches = Patches(
-        patch=patch,
-        stride=stride,
-        margin=margin,
-        border=border,
-        fill=fill,
-        channels=channels,
-        complement=complement,
-        region=region,
-    )
+    patches = Patches(patch, stride, margin, border, fill, channels, complement, region)
     reading = checked_reading(reading)
     batch, single = checked_images(images)
     grid = patches.grid((batch.shape[1], batch.shape[2]))

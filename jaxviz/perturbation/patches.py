@@ -12,7 +12,7 @@ from jaxviz.perturbation.grid import Grid, Region, make_grid, positions_in
 from jaxviz.perturbation.occluders import PatchOccluder, checked_channels
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Patches:
     """Patches on a grid, as a caller asks for them; checked once the images are known.
 

@@ -135,15 +135,7 @@ def occlude_dataset(
     log = _log_file(log, share)
     shape = image_shape or _input_shape(f)
     images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
-    patches = Patches(
-        patch=patch,
-        stride=stride,
-        margin=margin,
-        border=border,
-        fill=fill,
-        channels=channels,
-        complement=complement,
-    )
+    patches = Patches(patch, stride, margin, border, fill, channels, complement)
     run = make_run(
         f,
         images,

@@ -136,15 +136,7 @@ def estimate(
     image = np.random.default_rng(0).random(image_shape, np.float32)
     images = check_source(open_source(np.broadcast_to(image, (n_images, *image_shape))))
     begin = perf_counter()
-    patches = Patches(
-        patch=patch,
-        stride=stride,
-        margin=margin,
-        border=border,
-        fill=fill,
-        channels=channels,
-        complement=complement,
-    )
+    patches = Patches(patch, stride, margin, border, fill, channels, complement)
     run = make_run(
         f,
         images,
