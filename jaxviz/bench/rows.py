@@ -18,6 +18,7 @@ import numpy as np
 from jaxviz.bench import networks, peers
 from jaxviz.bench.meters import PeakMemory, Power
 from jaxviz.occlusion.tolerance import approximate_evaluators
+from jaxviz.perturbation.patches import Patches
 from jaxviz.scale.estimate import seconds_per_image
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
@@ -75,8 +76,8 @@ def measure(
 
 def _run(f: Scorer, image: np.ndarray, case: Case, dtype: str, method: Any) -> Run:
     source = check_source(open_source(image[None]))
-    where = {"patch": case.patch, "stride": case.stride, "fill": FILL}
-    return make_run(f, source, **where, dtype=dtype, method=method, batch_size="fastest")
+    patches = Patches(case.patch, case.stride, fill=FILL)
+    return make_run(f, source, patches, dtype=dtype, method=method, batch_size="fastest")
 
 
 def _settle(run: Run, method: str) -> Settled:

@@ -29,14 +29,14 @@ def values_and_gradients(f, *args, rules):
 
 
 def assert_the_same(f, *args, atol):
-    found = values_and_gradients(f, *args, rules=quick_rules())
+    found = values_and_gradients(f, *args, rules=quick_rules("cpu"))
     usual = values_and_gradients(f, *args, rules={})
     for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(usual), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=atol)
 
 
 def primitives(f, *args):
-    return str(jax.make_jaxpr(lambda *args: replay(f, *args, rules=quick_rules()))(*args))
+    return str(jax.make_jaxpr(lambda *args: replay(f, *args, rules=quick_rules("cpu")))(*args))
 
 
 @settings(max_examples=12)
@@ -183,13 +183,13 @@ def test_other_pools_and_convolutions_are_left_alone():
 
     for f in (pool, grouped, strided):
         assert "custom_vjp" not in primitives(f, x)
-        np.testing.assert_array_equal(replay(f, x, rules=quick_rules()), f(x))
+        np.testing.assert_array_equal(replay(f, x, rules=quick_rules("cpu")), f(x))
 
 
 def test_on_other_platforms_nothing_is_replaced(monkeypatch):
-    assert sorted(quick_rules()) == ["conv_general_dilated", "reduce_window_max"]
-    monkeypatch.setattr(quick.jax, "default_backend", lambda: "gpu")
-    assert quick_rules() == {}
+    assert sorted(quick_rules("cpu")) == ["conv_general_dilated", "reduce_window_max"]
+    monkeypatch.setattr(quick, "platform_of", lambda *arrays: "gpu")
+    assert quick_rules("gpu") == {}
     x, w = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 1, 2))
     other = jax.make_jaxpr(partial(forward, lambda x: depthwise(x, w, (1, 1), "SAME")))(x)
     assert "conv_general_dilated" in str(other)

@@ -9,8 +9,8 @@ import jax
 import pytest
 from scale_run import ROOT, wait_for
 
-from jaxviz.cli import main as cli
 from jaxviz.cli import stores as commands
+from jaxviz.cli.commands import make_parser
 
 SCRIPT = ROOT / "examples" / "slurm.sh"
 
@@ -35,7 +35,7 @@ def test_slurm_script_starts_a_command_that_exists(cluster):
     words = ["bash", SCRIPT, "model.keras", "photos", "out.zarr", "--patch", "16", "--stride", "8"]
     subprocess.run(words, cwd=folder, env=environment, check=True)
     called = (folder / "called").read_text().splitlines()
-    args = cli._parser().parse_args(called)
+    args = make_parser().parse_args(called)
     assert "--distributed" in called and args.distributed
     assert (args.model, args.images) == ("model.keras", ["photos"])
     assert args.store == "out.zarr" and args.log == Path("out.zarr.log.jsonl")
@@ -68,6 +68,6 @@ def test_distributed_joins_the_processes_that_the_cluster_started(monkeypatch, t
     joined = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *where: joined.append(where))
     words = ["occlude", "bundled", "digits", "--limit", "2", "--patch", "14", "--distributed"]
-    args = cli._parser().parse_args([*words, "--store", str(tmp_path / "out.zarr")])
+    args = make_parser().parse_args([*words, "--store", str(tmp_path / "out.zarr")])
     assert commands.occlude_store(args) == 0
     assert joined == [()]

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from scorers import convolutional
 
 from jaxviz import fills
+from jaxviz.jaxpr.cache import clear_caches
 from jaxviz.occlusion.occlude import occlude, occlude_segments
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
@@ -26,37 +27,11 @@ IMAGES[:, 0, 0], IMAGES[:, 0, 1] = 0, 1
 TILES = dict(patch=2)  # 16 positions and the clean image: 17 rows
 
 
-class Counter:
-    """How often XLA compiled since `start`."""
-
-    total = 0
-
-    def start(self):
-        self.before = Counter.total
-
-    @property
-    def count(self):
-        return Counter.total - self.before
-
-
-def _count(event, duration, **_):
-    Counter.total += event == "/jax/core/compile/backend_compile_duration"
-
-
-jax.monitoring.register_event_duration_secs_listener(_count)
-
-
-@pytest.fixture
-def compilations():
-    fills.constant(0.5)  # a number's conversion is compiled once in a process
-    counter = Counter()
-    counter.start()
-    return counter
-
-
 @pytest.fixture
 def f():
     """A scorer that no other test has compiled; its weights are arguments."""
+    clear_caches()
+    fills.constant(0.5)  # a number's conversion is compiled once in a process
     weight = jnp.asarray(np.random.default_rng(0).normal(size=(64, 3)), jnp.float32)
     return Partial(lambda weight, images: images.reshape(len(images), -1) @ weight, weight)
 
@@ -200,14 +175,17 @@ def test_the_trial_measures_seconds_per_row(f, clock):
     assert programs._seconds_per_row(task_of(f), program) == 0.25 / prod(program.block)
 
 
-def test_what_is_kept_is_bounded_by_the_constants_that_it_holds(f, monkeypatch):
+def test_what_is_kept_holds_no_array_of_the_scorer_and_is_bounded(f, monkeypatch):
     large = np.ones((64, 1000), np.float32)
     task = task_of(lambda images: images.reshape(len(images), -1) @ large)
-    assert large.nbytes <= programs.choose(task).held < 2 * large.nbytes
-    assert programs.choose(task_of(f)).held < large.nbytes
-    monkeypatch.setattr(programs._kept, "size", large.nbytes)
+    program = programs.choose(task)
+    assert [a.shape for a in task.arguments(program.rows)[0]] == [large.shape]
+    assert program.held < large.nbytes
+    programs.choose(task_of(f))
+    assert len(programs._programs) == 2
+    monkeypatch.setattr(programs._programs, "budget", programs.LEAST_BYTES)
     programs.programs_of(task_of(f))
-    assert list(programs._kept) == [task_of(f).key]
+    assert len(programs._programs) == 1 and programs.programs_of(task_of(f)).compiled
 
 
 def task_of(f, **options):
