@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +86,16 @@ def in_process(script: str, *arguments: str, **environment: str) -> Any:
     room = {**os.environ, **environment}
     done = subprocess.run(command, env=room, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def helper_of_tests(name: str) -> ModuleType:
+    """Import a module of tests/helpers from its file: some packages install a `tests` of theirs."""
+    path = Path(__file__).parent.parent / "tests" / "helpers" / f"{name}.py"
+    spec = spec_from_file_location(f"tests_helpers_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def data_folder() -> Path:

@@ -41,8 +41,8 @@ from jaxviz.jaxpr.cpu_gradient import forward
 from jaxviz.jaxpr.split import split_arrays
 from jaxviz.models import mnist_cnn
 from jaxviz.scoring.evaluators import LEAST_SPEED_UP
-from tests.helpers import networks
 
+networks = common.helper_of_tests("networks")
 NAME = "incremental_speedup_follows_the_flops"
 WITHIN = 1e-5
 PRODUCTS = ("conv_general_dilated", "dot_general")
