@@ -36,6 +36,7 @@ def fingerprint(function: Callable, *arguments: Any) -> str:
         ValueError: it calls back into Python.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> one, two = (fingerprint(lambda x, n=n: x * n, jnp.ones(3)) for n in (1.0, 2.0))
         >>> one == fingerprint(lambda x: x * 1.0, jnp.ones(3)), one == two
         (True, False)
