@@ -1,7 +1,9 @@
 """Strict numerics for every test: no silent promotion of dtypes or ranks; warnings are errors."""
 
+import ctypes
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,8 @@ def forget_programs() -> Iterator[None]:
     clear_caches()
     jax.clear_caches()
     gc.collect()
+    if sys.platform == "linux":  # glibc keeps what was freed unless it is told not to
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 @pytest.fixture(scope="session")
