@@ -43,7 +43,7 @@ NETWORKS = {
 MOSTLY_WINDOWED = {"mnist", "vgg16", "resnet18", "mobilenet", "densenet", "inception", "convnext"}
 
 
-SLOW = {"inception", "convnext", "resnet50", "vit", "mobilenet"}
+SLOW = {"inception", "convnext", "resnet50", "resnet18", "vit", "mobilenet"}
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,9 @@ ENLARGED = {
 }
 
 
-@pytest.mark.parametrize("patch", [(3, 4), (1, 1), (5, 16)])
+@pytest.mark.parametrize(
+    "patch", [(3, 4), *(pytest.param(p, marks=pytest.mark.slow) for p in [(1, 1), (5, 16)])]
+)
 def test_enlarged_images_equal_dense(rng, patch):
     def f(images):
         x = images.reshape(1, 6, 2, 4, 4, 3).sum((2, 4))
@@ -328,7 +330,9 @@ INTERPOLATED = {
 }
 
 
-@pytest.mark.parametrize("patch, step", [((3, 4), (1, 1)), ((1, 1), (3, 2))])
+@pytest.mark.parametrize(
+    "patch, step", [((1, 1), (3, 2)), pytest.param((3, 4), (1, 1), marks=pytest.mark.slow)]
+)
 def test_interpolated_and_transposed_images_equal_dense(rng, patch, step):
     def f(images):
         x = images.reshape(1, 12, 2, 8, 4, 3).sum((2, 4))
@@ -379,7 +383,7 @@ def test_a_pool_without_a_result_equals_dense(rng):
     assert check(f, rng, (12, 15, 3)).body.steps[-1].result == (0, 7, 3)
 
 
-@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("name", [pytest.param("max", marks=pytest.mark.slow), "min"])
 def test_gradients_of_overlapping_pools_with_ties_are_the_usual_ones(rng, name):
     combine, neutral = {"max": (lax.max, -jnp.inf), "min": (lax.min, jnp.inf)}[name]
 
