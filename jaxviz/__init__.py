@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from jaxviz._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from jaxviz import attribution as attribution
     from jaxviz import datasets as datasets
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz.attribution.result import Attribution
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
     from jaxviz.keras import (
@@ -49,11 +51,13 @@ if TYPE_CHECKING:
     from jaxviz.perturbation import fills as fills
     from jaxviz.perturbation.grid import Grid
     from jaxviz.perturbation.segments import Segments
+    from jaxviz.saved import load
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
 
 _MODULES = {
+    "attribution": "jaxviz.attribution",
     "datasets": "jaxviz.datasets",
     "fills": "jaxviz.perturbation.fills",
     "keras_vis": "jaxviz.keras_vis",
@@ -66,6 +70,7 @@ _MODULES = {
     "transforms": "jaxviz.maximization.transforms",
 }
 _NAMES = {
+    "Attribution": "jaxviz.attribution.result",
     "Estimate": "jaxviz.scale.estimate",
     "Grid": "jaxviz.perturbation.grid",
     "KerasFileError": "jaxviz.keras",
@@ -86,6 +91,7 @@ _NAMES = {
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
+    "load": "jaxviz.saved",
     "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.occlusion.result",
     "load_weights": "jaxviz.keras",
@@ -107,6 +113,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "Attribution",
     "Estimate",
     "Grid",
     "KerasFileError",
@@ -121,6 +128,7 @@ __all__ = [
     "Segments",
     "StoredOcclusion",
     "activations",
+    "attribution",
     "convert_keras",
     "datasets",
     "estimate",
@@ -130,6 +138,7 @@ __all__ = [
     "incremental",
     "inspect_keras",
     "keras_vis",
+    "load",
     "load_keras",
     "load_occlusion",
     "load_weights",

@@ -183,8 +183,49 @@ class KerasModel(nnx.Module):
         """
         if layers is None:
             layers = self.layer_names
-        if isinstance(layers, str | int):
-            layers = [layers]
+        return self._with_layers(images, [layers] if isinstance(layers, str | int) else layers, ())[
+            1
+        ]
+
+    @property
+    def inner_layer_names(self) -> list[str]:
+        """The names of the layers, "model/layer" inside nested models, each before its model."""
+        found = []
+        for name, attribute in self._graph.attributes.items():
+            layer = getattr(self, attribute)
+            if isinstance(layer, KerasModel):
+                found += [f"{name}/{inner}" for inner in layer.inner_layer_names]
+            found.append(name)
+        return found
+
+    def with_activations(
+        self, images: Images, layers: Sequence[str | int], *, rngs: nnx.Rngs | None = None
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Return the output and the outputs of named layers, all from one evaluation.
+
+        Args:
+            images: (N, *input_shape), any real dtype.
+            layers: names or indices of layers ("model/layer" inside a nested model).
+            rngs: random streams, needed only in training mode and with dropout.
+
+        Returns:
+            (N, *output_shape), and layer name to array as `activations` has it.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        wanted = [(ref.layer, ref.node) for ref in refs(self._graph.outputs)]
+        values, found = self._with_layers(images, layers, wanted, rngs)
+        return _gather(self._graph.outputs, values), found
+
+    def _with_layers(
+        self,
+        images: Images,
+        layers: Sequence[str | int],
+        others: Sequence[tuple[str, int]],
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[dict[tuple[str, int], Any], dict[str, jax.Array]]:
+        """Evaluate named layers and other calls: every call's output, and {layer name: array}."""
         paths = [self._resolve(layer) for layer in layers]
         nested: dict[str, list[str]] = {}
         for outer, *inner in paths:
@@ -192,7 +233,7 @@ class KerasModel(nnx.Module):
                 nested.setdefault(outer, []).append("/".join(inner))
         names = {path[0] for path in paths}
         wanted = [(call.layer, call.node) for call in self._graph.calls if call.layer in names]
-        values, inside = self._evaluate(images, wanted, nested=nested)
+        values, inside = self._evaluate(images, [*wanted, *others], rngs=rngs, nested=nested)
         found: dict[str, jax.Array] = {}
         for outer, *inner in paths:
             if inner:
@@ -200,7 +241,7 @@ class KerasModel(nnx.Module):
                 found[name] = inside[name]
                 continue
             found |= {_call_name(key): values[key] for key in wanted if key[0] == outer}
-        return found
+        return values, found
 
     def _everything(self, images: Images) -> tuple[Any, dict[str, Any]]:
         """Return the output, and the outputs of all layers, from one evaluation."""
@@ -250,10 +291,13 @@ class KerasModel(nnx.Module):
                 kwargs["rngs"] = rngs
             try:
                 if nested and call.layer in nested:
-                    # What this repeats of the call below, jit finds to be common.
-                    inner = layer.activations(*args, layers=nested[call.layer])
+                    output, inner = layer.with_activations(
+                        *args, layers=nested[call.layer], **kwargs
+                    )
                     inside |= {f"{call.layer}/{name}": array for name, array in inner.items()}
-                values[call.layer, call.node] = layer(*args, **kwargs)
+                else:
+                    output = layer(*args, **kwargs)
+                values[call.layer, call.node] = output
             except Exception as error:
                 error.add_note(f'In layer "{call.layer}"')
                 raise

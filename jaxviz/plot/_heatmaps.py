@@ -208,10 +208,10 @@ def occlusion(
 
 
 def occlusion_png(result: Any) -> bytes | None:
-    """Draw what a notebook shows of an `Occlusion`: the heatmaps of the clean images' classes.
+    """Draw what a notebook shows of a result: the heatmaps of the clean images' classes.
 
     Args:
-        result: an `Occlusion`; the first 16 images of it are drawn.
+        result: an `Occlusion` or `Attribution`; the first 16 images of it are drawn.
 
     Returns:
         A PNG, or None where the scores have no class by default (dense outputs).
@@ -228,10 +228,18 @@ def occlusion_png(result: Any) -> bytes | None:
     except ValueError:
         return None
     maps = maps if maps.ndim == 2 else maps[:SHOWN]
-    reading = getattr(result, "reading", None)
-    score = "drop" if reading is None else reading.score
-    signed, label = score.endswith("drop") or None, score.replace("_", " ")
-    label += " in score" * (score == "drop")
+    signed, label = _said_of(result)
     buffer = BytesIO()
     heatmap(maps, signed=signed, label=label).savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _said_of(result: Any) -> tuple[bool | None, str]:
+    """Return whether a result's maps are signed, None where they tell, and what they are."""
+    method = getattr(result, "method", None)
+    if method is not None:
+        return None, method
+    reading = getattr(result, "reading", None)
+    score = "drop" if reading is None else reading.score
+    label = score.replace("_", " ") + " in score" * (score == "drop")
+    return score.endswith("drop") or None, label

@@ -1,0 +1,9 @@
+"""How much each part of an image speaks for a score: gradients, class activation maps.
+
+Each method is one function `(f, images, *, target=None, …)` that returns an `Attribution`; on
+traced images it is the bare kernel. Every convention is stated in docs/attribution.md.
+"""
+
+from jaxviz.attribution.gradients import deconvnet, guided, input_x_gradient, saliency
+
+__all__ = ["deconvnet", "guided", "input_x_gradient", "saliency"]
