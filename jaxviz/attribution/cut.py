@@ -19,12 +19,14 @@ class Cut:
     Attributes:
         name: of the layer.
         output: of the layer, (H', W', C').
-        tail: outputs (M, H', W', C') -> scores (M, ..., K), each by itself.
+        known: other arrays of the way up to the layer that the way behind it reads.
+        rest: (known, output) -> scores (..., K).
     """
 
     name: str
     output: jax.Array
-    tail: Callable[[jax.Array], jax.Array]
+    known: list[jax.Array]
+    rest: Callable[[list[jax.Array], jax.Array], jax.Array]
 
 
 def cut(
@@ -70,10 +72,10 @@ def _cut(
     known = run(flat._replace(equations=head, outputs=carried), values, [image[None]], rules)
     rest = flat._replace(equations=tail, inputs=(number, *carried))
 
-    def one(output: jax.Array) -> jax.Array:
+    def behind(known: list[jax.Array], output: jax.Array) -> jax.Array:
         return run(rest, values, [output[None], *known], rules)[0][0]
 
-    return Cut(name, output[0], jax.vmap(one))
+    return Cut(name, output[0], known, behind)
 
 
 def _parts(flat: Flat, number: int) -> tuple[tuple[Equation, ...], tuple[Equation, ...]]:

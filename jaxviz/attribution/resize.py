@@ -32,11 +32,11 @@ def resize(maps: np.ndarray, size: tuple[int, int], way: Upsample) -> np.ndarray
     if way not in get_args(Upsample):
         known = ", ".join(f'"{word}"' for word in get_args(Upsample))
         raise ValueError(f"`upsample` must be one of {known}, or None: got {way!r}.")
-    rows, cols = (_weights(n, m, way) for n, m in zip(maps.shape[-2:], size, strict=True))
+    rows, cols = (axis_weights(n, m, way) for n, m in zip(maps.shape[-2:], size, strict=True))
     return np.einsum("ij,...jk,lk->...il", rows, maps.astype(np.float64), cols, optimize=True)
 
 
-def _weights(sites: int, pixels: int, way: Upsample) -> np.ndarray:
+def axis_weights(sites: int, pixels: int, way: Upsample) -> np.ndarray:
     """What each pixel takes of each site, (pixels, sites)."""
     pixel = np.arange(pixels)
     centre = (pixel + 0.5) * sites / pixels - 0.5
