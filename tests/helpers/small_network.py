@@ -46,18 +46,23 @@ def slow_features(image, bias=True):
     return np.maximum(out + BIAS * bias, 0)
 
 
-def slow_rest(features):
-    """Scores (3,) of a layer "features"."""
+def slow_pooled(features):
+    """(3, 4, 4) of a layer "features"."""
     pooled = np.zeros((3, 4, 4))
     for row in range(3):
         for col in range(4):
             pooled[row, col] = features[2 * row : 2 * row + 2, 2 * col : 2 * col + 2].max((0, 1))
+    return pooled
+
+
+def slow_rest(pooled):
+    """Scores (3,) of a layer "pooled"."""
     return np.maximum(pooled.reshape(-1) @ HIDDEN, 0) @ DENSE
 
 
 def slow_scores(image, bias=True):
     """Scores (3,) of one image."""
-    return slow_rest(slow_features(image, bias))
+    return slow_rest(slow_pooled(slow_features(image, bias)))
 
 
 def slow_slope(function, at, step=1e-6):
