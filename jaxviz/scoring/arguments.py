@@ -73,13 +73,19 @@ def checked_memory(memory: int | str | None) -> int | None:
 
 
 def checked_mesh(mesh: Mesh | None) -> Mesh | None:
-    """Return the mesh; TypeError if it is something else, such as a list of devices."""
-    if mesh is not None and not isinstance(mesh, Mesh):
+    """Return the mesh; TypeError if it is something else, such as a list of devices.
+
+    Of the axes only names and sizes count: how arrays lie is up to the run, so a mesh with Explicit
+    axes, as `jax.make_mesh` makes, is the same as one with Auto axes.
+    """
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh):
         raise TypeError(
             '`mesh` must be a jax.sharding.Mesh, such as jax.make_mesh((8,), ("images",)):'
             f" got {type(mesh).__name__}."
         )
-    return mesh
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def checked_dtype(dtype: Any) -> Any:

@@ -77,6 +77,17 @@ def test_number_of_devices_never_changes_a_bit(store, on_one_device, sizes, meth
     assert with_mesh.identity == without.identity
 
 
+@pytest.mark.parametrize(
+    ("shape", "method"), [((4,), "incremental"), ((8,), "dense"), ((2, 4), "dense")], ids=str
+)
+def test_meshes_of_make_mesh_never_change_a_bit(store, on_one_device, method, shape):
+    devices = jax.devices()[: np.prod(shape)]
+    mesh = jax.make_mesh(shape, ("images", "positions")[: len(shape)], devices=devices)
+    with_mesh, without = run(store, mesh=mesh, batch_size=4, method=method), on_one_device[method]
+    np.testing.assert_array_equal(with_mesh[:].scores, without[:].scores)
+    assert with_mesh.identity == without.identity
+
+
 def test_plain_zarr_and_xarray_open_a_store(store):
     zarr, xarray = pytest.importorskip("zarr"), pytest.importorskip("xarray")
     stored = run(store, top=2)
