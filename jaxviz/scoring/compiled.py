@@ -269,7 +269,7 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
 
 @contextmanager
 def _placed(task: Task) -> Iterator[None]:
-    """Trace and lower for the devices of a task, whatever the caller's context says of devices and meshes."""
+    """Trace and lower for the devices of a task, whatever devices or mesh the caller has set."""
     # Traced arrays do not tell where they will lie.
     with ExitStack() as stack:
         stack.enter_context(jax.default_device(task.device))
