@@ -40,7 +40,7 @@ OF_STORES: dict[str, Any] = {
     "distributed": False,
     "coordinator": None,
     "share": None,
-    "on_error": "raise",
+    "on_error": None,
     "chunk": None,
     "stored": "float32",
     "keep": None,

@@ -58,7 +58,7 @@ def occlude_dataset(
     stored: Stored = "float32",
     mesh: Mesh | None = None,
     share: Share | None = None,
-    on_error: OnError = "raise",
+    on_error: OnError | None = None,
     resume: bool = True,
     progress: Progress = True,
     log: str | Path | None = None,
@@ -104,7 +104,8 @@ def occlude_dataset(
             each other, such as a job array; None: what `jax.distributed` tells.
         on_error: "raise" stops at an image that cannot be read, has another shape or is not finite;
             "skip" records it in the store's table of errors and goes on. A later run looks at bad
-            images again, and computes those that have been repaired.
+            images again, and computes those that have been repaired. None: "skip" for a folder of
+            image files, "raise" for everything else.
         resume: whether to go on with a store that is there.
         progress: True for a bar, False for silence, or a function (positions done, positions in
             all) of this process; `log` tells more.
@@ -130,6 +131,9 @@ def occlude_dataset(
         >>> stored[3].heatmap().shape
         (28, 28)
     """
+    if on_error is None:
+        folder = isinstance(source, str | Path) and Path(source).is_dir()
+        on_error = "skip" if folder else "raise"
     if on_error not in get_args(OnError):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
     share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxviz.images.files import SUFFIXES, Preprocessing, read_pictures
+from jaxviz.images.decode import SUFFIXES, image_files, read_image
+from jaxviz.images.files import Preprocessing, check_channels, fit_picture
 from jaxviz.scoring.arguments import checked_images
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
@@ -224,7 +225,7 @@ class _FileReader:
     shape: tuple[int, int, int]
 
     def __call__(self, path: Path) -> np.ndarray:
-        return read_pictures([path], self.shape).values[0]
+        return fit_picture(read_image(path), self.shape)
 
 
 def _folder(
@@ -235,7 +236,8 @@ def _folder(
             "`image_shape` must be given for a folder of images, (height, width, channel), if the"
             " model does not tell its `input_shape`."
         )
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    check_channels(image_shape)
+    files = image_files(folder, subfolders=True)
     if not files:
         known = ", ".join(sorted(SUFFIXES))
         raise ValueError(f"`source` must hold images: the folder {folder} has none ({known}).")

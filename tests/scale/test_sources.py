@@ -69,12 +69,14 @@ def test_folder_is_read_in_the_order_of_names_as_pictures_are(folder):
 
 
 def test_bad_images_are_told_apart(folder, images):
+    (folder / "._a.png").write_bytes(b"what macOS leaves")
+    (folder / "b" / "folder.png").mkdir()
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:60])
     Image.fromarray(np.zeros((4, 4), np.int32)).save(folder / "d.tif")
     checked = check_source(open_source(folder, image_shape=(6, 5, 1)))
     told = [checked.read(i) for i in range(4)]
     assert [isinstance(image, str) for image in told] == [False, False, True, True]
-    assert "cannot be read" in told[2] and "8 bits" in told[3]
+    assert "cannot be read" in told[2] and "8 or 16 bits" in told[3]
     images[1, 2, 3, 0] = np.nan
     mixed = [*images[:2], images[2, :4], "no array", images[4]]
     checked = check_source(open_source(mixed))
@@ -123,6 +125,8 @@ def test_wrong_files_are_refused(tmp_path):
         open_source(tmp_path / "y.npz")
     with pytest.raises(ValueError, match="`image_shape` must be given for a folder"):
         open_source(tmp_path)
+    with pytest.raises(ValueError, match="the model must take 1 or 3 channels"):
+        open_source(tmp_path, image_shape=(4, 4, 2))
     with pytest.raises(ValueError, match="has none"):
         open_source(tmp_path, image_shape=(4, 4, 1))
     with pytest.raises(ValueError, match="not one of 2 can be read"):
