@@ -127,8 +127,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def say(*what: Any) -> None:
     """Print to stdout; without a terminal, as wide as what is printed needs."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = _Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(*what, soft_wrap=all(isinstance(part, str) for part in what), markup=False)
+
+
+class _Console(Console):
+    """One that leaves it to `main` what is done when nobody reads stdout any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def _cell(value: Any) -> str:

@@ -75,7 +75,7 @@ def status(args: argparse.Namespace) -> None:
         "errors": [error._asdict() for error in errors],
         "run": stored.identity,
     }
-    print(json.dumps(facts, ensure_ascii=False))
+    print(json.dumps(facts))  # in ASCII: names survive any encoding of stdout
 
 
 def export(args: argparse.Namespace) -> None:
