@@ -79,8 +79,8 @@ SCALES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
 def outside_range(fill: Fill, images: ArrayLike) -> tuple[float, float] | None:
     """Return the fill's extreme values if they are clearly off the scale of `images`.
 
-    That is the first of `SCALES` that holds all of their values, which must spread over an eighth of
-    it, or else the range of the values.
+    That is the first of `SCALES` that holds all of their values, if they spread over an eighth of
+    it; or else the range of the values.
     """
     if fill.values is None:
         return None

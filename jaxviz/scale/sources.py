@@ -7,6 +7,7 @@ images asked for is ever in memory. Images are asked for from several threads at
 import hashlib
 import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -280,8 +281,23 @@ def _member(names: Sequence[str], path: Path) -> str:
 def _map(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     # A compressed array cannot be read from the middle: it is unpacked to a file that goes away
     # with the array, so that memory stays bounded.
-    with tempfile.NamedTemporaryFile(suffix=".npy") as unpacked:
-        with archive.open(member) as packed:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-        unpacked.flush()
-        return np.load(unpacked.name, mmap_mode="r")
+    handle, name = tempfile.mkstemp(suffix=".npy")
+    unpacked = Path(name)
+    try:
+        with open(handle, "wb") as whole, archive.open(member) as packed:
+            shutil.copyfileobj(packed, whole, 1 << 20)
+        mapped = np.load(unpacked, mmap_mode="r")
+    except BaseException:
+        unpacked.unlink()
+        raise
+    if not _removed(unpacked):  # Windows keeps what is mapped: then when that ends
+        weakref.finalize(mapped._mmap, _removed, unpacked)
+    return mapped
+
+
+def _removed(file: Path) -> bool:
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True

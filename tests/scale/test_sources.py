@@ -1,5 +1,8 @@
 """Sources of many images: arrays, files, folders, sequences; what is bad is told, not raised."""
 
+import gc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +41,30 @@ def test_npz_is_mapped_and_not_held_in_memory(images, tmp_path, save):
     opened = open_source(tmp_path / "x.npz")
     assert isinstance(opened.elements, np.memmap)
     np.testing.assert_array_equal(opened[4], images[4])
+
+
+def test_nothing_is_left_of_an_array_that_was_unpacked(images, tmp_path, monkeypatch):
+    """Not even where a file stays as long as it is mapped, as on Windows."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    np.savez(tmp_path / "x.npz", images=images)
+    opened = open_source(tmp_path / "x.npz")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    unlink, mapped = Path.unlink, True
+
+    def unlink_unmapped(path):
+        if mapped:
+            raise PermissionError("it is mapped")
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink_unmapped)
+    opened = open_source(tmp_path / "x.npz")
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    np.testing.assert_array_equal(opened[4], images[4])
+    mapped = False
+    del opened
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_grey_images_get_a_channel_axis(rng):
