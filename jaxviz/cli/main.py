@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 
 from jaxviz.cli.commands import make_parser
-from jaxviz.cli.streams import make_printable, reader_left
+from jaxviz.cli.streams import ReaderLeftError, forget_stdout, make_printable, reader_left
 
 LEFT = 141  # 128 + SIGPIPE, as a shell tells it
 
@@ -67,7 +67,8 @@ def _run(args: Namespace) -> int:
         ArithmeticError,
         MemoryError,
     ) as error:
-        if isinstance(error, BrokenPipeError) and reader_left():
+        if isinstance(error, ReaderLeftError):
+            forget_stdout()
             return LEFT
         sentence = say(" ".join(str(error).split())) or type(error).__name__
         print(f"jaxviz {args.name}: {sentence}", file=sys.stderr)

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxviz._files import scratch
+from jaxviz.cli.streams import ReaderLeftError
 from jaxviz.progress import Bar
 
 WAIT = 1.0  # seconds of silence before a stage is announced
@@ -135,7 +136,7 @@ class _Console(Console):
     """One that leaves it to `main` what is done when nobody reads stdout any more."""
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        raise ReaderLeftError
 
 
 def _cell(value: Any) -> str:

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from jaxviz._choices import OnError
 from jaxviz.cli.inputs import input_shape, load_model, make_preset, preprocessing
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
+from jaxviz.cli.streams import write
 from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.lock import in_use
@@ -75,7 +76,7 @@ def status(args: argparse.Namespace) -> None:
         "errors": [error._asdict() for error in errors],
         "run": stored.identity,
     }
-    print(json.dumps(facts))  # in ASCII: names survive any encoding of stdout
+    write(json.dumps(facts))  # in ASCII: names survive any encoding of stdout
 
 
 def export(args: argparse.Namespace) -> None:

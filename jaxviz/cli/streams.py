@@ -20,17 +20,34 @@ def make_printable() -> None:
             stream.reconfigure(errors="jaxviz.plain")
 
 
+class ReaderLeftError(BrokenPipeError):
+    """Nobody reads stdout any more."""
+
+
+def write(text: str) -> None:
+    """Print a line to stdout, as it is."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise ReaderLeftError from None
+
+
 def reader_left() -> bool:
-    """Say whether nobody reads stdout any more; what is printed from now on goes nowhere."""
+    """Say whether nobody reads stdout any more; what is printed from now on goes nowhere then."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        with suppress(OSError, ValueError):  # a stream of no file
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+        forget_stdout()
         return True
     return False
+
+
+def forget_stdout() -> None:
+    """Let what is printed go nowhere: the interpreter flushes stdout when it ends."""
+    with suppress(OSError, ValueError):  # a stream of no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
