@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
+    from jaxviz.scoring.adapt import from_equinox, pick
 
 _MODULES = {
     "datasets": "jaxviz.datasets",
@@ -83,6 +84,7 @@ _NAMES = {
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
+    "from_equinox": "jaxviz.scoring.adapt",
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
@@ -96,6 +98,7 @@ _NAMES = {
     "occlude_segments": "jaxviz.occlusion.occlude",
     "occlusion_scores": "jaxviz.occlusion.kernel",
     "open_store": "jaxviz.scale.reader",
+    "pick": "jaxviz.scoring.adapt",
     "save_strip": "jaxviz.images.filmstrip",
     "summary": "jaxviz.keras",
     "tag": "jaxviz.layers",
@@ -126,6 +129,7 @@ __all__ = [
     "estimate",
     "explain",
     "fills",
+    "from_equinox",
     "from_keras",
     "incremental",
     "inspect_keras",
@@ -143,6 +147,7 @@ __all__ = [
     "occlusion_scores",
     "open_store",
     "parametrize",
+    "pick",
     "plot",
     "presets",
     "regularize",
