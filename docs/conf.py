@@ -87,7 +87,7 @@ def write_api_pages() -> None:
         (HERE / "api" / f"{page}.md").write_text(f"# {title}\n\n{intro}{body}\n")
     listed = "\n".join(f"api/{page}" for page in pages)
     (HERE / "api.md").write_text(
-        "# Reference\n\nEvery public name, from its docstring; `help(jv.occlude)` shows the same.\n\n"
+        "# Reference\n\nEvery public name, from its docstring, as `help(jv.occlude)` shows it.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
     )
 

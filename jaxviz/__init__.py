@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz._versions import show_versions
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
     from jaxviz.keras import (
@@ -100,6 +101,7 @@ _NAMES = {
     "open_store": "jaxviz.scale.reader",
     "pick": "jaxviz.scoring.adapt",
     "save_strip": "jaxviz.images.filmstrip",
+    "show_versions": "jaxviz._versions",
     "summary": "jaxviz.keras",
     "tag": "jaxviz.layers",
     "to_linen_params": "jaxviz.keras",
@@ -152,6 +154,7 @@ __all__ = [
     "presets",
     "regularize",
     "save_strip",
+    "show_versions",
     "summary",
     "tag",
     "to_linen_params",
