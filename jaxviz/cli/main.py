@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 
+from jaxviz._versions import OTHER_PACKAGE, other_package
 from jaxviz.cli.commands import make_parser
 from jaxviz.cli.streams import ReaderLeftError, forget_stdout, make_printable, reader_left
 
@@ -56,6 +57,8 @@ def _run(args: Namespace) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = partial(_show_warning, args.name, say)
+            if other_package():
+                warnings.warn(f"{OTHER_PACKAGE}.", stacklevel=1)
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
             return command(args) or 0

@@ -57,7 +57,7 @@ for line in (
 def test_everything_is_imported_and_the_commands_work(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="cp1252")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 of 2 done" in done.stdout and "input x" in done.stdout
     left = {path.name for path in tmp_path.iterdir()}
