@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 
 from jaxviz.jaxpr import _jax
-from jaxviz.jaxpr.loops import bodies, run_loop
+from jaxviz.jaxpr.loops import LOOPS, bodies, run_loop
 
 Rule = Callable[["Equation", Sequence[Any]], "Sequence[Any] | None"]
 NO_RULES: Mapping[str, Rule] = MappingProxyType({})
@@ -193,6 +193,38 @@ def live(equations: Sequence[Equation], outputs: Sequence[Operand]) -> tuple[Equ
             needed.update(x for x in equation.operands if isinstance(x, int))
             kept.append(equation)
     return tuple(kept[::-1])
+
+
+def silent(traced: Traced) -> tuple[Flat, list[Any]]:
+    """Return a traced function without what it prints for debugging, and what only that reads.
+
+    It is flat and of the same inputs, also inside loops, and equal to that of the function in which
+    nothing was printed; with the values of the constants that are left.
+    """
+    flat, values = _without_debug(traced.flat, traced.values)
+    rules = dict.fromkeys(LOOPS, _silent_loop)
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in map(flat.aval, flat.inputs)]
+    closed = jax.make_jaxpr(lambda known, args: run(flat, known, args, rules))(values, shapes)
+    again, _ = flatten(closed)
+    return again, values
+
+
+def _without_debug(flat: Flat, values: Sequence[Any]) -> tuple[Flat, list[Any]]:
+    kept = live([e for e in flat.equations if e.primitive.name not in _jax.DEBUG], flat.outputs)
+    every = [*flat.outputs, *(operand for e in kept for operand in e.operands)]
+    read = {operand for operand in every if isinstance(operand, int)}
+    known = [(n, v) for n, v in zip(flat.constants, values, strict=True) if n in read]
+    numbers = tuple(number for number, _ in known)
+    return flat._replace(equations=kept, constants=numbers), [value for _, value in known]
+
+
+def _silent_loop(equation: Equation, inputs: Sequence[Any]) -> Sequence[Any]:
+    name, rules = equation.primitive.name, dict.fromkeys(LOOPS, _silent_loop)
+    again = []
+    for body in bodies(name, equation.params):
+        flat, values = _without_debug(*flatten(body, open_derivatives=True))
+        again.append(lambda *args, flat=flat, values=values: run(flat, values, args, rules))
+    return run_loop(name, equation.params, inputs, again)
 
 
 def _apply(
