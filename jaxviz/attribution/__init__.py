@@ -4,13 +4,14 @@ Each method is one function `(f, images, *, target=None, …)` that returns an `
 traced images it is the bare kernel. Every convention is stated in docs/attribution.md.
 """
 
-from jaxviz.attribution import presets
+from jaxviz.attribution import presets, rules
 from jaxviz.attribution.cam import grad_cam, grad_cam_pp, guided_grad_cam, xgrad_cam
 from jaxviz.attribution.cam_scores import ablation_cam, score_cam
 from jaxviz.attribution.cam_sites import eigen_cam, elementwise_cam, hires_cam, layer_cam
 from jaxviz.attribution.deep_lift import deep_lift
 from jaxviz.attribution.gradients import deconvnet, guided, input_x_gradient, saliency
 from jaxviz.attribution.integrated import integrated_gradients
+from jaxviz.attribution.lrp import lrp
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.smoothing import smooth
 
@@ -29,7 +30,9 @@ __all__ = [
     "input_x_gradient",
     "integrated_gradients",
     "layer_cam",
+    "lrp",
     "presets",
+    "rules",
     "saliency",
     "score_cam",
     "smooth",
