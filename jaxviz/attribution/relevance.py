@@ -110,6 +110,12 @@ class Shape:
         divides = name != "div" or equation.operands[0] == reads[0]
         return name in SAME | SCALES | SHIFTS and divides and self._floating(reads[0])
 
+    def widens(self, equation: Equation) -> bool:
+        """Whether it adds to one array, or multiplies it, along axes where it has size 1."""
+        name, reads = equation.primitive.name, self.reads(equation)
+        divides = name != "div" or equation.operands[0] == reads[0]
+        return name in SCALES | SHIFTS and len(reads) == 1 and divides
+
     def linear(self, equation: Equation | None) -> str | None:
         """What kind of linear operation it is, if it is one."""
         if equation is None or equation.results[0] in self.before:
@@ -197,6 +203,8 @@ class Walk:
             self.give(shape.before[number], self.found[number])
         elif kind is not None:
             self.linear(equation, kind, [])
+        elif shape.widens(equation):
+            self.widen(equation)
         elif name in ("mul", "div"):
             self.product(equation)
         elif name in ROUTES:
@@ -205,8 +213,11 @@ class Walk:
             self.refuse(equation)
 
     def give(self, number: int, r: jax.Array) -> None:
-        """Add relevance to an array."""
-        r = r.astype(self.known[number].dtype)
+        """Add relevance to an array, that of copies together."""
+        like = self.known[number]
+        if r.shape != like.shape:  # an operand of size 1 that an operation repeated
+            r = jax.linear_transpose(lambda x: jnp.broadcast_to(x, r.shape), like)(r)[0]
+        r = r.astype(like.dtype)
         self.found[number] = self.found[number] + r if number in self.found else r
 
     def affine(self, equation: Equation) -> None:
@@ -223,6 +234,19 @@ class Walk:
             self.give(start, self.found[equation.results[0]])
         else:
             self.by_rule(equation, "normalization", [start], _identity, chain, start)
+
+    def widen(self, equation: Equation) -> None:
+        """An addition or multiplication that repeats its operand along axes of size 1."""
+        (start,) = self.shape.reads(equation)
+        if equation.primitive.name not in SHIFTS:
+            self.give(start, self.found[equation.results[0]])
+            return
+        shape = self.known[equation.results[0]].shape
+
+        def form(inputs: list[jax.Array], part: str) -> jax.Array:
+            return _identity([jnp.broadcast_to(inputs[0], shape)], part)
+
+        self.by_rule(equation, "normalization", [start], form, [equation], start)
 
     def linear(self, equation: Equation, kind: str, chain: list[Equation]) -> None:
         """A linear operation and the affine ones behind it."""
@@ -268,7 +292,7 @@ class Walk:
         names = {each.primitive.name for each in chain}
         if not chain:
             return None, None
-        like = self.known[start]
+        like = self.known[chain[0].results[0]]
         added, scale = jax.jvp(run, (jnp.zeros_like(like),), (jnp.ones_like(like),))
         only_adds = names <= (SHIFTS | SAME) - {"sub", "neg"}
         return (None if only_adds else scale), (added if names & SHIFTS else None)
