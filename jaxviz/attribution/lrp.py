@@ -19,7 +19,8 @@ from jaxviz._choices import Gating
 from jaxviz.attribution.driver import Run, attribute
 from jaxviz.attribution.goal import Goal
 from jaxviz.attribution.kernel import Found, check_real
-from jaxviz.attribution.relevance import WEIGHTED, Chosen, Shape, Walk, evaluate
+from jaxviz.attribution.operations import WEIGHTED, Shape
+from jaxviz.attribution.relevance import Chosen, Walk, evaluate
 from jaxviz.attribution.result import Attribution
 from jaxviz.attribution.rules import Rule, RulesLike, epsilon
 from jaxviz.jaxpr._jax import platform_of
@@ -148,7 +149,9 @@ class _Lrp:
         r, total, base = _start(goal, scores)
         shape = Shape(flat, flat.inputs[-1:])
         output = flat.outputs[0]
-        if output not in shape.varying:  # a scorer that does not look at the image
+        if (
+            not isinstance(output, int) or output not in shape.varying
+        ):  # a scorer that does not look at the image
             return Found(jnp.zeros_like(image), base, -total)
         refuse_probabilities(shape, output)
         choose = Choice(shape, layers, self.rules)
@@ -258,7 +261,8 @@ class Choice:
 
     def rule(self, equation: Equation, kind: str) -> Rule:
         """The rule of an operation."""
-        return next((self.rules[key] for key in self.keys(equation, kind) if key in self.rules), ONE)
+        given = [key for key in self.keys(equation, kind) if key in self.rules]
+        return self.rules[given[0]] if given else USUAL
 
     def keys(self, equation: Equation, kind: str) -> list[str | int]:
         """The keys to look up, in order."""
@@ -271,7 +275,7 @@ class Choice:
         return [*keys, kind]
 
 
-ONE = epsilon()
+USUAL = epsilon()
 
 
 def _outer(name: str) -> list[str]:

@@ -315,8 +315,8 @@ def z_box(low: Any, high: Any, *, size: float = EPSILON) -> Rule:
     """
     if not np.all(np.asarray(low) < np.asarray(high)):
         raise ValueError(f"`low` must be below `high`: got {low!r} and {high!r}.")
-    ends = [end if np.ndim(end) == 0 else jnp.asarray(end) for end in (low, high)]
-    return _ZBox(*ends, _above("size", size))
+    first, second = (end if np.ndim(end) == 0 else jnp.asarray(end) for end in (low, high))
+    return _ZBox(first, second, _above("size", size))
 
 
 def epsilon_plus(*, size: float = EPSILON) -> dict[str | int, Rule]:

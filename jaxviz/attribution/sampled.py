@@ -1,4 +1,4 @@
-"""What the methods by sampling share: scores of masked images from the block engine, image by image.
+"""What the methods by sampling share: masked images, scored by the block engine, one by one.
 
 Each image is explained by itself, so that neither memory nor a result depends on how many there
 are.
@@ -231,9 +231,7 @@ def feature_labels(segments: Segments | np.ndarray | int, shape: tuple[int, int]
         return grid_labels(shape, int(segments))
     made = segments if isinstance(segments, Segments) else make_segments(np.asarray(segments))
     if made.image_shape != shape:
-        raise ValueError(
-            f"`segments` must have the image's size {shape}: got {made.image_shape}."
-        )
+        raise ValueError(f"`segments` must have the image's size {shape}: got {made.image_shape}.")
     if made.table.sum(0).max() > 1:
         raise ValueError("`segments` must not overlap: a label belongs to several groups.")
     feature = np.where(made.table.any(0), made.table.argmax(0), -1)
@@ -248,6 +246,6 @@ def check_count(name: str, number: Any, least: int = 1) -> None:
 
 def generator(key: jax.Array | None) -> np.random.Generator:
     """Return NumPy's generator for a key; None is `jax.random.key(0)`."""
-    key = jax.random.key(0) if key is None else key
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return np.random.default_rng(np.asarray(jax.random.key_data(key) if typed else key))
+    known = jax.random.key(0) if key is None else jnp.asarray(key)
+    typed = jnp.issubdtype(known.dtype, jax.dtypes.prng_key)
+    return np.random.default_rng(np.asarray(jax.random.key_data(known) if typed else known))

@@ -174,7 +174,9 @@ class _Sums:
             rows = np.minimum(rows, len(positions) - 1)
             some = np.where(live, weights[rows], 0).astype(np.float32)
             sums = self.program(self.grids, positions[rows], some, *sums)
-        self.totals = [a + np.asarray(b, np.float64) for a, b in zip(self.totals, sums, strict=True)]
+        self.totals = [
+            a + np.asarray(b, np.float64) for a, b in zip(self.totals, sums, strict=True)
+        ]
 
 
 def _sums(

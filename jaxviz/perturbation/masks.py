@@ -61,12 +61,14 @@ class RandomGrids:
 
     def __call__(self, position: jax.Array, shape: Pair) -> jax.Array:
         """Return mask number `position[0]`."""
-        drawn, row, col = jax.random.split(jax.random.fold_in(self.key, position[0]), 3)
-        grid = jax.random.bernoulli(drawn, self.keep, (self.cells, self.cells))
-        down, across = (self.along(k, n) for k, n in zip((row, col), shape, strict=True))
-        return down @ grid.astype(jnp.float32) @ across.T
+        # One draw for all: XLA takes seconds to compile each call of a random function.
+        number = jax.random.fold_in(self.key, position[0])
+        drawn = jax.random.uniform(number, (self.cells**2 + 2,), jnp.float32)
+        grid = (drawn[2:] < self.keep).astype(jnp.float32).reshape(self.cells, self.cells)
+        down, across = (self.along(drawn[axis], shape[axis]) for axis in (0, 1))
+        return down @ grid @ across.T
 
-    def along(self, key: jax.Array, size: int) -> jax.Array:
+    def along(self, drawn: jax.Array, size: int) -> jax.Array:
         """How much each grid line counts for each pixel line, (size, cells).
 
         The grid covers one cell more than the image, from a random pixel of its first cell on:
@@ -75,8 +77,8 @@ class RandomGrids:
               |-----------|     the image
         """
         cell = -(-size // self.cells)
-        shift = jax.random.randint(key, (), 0, cell)
-        pixel = (jnp.arange(size) + shift).astype(jnp.float32)
+        shift = jnp.floor(drawn * cell)  # below `cell`, as the largest number drawn is 1 − 2⁻²³
+        pixel = jnp.arange(size, dtype=jnp.float32) + shift
         at = (pixel + 0.5) * (self.cells / ((self.cells + 1) * cell)) - 0.5
         at = jnp.clip(at, 0, self.cells - 1)[:, None]
         lines = jnp.arange(self.cells, dtype=jnp.float32)[None]
