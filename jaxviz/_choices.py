@@ -24,5 +24,26 @@ OwnMethod = Literal["loop", "dense", "incremental", "approximate"]
 Peer = Literal["captum", "xplique", "tf-explain", "seed's loop"]
 BenchModel = Literal["mnist_cnn", "vgg16", "resnet50", "mobilenet_v2", "squeezenet"]
 BenchDtype = Literal["float32", "bfloat16"]
+# Of `jaxviz attribute --method`: functions of `jaxviz.attribution`, and occlusion.
+MapMethod = Literal[
+    "ablation_cam",
+    "deconvnet",
+    "deep_lift",
+    "eigen_cam",
+    "elementwise_cam",
+    "grad_cam",
+    "grad_cam_pp",
+    "guided",
+    "guided_grad_cam",
+    "hires_cam",
+    "input_x_gradient",
+    "integrated_gradients",
+    "layer_cam",
+    "occlusion",
+    "saliency",
+    "score_cam",
+    "smooth",
+    "xgrad_cam",
+]
 # Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
 PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]

@@ -68,8 +68,8 @@ def occlude(args: argparse.Namespace) -> int:
     model = load_model(args.model, args.weights)
     pictures, images = read_images(args, model, args.images, args.limit)
     names = read_class_names(args.classes) or model.labels
-    target = _target(args.target, pictures, names)
-    _check_target(target, model.output_shape)
+    target = target_of(args.target, pictures, names)
+    check_target(target, model.output_shape)
     check_class_names(args.classes, names, model.output_shape[0])
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
@@ -120,7 +120,8 @@ def _begun(occ: Occlusion) -> int:
     return count
 
 
-def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
+def target_of(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
+    """Return the target that one word of --target names."""
     if text == "predicted":
         return None
     if text == "true":
@@ -137,7 +138,7 @@ def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
     return names.index(text)
 
 
-def _check_target(target: Any, output_shape: Any) -> None:
+def check_target(target: Any, output_shape: Any) -> None:
     """Refuse a class that the model lacks before anything is computed."""
     if not isinstance(output_shape, tuple) or len(output_shape) != 1:
         raise ValueError(f"the model must give scores (K,) per image: it gives {output_shape}.")
@@ -151,7 +152,8 @@ def _check_target(target: Any, output_shape: Any) -> None:
         raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {wrong[0]}.")
 
 
-def _target_name(text: str) -> str:
+def target_name(text: str) -> str:
+    """Return a word of --target, for a picture."""
     return f"the {text} class" if text in ("predicted", "true") else f"class {text}"
 
 
@@ -166,11 +168,11 @@ def _draw_occlusion(
     score: str,
 ) -> None:
     some = slice(0, DRAWN)
-    of = "" if base.shape[-1] == 1 else f" of {_target_name(args.target)}"
+    of = "" if base.shape[-1] == 1 else f" of {target_name(args.target)}"
     signed = True if score.endswith("drop") else None
     scale: dict[str, Any] = {"signed": signed, "label": SCORE_NAMES[score] + of}
     scale["robust"] = args.robust
-    predicted = _predicted(base[some])
+    predicted = predicted_classes(base[some])
     labels = None if pictures.labels is None else pictures.labels[some]
     figure = plot.occlusion(
         pictures.values[some],
@@ -197,7 +199,7 @@ def _print_occlusion(
 ) -> None:
     rows = []
     single = base.shape[-1] == 1
-    for i, (name, clean) in enumerate(zip(pictures.names, _predicted(base), strict=True)):
+    for i, (name, clean) in enumerate(zip(pictures.names, predicted_classes(base), strict=True)):
         best = [clean] if single else np.argsort(-base[i], kind="stable")[: args.top]
         scores = ", ".join(
             f"{class_name(c, names)} ({base[i, 0 if single else c]:.3g})" for c in best
@@ -214,6 +216,6 @@ def _print_occlusion(
     table(title, columns, rows[:DRAWN])
 
 
-def _predicted(base: np.ndarray) -> np.ndarray:
+def predicted_classes(base: np.ndarray) -> np.ndarray:
     """Return the class of each clean image, as `Occlusion.class_map` has it."""
     return (base[:, 0] > 0.5).astype(int) if base.shape[-1] == 1 else base.argmax(-1)

@@ -5,6 +5,7 @@ value"; the rules are those that the package `jaxviz.plot` states.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,6 +39,11 @@ def as_images(
             low, high = 0.0, 1.0 if high <= 1 else 255.0
     high = high if low < high else low + 1.0
     return np.broadcast_to((floats - low) / (high - low), (*full.shape[:3], 3))
+
+
+def maps_of(value: Any) -> Any:
+    """Return the maps that a result, anything with `heatmap()`, makes by default; or the value."""
+    return value.heatmap() if hasattr(value, "heatmap") else value
 
 
 def as_maps(value: ArrayLike, name: str) -> np.ndarray:
