@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.jaxpr.relu import relu_rules
+from jaxviz.jaxpr.relu import check_backprop
 from jaxviz.jaxpr.walk import dependent, trace
 from jaxviz.maximization.objective import Objective, check
 from jaxviz.maximization.problem import Data, Problem, group
@@ -90,7 +90,7 @@ def check_options(
         raise ValueError(f"`bounds` must be one of {known}: got {problem.bounds!r}.")
     if schedule.loop not in ("auto", "host", "scan"):
         raise ValueError(f"`loop` must be one of auto, host, scan: got {schedule.loop!r}.")
-    relu_rules(problem.backprop)
+    check_backprop(problem.backprop)
     if problem.parametrization.encode is None and (start.ndim or problem.tidies):
         raise ValueError(
             "`parametrization` must have `encode` for start images and tidying steps: got one "

@@ -126,8 +126,10 @@ def objective_values(
     # (V, M, S, …) becomes one batch for f: what couples images is the objective alone.
     flat = shown.reshape(-1, *shown.shape[3:])
 
-    rules = {**quick_rules(platform_of(data, images)), **relu_rules(backprop)}
-    found = replay(partial(network, problem, data), flat, rules=rules)
+    quick, rectify = quick_rules(platform_of(data, images)), relu_rules(backprop)
+    found = replay(
+        partial(network, problem, data), flat, rules=lambda flat: {**quick, **rectify(flat)}
+    )
     found = [value.reshape(*batch, *value.shape[1:]) for value in found]
     values = jnp.zeros(images.shape[:2], jnp.float32)
     for (structure, numbers), arrays in zip(problem.groups, data.objectives, strict=True):
