@@ -18,7 +18,7 @@ Arguments may be given in keras-vis's order and by its names. What differs:
 | `apply_modifications(model)` after `activation = linear` | `logits(model)`; done here |
 | `input_modifiers=[Jitter(0.05)]` | the same, or `Roll(0.05)` for a true roll |
 | `backprop_modifier="guided"`, `grad_modifier="absolute"` | the same words |
-| `callbacks=[Print()]` | `verbose=True`; `callbacks=[f]`, called f(step, losses, loss, gradient, value) |
+| `callbacks=[Print()]` | `verbose=True`, or `[f]`: f(step, losses, loss, gradient, value) |
 | `utils.find_layer_idx(model, name)` | `find_layer(model, name)` |
 | `utils.stitch_images(images, margin, cols)` | `stitch(images, margin=…, columns=…)` |
 | `overlay(array1, array2, alpha)` | `overlay(first, second, alpha=…)` |

@@ -300,8 +300,8 @@ def _power_law_maco(decay: float) -> Parametrization:
         frequency = frequencies(height, width)
         # No power at frequency 0: the free image has mean 0, the middle of the value range.
         law = np.where(frequency > 0, np.maximum(frequency, 1e-6) ** -decay, 0.0)
-        # Parseval: variance = Σ magnitude² / (HW)², where an entry whose conjugate is not in the half
-        # spectrum counts twice: all but those of columns 0 and, of an even width, W / 2.
+        # Parseval: variance = Σ magnitude² / (HW)², where an entry whose conjugate is not in the
+        # half spectrum counts twice: all but those of columns 0 and, of an even width, W / 2.
         alone = (2 * np.arange(law.shape[1])) % width != 0
         power = (np.square(law) * (1 + alone)).sum()
         law = law * (height * width / np.sqrt(power or 1.0))
@@ -332,8 +332,8 @@ def _check_magnitude(magnitude: np.ndarray, shape: Shape) -> None:
     differs = np.abs(magnitude - np.roll(magnitude[::-1], 1, 0)) * decided
     if differs.max() > 1e-3 * magnitude.max():
         raise ValueError(
-            "`magnitude` must be that of a real image, alike in rows r and −r of columns 0 and W/2: "
-            f"got entries that differ by {differs.max():.3g}; take the mean of both."
+            "`magnitude` must be that of a real image, alike in rows r and −r of columns 0 and "
+            f"W/2: got entries that differ by {differs.max():.3g}; take the mean of both."
         )
 
 

@@ -310,7 +310,7 @@ def coarse_net(weights, images):
 
 
 def slow_cam(image, weights):
-    """keras-vis's Grad-CAM of `coarse_net`'s first score, of which the second channel is no part."""
+    """keras-vis's Grad-CAM of `coarse_net`'s first score, which is the first channel."""
     coarse = image.reshape(2, 4, 2, 4, 2).mean((1, 3))
     gradient = (1 - np.tanh(coarse) ** 2) * weights[0] * np.asarray([1.0, 0.0])
     share = (gradient / (gradient.max() + 1e-7)).mean((0, 1))
