@@ -65,6 +65,10 @@ class Flat(NamedTuple):
         return self.avals[operand] if isinstance(operand, int) else jax.typeof(operand.value)
 
 
+# By the primitive's name; or made of the function, for rules that go by what is around an equation.
+Rules = Mapping[str, Rule] | Callable[[Flat], Mapping[str, Rule]]
+
+
 class Traced(NamedTuple):
     """A function's jaxpr, its flat form with the values of `constants`, and its output's tree."""
 
@@ -109,7 +113,7 @@ def run(
     flat: Flat,
     values: Sequence[Any],
     args: Sequence[Any],
-    rules: Mapping[str, Rule] = NO_RULES,
+    rules: Rules = NO_RULES,
     *,
     shifts: Mapping[int, Any] = MappingProxyType({}),
     inside_loops: bool = True,
@@ -120,21 +124,24 @@ def run(
         flat: the function.
         values: of its constants.
         args: of its inputs.
-        rules: primitive's name -> rule. A rule is called with the equation and its input values,
-            and answers with the list of outputs, or None to leave the equation as it is.
+        rules: primitive's name -> rule, or a function that makes these of the flat function. A rule
+            is called with the equation and its input values, and answers with the list of outputs,
+            or None to leave the equation as it is.
         shifts: number -> array that is added to that array once it is known.
         inside_loops: whether rules apply inside scans, whiles and conds, too.
 
     Returns:
         The outputs.
     """
+    here = rules(flat) if callable(rules) else rules
+    inside = rules if inside_loops else None
     known = dict(zip(flat.constants, values, strict=True))
     known.update(zip(flat.inputs, args, strict=True))
     for number in shifts.keys() & known.keys():
         known[number] = known[number] + shifts[number]
     for equation in flat.equations:
         inputs = [value_of(operand, known) for operand in equation.operands]
-        outputs = _apply(equation, inputs, rules, inside_loops)
+        outputs = _apply(equation, inputs, here, inside)
         known.update(zip(equation.results, outputs, strict=True))
         for number in shifts.keys() & set(equation.results):
             known[number] = known[number] + shifts[number]
@@ -144,7 +151,7 @@ def run(
 def replay(
     function: Callable[..., Any],
     *args: Any,
-    rules: Mapping[str, Rule],
+    rules: Rules,
     inside_loops: bool = True,
 ) -> Any:
     """Return `function(*args)` with rules in place of some primitives, see `run`.
@@ -228,22 +235,22 @@ def _silent_loop(equation: Equation, inputs: Sequence[Any]) -> Sequence[Any]:
 
 
 def _apply(
-    equation: Equation, inputs: list[Any], rules: Mapping[str, Rule], inside_loops: bool
+    equation: Equation, inputs: list[Any], rules: Mapping[str, Rule], inside: Rules | None
 ) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     rule = rules.get(name)
     outputs = None if rule is None else rule(equation, inputs)
     if outputs is not None:
         return outputs
-    inner = bodies(name, params) if inside_loops else ()
+    inner = () if inside is None else bodies(name, params)
     if any(e.primitive.name in rules for body in inner for e in equations(body)):
-        return run_loop(name, params, inputs, [partial(_run_body, body, rules) for body in inner])
+        return run_loop(name, params, inputs, [partial(_run_body, body, inside) for body in inner])
     return _jax.bind(equation.primitive, params, inputs)
 
 
-def _run_body(body: ClosedJaxpr, rules: Mapping[str, Rule], *args: Any) -> list[Any]:
+def _run_body(body: ClosedJaxpr, rules: Rules | None, *args: Any) -> list[Any]:
     flat, values = flatten(body)
-    return run(flat, values, args, rules)
+    return run(flat, values, args, NO_RULES if rules is None else rules)
 
 
 class _Flattener:
