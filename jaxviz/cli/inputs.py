@@ -67,6 +67,17 @@ def read_class_names(file: Path | None) -> list[str] | None:
     return [str(v[-1] if isinstance(v, list) else v).replace("_", " ") for v in ordered]
 
 
+def check_class_names(file: Path | None, names: Sequence[str] | None, classes: Any) -> None:
+    """Raise ValueError unless --classes names all classes of a model, two if it has one score."""
+    if file is None or names is None or not isinstance(classes, int):
+        return
+    if len(names) not in ((1, 2) if classes == 1 else (classes,)):
+        raise ValueError(
+            f"`--classes` must name all classes of the model, {max(classes, 2)}: {file} has"
+            f" {len(names)} names."
+        )
+
+
 def read_images(
     args: argparse.Namespace, model: Any, sources: Sequence[str], limit: int | None
 ) -> tuple[Pictures, np.ndarray]:
@@ -135,7 +146,11 @@ def _named_preset(text: str, size: tuple[int, int]) -> presets.Preset:
             "`--preset` must be NAME:SIZE, or NAME:SIZE,STRIDE for captum and xplique; the names "
             f"are {', '.join(PRESETS)}: got {text!r}."
         ) from None
-    return make(*sizes, **extra)
+    try:
+        return make(*sizes, **extra)
+    except ValueError as error:
+        # It speaks of the preset's own arguments, not of options of these names.
+        raise ValueError(f"`--preset` {text}: {str(error).replace('`', '')}") from error
 
 
 def refuse(args: argparse.Namespace, options: dict[str, Any], why: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxviz import plot
 from jaxviz.cli.inputs import (
+    check_class_names,
     class_name,
     load_model,
     make_preset,
@@ -40,7 +41,7 @@ OF_STORES: dict[str, Any] = {
     "distributed": False,
     "coordinator": None,
     "share": None,
-    "on_error": "raise",
+    "on_error": None,
     "chunk": None,
     "stored": "float32",
     "keep": None,
@@ -69,6 +70,7 @@ def occlude(args: argparse.Namespace) -> int:
     names = read_class_names(args.classes) or model.labels
     target = _target(args.target, pictures, names)
     _check_target(target, model.output_shape)
+    check_class_names(args.classes, names, model.output_shape[0])
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
         with stage(f"occluding {len(images)} images", "positions") as told:
