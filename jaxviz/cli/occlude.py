@@ -106,7 +106,7 @@ def _how_exact(found: Approximation) -> str:
         return "exact: no narrower windows keep the tolerance, or none would be faster"
     return (
         f"approximate: off by at most {found.bound:.2g} of the largest change of a score, as"
-        f" estimated ({found.confidence:.0%} confidence) from {found.checked} positions of each image"
+        f" estimated from {found.checked} positions an image ({found.confidence:.0%} confidence)"
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numpy as np
 
@@ -184,10 +185,12 @@ class Grid:
             raise ValueError(
                 f"`weights` must have the patch's shape {self.patch}: got {np.shape(weights)}."
             )
-        # Weights need not be, but one row of them is: Σ over the rows of a patch.
-        lines = zip(np.eye(self.patch[0]), np.asarray(weights, np.float64), strict=True)
-        parts = [product(self._covers(0, a).T, values, self._covers(1, b)) for a, b in lines]
-        return sum(parts[1:], parts[0])
+        # Weights need not be, but each row of them is: Σ over the rows of a patch.
+        weights = np.asarray(weights, np.float64)
+        total: Any = 0
+        for row, line in zip(np.eye(self.patch[0]), weights, strict=True):
+            total += product(self._covers(0, row).T, values, self._covers(1, line))
+        return total
 
     def _covers(self, axis: int, weights: np.ndarray | None = None) -> np.ndarray:
         """Weights of pixels in the position's patch, or 1, else 0: float64 (positions, pixels)."""
