@@ -1,6 +1,6 @@
 """Does the bound that a run with a `tolerance` reports hold, and how wide is it?
 
-Small networks with random weights (He), on noise, smooth pictures and boxes: six kinds, seven draws
+Small networks with random weights (He), on noise, smooth pictures and boxes: six kinds, ten draws
 of weights each, six images each, three tolerances each. Each run's bound is compared with the true
 largest error: of any score at any position, by the exact scores of all of them, as a share of the
 largest change of any score. Only runs that were approximated count: exact ones are right anyway. A
@@ -26,7 +26,7 @@ from benchmarks import common
 
 NAME = "tolerance_keeps_its_word"
 TOLERANCES = (0.1, 0.2, 0.4)
-DRAWS, IMAGES, CHANNELS, CLASSES = 7, 6, 6, 4
+DRAWS, IMAGES, CHANNELS, CLASSES = 10, 6, 6, 4
 
 
 class Kind(NamedTuple):

@@ -170,9 +170,9 @@ def spread_at_random(count: int) -> np.ndarray:
 
     Random, so that no pattern of the grid is met; the same in every run.
     """
-    edges = np.linspace(0, count, RANDOM + 1)
+    edges = np.linspace(0, count, RANDOM + 1).astype(int)
     draws = np.random.default_rng(0).random(RANDOM)
-    return (edges[:-1] + draws * np.diff(edges)).astype(int)
+    return edges[:-1] + (draws * np.diff(edges)).astype(int)
 
 
 def influence(exact: np.ndarray, clean: np.ndarray) -> np.ndarray:

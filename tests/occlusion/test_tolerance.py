@@ -79,7 +79,8 @@ def slow_sample(exact):
     scores, starts = flat(exact)
     count, images = len(starts), range(len(scores))
     draws = np.random.default_rng(0).random(RANDOM)
-    first = [int((k + draw) * count / RANDOM) for k, draw in enumerate(draws)]
+    edges = [k * count // RANDOM for k in range(RANDOM + 1)]
+    first = [edges[k] + int(draw * (edges[k + 1] - edges[k])) for k, draw in enumerate(draws)]
     change = np.abs(scores - exact.base[:, None]).max(2)
     most = [max(change[n][p] for p in first) for n in images]
     strength = {p: max(change[n][p] / most[n] for n in images) for p in first}

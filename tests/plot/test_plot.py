@@ -153,6 +153,16 @@ def test_limits_decide_the_sign_and_rounding_is_no_excess(rng):
     assert maps_of(plot.heatmap(maps - 2, limits=(-2, -1)))[0].cmap.name == "viridis"
 
 
+def test_infinite_values_lie_at_the_ends_of_a_scale_of_the_finite_ones():
+    maps = np.array([[[0.0, 1.0], [np.inf, np.nan]], [[-3.0, -np.inf], [2.0, 1.0]]])
+    scale = common_scale(maps, None, None, None, "")
+    assert (scale.norm.vmin, scale.norm.vmax) == (-3, 3) and scale.extend == "both"
+    assert common_scale(np.full((1, 2, 2), np.inf), None, None, None, "").extend == "max"
+    drawn = maps_of(plot.heatmap(maps))[0].get_array()
+    assert drawn[1, 0] == 3 and drawn.mask.tolist() == [[False, False], [False, True]]
+    plot.overlay(np.zeros((2, 2, 2, 1)), maps)
+
+
 def test_robust_limits_ignore_outliers_and_the_bar_says_so(rng):
     maps = rng.normal(size=(3, 20, 20))
     maps[0, 0, 0] = 1e6
