@@ -52,7 +52,6 @@ def as_maps(value: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(
             f"`{name}` must be (height, width) or (batch, height, width): got {array.shape}."
         )
-    _refuse_infinity(full, f"`{name}`")
     return full
 
 
