@@ -43,7 +43,7 @@ class Graph:
     labels: tuple[str, ...] | None = None
 
     def _key(self) -> tuple:
-        shapes = (self.inputs, self.output_shape, self.labels)
+        shapes = (self.inputs, self.input_structure, self.output_shape, self.labels)
         return (self.name, self.layers, self.calls, self.outputs, *shapes)
 
     @cached_property

@@ -159,14 +159,14 @@ def adapt_to_era(
 ) -> None:
     """Change, in place, the layers of an old file that computed something else under the same name.
 
-    Flatten kept the order of channels-first arrays before Keras 2.2; hard sigmoid was another
-    function before Keras 3; enlarging bilinearly sampled elsewhere before Keras 2.3.
+    Hard sigmoid was another function before Keras 3; enlarging bilinearly sampled elsewhere before
+    Keras 2.3; what random crops do at inference changed twice.
     """
     for layer in model.layers:
         if layer.model is not None:
             adapt_to_era(layer.model, keras_version, backend, config)
-        if layer.class_name == "Flatten" and is_older(keras_version, (2, 2)):
-            layer.config.pop("data_format", None)
+        if layer.class_name == "RandomCrop":
+            _adapt_random_crop(layer, keras_version)
         if is_older(keras_version, (3, 0)):
             _rename_hard_sigmoid(layer.config)
         if layer.config.get("interpolation") == "bilinear" and is_older(keras_version, (2, 3)):
@@ -191,6 +191,24 @@ def _adapt_bilinear(
     if author is not None:
         layer.class_name = f"bilinear of {author}>{layer.class_name}"
     layer.config["interpolation"] = "bilinear_legacy"
+
+
+def _adapt_random_crop(layer: "Layer", keras_version: str | None) -> None:
+    """Say what a random crop does at inference; one that only an unknown Keras could tell is refused.
+
+    Up to 3.5 Keras cut out the middle in the shape that is asked for and resized it. 3.6 and 3.7
+    cut beside the middle; since 3.8 `predict` leaves the image as it is, of whatever size.
+    """
+    if keras_version is None or "." not in keras_version:
+        layer.class_name = "an unknown Keras>RandomCrop"
+    elif is_older(keras_version, (2, 9)):
+        layer.class_name = "Keras before 2.9>RandomCrop"
+    elif is_older(keras_version, (3, 6)):
+        layer.config["at_inference"] = "fit"
+    elif is_older(keras_version, (3, 8)):
+        layer.class_name = "Keras 3.6 and 3.7>RandomCrop"
+    else:
+        layer.config["at_inference"] = "nothing"
 
 
 def _rename_hard_sigmoid(config: dict[str, Any]) -> None:

@@ -93,11 +93,19 @@ def _keywords(kwargs: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
         )
     kept = {}
     for key, value in kwargs.items():
-        if key.endswith("mask") and key != "use_causal_mask" and value is not None:
-            raise KerasFileError(f"A layer of the model is given a `{key}`, which is not handled.")
-        if key != "training" and value is not None:
+        if key.endswith("mask") and key != "use_causal_mask":
+            if not _is_nothing(value):
+                raise KerasFileError(
+                    f"A layer of the model is given a `{key}`, which is not handled."
+                )
+        elif key != "training" and value is not None:
             kept[key] = freeze(value, old=old)
     return kept
+
+
+def _is_nothing(value: Any) -> bool:
+    """Return whether a value is null, or a list of nothing but nulls: a mask for no input."""
+    return value is None or isinstance(value, list) and all(map(_is_nothing, value))
 
 
 def freeze(value: Any, *, old: bool = False) -> Any:

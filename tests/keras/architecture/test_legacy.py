@@ -159,6 +159,37 @@ def test_ancestors_of_batch_norm_are_batch_norms(kind, tmp_path, rng):
     np.testing.assert_allclose(model(x), (x - mean) / np.sqrt(variance + 1e-3) + beta, atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1, 0])
+def test_flags_may_be_numbers(scale, tmp_path, rng):
+    arrays = [rng.uniform(0.5, 2, 2).astype(np.float32) for _ in range(3 + scale)]
+    write(tmp_path / "w.h5", {"l0": arrays}, keras_version="2.1.0")
+    config = {"scale": scale, "center": 1.0, "epsilon": 1e-3}
+    model = load_keras((sequential(("BatchNormalization", config)), tmp_path / "w.h5"))
+    x = rng.normal(size=(1, 6, 6, 2)).astype(np.float32)
+    beta, mean, variance = arrays[scale:]
+    gamma = arrays[0] if scale else 1.0
+    expected = gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta
+    np.testing.assert_allclose(model(x), expected, atol=1e-5)
+    for wrong in (2, "yes", None):
+        other = sequential(("BatchNormalization", {**config, "scale": wrong}))
+        with pytest.raises(KerasFileError, match="field `scale` must be true or false: got"):
+            load_keras((other, tmp_path / "w.h5"))
+
+
+@pytest.mark.parametrize("trainable", [False, 0])
+def test_a_frozen_layer_of_a_nested_model_is_stored_last(trainable, tmp_path, rng):
+    kernels = [rng.normal(size=(2, 2)).astype(np.float32) for _ in range(2)]
+    entries = [("Dense", {"units": 2, "use_bias": False, "trainable": trainable, "name": "a"}),
+               ("Dense", {"units": 2, "use_bias": False, "name": "b"})]  # fmt: skip
+    inner = sequential(*entries, shape=(2,))
+    inner["config"] = {"name": "inner", "layers": inner["config"]}
+    model = {"class_name": "Sequential", "config": [inner]}
+    write(tmp_path / "w.h5", {"inner": [kernels[1], kernels[0]]}, keras_version="2.9.0")
+    found = load_keras((model, tmp_path / "w.h5"))
+    np.testing.assert_array_equal(found.inner.a.kernel[...], kernels[0])
+    np.testing.assert_array_equal(found.inner.b.kernel[...], kernels[1])
+
+
 def test_batch_norm_of_another_mode_is_refused(tmp_path):
     write(tmp_path / "w.h5", {"l0": [np.ones(2, np.float32)] * 4})
     with pytest.raises(
@@ -168,17 +199,23 @@ def test_batch_norm_of_another_mode_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("version", "moves"), [("2.1.6", False), ("2.2.4", True), (None, False), ("3.1.0", True)]
+    ("version", "field"),
+    [
+        *((version, "channels_first") for version in ("2.1.6", "2.1.6-tf", "2.2.4", "3.1.0")),
+        ("2.1.6", "channels_last"),
+        ("2.1.6-tf", None),
+        ("2.1.2", "absent"),
+        (None, "absent"),
+    ],
 )
-def test_flatten_of_channels_first_follows_its_time(version, moves, tmp_path, rng):
+def test_flatten_moves_channels_where_its_field_says_so(version, field, tmp_path, rng):
     attributes = {"keras_version": version} if version else {}
     write(tmp_path / "w.h5", {"l1": [np.eye(12, dtype=np.float32)]}, **attributes)
-    model = sequential(
-        ("Flatten", {"data_format": "channels_first"}), ("Dense", {"units": 12, "use_bias": False}),
-        shape=(3, 2, 2),
-    )  # fmt: skip
+    config = {} if field == "absent" else {"data_format": field}
+    dense = ("Dense", {"units": 12, "use_bias": False})
+    model = sequential(("Flatten", config), dense, shape=(3, 2, 2))
     x = rng.normal(size=(1, 3, 2, 2)).astype(np.float32)
-    expected = x.transpose(0, 2, 3, 1) if moves else x
+    expected = x.transpose(0, 2, 3, 1) if field == "channels_first" else x
     found = load_keras((model, tmp_path / "w.h5"))(x)
     np.testing.assert_allclose(found, expected.reshape(1, 12), atol=1e-6)
 
@@ -242,7 +279,7 @@ def test_bilinear_enlarging_since_keras_2_3_samples_at_centres(version, rng):
 )
 def test_bilinear_enlarging_by_others_is_refused_or_supplied(version, backend, author):
     model = enlarging(version, backend)
-    with pytest.raises(KerasFileError, match=f'"l0" .bilinear of {author}>UpSampling2D'):
+    with pytest.raises(KerasFileError, match=f'bilinear of {author}>UpSampling2D .1 layer'):
         load_keras(model)
 
     def convert(config, weights):
@@ -273,7 +310,7 @@ def test_merge_modes_have_todays_names(mode):
 
 def test_a_merge_by_function_is_refused():
     entry = ("Merge", {"mode": "join", "function": "4wAAAA=="})
-    with pytest.raises(KerasFileError, match=r'"l0" \(Merge\)'):
+    with pytest.raises(KerasFileError, match=r'Merge \(1 layer: "l0"\)'):
         load_keras(sequential(entry))
 
 
