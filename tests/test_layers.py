@@ -237,7 +237,7 @@ def test_thaw_restores_the_scorer(images):
 def test_an_unknown_layer_names_the_nearest(images):
     with pytest.raises(ValueError, match=r"got 'hiden'; did you mean 'hidden'\?"):
         activations(tagged, images, "hiden")
-    with pytest.raises(ValueError, match="this scorer has none; name one with tag"):
+    with pytest.raises(ValueError, match="this scorer has none; name one with jv.tag"):
         activations(lambda x: x, images, "conv")
 
 

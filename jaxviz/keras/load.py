@@ -6,7 +6,12 @@ from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
 from jaxviz.keras.architecture.config import Model, connect, read_layers
-from jaxviz.keras.architecture.legacy import adapt_to_era, is_older, rotates_kernels
+from jaxviz.keras.architecture.legacy import (
+    adapt_to_era,
+    flatten_as_stored,
+    is_older,
+    rotates_kernels,
+)
 from jaxviz.keras.architecture.refuse import refuse_foreign_objects
 from jaxviz.keras.build import (
     Custom,
@@ -200,6 +205,9 @@ def read_architecture(architecture: Archive, weights: Archive) -> Model:
     named = weights.weights is not None and not is_by_class(weights.weights)
     version = weights.keras_version if named else architecture.keras_version or "3"
     adapt_to_era(model, version, weights.backend or architecture.backend, architecture.config)
+    pair = architecture is not weights and architecture.keras_version != weights.keras_version
+    if named and pair and is_older(weights.keras_version, (2, 1, 6)):
+        flatten_as_stored(model)
     return model
 
 

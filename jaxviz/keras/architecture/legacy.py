@@ -128,16 +128,16 @@ def rotates_kernels(keras_version: str | None, backend: str | None, config: Any)
     return is_older(keras_version, (2, 0)) and _mentions(config, "dim_ordering", "th")
 
 
-def is_older(keras_version: str | None, than: tuple[int, int]) -> bool:
+def is_older(keras_version: str | None, than: tuple[int, ...]) -> bool:
     """Return whether a file's Keras is older; only Keras 1 wrote no version.
 
     Example:
         >>> is_older("2.0.6", (2, 2)), is_older(None, (2, 0)), is_older("3.15.1", (2, 2))
         (True, True, False)
     """
-    parts = ((keras_version or "1").split(".") + ["0"])[:2]
-    major, minor = (int(part) if part.isdigit() and len(part) < 9 else 0 for part in parts)
-    return (major, minor) < than
+    parts = (keras_version or "1").partition("-")[0].split(".") + ["0", "0"]
+    numbers = (int(part) if part.isdigit() and len(part) < 9 else 0 for part in parts)
+    return tuple(numbers)[: len(than)] < than
 
 
 def _mentions(config: Any, field: str, value: Any = None) -> bool:
@@ -171,6 +171,19 @@ def adapt_to_era(
             _rename_hard_sigmoid(layer.config)
         if layer.config.get("interpolation") == "bilinear" and is_older(keras_version, (2, 3)):
             _adapt_bilinear(layer, keras_version, backend, config)
+
+
+def flatten_as_stored(model: "Model") -> None:
+    """Take the layout off every Flatten: its weights are of a Keras that moved no channels.
+
+    Flatten moves channels since it has the field, which came in Keras 2.1.6: in a file the field
+    decides. But an architecture written by a later Keras may be given with weights of an older one.
+    """
+    for layer in model.layers:
+        if layer.model is not None:
+            flatten_as_stored(layer.model)
+        if layer.class_name == "Flatten":
+            layer.config.pop("data_format", None)
 
 
 def _adapt_bilinear(

@@ -202,6 +202,7 @@ def test_batch_norm_of_another_mode_is_refused(tmp_path):
     ("version", "field"),
     [
         *((version, "channels_first") for version in ("2.1.6", "2.1.6-tf", "2.2.4", "3.1.0")),
+        ("2.1.5-tf", "channels_first"),
         ("2.1.6", "channels_last"),
         ("2.1.6-tf", None),
         ("2.1.2", "absent"),
@@ -214,10 +215,23 @@ def test_flatten_moves_channels_where_its_field_says_so(version, field, tmp_path
     config = {} if field == "absent" else {"data_format": field}
     dense = ("Dense", {"units": 12, "use_bias": False})
     model = sequential(("Flatten", config), dense, shape=(3, 2, 2))
+    model["keras_version"] = version
     x = rng.normal(size=(1, 3, 2, 2)).astype(np.float32)
     expected = x.transpose(0, 2, 3, 1) if field == "channels_first" else x
     found = load_keras((model, tmp_path / "w.h5"))(x)
     np.testing.assert_allclose(found, expected.reshape(1, 12), atol=1e-6)
+
+
+@pytest.mark.parametrize("version", ["2.0.6", None])
+def test_flatten_moves_no_channels_under_weights_older_than_its_field(version, tmp_path, rng):
+    attributes = {"keras_version": version} if version else {}
+    write(tmp_path / "w.h5", {"l1": [np.eye(12, dtype=np.float32)]}, **attributes)
+    dense = ("Dense", {"units": 12, "use_bias": False})
+    flatten = ("Flatten", {"data_format": "channels_first"})
+    model = {**sequential(flatten, dense, shape=(3, 2, 2)), "keras_version": "3.1.0"}
+    x = rng.normal(size=(1, 3, 2, 2)).astype(np.float32)
+    found = load_keras((model, tmp_path / "w.h5"))(x)
+    np.testing.assert_allclose(found, x.reshape(1, 12), atol=1e-6)
 
 
 @pytest.mark.parametrize(
