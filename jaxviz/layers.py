@@ -31,6 +31,7 @@ from jax.tree_util import Partial
 
 from jaxviz._names import numbered
 from jaxviz.jaxpr.compiled import compiled
+from jaxviz.jaxpr.split import as_model
 from jaxviz.jaxpr.walk import replay, trace
 from jaxviz.scoring.scorer import Call, Scorer, split
 
@@ -94,8 +95,9 @@ def activations(
     names = layer_names(model, images)
     if layers is None and not names:
         raise ValueError(
-            f"`model` must have layers by name: a {type(model).__name__} has none that can be seen; "
-            "name values inside it with jv.tag (a Keras model: jv.from_keras)."
+            f"`model` must have layers that have names: a {type(model).__name__} has none that can "
+            "be seen; name values inside it with jv.tag (of a Keras model: convert it by "
+            "jv.from_keras)."
         )
     if layers is not None:
         asked = [layers] if isinstance(layers, str | int) else layers
@@ -112,11 +114,12 @@ def activations(
 
 def layer_names(model: ScorerLike, images: jax.Array | np.ndarray) -> list[str]:
     """List the layers of a scorer in order of evaluation, tracing it with the shape of `images`."""
+    model = as_scorer(model)
     names = getattr(model, "layer_names", None)
     if names is not None:
         return list(names)
     image = jax.ShapeDtypeStruct(np.shape(images), images.dtype)
-    flat = trace(_tagging(as_scorer(model)), image).flat
+    flat = trace(_tagging(model), image).flat
     found = (e.params["name"] for e in flat.equations if e.primitive.name == "name")
     return numbered(found)
 
@@ -135,7 +138,9 @@ def resolve(layer: Layer, names: Sequence[str]) -> str:
         return names[layer]
     if layer not in names:
         near = difflib.get_close_matches(str(layer), names, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]!r}?" if near else "this scorer has none; name one with jv.tag."
+        hint = (
+            f"did you mean {near[0]!r}?" if near else "this scorer has none; name one with jv.tag."
+        )
         raise ValueError(f"`layer` must name a layer: got {layer!r}; {hint}")
     return str(layer)
 
@@ -170,7 +175,7 @@ def capture(f: ScorerLike, images: jax.Array, layers: Sequence[Layer]) -> dict[L
 
 
 def as_scorer(model: ScorerLike) -> Scorer:
-    """Return the scorer that something stands for: `(linen_module, variables)` becomes one."""
+    """Return the scorer that something stands for: (linen module, variables), a Keras model."""
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], linen.Module):
         scorer: Any = Partial(model[0].apply, model[1])
         return scorer
@@ -179,7 +184,7 @@ def as_scorer(model: ScorerLike) -> Scorer:
             "`f` must be a callable from images to scores, or (linen module, variables): got "
             f"{type(model).__name__}."
         )
-    return model
+    return as_model(model)
 
 
 def thaw(call: Call, arrays: Sequence[jax.Array]) -> Any:

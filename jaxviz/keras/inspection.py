@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxviz.keras.build import Overrides, build_model, find_slots, refusal, walk, with_shapes
 from jaxviz.keras.architecture.config import connect
+from jaxviz.keras.build import Overrides, build_model, find_slots, refusal, walk, with_shapes
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.files.archive import Archive
 from jaxviz.keras.files.weights import Era, assign, is_by_class, named_or_by_class, without_content

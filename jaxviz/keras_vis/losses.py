@@ -123,4 +123,5 @@ def _terms(static: _Static, output: jax.Array, image: jax.Array) -> dict[str, ja
 
 def linear(model: ScorerLike) -> Scorer:
     """Return the model without its last softmax or sigmoid, where it is a Keras model."""
-    return logits(model) if isinstance(model, KerasModel) else as_scorer(model)
+    scorer = as_scorer(model)
+    return logits(scorer) if isinstance(scorer, KerasModel) else scorer

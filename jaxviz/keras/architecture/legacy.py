@@ -207,7 +207,7 @@ def _adapt_bilinear(
 
 
 def _adapt_random_crop(layer: "Layer", keras_version: str | None) -> None:
-    """Say what a random crop does at inference; one that only an unknown Keras could tell is refused.
+    """Say what a random crop does at inference; where the file does not tell, it is refused.
 
     Up to 3.5 Keras cut out the middle in the shape that is asked for and resized it. 3.6 and 3.7
     cut beside the middle; since 3.8 `predict` leaves the image as it is, of whatever size.

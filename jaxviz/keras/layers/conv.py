@@ -25,7 +25,6 @@ from jaxviz.keras.layers.converter import (
     parameter,
 )
 
-
 _EQUATION = re.compile(r"(\.\.\.)?[A-Za-z]+(\.\.\.)?,[A-Za-z]+->(\.\.\.)?[A-Za-z]*(\.\.\.)?")
 
 

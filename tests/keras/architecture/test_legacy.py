@@ -293,7 +293,7 @@ def test_bilinear_enlarging_since_keras_2_3_samples_at_centres(version, rng):
 )
 def test_bilinear_enlarging_by_others_is_refused_or_supplied(version, backend, author):
     model = enlarging(version, backend)
-    with pytest.raises(KerasFileError, match=f'bilinear of {author}>UpSampling2D .1 layer'):
+    with pytest.raises(KerasFileError, match=f"bilinear of {author}>UpSampling2D .1 layer"):
         load_keras(model)
 
     def convert(config, weights):
