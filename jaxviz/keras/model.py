@@ -331,10 +331,13 @@ def _as_input(entry: Input, x: Any) -> jax.Array:
         same = x.ndim == len(shape) + 1
         if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ValueError(
-                f"`images` must have shape (batch, {wanted}): got {x.shape}; a single image needs "
-                "a leading axis of 1."
+            row = {1: "(batch, 1, length, 1)", 2: "(batch, 1, length, channel)"}.get(len(shape))
+            cure = (
+                f"images of one row are {row}"
+                if row
+                else "a single image needs a leading axis of 1"
             )
+            raise ValueError(f"`images` must have shape (batch, {wanted}): got {x.shape}; {cure}.")
     if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
         return cast(x, jnp.dtype("int32"))
     return cast(x, jnp.dtype("float32"))

@@ -367,3 +367,30 @@ def test_a_pair_is_one_file_or_two():
             load_keras(neither)
     with pytest.raises(KerasFileError, match="second file of the pair must hold weights"):
         load_keras([sequential(("ReLU", {}))] * 2)
+
+
+@pytest.mark.parametrize(
+    ("version", "shape"), [("2.13.1", (4, 3, 2)), ("3.5.0", (4, 3, 2)), ("3.8.0", (6, 8, 2))]
+)
+def test_random_crops_follow_their_time_at_inference(version, shape, rng):
+    model = sequential(("RandomCrop", {"height": 4, "width": 3, "seed": 1}), shape=(6, 8, 2))
+    loaded = load_keras({**model, "keras_version": version})
+    x = rng.normal(size=(1, 6, 8, 2)).astype(np.float32)
+    # 4 : 3 of a height of 6 is 4 columns of 8, the middle ones; then 6x4 is resized to 4x3.
+    cut = jax.image.resize(x[:, :, 2:6], (1, 4, 3, 2), "bilinear", antialias=False)
+    assert loaded.output_shape == shape
+    np.testing.assert_allclose(loaded(x), x if shape[0] == 6 else cut, atol=1e-6)
+
+
+@pytest.mark.parametrize("version", [None, "2.4.0", "3.6.0", "3.7.0"])
+def test_random_crops_of_a_time_that_is_not_known_are_refused(version):
+    model = sequential(("RandomCrop", {"height": 4, "width": 3}))
+    with pytest.raises(KerasFileError, match="Keras.*>RandomCrop .1 layer"):
+        load_keras({**model, "keras_version": version})
+
+
+def test_an_einsum_of_anything_else_is_refused(tmp_path):
+    write(tmp_path / "w.h5", {"l0": [np.ones((2, 2), np.float32)]}, keras_version="2.9.0")
+    model = sequential(("EinsumDense", {"equation": "ab,bc", "output_shape": 2}), shape=(2,))
+    with pytest.raises(KerasFileError, match="field `equation` must be of two operands"):
+        load_keras((model, tmp_path / "w.h5"))
