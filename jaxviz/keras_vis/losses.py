@@ -132,4 +132,5 @@ def output_or(model: ScorerLike, layer: Layer) -> Layer:
 
 def linear(model: ScorerLike) -> Scorer:
     """Return the model without its last softmax or sigmoid, where it is a Keras model."""
-    return logits(model) if isinstance(model, KerasModel) else as_scorer(model)
+    scorer = as_scorer(model)
+    return logits(scorer) if isinstance(scorer, KerasModel) else scorer
