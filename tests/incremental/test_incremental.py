@@ -1,5 +1,8 @@
 """`incremental` composes with jit, vmap, lax.map and grad, and refuses what it cannot do."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import networks
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from scorers import depthwise_then_pool
 
 from jaxviz.incremental import base, describe, incremental, make_plan, update
 from jaxviz.incremental.interpret import paste
@@ -95,6 +99,48 @@ def test_gradients_equal_dense_gradients(model, image, patches, starts):
         wanted = jax.grad(theirs, argument)(model, image, patches[0])
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_gradients_read_windows_by_gathers(image):
+    _, update = incremental(depthwise_then_pool, image, 3)
+    patch, start = jnp.ones((3, 3, 3)), jnp.array([4, 4])
+    _, backwards = jax.vjp(lambda patch: update(patch, start), patch)
+    names = {e.primitive.name for e in equations(jax.make_jaxpr(backwards)(jnp.ones(8)))}
+    assert "gather" in names and "dynamic_slice" not in names
+
+
+CRASHED = """
+import sys
+sys.path[:0] = {path}
+import jax, jax.numpy as jnp
+from jaxviz.incremental import incremental
+from scorers import depthwise_then_pool
+image, patch, start = jnp.ones((12, 12, 3)), jnp.ones((3, 3, 3)), jnp.array([4, 4])
+_, update = incremental(depthwise_then_pool, image, 3)
+print(jax.grad(lambda patch: update(patch, start).sum())(patch).sum())
+"""
+
+
+def test_eager_gradients_through_pools_and_depthwise_convolutions_end_well():
+    # In a process of its own: it used to end by a segmentation fault.
+    run = subprocess.run(
+        [sys.executable, "-c", CRASHED.format(path=sys.path)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    image, patch = jnp.ones((12, 12, 3)), jnp.ones((3, 3, 3))
+    wanted = jax.grad(lambda p: dense(depthwise_then_pool, image, p, (4, 4)).sum())(patch).sum()
+    assert float(run.stdout) == wanted
+
+
+def test_gradients_pass_windows_of_integers(image, patches, starts):
+    def f(images):
+        kept = jnp.cumsum((images > 0).astype(jnp.int32), 3) > 1
+        return jnp.where(kept[:, ::2], images[:, ::2], 0).sum((1, 2))
+
+    _, update = incremental(f, image, PATCH)
+    got = jax.vmap(jax.grad(lambda p, s: update(p, s).sum()))(patches, starts)
+    wanted = jax.vmap(jax.grad(lambda p, s: dense(f, image, p, s).sum()))(patches, starts)
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_gradients_follow_derivative_rules_of_the_function(image, patches, starts):
