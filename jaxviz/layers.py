@@ -31,6 +31,7 @@ from jax.tree_util import Partial
 
 from jaxviz.jaxpr.compiled import compiled
 from jaxviz.jaxpr.walk import replay, trace
+from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
 
 Layer = str | int | None
@@ -74,8 +75,8 @@ def activations(
         {layer name: array with leading axis N}, in the order of evaluation or as asked.
 
     Raises:
-        ValueError: the images have no batch axis, or a layer is unknown; the message names the
-            nearest.
+        ValueError: the images have no batch axis, the outputs of one depend on the others or on
+            chance, or a layer is unknown; the message names the nearest.
 
     Example:
         >>> import jax.numpy as jnp, jaxviz as jv
@@ -94,6 +95,7 @@ def activations(
         asked = [layers] if isinstance(layers, str | int) else layers
         names = [_name(model, layer, names) for layer in asked]
     parts = split(as_scorer(model))
+    check_independence(parts, images)
 
     def outputs(arrays: list[jax.Array], images: jax.Array) -> list[jax.Array]:
         found = capture(thaw(parts.call, arrays), images, names)

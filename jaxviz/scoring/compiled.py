@@ -8,7 +8,6 @@ compiles nothing, however many images it has and whatever the values of the weig
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil, inf, prod
 from time import perf_counter
 from typing import Any
@@ -20,6 +19,7 @@ from jax.sharding import Mesh
 
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.scoring.evaluators import Evaluator
+from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
 from jaxviz.scoring.task import Block, Task
 
@@ -70,12 +70,12 @@ class Programs:
     Attributes:
         compiled: by evaluator, block shape and content of the scorer for so many images at once.
         fastest: what a trial among some evaluators found, or running out of memory left.
-        checked: the evaluators that are known to score every image by itself.
+        checked: whether the scorer is known to score every image by itself.
     """
 
     compiled: dict[Hashable, Compiled] = field(default_factory=dict)
     fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, Block]] = field(default_factory=dict)
-    checked: set[Evaluator] = field(default_factory=set)
+    checked: bool = False
 
     @property
     def held(self) -> int:
@@ -157,17 +157,17 @@ class Programs:
                 break
         return min(tried, key=lambda timed: timed[0])[1]
 
-    def check(self, task: Task, program: Compiled) -> Compiled:
-        """Check once that an evaluator scores every image by itself; return what fits memory."""
-        while program.evaluator not in self.checked:
-            try:
-                _check_rows(task, program)
-            except jax.errors.JaxRuntimeError as error:
-                half = self.smaller(task, program.evaluator, program.block, error)
-                program = self.compile(task, program.evaluator, half)
-            else:
-                self.checked.add(program.evaluator)
-        return program
+    def check(self, task: Task) -> None:
+        """Check once that the scorer scores every image by itself, whatever evaluates it."""
+        if self.checked:
+            return
+        try:
+            check_independence(task.scorer, task.images)
+        except jax.errors.JaxRuntimeError as error:
+            if not tells_of_memory(error):
+                raise
+            return  # where three images at once do not fit, a block of one still may
+        self.checked = True
 
 
 _programs = Cache[Programs](KEPT_BYTES, lambda programs: programs.held)
@@ -192,11 +192,13 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
         The program.
 
     Raises:
-        ValueError: the scorer's scores have the wrong shape or depend on the other images.
+        ValueError: the scorer's scores have the wrong shape, depend on the other images, or on
+            chance.
         MemoryError: a budget was set and not even a batch of one stays within it.
     """
     programs = programs_of(task)
-    return programs.check(task, programs.choose(task, batch_size))
+    programs.check(task)
+    return programs.choose(task, batch_size)
 
 
 def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:
@@ -268,35 +270,6 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
     return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
-
-
-def _check_rows(task: Task, program: Compiled) -> None:
-    """Raise ValueError if the clean image's score depends on what else is in the batch."""
-    images = task.images_from(0, program.block)
-    positions, clean = task.positions_from(0, program.block)
-    arguments = task.arguments(program.rows)
-    # The others of the batch, as unlike as may be: low + high − x, upside down.
-    low, high = images.min(), images.max()
-    negative = low + high - images[:, ::-1, ::-1] + np.asarray(low == high, images.dtype)
-    states, others = (program.prepare(*arguments, x) for x in (images, negative))
-    alone, among = (
-        np.asarray(program.evaluate(*arguments, (*states[:-1], others[-1]), positions, rows))
-        for rows in (np.ones_like(clean), np.arange(len(clean)) == 0)
-    )
-    first, last, among = alone[0, 0], alone[0, -1], among[0, 0]
-    size = np.max(np.abs(first), where=np.isfinite(first), initial=0)
-    near = partial(np.allclose, first, rtol=1e-2, atol=1e-3 * size, equal_nan=True)
-    if not near(last):
-        raise ValueError(
-            "`f` must score equal images alike, but two of one batch differ by"
-            f" {np.max(np.abs(first - last)):.3g}; is a dropout in training mode in it?"
-        )
-    if not near(among):
-        raise ValueError(
-            "`f` must score every image by itself, but the score of an image changed by"
-            f" {np.max(np.abs(first - among)):.3g} when the other images of its batch changed; is a"
-            " batch normalisation in training mode, or a sum over the batch, in it?"
-        )
 
 
 def _seconds_per_row(task: Task, program: Compiled) -> float:
