@@ -50,7 +50,7 @@ class Compiled:
         bytes: what one call adds to the memory of a device, with the states that it reads.
         rows: how many images it gives to the scorer at once.
         held: bytes that it takes between calls.
-        scores: shape and dtype of what `evaluate` returns.
+        scores: shape of what `evaluate` returns, and the floating dtype that holds it.
     """
 
     prepare: Callable[..., Any]
@@ -245,7 +245,9 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
 
     def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
         scores = evaluator.evaluate(call, arrays, occluder, states, positions, clean)
-        return scores.astype(jnp.float64 if scores.dtype == jnp.float64 else jnp.float32)
+        # Integers of four bytes or more go as they are: float32 would round them above 2²⁴.
+        whole = jnp.issubdtype(scores.dtype, jnp.integer) and scores.dtype.itemsize >= 4
+        return scores if whole else scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
 
     if task.mesh is not None:
         everywhere, images, positions = task.spec(), task.spec("images"), task.spec("positions")
@@ -265,7 +267,10 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     size = program_bytes(preparing) + program_bytes(evaluating)
     # Not the sum: what both read of the scorer is one array.
     held = max(held_bytes(first, preparing), held_bytes(second, evaluating))
-    return Compiled(preparing, evaluating, evaluator, block, size, rows, held, lowered.out_info)
+    out: Any = lowered.out_info
+    kept = np.dtype(np.float64) if out.dtype.kind in "iu" else out.dtype  # NaN is kept as well
+    scores = jax.ShapeDtypeStruct(out.shape, kept)
+    return Compiled(preparing, evaluating, evaluator, block, size, rows, held, scores)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:

@@ -195,3 +195,8 @@ def check_output(scores: Any, rows: int) -> None:
         raise ValueError(
             f"`f` must return scores (N, K), a row per image: got {shape} for {rows} images{hint}."
         )
+    if jnp.issubdtype(scores.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"`f` must return real scores: got {scores.dtype}; give jnp.abs(scores), or the real"
+            " and the imaginary part as two scores."
+        )
