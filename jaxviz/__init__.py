@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
+    from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
     "datasets": "jaxviz.datasets",
@@ -80,6 +81,7 @@ _NAMES = {
     "Segments": "jaxviz.perturbation.segments",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
+    "channels_last": "jaxviz.scoring.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
@@ -121,6 +123,7 @@ __all__ = [
     "Segments",
     "StoredOcclusion",
     "activations",
+    "channels_last",
     "convert_keras",
     "datasets",
     "estimate",

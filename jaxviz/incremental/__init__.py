@@ -135,6 +135,7 @@ def incremental(
     plan = make_plan(f, image, patch_shape, step=step, offset=offset)
     warn_of_effects(plan)
     arrays = [*split_arrays(f)[0], *plan.captured]
-    scores, saved = _jitted(plan.body).base(arrays, image)
+    with jax.debug_infs(False):  # what lies beyond the border of a pool is -∞
+        scores, saved = _jitted(plan.body).base(arrays, image)
     clean = Base(plan.tree.unflatten(scores), saved, arrays, image)
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)

@@ -21,6 +21,7 @@ from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read,
 from jaxviz.jaxpr._jax import platform_of, settings
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
+from jaxviz.jaxpr.split import as_callable
 from jaxviz.jaxpr.walk import Equation, Operand
 
 # A window of 70 % of its array costs about what the array does, since it has to be cut out and
@@ -294,7 +295,7 @@ def _plan(planner: Planner, platform: str) -> Body:
 
 
 def _check(f: Any, image: Any) -> None:
-    if not callable(f):
+    if not callable(as_callable(f)):
         raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
     if not hasattr(image, "shape") or not hasattr(image, "dtype"):
         raise TypeError(

@@ -82,7 +82,8 @@ def trace(function: Callable[..., Any], *args: Any, open_derivatives: bool = Fal
     def fresh(*args: Any) -> Any:  # JAX keeps what it traced, by the identity of the function
         return function(*args)
 
-    closed, shape = jax.make_jaxpr(fresh, return_shape=True)(*args)
+    with jax.disable_jit(False):  # it is not run here, where that would be of use
+        closed, shape = jax.make_jaxpr(fresh, return_shape=True)(*args)
     flat, values = flatten(closed, open_derivatives=open_derivatives)
     return Traced(closed, flat, values, jax.tree.structure(shape))
 

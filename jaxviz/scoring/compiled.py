@@ -89,7 +89,8 @@ class Programs:
             key = (evaluator, block, task.scorer_at(rows).content)
             try:
                 if key not in self.compiled:
-                    self.compiled[key] = _build(task, evaluator, block)
+                    with jax.disable_jit(False):  # programs are compiled before they are run
+                        self.compiled[key] = _build(task, evaluator, block)
                 return self.compiled[key]
             except jax.errors.JaxRuntimeError as error:
                 block = self.smaller(task, evaluator, block, error)
@@ -259,7 +260,12 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     with jax.default_device(task.device):  # traced arrays do not tell where they will lie
         first = jax.jit(prepare).trace(*with_images)
     preparing = first.lower().compile()
-    with_rows = (*arguments, preparing(*with_images), *task.positions_from(0, block))
+
+    def prepared(*inputs: Any) -> Any:
+        with jax.debug_infs(False):  # what lies beyond the border of a pool is -∞
+            return preparing(*inputs)
+
+    with_rows = (*arguments, prepared(*with_images), *task.positions_from(0, block))
     with jax.default_device(task.device):
         second = jax.jit(evaluate).trace(*with_rows)
     lowered = second.lower()
@@ -270,7 +276,7 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     out: Any = lowered.out_info
     kept = np.dtype(np.float64) if out.dtype.kind in "iu" else out.dtype  # NaN is kept as well
     scores = jax.ShapeDtypeStruct(out.shape, kept)
-    return Compiled(preparing, evaluating, evaluator, block, size, rows, held, scores)
+    return Compiled(prepared, evaluating, evaluator, block, size, rows, held, scores)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:

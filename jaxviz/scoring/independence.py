@@ -16,7 +16,7 @@ from jaxviz.jaxpr._jax import settings
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.walk import SIDE_EFFECTS, Flat, run, trace
-from jaxviz.scoring.scorer import Scorer, SplitScorer, split
+from jaxviz.scoring.scorer import Scorer, SplitScorer, split, trained_told
 
 # Rows of one program sum in much the same order, so what differs more than this share of the
 # scores, or than four times the rounding of their dtype, is no rounding.
@@ -51,7 +51,8 @@ def check_independence(f: Scorer | SplitScorer, image: jax.Array | np.ndarray) -
     batches = _batches(np.asarray(image[0] if image.ndim == 4 else image))
 
     def outputs(arrays: Sequence[jax.Array], images: jax.Array) -> Any:
-        return scorer.call.skeleton.fill(arrays)(images)
+        with trained_told():
+            return scorer.call.skeleton.fill(arrays)(images)
 
     try:
         _, flat, captured, _ = trace(outputs, scorer.arrays, batches[0], open_derivatives=True)

@@ -334,3 +334,103 @@ def test_a_patch_of_another_shape_or_dtype_is_refused(image):
         update(jnp.zeros((4, 5, 3)), jnp.zeros(2, jnp.int32))
     with pytest.raises(ValueError, match=r"`patch` must be \(5, 4, 3\) of float32"):
         update(jnp.zeros((5, 4, 3), jnp.int32), jnp.zeros(2, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    "start, error, match",
+    [
+        ([1, 2, 3], ValueError, r"got \[1, 2, 3\] of shape \(3,\)"),
+        ([1], ValueError, r"got \[1\] of shape \(1,\)"),
+        (1, ValueError, r"got 1 of shape \(\)"),
+        ([1.5, 2], TypeError, r"got \[1.5, 2\]"),
+        (jnp.ones(2), TypeError, "got Array"),
+        ([True, False], TypeError, "got .True, False."),
+        ("ab", TypeError, "got 'ab'"),
+        (None, TypeError, "got None"),
+        ([[1], [2, 3]], TypeError, "got "),
+    ],
+)
+def test_a_start_is_two_whole_numbers(image, patches, start, error, match):
+    _, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
+    with pytest.raises(error, match="`start` must be two whole numbers, .*" + match):
+        update(patches[0], start)
+    if isinstance(start, jax.Array):
+        with pytest.raises(error, match="`start` must be two whole numbers"):
+            jax.jit(update)(patches[0], start)
+
+
+def test_a_start_of_any_integers_is_where_it_says(image, patches):
+    y, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
+    wanted = update(patches[0], [1, 2])
+    for dtype in (np.int8, np.uint8, np.uint32, np.int64):
+        np.testing.assert_array_equal(update(patches[0], np.array([1, 2], dtype)), wanted)
+        np.testing.assert_array_equal(update(patches[0], jnp.array([1, 2], dtype)), wanted)
+    np.testing.assert_array_equal(update(patches[0], (jnp.int32(1), jnp.int32(2))), wanted)
+    far = ([10**12, 1], [-(10**12), 1], np.array([2**31 + 5, 1], np.uint32))
+    for start in (*far, jnp.array([2**31 + 5, 1], jnp.uint32), jnp.array([-(2**31), 1])):
+        np.testing.assert_array_equal(update(patches[0], start), y)
+
+
+@pytest.mark.parametrize(
+    "dtype, odd",
+    [(jnp.int32, -(2**31)), (jnp.uint8, 255), (jnp.bool_, False), (jnp.complex64, jnp.nan)],
+)
+def test_off_the_grid_no_score_is_that_of_another_position(image, patches, dtype, odd):
+    def f(images):
+        return (images.sum((1, 2)) * 0 + 7).astype(dtype)
+
+    y, update = incremental(f, image, PATCH, step=(2, 2))
+    np.testing.assert_array_equal(update(patches[0], [2, 4]), y)
+    for run in (update, jax.jit(update)):
+        got = run(patches[0], jnp.array([2, 3]))
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got, np.full(3, odd, dtype))
+
+
+@pytest.mark.parametrize("image", [None, [[[1.0]]], "x.png"])
+def test_an_image_is_an_array(image):
+    with pytest.raises(TypeError, match="`image` must be an array .* got a"):
+        incremental(lambda x: x.sum((1, 2)), image, 1)
+
+
+def test_a_patch_and_an_offset_are_numbers(image):
+    _, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
+    with pytest.raises(TypeError, match="`patch` must be an array: got a NoneType"):
+        update(None, [1, 2])
+    with pytest.raises(TypeError, match="`offset` must be a whole number or a .row, col. pair"):
+        incremental(lambda x: x.sum((1, 2)), image, PATCH, step=2, offset=(0.5, 1))
+
+
+def test_complex_scores_keep_both_parts(image, patches):
+    def f(images):
+        return jnp.fft.fft(images.sum((1, 2)))
+
+    _, update = incremental(f, image, PATCH)
+    wanted = dense(f, image, patches[0], (3, 4))
+    np.testing.assert_allclose(update(patches[0], [3, 4]), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["plain", "in a loop"])
+def test_what_a_function_prints_it_prints_for_the_clean_image_alone(
+    image, patches, capfd, where
+):
+    def tell(carry, x):
+        jax.debug.print("seen {}", x)
+        return carry, None
+
+    def f(images):
+        if where == "plain":
+            tell(None, images.max())
+        else:
+            lax.scan(tell, None, images.max()[None])
+        return images.sum((1, 2))
+
+    with pytest.warns(UserWarning, match="prints or calls back: for the clean image alone") as told:
+        _, update = incremental(f, image, PATCH)
+    jax.effects_barrier()
+    assert capfd.readouterr().out.count("seen") == 1 and len(told) == 1
+    got = update(patches[0], [3, 4])
+    jax.effects_barrier()
+    assert "seen" not in capfd.readouterr().out
+    wanted = image.sum((0, 1)) + (patches[0] - image[3:8, 4:8]).sum((0, 1))
+    np.testing.assert_allclose(got, wanted, atol=1e-4)

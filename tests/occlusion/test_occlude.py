@@ -366,3 +366,19 @@ def test_an_interruption_while_a_refinement_compiles_loses_nothing(monkeypatch):
     known = occ.exact[0]
     np.testing.assert_array_equal(occ.scores[0][known], everything.scores[0][known])
     assert np.isfinite(occ.base[:2]).all() and np.isnan(occ.base[2]).all()
+
+
+def test_whole_numbers_are_not_rounded():
+    def f(images):
+        return images.sum((1, 2)).astype(jnp.int32) + 2**24
+
+    image = np.ones((4, 6, 1), np.float32)
+    for method in ("dense", "incremental"):
+        occ = occlude(f, image, patch=2, method=method)
+        np.testing.assert_array_equal(occ.scores[..., 0], np.full((2, 3), 2**24 + 20))
+        assert occ.base[0] == 2**24 + 24
+
+
+def test_complex_scores_are_refused():
+    with pytest.raises(ValueError, match="`f` must return real scores: got complex64; give jnp.abs"):
+        occlude(lambda x: x.mean((1, 2)) * 1j, np.ones((4, 4, 1), np.float32), patch=2)
