@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-
 FARTHEST = 1 << 30  # pixels off the image at which a patch is looked for; int32 holds twice that
 
 

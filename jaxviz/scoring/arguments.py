@@ -67,8 +67,7 @@ def check_progress(progress: Any) -> None:
     """Raise TypeError unless it is a bool or a function."""
     if not (isinstance(progress, bool | np.bool_) or progress is None or callable(progress)):
         raise TypeError(
-            "`progress` must be True, False or a function (done, total): got"
-            f" {progress!r}."
+            f"`progress` must be True, False or a function (done, total): got {progress!r}."
         )
 
 

@@ -262,7 +262,10 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     preparing = first.lower().compile()
 
     def prepared(*inputs: Any) -> Any:
-        with jax.debug_infs(False):  # what lies beyond the border of a pool is -∞
+        with (
+            jax.disable_jit(False),
+            jax.debug_infs(False),
+        ):  # what lies beyond the border of a pool is -∞
             return preparing(*inputs)
 
     with_rows = (*arguments, prepared(*with_images), *task.positions_from(0, block))
@@ -270,13 +273,18 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
         second = jax.jit(evaluate).trace(*with_rows)
     lowered = second.lower()
     evaluating = lowered.compile()
+
+    def evaluated(*inputs: Any) -> Any:
+        with jax.disable_jit(False):
+            return evaluating(*inputs)
+
     size = program_bytes(preparing) + program_bytes(evaluating)
     # Not the sum: what both read of the scorer is one array.
     held = max(held_bytes(first, preparing), held_bytes(second, evaluating))
     out: Any = lowered.out_info
     kept = np.dtype(np.float64) if out.dtype.kind in "iu" else out.dtype  # NaN is kept as well
     scores = jax.ShapeDtypeStruct(out.shape, kept)
-    return Compiled(prepared, evaluating, evaluator, block, size, rows, held, scores)
+    return Compiled(prepared, evaluated, evaluator, block, size, rows, held, scores)
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:

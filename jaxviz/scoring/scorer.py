@@ -134,8 +134,9 @@ def split(f: Scorer) -> SplitScorer:
 
     Args:
         f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module),
-            (Linen module, variables), a Keras model on the JAX backend, a bound method of one of these, or a plain function.
-            What a plain function closes over is read at every call of ours, and never compiled in.
+            (Linen module, variables), a Keras model on the JAX backend, a bound method of one of
+            these, or a plain function. What a plain function closes over is read at every call of
+            ours, and never compiled in.
 
     Returns:
         The parts.

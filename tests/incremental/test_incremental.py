@@ -412,9 +412,7 @@ def test_complex_scores_keep_both_parts(image, patches):
 
 
 @pytest.mark.parametrize("where", ["plain", "in a loop"])
-def test_what_a_function_prints_it_prints_for_the_clean_image_alone(
-    image, patches, capfd, where
-):
+def test_what_a_function_prints_it_prints_for_the_clean_image_alone(image, patches, capfd, where):
     def tell(carry, x):
         jax.debug.print("seen {}", x)
         return carry, None

@@ -380,5 +380,7 @@ def test_whole_numbers_are_not_rounded():
 
 
 def test_complex_scores_are_refused():
-    with pytest.raises(ValueError, match="`f` must return real scores: got complex64; give jnp.abs"):
+    with pytest.raises(
+        ValueError, match="`f` must return real scores: got complex64; give jnp.abs"
+    ):
         occlude(lambda x: x.mean((1, 2)) * 1j, np.ones((4, 4, 1), np.float32), patch=2)

@@ -1,4 +1,4 @@
-"""A scorer that mixes the images of a batch, or draws at random, is refused in every entry point."""
+"""A scorer that mixes the images of a batch, or draws at random, is refused everywhere."""
 
 import jax
 import jax.numpy as jnp
