@@ -47,7 +47,7 @@ def as_callable(f: Any) -> Any:
     if type(f) is tuple and len(f) == 2 and callable(getattr(f[0], "apply", None)):
         return Partial(f[0].apply, f[1])
     linen = sys.modules.get("flax.linen")  # whoever has such a module has imported it
-    module = f.__self__ if inspect.ismethod(f) and f.__name__ == "apply" else f
+    module: Any = f.__self__ if inspect.ismethod(f) and f.__name__ == "apply" else f
     if linen is not None and isinstance(module, linen.Module) and module.scope is None:
         raise TypeError(
             "`f` must have its variables: got a Linen module without them; give (module,"

@@ -31,8 +31,8 @@ def check_independence(f: Scorer | SplitScorer, image: jax.Array | np.ndarray) -
 
     It is run on two batches of three: the image twice and another one, and two others and the
     image. All three rows of the image must come out the same. What has passed once is known again
-    by its content, and not run again. Within `jit`, `vmap` or `grad` there are no values to compare, and
-    nothing is checked.
+    by its content, and not run again. Within `jit`, `vmap` or `grad` there are no values to
+    compare, and nothing is checked.
 
     Args:
         f: a scorer, or what `split` made of it; of its outputs those count that have a row per
