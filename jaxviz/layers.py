@@ -90,12 +90,12 @@ def activations(
             f"{np.shape(images)}; add the batch axis with images[None]."
         )
     images = jnp.asarray(images)
+    parts = split(as_scorer(model))
+    check_independence(parts, images)
     names = layer_names(model, images)
     if layers is not None:
         asked = [layers] if isinstance(layers, str | int) else layers
         names = [_name(model, layer, names) for layer in asked]
-    parts = split(as_scorer(model))
-    check_independence(parts, images)
 
     def outputs(arrays: list[jax.Array], images: jax.Array) -> list[jax.Array]:
         found = capture(thaw(parts.call, arrays), images, names)
