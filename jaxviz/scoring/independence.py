@@ -16,7 +16,7 @@ from jaxviz.jaxpr._jax import settings
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.walk import SIDE_EFFECTS, Flat, run, trace
-from jaxviz.scoring.scorer import Scorer, SplitScorer, split, trained_told
+from jaxviz.scoring.scorer import Scorer, SplitScorer, TrainingError, split, trained_told
 
 # Rows of one program sum in much the same order, so what differs more than this share of the
 # scores, or than four times the rounding of their dtype, is no rounding.
@@ -56,6 +56,8 @@ def check_independence(f: Scorer | SplitScorer, image: jax.Array | np.ndarray) -
 
     try:
         _, flat, captured, _ = trace(outputs, scorer.arrays, batches[0], open_derivatives=True)
+    except TrainingError:
+        raise
     except (TypeError, ValueError):  # one that takes single images only mixes none
         return
     if any(isinstance(x, jax.core.Tracer) for x in captured):

@@ -51,6 +51,10 @@ class Call:
         return scores
 
 
+class TrainingError(ValueError):
+    """A Linen module is in training mode."""
+
+
 @contextlib.contextmanager
 def trained_told() -> Iterator[None]:
     """Say that a Linen module is in training mode where it asks for a key, or to be changed."""
@@ -59,7 +63,7 @@ def trained_told() -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ not in ("InvalidRngError", "ModifyScopeVariableError"):
             raise
-        raise ValueError(
+        raise TrainingError(
             "`f` must be in inference mode: got a Linen module that wants random keys, or to change"
             " its variables; pass `train=False`, `deterministic=True` or"
             " `use_running_average=True`."
