@@ -249,7 +249,7 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
         scores = evaluator.evaluate(call, arrays, occluder, states, positions, clean)
         # Integers of four bytes or more go as they are: float32 would round them above 2²⁴.
         whole = jnp.issubdtype(scores.dtype, jnp.integer) and scores.dtype.itemsize >= 4
-        return scores if whole else scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        return scores if whole else scores.astype(np.promote_types(scores.dtype, np.float32))
 
     if task.mesh is not None:
         everywhere, images, positions = task.spec(), task.spec("images"), task.spec("positions")

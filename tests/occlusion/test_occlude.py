@@ -442,4 +442,4 @@ def test_complex_scores_are_refused():
     with pytest.raises(
         ValueError, match="`f` must return real scores: got complex64; give jnp.abs"
     ):
-        occlude(lambda x: x.mean((1, 2)) * 1j, np.ones((4, 4, 1), np.float32), patch=2)
+        occlude(lambda x: x.mean((1, 2)).astype(jnp.complex64), np.ones((4, 4, 1)), patch=2)
