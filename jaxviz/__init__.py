@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz import viewer as viewer
     from jaxviz._versions import show_versions
     from jaxviz.attribution.result import Attribution
     from jaxviz.images.filmstrip import save_strip
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
     from jaxviz.scoring.adapt import from_equinox, pick
+    from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
     "attribution": "jaxviz.attribution",
@@ -70,6 +72,7 @@ _MODULES = {
     "presets": "jaxviz.occlusion.presets",
     "regularize": "jaxviz.maximization.regularize",
     "transforms": "jaxviz.maximization.transforms",
+    "viewer": "jaxviz.viewer",
 }
 _NAMES = {
     "Attribution": "jaxviz.attribution.result",
@@ -87,6 +90,7 @@ _NAMES = {
     "Segments": "jaxviz.perturbation.segments",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
+    "channels_last": "jaxviz.scoring.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
@@ -134,6 +138,7 @@ __all__ = [
     "StoredOcclusion",
     "activations",
     "attribution",
+    "channels_last",
     "convert_keras",
     "datasets",
     "estimate",
@@ -169,6 +174,7 @@ __all__ = [
     "to_linen_params",
     "transforms",
     "verify_keras",
+    "viewer",
     "visualize_activation",
     "visualize_cam",
     "visualize_saliency",

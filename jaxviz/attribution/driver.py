@@ -27,6 +27,7 @@ from jaxviz.scoring.arguments import (
     checked_memory,
     checked_mesh,
 )
+from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import cast, split
 from jaxviz.scoring.targets import resolve
 
@@ -85,6 +86,7 @@ def attribute(
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
     batch, single = checked_images(images)
+    check_channels_last(scorer, np.shape(images))
     dtype = None if run.dtype is None else checked_dtype(run.dtype)
     parts, batch = cast(split(scorer), batch, dtype)
     mesh, budget = checked_mesh(run.mesh), checked_memory(run.memory)

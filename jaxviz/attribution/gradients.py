@@ -27,10 +27,11 @@ def gradient(
     f: Any, image: jax.Array, goal: Goal, *, backprop: str = "plain"
 ) -> tuple[jax.Array, jax.Array]:
     """Return ∂s/∂x of one image (H, W, C), and its scores."""
-    rules = {**quick_rules(platform_of(image)), **relu_rules(backprop)}
+    quick, rectify = quick_rules(platform_of(image)), relu_rules(backprop)
 
     def explained(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scores = replay(partial(score, f), image[None], rules=rules)
+        called = partial(score, f)
+        scores = replay(called, image[None], rules=lambda flat: {**quick, **rectify(flat)})
         check_real(scores)
         fixed = goal.fix(jax.lax.stop_gradient(scores[0]))
         return fixed(scores)[0], scores[0]
@@ -153,7 +154,7 @@ def guided(
 ) -> Attribution:
     """Propagate back only what is positive, through ReLUs that are open: guided backpropagation.
 
-    A ReLU passes g where x > 0 and g > 0; it is `jax.nn.relu`, `relu6` or a maximum with 0. The
+    A ReLU passes g where x > 0 and g > 0, see `jaxviz.jaxpr.relu` for what counts as one. The
     pictures are crisp, and mostly show the image: they hardly depend on the class, and a network
     with random weights gives much the same.
 

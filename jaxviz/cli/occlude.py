@@ -107,8 +107,8 @@ def _how_exact(found: Approximation) -> str:
     if found.field is None:
         return "exact: no narrower windows keep the tolerance, or none would be faster"
     return (
-        f"approximate: off by at most {found.error:.2g} of the largest change of a score, at"
-        f" {found.checked} checked positions of each image"
+        f"approximate: off by at most {found.bound:.2g} of the largest change of a score, as"
+        f" estimated from {found.checked} positions an image ({found.confidence:.0%} confidence)"
     )
 
 

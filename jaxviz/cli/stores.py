@@ -201,8 +201,8 @@ def _export_one(
         "name": name,
         "class": target,
         "score": args.score,
-        "least": float(known.min()),
-        "greatest": float(known.max()),
+        "least": float(known.min()) if known.size else None,
+        "greatest": float(known.max()) if known.size else None,
         "file": file,
     }
     if args.png:
@@ -227,11 +227,12 @@ def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
 def _picture(values: np.ndarray, signed: bool) -> Image.Image:
     """Colour a heatmap: red for and blue against if signed, grey where there is no value."""
     known = values[np.isfinite(values)]
+    known = known if known.size else np.zeros(1)
     low, high = float(known.min()), float(known.max())
     if signed:
         low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    good = np.isfinite(values)
-    shades = (np.where(good, values, low) - low) / ((high - low) or 1)
+    good = ~np.isnan(values)  # infinite ones lie at the ends of the scale
+    shades = (np.clip(np.where(good, values, low), low, high) - low) / ((high - low) or 1)
     colours = matplotlib.colormaps["RdBu_r" if signed else "viridis"](shades)
     colours[~good] = 0.5
     times = max(1, round(SIDE / max(values.shape)))
