@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 
 from jaxviz.attribution.goal import by_name, make_goal, score
 from jaxviz.attribution.job import Job
-from jaxviz.attribution.kernel import Found, Kernel, Steps, in_float32
+from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_float32
+from jaxviz.attribution.memo import memo_of
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
 from jaxviz.layers import ScorerLike, as_scorer
@@ -61,6 +62,7 @@ def attribute(
     *,
     reading: MapReading | None = None,
     config: Mapping[str, Any] | None = None,
+    seen: Seen | None = None,
 ) -> Attribution:
     """Explain images by a kernel.
 
@@ -73,6 +75,8 @@ def attribute(
         run: how.
         reading: how the maps are read.
         config: options of the method, for the record; None among them is left out.
+
+        seen: what the kernel notes when it is traced, which it may not be again.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule.
@@ -90,10 +94,9 @@ def attribute(
     dtype = None if run.dtype is None else checked_dtype(run.dtype)
     parts, batch = cast(split(scorer), batch, dtype)
     mesh, budget = checked_mesh(run.mesh), checked_memory(run.memory)
-    one = jax.ShapeDtypeStruct((1, *batch.shape[1:]), batch.dtype)
-    scores = jax.eval_shape(parts.call, parts.arrays, one).shape[1:]
-    goal = make_goal(target, scorer, len(batch), scores)
-    job = Job(kernel, parts, batch, goal, mesh, budget)
+    memo = memo_of(scorer)
+    goal = make_goal(target, scorer, len(batch), memo.scores(parts, batch))
+    job = Job(kernel, parts, batch, goal, mesh, budget, memo, seen or Seen())
     found, interrupted = job.run(run.batch_size, run.progress)
     record = {"model": parts.name, "dtype": str(batch.dtype), **(config or {})}
     return make_result(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from jaxviz.attribution.driver import Run, attribute
 from jaxviz.attribution.goal import Goal, score
@@ -182,7 +183,7 @@ def guided(
     Source: J. Springenberg et al., Striving for Simplicity, 2014, arXiv:1412.6806.
     """
     run = Run(batch_size, memory, mesh, progress, dtype)
-    kernel = partial(_modified, "guided")
+    kernel = Partial(_modified, "guided")
     return attribute("guided backpropagation", kernel, f, images, target, run)
 
 
@@ -227,7 +228,7 @@ def deconvnet(
     doi:10.1007/978-3-319-10590-1_53.
     """
     run = Run(batch_size, memory, mesh, progress, dtype)
-    kernel = partial(_modified, "rectified")
+    kernel = Partial(_modified, "rectified")
     return attribute("deconvolution network", kernel, f, images, target, run)
 
 
