@@ -132,8 +132,8 @@ def _batch(images: Any, single: bool, name: str) -> np.ndarray:
     batch = batch[..., None] if batch.ndim == 3 else batch
     if batch.ndim != 4 or batch.shape[-1] not in (1, 3):
         raise ValueError(
-            f"`{name}` must be (N, H, W, C) with 1 or 3 channels: got {array.shape}; of other images"
-            " give `pictures`."
+            f"`{name}` must be (N, H, W, C) with 1 or 3 channels: got {array.shape}; of other"
+            " images give `pictures`."
         )
     return batch
 
@@ -150,8 +150,8 @@ def _maps(result: Any, name: str, count: int) -> np.ndarray:
     maps = maps[None] if maps.ndim == 2 else maps
     if maps.ndim != 3 or len(maps) != count:
         raise ValueError(
-            f"`results` must hold one map (H, W) an image: got {maps.shape} for {name!r} and {count}"
-            f" image{'s' * (count != 1)}."
+            f"`results` must hold one map (H, W) an image: got {maps.shape} for {name!r} and"
+            f" {count} image{'s' * (count != 1)}."
         )
     return maps
 
