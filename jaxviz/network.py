@@ -137,7 +137,8 @@ def _cones(program: Program, names: Sequence[str]) -> list[_Cone]:
     named: dict[Any, list[str]] = {}
     for output, name in zip(program.outputs, names, strict=True):
         # The batch axis was taken off by one last equation, which no other layer reads.
-        array = program.equations[made[output]].operands[0] if output in made else output
+        made_by = made.get(output, -1) if isinstance(output, int) else -1
+        array = program.equations[made_by].operands[0] if made_by >= 0 else output
         named.setdefault(array, []).append(name)
     parameters = set(program.arrays)
     first = {array: found[0] for array, found in named.items()}
@@ -236,7 +237,7 @@ def _extent(equation: Equation, program: Program) -> str:
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         spec = params["dimension_numbers"].rhs_spec
-        kernel = program.aval(equation.operands[1]).shape
+        kernel = tuple(program.aval(equation.operands[1]).shape)
         size = [kernel[axis] for axis in spec[2:]]
         strides = params["window_strides"]
         groups = params["feature_group_count"]

@@ -129,8 +129,8 @@ def _edge(start: tuple[int, int], end: tuple[int, int], top: int) -> str:
     style = 'fill="none" stroke="#8a8a8a" stroke-width="1.5"'
     if end[0] - start[0] == 1 or start[1] != end[1]:
         from_x, to_x = x + BOX[0] / 2, u + BOX[0] / 2
-        middle = (y + BOX[1] + v) / 2
-        path = f"M{from_x} {y + BOX[1]} C{from_x} {middle} {to_x} {middle} {to_x} {v}"
+        low = v - (ROW - BOX[1])  # the gap above the row of the end: down to it, then across
+        path = f"M{from_x} {y + BOX[1]} V{low} C{from_x} {v} {to_x} {low} {to_x} {v}"
         return f'<path d="{path}" {style}/>'
     bulge = x - min(34, 12 + 3 * (end[0] - start[0]))
     from_y, to_y = y + BOX[1] / 2, v + BOX[1] / 2
@@ -164,7 +164,7 @@ def _box(
     return (
         f'<g>{title}<rect x="{x}" y="{y}" width="{BOX[0]}" height="{BOX[1]}" rx="5" fill="{colour}"'
         f' stroke="#c9c9c4"/>{_text(x + 10, y + 19, _short(name, 22), 13, INK, "bold")}'
-        + _text(x + BOX[0] - 10, y + 19, _short(kind, 24), 11, FAINT, "normal", "end")
+        + _text(x + BOX[0] - 10, y + 19, _short(kind, 27), 11, FAINT, "normal", "end")
         + _text(x + 10, y + 36, told, 11, FAINT)
         + "</g>"
     )
