@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxviz._choices import PresetName
 from jaxviz.cli.output import stage
-from jaxviz.images.files import Pictures, Preprocessing, read_pictures
+from jaxviz.images.files import Pictures, read_pictures
+from jaxviz.images.preprocessing import Preprocessing
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxviz.images.files import SUFFIXES, Preprocessing, read_pictures
+from jaxviz.images.files import SUFFIXES, read_pictures
+from jaxviz.images.preprocessing import Preprocessing
 from jaxviz.scoring.arguments import checked_images
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
