@@ -163,8 +163,7 @@ def _set_items(stack: list[Any], taken: list[Any]) -> None:
         stack[-1][key] = value
 
 
-def _append(stack: list[Any]) -> None:
-    taken = _above_mark(stack)
+def _append(stack: list[Any], taken: list[Any]) -> None:
     if not isinstance(stack[-1], list):
         raise WeightsFileError("the file is damaged: it appends to what is no list.")
     stack[-1].extend(taken)
@@ -207,7 +206,8 @@ _BUILT: dict[str, Callable[[list[Any]], Any]] = {
     "TUPLE3": _tuple_of(3),
     "SETITEM": lambda stack: _set_items(stack, [stack.pop(-2), stack.pop()]),
     "SETITEMS": lambda stack: _set_items(stack, _above_mark(stack)),
-    "APPENDS": _append,
+    "APPEND": lambda stack: _append(stack, [stack.pop()]),
+    "APPENDS": lambda stack: _append(stack, _above_mark(stack)),
     "REDUCE": _reduce,
     # The state of the dictionary itself, such as versions of modules, is not needed.
     "BUILD": lambda stack: stack.pop(),

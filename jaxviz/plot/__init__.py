@@ -10,6 +10,7 @@ drawn grey; infinity is an error. pyplot is never touched, so no state leaks and
 """
 
 from jaxviz.plot._activations import activations
+from jaxviz.plot._compare import compare
 from jaxviz.plot._heatmaps import gallery, heatmap, occlusion, occlusion_png, overlay
 
-__all__ = ["activations", "gallery", "heatmap", "occlusion", "occlusion_png", "overlay"]
+__all__ = ["activations", "compare", "gallery", "heatmap", "occlusion", "occlusion_png", "overlay"]
