@@ -27,7 +27,7 @@ def maximize(args: argparse.Namespace) -> None:
     if args.units is None:
         units = units[: _width(scorer, args.layer, shape)]
     objectives = [channel(args.layer, unit) for unit in units]
-    names = read_class_names(args.classes) or model.labels
+    names = read_class_names(args.classes) or model.class_names
     with output_folder(args.out) as folder:
         with stage(f"maximising {len(units)} units", "steps") as told:
             result = maximize_objectives(

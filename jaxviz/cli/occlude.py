@@ -66,7 +66,7 @@ def occlude(args: argparse.Namespace) -> int:
     check_robust(args.robust)
     model = load_model(args.model, args.weights)
     pictures, images = read_images(args, model, args.images, args.limit)
-    names = read_class_names(args.classes) or model.labels
+    names = read_class_names(args.classes) or model.class_names
     target = _target(args.target, pictures, names)
     _check_target(target, model.output_shape)
     preset = make_preset(args, images.shape[1:3])

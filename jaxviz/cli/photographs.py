@@ -1,7 +1,8 @@
-"""The demo's second half: photographs, and all that the package says of a colour network on them."""
+"""The demo's second half: photographs, and what the package says of a colour network on them."""
 
 import argparse
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxviz.datasets import load_photograph
 from jaxviz.images.preprocessing import preprocess
 from jaxviz.maximization.maximize import maximize
 from jaxviz.maximization.objectives import unit
+from jaxviz.maximization.regularize import penalty, total_variation
 from jaxviz.models import efficientnet_lite0
 from jaxviz.occlusion.occlude import Occlusion, occlude
 
@@ -23,8 +25,14 @@ from jaxviz.occlusion.occlude import Occlusion, occlude
 PHOTOGRAPHS: dict[str, Any] = {"cat": "stretch", "coffee": "crop", "flower": "crop"}
 # A patch of middle grey, which is 0 to the network; the first ones hang over the border by half.
 OCCLUSION: dict[str, Any] = {"patch": 56, "stride": 24, "margin": 28, "fill": 0.0}
-CLASS_IMAGE: dict[str, Any] = {"image_shape": (128, 128, 3), "steps": 64}
-INTEGRATION = 16  # steps of integrated gradients
+# Smaller and smoother than the defaults, for the time it takes.
+CLASS_IMAGE: dict[str, Any] = {
+    "image_shape": (128, 128, 3),
+    "steps": 64,
+    "regularizers": (penalty(total_variation, 60),),
+}
+ATTRIBUTION = "jaxviz.attribution"
+POINTS = 16  # of integrated gradients, on the way from grey
 
 
 def draw_photographs(
@@ -65,13 +73,12 @@ def _probabilities(model: Any, images: jax.Array) -> jax.Array:
 
 def _attributions(model: Any, images: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
     """Return the maps of methods by gradient, where the package has them."""
-    if find_spec("jaxviz.attribution") is None:
+    if find_spec(ATTRIBUTION) is None:
         return {}
-    from jaxviz import attribution  # pyright: ignore
-
+    attribution = import_module(ATTRIBUTION)
     with stage("following gradients"):
-        cam = attribution.grad_cam(model, images, predicted, layer="head")
-        path = attribution.integrated_gradients(model, images, predicted, steps=INTEGRATION)
+        cam = attribution.grad_cam(model, images, target=predicted, layer="head")
+        path = attribution.integrated_gradients(model, images, target=predicted, points=POINTS)
     return {"Grad-CAM": cam.heatmap(), "integrated gradients": path.heatmap()}
 
 

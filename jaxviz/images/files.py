@@ -3,7 +3,8 @@
 A picture is float32 (height, width, channel) in [0, 1], 0 black and 1 white. Files are read with
 Pillow. Arrays (.npy, .npz) are pictures when they are bytes (0…255) or floats in [0, 1]. Every
 picture is stretched to the model's height and width (bilinear, anti-aliased), and turned grey
-(ITU-R 601) or repeated to the model's channels. `images.preprocessing` makes the model's units of it.
+(ITU-R 601) or repeated to the model's channels. What makes the model's units of it is in
+`jaxviz.images.preprocessing`.
 """
 
 from collections.abc import Callable, Sequence

@@ -40,10 +40,10 @@ class Graph:
     calls: tuple[Call, ...]
     outputs: Any
     output_shape: Any = None
-    labels: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def _key(self) -> tuple:
-        shapes = (self.inputs, self.output_shape, self.labels)
+        shapes = (self.inputs, self.output_shape, self.class_names)
         return (self.name, self.layers, self.calls, self.outputs, *shapes)
 
     @cached_property
@@ -120,9 +120,9 @@ class KerasModel(nnx.Module):
         return self._graph.output_shape
 
     @property
-    def labels(self) -> tuple[str, ...] | None:
+    def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes, if they are known."""
-        return self._graph.labels
+        return self._graph.class_names
 
     def layer(self, name: str | int) -> Any:
         """Return the layer of a Keras name or index.

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 with its weights for ImageNet, as a Flax module.
 
 A stem, 16 inverted bottlenecks, a head and a classifier: 4.6 million parameters, ReLU6 throughout,
-and no squeeze and excitation, so that what a patch changes stays local until the last pooling. Batch
-normalisation is folded into the convolution before it: w·γ/√(σ² + ε) and β − μ·γ/√(σ² + ε).
+and no squeeze and excitation, so that what a patch changes stays local until the last pooling.
+Batch normalisation is folded into the convolution before it: w·γ/√(σ² + ε) and β − μ·γ/√(σ² + ε).
 
 Source: M. Tan and Q. Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks,
 2019, arXiv:1905.11946; the Lite variants leave out what is slow or imprecise on small devices.
@@ -80,9 +80,7 @@ class Bottleneck(nnx.Module):
             tensors, f"{name}._depthwise_conv", f"{name}._bn1", shape, stride=stride
         )
         shape = (1, 1, wide, outputs)
-        self.project = _folded(
-            tensors, f"{name}._project_conv", f"{name}._bn2", shape, relu6=False
-        )
+        self.project = _folded(tensors, f"{name}._project_conv", f"{name}._bn2", shape, relu6=False)
         self.adds = stride == 1 and inputs == outputs
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -127,7 +125,7 @@ class EfficientNetLite0(nnx.Module):
 
     @property
     def layer_names(self) -> list[str]:
-        """"stem", "block1" … "block16", "head", "classifier"."""
+        """ "stem", "block1" … "block16", "head", "classifier"."""
         return ["stem", *(f"block{i}" for i in range(1, 17)), "head", "classifier"]
 
     @property
@@ -219,6 +217,4 @@ def _folded(
     scale = weight / np.sqrt(variance + EPSILON)
     folded: Any = kernel.transpose(2, 3, 1, 0) * scale
     shift = bias - mean * scale
-    return Convolution(
-        folded.astype(np.float32), shift.astype(np.float32), stride, relu6=relu6
-    )
+    return Convolution(folded.astype(np.float32), shift.astype(np.float32), stride, relu6=relu6)

@@ -200,7 +200,7 @@ def _name_region(axes: Axes, region: np.ndarray, name: str) -> None:
     """Write a class's name where its region is widest."""
     if region.mean() < LEAST_REGION:
         return
-    depth = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    depth = np.asarray(distance_transform_edt(np.pad(region, 1)))[1:-1, 1:-1]
     row, col = np.unravel_index(np.argmax(depth), region.shape)
     height, width = region.shape
     text = shorten(name, 0.9 * SIDE * width / height, 8)

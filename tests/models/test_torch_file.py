@@ -44,7 +44,10 @@ def state(*items: bytes) -> bytes:
     return b"\x80\x02" + DICTIONARY + entries + own + b"."
 
 
-def file(found: bytes, data=(("1", np.arange(6, dtype="<f4")),), *, machine=None, magic=MAGIC):
+SIX = np.arange(6, dtype="<f4")
+
+
+def file(found: bytes, data=(("1", SIX),), *, machine=None, magic=MAGIC):
     machine = {"little_endian": True} if machine is None else machine
     parts = [pickle.dumps(value, 2) for value in (magic, 1001, machine)]
     keys = pickle.dumps([key for key, _ in data], 2)
