@@ -31,7 +31,7 @@ FLOORS = {
     "__main__": 8,
 }
 # Rooms beside the floors, and all that each may import besides itself.
-SHARED = {"_arguments", "_choices", "_files", "_version"}
+SHARED = {"_arguments", "_choices", "_files", "_version", "_versions"}
 ASIDE = {
     **dict.fromkeys(SHARED, SHARED),
     "": {"_version"},

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
+from jaxviz._versions import OTHER_PACKAGE, other_package
 from jaxviz.cli.commands import make_parser
 
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = partial(_show_warning, args.name)
+            if other_package():
+                warnings.warn(f"{OTHER_PACKAGE}.", stacklevel=1)
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
             return command(args) or 0
