@@ -33,6 +33,7 @@ from jaxviz.scoring.arguments import check_batch_size, checked_images
 from jaxviz.scoring.evaluators import choose_evaluators
 from jaxviz.scoring.execute import Scores, execute
 from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.targets import class_names_of
 from jaxviz.scoring.task import Task, make_task
 
 
@@ -57,6 +58,7 @@ def occlude(
     mesh: Mesh | None = None,
     progress: Progress = False,
     reading: Reading | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Occlusion:
     """Hide every position of one or many images in turn, and keep the scores of all classes.
 
@@ -102,6 +104,8 @@ def occlude(
         progress: True for a bar, or a function (positions done, positions in all).
         reading: what the result's `heatmap` takes where an argument is not given, as a preset has
             it: `occlude(f, x, **jaxviz.presets.captum(15))`; None: drops, averaged.
+        class_names: the names of the K classes, for `heatmap` and pictures; None: those that `f`
+            has as `class_names`, if any.
 
     Returns:
         The scores and what can be made of them. After Ctrl-C, what was finished, with a warning.
@@ -146,7 +150,8 @@ def occlude(
         "refine": refine,
         "tolerance": tolerance,
     }
-    return _result(task, grid, found, single, config, reading, measured)
+    result = _result(task, grid, found, single, config, reading, measured)
+    return _with_class_names(result, f, class_names)
 
 
 def occlude_segments(
@@ -164,6 +169,7 @@ def occlude_segments(
     mesh: Mesh | None = None,
     progress: Progress = False,
     reading: Reading | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Occlusion:
     """Hide the pixels of one label after another, such as superpixels, or of groups of labels.
 
@@ -183,6 +189,7 @@ def occlude_segments(
         mesh: see `occlude`.
         progress: see `occlude`.
         reading: see `occlude`.
+        class_names: see `occlude`.
 
     Returns:
         The scores, (N, groups, K) or (groups, K), and what can be made of them.
@@ -212,7 +219,12 @@ def occlude_segments(
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
     task = make_task(f, batch, occluder, positions, dtype=dtype, mesh=mesh, memory=memory)
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
-    return _result(task, segments, found, single, {}, reading)
+    result = _result(task, segments, found, single, {}, reading)
+    return _with_class_names(result, f, class_names)
+
+
+def _with_class_names(result: Occlusion, f: Scorer, given: Sequence[str] | None) -> Occlusion:
+    return replace(result, class_names=class_names_of(f, np.shape(result.base)[-1], given))
 
 
 class _Found(NamedTuple):
