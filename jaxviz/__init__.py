@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz import viewer as viewer
     from jaxviz._versions import show_versions
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
@@ -68,6 +69,7 @@ _MODULES = {
     "presets": "jaxviz.occlusion.presets",
     "regularize": "jaxviz.maximization.regularize",
     "transforms": "jaxviz.maximization.transforms",
+    "viewer": "jaxviz.viewer",
 }
 _NAMES = {
     "Estimate": "jaxviz.scale.estimate",
@@ -163,6 +165,7 @@ __all__ = [
     "to_linen_params",
     "transforms",
     "verify_keras",
+    "viewer",
     "visualize_activation",
     "visualize_cam",
     "visualize_saliency",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxviz._files import whole
-from jaxviz.images.files import read_image
+from jaxviz.images.decode import read_image
 from jaxviz.images.resize import resize
 
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"

@@ -52,7 +52,8 @@ def _command(
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(name=name, function=name, module=f"jaxviz.cli.{module or name}")
+    where = f"jaxviz.cli.{module or name}"
+    parser.set_defaults(name=name, function=name, module=where, parser=parser)
     if writes:
         folder = f"jaxviz-{name}"
         note = f"where the files go; default: {folder}"
@@ -155,8 +156,9 @@ def _export(add: Add) -> None:
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
     text = "only images A to B − 1"
     parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
-    text = "default: each image's predicted class"
-    parser.add_argument("--target", type=int, metavar="CLASS", help=text)
+    text = "its number or name; default: each image's predicted class"
+    parser.add_argument("--target", metavar="CLASS", help=text)
+    options.add_classes(parser)
     parser.add_argument("--score", choices=get_args(Score), default="drop")
     parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxviz._choices import PresetName
 from jaxviz.cli.output import stage
 from jaxviz.images.files import Pictures, read_pictures
-from jaxviz.images.preprocessing import Preprocessing
+from jaxviz.images.preprocessing import Preprocessing, named_preprocessing, preprocessing_of
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
@@ -68,18 +68,41 @@ def read_class_names(file: Path | None) -> list[str] | None:
     return [str(v[-1] if isinstance(v, list) else v).replace("_", " ") for v in ordered]
 
 
+def check_class_names(file: Path | None, names: Sequence[str] | None, classes: Any) -> None:
+    """Raise ValueError unless --classes names all classes of a model, two if it has one score."""
+    if file is None or names is None or not isinstance(classes, int):
+        return
+    if len(names) not in ((1, 2) if classes == 1 else (classes,)):
+        raise ValueError(
+            f"`--classes` must name all classes of the model, {max(classes, 2)}: {file} has"
+            f" {len(names)} names."
+        )
+
+
 def read_images(
     args: argparse.Namespace, model: Any, sources: Sequence[str], limit: int | None
 ) -> tuple[Pictures, np.ndarray]:
     """Read what IMAGES names: the pictures as they are, and in the units of the model."""
     with stage("reading the images"):
         pictures = read_pictures(sources, input_shape(model, args.size), limit=limit)
-    return pictures, preprocessing(args)(pictures.values)
+    return pictures, preprocessing(args, model)(pictures.values)
 
 
-def preprocessing(args: argparse.Namespace) -> Preprocessing:
-    """Return the way from pictures in [0, 1] to the units of the model."""
-    return Preprocessing(args.scale, args.invert, args.bgr, args.mean, args.std)
+def preprocessing(args: argparse.Namespace, model: Any) -> Preprocessing:
+    """Return the way from pictures in [0, 1] to the units of the model.
+
+    It is what the options spell out, or else the one that --preprocess names, or else the model's
+    own, or else x itself.
+    """
+    spelt = Preprocessing(args.scale, args.invert, args.bgr, args.mean, args.std)
+    if args.preprocess is not None:
+        if spelt != Preprocessing():
+            raise ValueError(
+                "`--preprocess` names a formula, which --scale, --invert, --bgr, --mean and --std"
+                " spell out: give one or the other."
+            )
+        return named_preprocessing(args.preprocess, model)
+    return spelt if spelt != Preprocessing() else preprocessing_of(model) or spelt
 
 
 def input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int]:
@@ -136,7 +159,11 @@ def _named_preset(text: str, size: tuple[int, int]) -> presets.Preset:
             "`--preset` must be NAME:SIZE, or NAME:SIZE,STRIDE for captum and xplique; the names "
             f"are {', '.join(PRESETS)}: got {text!r}."
         ) from None
-    return make(*sizes, **extra)
+    try:
+        return make(*sizes, **extra)
+    except ValueError as error:
+        # It speaks of the preset's own arguments, not of options of these names.
+        raise ValueError(f"`--preset` {text}: {str(error).replace('`', '')}") from error
 
 
 def refuse(args: argparse.Namespace, options: dict[str, Any], why: str) -> None:

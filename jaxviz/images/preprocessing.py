@@ -13,7 +13,8 @@ from typing import Any, get_args
 import numpy as np
 
 from jaxviz._choices import Fit, Preprocess
-from jaxviz.images.files import fit_picture, read_image
+from jaxviz.images.decode import read_image
+from jaxviz.images.files import fit_picture
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def _check_picture(array: np.ndarray) -> None:
             "`photo` must be (H, W), or (H, W, C) or (N, H, W, C) with 1 or 3 channels:"
             f" got {array.shape}."
         )
-    if array.dtype == np.uint8:
+    if array.dtype in (np.uint8, np.uint16):
         return
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(

@@ -47,7 +47,8 @@ def load_keras(
             file says.
         custom_layers: class or layer name to `converter(config, weights) -> callable`, for layers
             that are not known; for a Lambda the function itself.
-        class_names: names of the classes, for `model.class_names`; None for those in the file, if any.
+        class_names: names of the classes, for `model.class_names`; None for those in the file, if
+            any.
 
     Returns:
         The model; `model(images)` equals Keras's `predict`.

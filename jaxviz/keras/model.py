@@ -124,6 +124,13 @@ class KerasModel(nnx.Module):
         """The names of the classes, if they are known."""
         return self._graph.class_names
 
+    @property
+    def white(self) -> float | None:
+        """What white is to the model, 255 or 1, where its first layers rescale; else None."""
+        from jaxviz.keras.white import white_of  # which knows layers, as this module does not
+
+        return white_of(self)
+
     def layer(self, name: str | int) -> Any:
         """Return the layer of a Keras name or index.
 

@@ -124,7 +124,7 @@ def _load_with_keras(path: Any) -> Any:
         if isinstance(path, str | os.PathLike):
             return keras.saving.load_model(path, compile=False)
         architecture, weights = path
-        text = Path(architecture).read_text()
+        text = Path(architecture).read_text(encoding="utf-8")
         model = keras.models.model_from_json(text)
         model.load_weights(weights)
     except Exception as error:
