@@ -42,7 +42,8 @@ def compare(
         images: (batch, height, width), with 1 or 3 channels; or one image.
         maps: {name of the column: maps (batch, h, w), drawn over the images as light, warm where
             positive and cold where negative; or pictures (batch, h, w, 3), drawn as they are}. Maps
-            of another size than the images' are enlarged (bilinear). NaN sheds no light.
+            of another size than the images' are enlarged (bilinear). NaN sheds no light,
+            and what is infinite as much as the strongest.
         class_maps: (batch, height, width) integers, as `Occlusion.class_map` returns them: the
             last column, in which the image shows where the class stays `predicted`.
         predicted: (batch,) integers, the classes of the clean images; None: the commonest ones of
@@ -58,7 +59,7 @@ def compare(
         A matplotlib Figure.
 
     Raises:
-        ValueError: if shapes disagree, a value is infinite, or an option is out of its range.
+        ValueError: if shapes disagree, or an option is out of its range.
 
     Example:
         >>> import numpy as np, jaxviz.plot
@@ -151,7 +152,7 @@ def _check_count(name: str, value: np.ndarray, pictures: np.ndarray) -> None:
 
 
 def _end(values: np.ndarray, robust: float) -> float:
-    known = np.abs(values[~np.isnan(values)])
+    known = np.abs(values[np.isfinite(values)])
     if not known.size:
         return 0.0
     return float(np.percentile(known, robust)) or float(known.max())

@@ -53,7 +53,8 @@ def test_the_class_map_leaves_the_image_where_the_class_stays(photos):
     classes[:, :6] = 3
     names = ["cat", "dog", "owl", "$fox_"]
     figure = plot.compare(photos, {}, class_maps=classes, predicted=[0, 3], class_names=names)
-    first, second = (panel.images[0].get_array() for panel in panels(figure)[1::2][:2])
+    np.testing.assert_array_equal(panels(figure)[2].images[0].get_array()[6:], photos[0, 6:])
+    np.testing.assert_array_equal(panels(figure)[3].images[0].get_array()[:6], photos[1, :6])
     assert sorted(texts(figure)) == ["$fox_", "$fox_", "cat", "cat"]
     figure.savefig("/dev/null", format="png")
 
@@ -63,11 +64,18 @@ def test_one_image_is_a_batch_of_one(photos):
     assert len(panels(figure)) == 3
 
 
+def test_what_is_infinite_is_as_strong_as_the_strongest(photos):
+    maps = np.ones((2, 12, 10))
+    endless = maps.copy()
+    endless[:, 0, 0] = np.inf
+    one, other = (panels(plot.compare(photos, {"m": m})) for m in (maps, endless))
+    np.testing.assert_array_equal(one[2].images[0].get_array(), other[2].images[0].get_array())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"maps": {"m": np.ones((3, 12, 10))}}, "`maps` must hold one map per image: got 3"),
-        ({"maps": {"m": np.full((2, 2, 2), np.inf)}}, "infinite"),
         ({"maps": {}, "scaling": "all"}, '`scaling` must be "image" or "shared"'),
         ({"maps": {}, "robust": 20}, "`robust` must be a percentage"),
         ({"maps": {}, "class_maps": np.zeros((2, 3, 3), int)}, "`class_maps` must be as large"),
