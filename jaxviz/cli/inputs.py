@@ -22,6 +22,7 @@ from jaxviz.images.preprocessing import Preprocessing, named_preprocessing, prep
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
+from jaxviz.scoring.scorer import image_shape_of
 
 PRESETS = get_args(PresetName)
 
@@ -107,7 +108,7 @@ def preprocessing(args: argparse.Namespace, model: Any) -> Preprocessing:
 
 def input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int]:
     """Return the (height, width, channels) of the model's images, --size where they are open."""
-    shape = model.input_shape
+    shape = image_shape_of(model)
     if not isinstance(shape, tuple) or len(shape) != 3 or isinstance(shape[0], tuple):
         raise ValueError(f"the model must take images (H, W, C): its input is {shape}.")
     height, width, channels = shape

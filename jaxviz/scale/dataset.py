@@ -31,7 +31,7 @@ from jaxviz.scale.report import Report, reporting
 from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
-from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.scorer import Scorer, image_shape_of
 
 
 def occlude_dataset(
@@ -292,6 +292,6 @@ def _log_file(log: str | Path | None, share: Share) -> Path | None:
 
 
 def _input_shape(f: Any) -> tuple[int, int, int] | None:
-    shape = getattr(f, "input_shape", None)
+    shape = image_shape_of(f)
     known = isinstance(shape, tuple) and len(shape) == 3 and None not in shape
     return shape if known else None
