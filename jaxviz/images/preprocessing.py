@@ -172,7 +172,8 @@ def preprocess(
 
     Example:
         >>> import jaxviz as jv
-        >>> preprocess(np.zeros((40, 60, 3), np.uint8), jv.models.mnist_cnn()).shape
+        >>> photo, model = np.zeros((40, 60, 3), np.uint8), jv.models.mnist_cnn()
+        >>> preprocess(photo, model, preprocessing="unit").shape
         (28, 28, 1)
     """
     shape = getattr(model, "input_shape", None)
