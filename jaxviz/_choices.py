@@ -18,3 +18,8 @@ BenchModel = Literal["mnist_cnn", "vgg16", "resnet50", "mobilenet_v2", "squeezen
 BenchDtype = Literal["float32", "bfloat16"]
 # Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
 PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]
+# Of pictures: what a network takes, and how they are brought to its size.
+Preprocess = Literal["model", "unit", "raw", "tf", "torch", "caffe"]
+Fit = Literal["stretch", "crop"]
+# Of `plot.compare`: whether each map has its own scale, or those of a method share one.
+Scaling = Literal["image", "shared"]

