@@ -13,6 +13,7 @@ from jaxviz._version import __version__ as __version__
 if TYPE_CHECKING:
     from jaxviz import attribution as attribution
     from jaxviz import datasets as datasets
+    from jaxviz import images as images
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
@@ -64,6 +65,7 @@ _MODULES = {
     "attribution": "jaxviz.attribution",
     "datasets": "jaxviz.datasets",
     "fills": "jaxviz.perturbation.fills",
+    "images": "jaxviz.images",
     "keras_vis": "jaxviz.keras_vis",
     "models": "jaxviz.models",
     "objectives": "jaxviz.maximization.objectives",
@@ -146,6 +148,7 @@ __all__ = [
     "fills",
     "from_equinox",
     "from_keras",
+    "images",
     "incremental",
     "inspect_keras",
     "keras_vis",

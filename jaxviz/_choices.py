@@ -47,3 +47,8 @@ MapMethod = Literal[
 ]
 # Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
 PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]
+# Of pictures: what a network takes, and how they are brought to its size.
+Preprocess = Literal["model", "unit", "raw", "tf", "torch", "caffe"]
+Fit = Literal["stretch", "crop"]
+# Of `plot.compare`: whether each map has its own scale, or those of a method share one.
+Scaling = Literal["image", "shared"]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.attribution.goal import by_name, make_goal, score
+from jaxviz.attribution.goal import make_goal, named, score
 from jaxviz.attribution.job import Job
 from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_float32
 from jaxviz.attribution.memo import memo_of
@@ -165,4 +165,4 @@ def _explained(target: Any, scorer: Any, base: np.ndarray) -> np.ndarray | None:
         return None
     if target is None:
         return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
-    return np.asarray(resolve(by_name(target, scorer), *base.shape))
+    return np.asarray(resolve(named(target, scorer), *base.shape))

@@ -6,9 +6,8 @@ from inspect import signature
 from typing import Any, get_args
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from jaxviz import attribution
+from jaxviz import attribution, plot
 from jaxviz._choices import MapMethod
 from jaxviz.attribution.result import Attribution
 from jaxviz.cli.inputs import (
@@ -19,15 +18,19 @@ from jaxviz.cli.inputs import (
     read_class_names,
     read_images,
 )
-from jaxviz.cli.occlude import DRAWN, check_target, predicted_classes, target_name, target_of
+from jaxviz.cli.occlude import (
+    DRAWN,
+    check_target,
+    predicted_classes,
+    split_targets,
+    target_name,
+    target_of,
+)
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.keras import logits
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Occlusion
-from jaxviz.plot._inputs import as_images, as_maps, title_lines
-from jaxviz.plot._page import compose
-from jaxviz.plot._panels import heat_band, image_band
-from jaxviz.plot._scale import check_robust, common_scale
+from jaxviz.plot._scale import check_robust
 
 Result = Attribution | Occlusion
 
@@ -39,9 +42,9 @@ def attribute(args: argparse.Namespace) -> int:
     model = load_model(args.model, args.weights)
     scorer = logits(model) if args.logits else model
     pictures, images = read_images(args, model, args.images, args.limit)
-    names = read_class_names(args.classes) or model.labels
+    names = read_class_names(args.classes) or model.class_names
     check_class_names(args.classes, names, model.output_shape[0])
-    targets = {word: target_of(word, pictures, names) for word in args.target}
+    targets = {word: target_of(word, pictures, names) for word in split_targets(args.target, names)}
     for target in targets.values():
         check_target(target, model.output_shape)
     results: dict[str, Result] = {}
@@ -49,7 +52,7 @@ def attribute(args: argparse.Namespace) -> int:
     with output_folder(args.out) as folder:
         for method in args.method:
             for word, target in targets.items():
-                label = f"{method}, {target_name(word)}" if len(targets) > 1 else method
+                label = f"{method}, {target_name(word, names)}" if len(targets) > 1 else method
                 with stage(label, "images") as told:
                     found = _explain(method, scorer, images, target, args, told)
                 if isinstance(found, Occlusion):
@@ -62,12 +65,14 @@ def attribute(args: argparse.Namespace) -> int:
         base = np.asarray(next(iter(results.values())).base)
         titles = [class_name(c, names) for c in predicted_classes(base[:DRAWN])]
         shown = {label: values[:DRAWN] for label, values in maps.items()}
-        figure = _side_by_side(pictures.values[:DRAWN], shown, titles, args.robust)
+        figure = plot.compare(
+            pictures.values[:DRAWN], shown, titles=titles, robust=args.robust, scaling="image"
+        )
         figure.savefig(folder / "attribution.png")
     _print(results, maps, len(images))
     if any(isinstance(r, Attribution) and r.probabilities for r in results.values()):
         say("the scores are probabilities, flat where the network is sure: see --logits")
-    say(f"input {preprocessing(args).describe()}")
+    say(f"input {preprocessing(args, model).describe()}")
     say(f"wrote attribution.png, maps.npz and {len(results)} results to {args.out}")
     return 130 if any(result.partial for result in results.values()) else 0
 
@@ -95,21 +100,6 @@ def _explain(
     if args.layer is not None and _takes_layer(method):
         options["layer"] = int(args.layer) if args.layer.lstrip("-").isdigit() else args.layer
     return getattr(attribution, method)(scorer, images, target=target, **options)
-
-
-def _side_by_side(
-    images: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    titles: Sequence[str],
-    robust: float | None,
-) -> Figure:
-    """Draw each image and what the methods make of it, each method on a scale of its own."""
-    shape = images.shape[:3]
-    bands = [image_band(as_images(images, "images", True))]
-    for label, values in maps.items():
-        scale = common_scale(as_maps(values, label), None, robust, None, "")
-        bands.append(heat_band(values, scale)._replace(label=label))
-    return compose(bands, shape, title_lines(titles, len(images)), "", None)
 
 
 def _print(results: Mapping[str, Result], maps: Mapping[str, np.ndarray], count: int) -> None:

