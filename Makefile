@@ -8,9 +8,9 @@ JUPYTER := $(BIN)/jupyter-execute
 .PHONY: demo test test-all setup check notebooks docs clean
 
 demo: setup
-	$(BIN)/jaxviz demo
+	$(BIN)/jaxviz demo --photos
 
-setup: $(VENV)/.has-demo
+setup: $(VENV)/.has-photos
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile

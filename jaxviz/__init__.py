@@ -13,9 +13,11 @@ from jaxviz._version import __version__ as __version__
 if TYPE_CHECKING:
     from jaxviz import attribution as attribution
     from jaxviz import datasets as datasets
+    from jaxviz import images as images
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz import viewer as viewer
     from jaxviz._versions import show_versions
     from jaxviz.attribution.result import Attribution
     from jaxviz.images.filmstrip import save_strip
@@ -57,11 +59,13 @@ if TYPE_CHECKING:
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
     from jaxviz.scoring.adapt import from_equinox, pick
+    from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
     "attribution": "jaxviz.attribution",
     "datasets": "jaxviz.datasets",
     "fills": "jaxviz.perturbation.fills",
+    "images": "jaxviz.images",
     "keras_vis": "jaxviz.keras_vis",
     "models": "jaxviz.models",
     "objectives": "jaxviz.maximization.objectives",
@@ -70,6 +74,7 @@ _MODULES = {
     "presets": "jaxviz.occlusion.presets",
     "regularize": "jaxviz.maximization.regularize",
     "transforms": "jaxviz.maximization.transforms",
+    "viewer": "jaxviz.viewer",
 }
 _NAMES = {
     "Attribution": "jaxviz.attribution.result",
@@ -87,6 +92,7 @@ _NAMES = {
     "Segments": "jaxviz.perturbation.segments",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
+    "channels_last": "jaxviz.scoring.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
@@ -134,6 +140,7 @@ __all__ = [
     "StoredOcclusion",
     "activations",
     "attribution",
+    "channels_last",
     "convert_keras",
     "datasets",
     "estimate",
@@ -141,6 +148,7 @@ __all__ = [
     "fills",
     "from_equinox",
     "from_keras",
+    "images",
     "incremental",
     "inspect_keras",
     "keras_vis",
@@ -169,6 +177,7 @@ __all__ = [
     "to_linen_params",
     "transforms",
     "verify_keras",
+    "viewer",
     "visualize_activation",
     "visualize_cam",
     "visualize_saliency",

@@ -5,13 +5,13 @@ the layer's size, (N, H', W', 1), after the method's own ReLU; `heatmap()` enlar
 by half-pixel centres. Nothing is rescaled; `jaxviz.attribution.presets` has what libraries do.
 """
 
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from jaxviz._choices import Alpha, Fuse, Upsample
 from jaxviz.attribution.cam_kernel import (
@@ -90,11 +90,13 @@ def grad_cam(
 
     Source: R. Selvaraju et al., "Grad-CAM", ICCV 2017, arXiv:1610.02391.
     """
-    cam = Cam(partial(_grad_cam, rectify), checked_layers(layer, fuse), fuse)
+    cam = Cam(Partial(_grad_cam, rectify), checked_layers(layer, fuse), fuse)
     run = Run(batch_size, memory, mesh, progress, dtype)
     read = reading_of(reading, upsample)
     config = {"layer": cam.seen, "fuse": fuse}
-    return attribute("Grad-CAM", cam, f, images, target, run, reading=read, config=config)
+    return attribute(
+        "Grad-CAM", cam, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _grad_cam(rectify: bool, a: jax.Array, g: jax.Array) -> jax.Array:
@@ -158,11 +160,13 @@ def grad_cam_pp(
 
     Source: A. Chattopadhay et al., "Grad-CAM++", WACV 2018, arXiv:1710.11063.
     """
-    cam = Cam(partial(_pp(alpha), epsilon), checked_layers(layer, fuse), fuse)
+    cam = Cam(Partial(_pp(alpha), epsilon), checked_layers(layer, fuse), fuse)
     run = Run(batch_size, memory, mesh, progress, dtype)
     read = reading_of(reading, upsample)
     config = {"layer": cam.seen, "fuse": fuse}
-    return attribute("Grad-CAM++", cam, f, images, target, run, reading=read, config=config)
+    return attribute(
+        "Grad-CAM++", cam, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _pp(alpha: Alpha) -> Any:
@@ -252,11 +256,13 @@ def xgrad_cam(
 
     Source: R. Fu et al., "Axiom-based Grad-CAM", BMVC 2020, arXiv:2008.02312.
     """
-    cam = Cam(partial(_xgrad_cam, epsilon), checked_layers(layer, fuse), fuse)
+    cam = Cam(Partial(_xgrad_cam, epsilon), checked_layers(layer, fuse), fuse)
     run = Run(batch_size, memory, mesh, progress, dtype)
     read = reading_of(reading, upsample)
     config = {"layer": cam.seen, "fuse": fuse}
-    return attribute("XGrad-CAM", cam, f, images, target, run, reading=read, config=config)
+    return attribute(
+        "XGrad-CAM", cam, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _xgrad_cam(epsilon: float, a: jax.Array, g: jax.Array) -> jax.Array:
@@ -315,12 +321,14 @@ def guided_grad_cam(
     read = reading_of(reading, upsample)
     if read.upsample is None:
         raise ValueError("`upsample` must enlarge the map to the image here: got None.")
-    cam = Cam(partial(_grad_cam, True), checked_layers(layer, fuse), fuse)
+    cam = Cam(Partial(_grad_cam, True), checked_layers(layer, fuse), fuse)
     run = Run(batch_size, memory, mesh, progress, dtype)
     config = {"layer": cam.seen, "fuse": fuse, "upsample": read.upsample}
-    kernel = partial(_guided_grad_cam, cam, read.upsample)
+    kernel = Partial(_guided_grad_cam, cam, read.upsample)
     name = "guided Grad-CAM"
-    return attribute(name, kernel, f, images, target, run, reading=read, config=config)
+    return attribute(
+        name, kernel, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _guided_grad_cam(cam: Cam, way: Upsample, f: Any, image: jax.Array, goal: Goal) -> Found:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxviz._choices import Fuse, Upsample
 from jaxviz.attribution.cut import Cut, cut
 from jaxviz.attribution.goal import Goal
-from jaxviz.attribution.kernel import Found, check_real, differentiate
+from jaxviz.attribution.kernel import Found, Seen, check_real, differentiate
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.resize import axis_weights
 from jaxviz.jaxpr._jax import platform_of
@@ -25,16 +25,10 @@ Layers = Layer | Sequence[Layer]
 Weigh = Callable[[jax.Array, jax.Array], jax.Array]  # (A, G) -> (H', W')
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The layers that a kernel found, for the record of a run: known when it is written."""
-
-    names: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return ", ".join(self.names)
+static: Any = {"static": True}
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cam:
     """A map Σ_c of something of A and G, for each layer.
@@ -48,15 +42,15 @@ class Cam:
     """
 
     weigh: Weigh
-    layers: tuple[Layer, ...]
-    fuse: Fuse = "mean"
-    gradient: bool = True
-    seen: Seen = field(default_factory=Seen)
+    layers: tuple[Layer, ...] = field(metadata=static)
+    fuse: Fuse = field(default="mean", metadata=static)
+    gradient: bool = field(default=True, metadata=static)
+    seen: Seen = field(default_factory=Seen, metadata=static)
 
     def __call__(self, f: Any, image: jax.Array, goal: Goal) -> Found:
         """Return the map (H', W', 1) of one image."""
         cuts, base = cut(f, image, self.layers, quick_rules(platform_of(image)))
-        self.seen.names[:] = [part.name for part in cuts]
+        self.seen.notes[:] = [part.name for part in cuts]
         check_real(base)
         goal = goal.fix(base)
         maps = [self.weigh(*wide(part.output, self._slope(part, goal))) for part in cuts]

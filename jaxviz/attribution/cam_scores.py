@@ -4,7 +4,7 @@ A is a layer's output (H', W', C'). Channels are taken a few at a time, so that 
 with them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,11 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._choices import Upsample
-from jaxviz.attribution.cam_kernel import Seen, by_channel, enlarged, reading_of, rectified, wide
+from jaxviz.attribution.cam_kernel import by_channel, enlarged, reading_of, rectified, wide
 from jaxviz.attribution.cut import Cut, cut
 from jaxviz.attribution.driver import Run, attribute
 from jaxviz.attribution.goal import Goal, score
-from jaxviz.attribution.kernel import Found, Steps
+from jaxviz.attribution.kernel import Found, Seen, Steps
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
 from jaxviz.layers import Layer, ScorerLike
@@ -74,16 +74,17 @@ def score_cam(
     """
     if channels is not None and (not isinstance(channels, int | np.integer) or channels < 1):
         raise ValueError(f"`channels` must be a whole number from 1, or None: got {channels!r}.")
-    kernel = _ScoreCam(layer, channels, Seen())
+    kernel = _ScoreCam(layer, channels)
     return attribute(
         "Score-CAM",
-        _steps(kernel),
+        Steps(kernel),
         f,
         images,
         target,
         Run(batch_size, memory, mesh, progress, dtype),
         reading=reading_of(reading, upsample),
         config={"layer": kernel.seen, "channels": channels},
+        seen=kernel.seen,
     )
 
 
@@ -134,17 +135,21 @@ def ablation_cam(
     Source: S. Desai and H. Ramaswamy, "Ablation-CAM", WACV 2020,
     doi:10.1109/WACV45572.2020.9093360.
     """
-    kernel = _AblationCam(layer, Seen())
+    kernel = _AblationCam(layer)
     return attribute(
         "Ablation-CAM",
-        _steps(kernel),
+        Steps(kernel),
         f,
         images,
         target,
         Run(batch_size, memory, mesh, progress, dtype),
         reading=reading_of(reading, upsample),
         config={"layer": kernel.seen},
+        seen=kernel.seen,
     )
+
+
+static: Any = {"static": True}
 
 
 class _Carry(NamedTuple):
@@ -159,14 +164,6 @@ class _Carry(NamedTuple):
     scores: jax.Array
 
 
-def _steps(kernel: "_ScoreCam | _AblationCam") -> Steps:
-    return Steps(kernel.begin, _numbers, kernel.step, kernel.end)
-
-
-def _numbers(carry: _Carry) -> np.ndarray:
-    return np.arange(carry.scores.shape[0], dtype=np.int32)
-
-
 def _begin(part: Cut, base: jax.Array, goal: Goal, channels: jax.Array) -> _Carry:
     goal = goal.fix(base)
     (like,) = wide(goal(base[None])[0])
@@ -178,19 +175,23 @@ def _channel(output: jax.Array, number: jax.Array) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(output, number, axis=2, keepdims=False)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _ScoreCam:
-    layer: Layer
-    channels: int | None
-    seen: Seen
+    layer: Layer = field(metadata=static)
+    channels: int | None = field(metadata=static)
+    seen: Seen = field(default_factory=Seen, metadata=static)
 
     def begin(self, f: Any, image: jax.Array, goal: Goal) -> _Carry:
         (part,), base = cut(f, image, (self.layer,), {})
-        self.seen.names[:] = [part.name]
+        self.seen.notes[:] = [part.name]
         (output,) = wide(part.output)
         count = output.shape[2] if self.channels is None else min(self.channels, output.shape[2])
         order = jnp.argsort(-jnp.std(output, (0, 1)))[:count].astype(jnp.int32)
         return _begin(replace(part, known=[]), base, goal, order)
+
+    def items(self, carry: Any) -> np.ndarray:
+        return np.arange(carry.scores.shape[0], dtype=np.int32)
 
     def step(
         self, f: Any, image: jax.Array, goal: Goal, carry: _Carry, items: Any, live: jax.Array
@@ -213,15 +214,19 @@ class _ScoreCam:
         return Found(rectified(by_channel(weights, a[..., carry.channels]))[..., None], carry.base)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _AblationCam:
-    layer: Layer
-    seen: Seen
+    layer: Layer = field(metadata=static)
+    seen: Seen = field(default_factory=Seen, metadata=static)
 
     def begin(self, f: Any, image: jax.Array, goal: Goal) -> _Carry:
         (part,), base = cut(f, image, (self.layer,), {})
-        self.seen.names[:] = [part.name]
+        self.seen.notes[:] = [part.name]
         return _begin(part, base, goal, jnp.arange(part.output.shape[2], dtype=jnp.int32))
+
+    def items(self, carry: Any) -> np.ndarray:
+        return np.arange(carry.scores.shape[0], dtype=np.int32)
 
     def step(
         self, f: Any, image: jax.Array, goal: Goal, carry: _Carry, items: Any, live: jax.Array

@@ -1,12 +1,12 @@
 """Class activation maps that weigh each site by itself, or look at the layer alone; see `cam`."""
 
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from jaxviz._choices import Fuse, Upsample
 from jaxviz.attribution.cam_kernel import Cam, Layers, checked_layers, reading_of, rectified
@@ -68,11 +68,13 @@ def layer_cam(
 
     Source: P. Jiang et al., "LayerCAM", IEEE TIP 2021, doi:10.1109/TIP.2021.3089943.
     """
-    cam = Cam(partial(_layer_cam, rectify), checked_layers(layer, fuse), fuse)
+    cam = Cam(Partial(_layer_cam, rectify), checked_layers(layer, fuse), fuse)
     run = Run(batch_size, memory, mesh, progress, dtype)
     read = reading_of(reading, upsample)
     config = {"layer": cam.seen, "fuse": fuse}
-    return attribute("LayerCAM", cam, f, images, target, run, reading=read, config=config)
+    return attribute(
+        "LayerCAM", cam, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _layer_cam(rectify: bool, a: jax.Array, g: jax.Array) -> jax.Array:
@@ -130,11 +132,13 @@ def hires_cam(
 
     Source: R. Draelos and L. Carin, "Use HiResCAM instead of Grad-CAM", 2020, arXiv:2011.08891.
     """
-    cam = Cam(partial(_hires_cam, rectify), checked_layers(layer, fuse), fuse)
+    cam = Cam(Partial(_hires_cam, rectify), checked_layers(layer, fuse), fuse)
     run = Run(batch_size, memory, mesh, progress, dtype)
     read = reading_of(reading, upsample)
     config = {"layer": cam.seen, "fuse": fuse}
-    return attribute("HiResCAM", cam, f, images, target, run, reading=read, config=config)
+    return attribute(
+        "HiResCAM", cam, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _hires_cam(rectify: bool, a: jax.Array, g: jax.Array) -> jax.Array:
@@ -194,7 +198,9 @@ def elementwise_cam(
     run = Run(batch_size, memory, mesh, progress, dtype)
     read = reading_of(reading, upsample)
     config = {"layer": cam.seen, "fuse": fuse}
-    return attribute("elementwise CAM", cam, f, images, target, run, reading=read, config=config)
+    return attribute(
+        "elementwise CAM", cam, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _elementwise_cam(a: jax.Array, g: jax.Array) -> jax.Array:
@@ -254,7 +260,9 @@ def eigen_cam(
     run = Run(batch_size, memory, mesh, progress, dtype)
     read = reading_of(reading, upsample)
     config = {"layer": cam.seen, "fuse": fuse}
-    return attribute("EigenCAM", cam, f, images, target, run, reading=read, config=config)
+    return attribute(
+        "EigenCAM", cam, f, images, target, run, reading=read, config=config, seen=cam.seen
+    )
 
 
 def _eigen_cam(a: jax.Array, _: jax.Array) -> jax.Array:

@@ -90,9 +90,10 @@ def deep_lift(
     return attribute("DeepLIFT", _DeepLift(fills), f, images, target, run, config=config)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _DeepLift:
-    fills: Sequence[Fill]
+    fills: list[Fill]
 
     def __call__(self, f: Any, image: jax.Array, goal: Goal) -> Found:
         _, flat, values, _ = trace(lambda x: score(f, x), image[None], open_derivatives=True)

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.attribution.goal import by_name, make_goal, score
+from jaxviz.attribution.goal import make_goal, named, score
 from jaxviz.attribution.job import Job
-from jaxviz.attribution.kernel import Found, Kernel, Steps, in_float32
+from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_float32
+from jaxviz.attribution.memo import memo_of
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
 from jaxviz.layers import ScorerLike, as_scorer
@@ -27,6 +28,7 @@ from jaxviz.scoring.arguments import (
     checked_memory,
     checked_mesh,
 )
+from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import cast, split
 from jaxviz.scoring.targets import resolve
 
@@ -60,6 +62,7 @@ def attribute(
     *,
     reading: MapReading | None = None,
     config: Mapping[str, Any] | None = None,
+    seen: Seen | None = None,
 ) -> Attribution:
     """Explain images by a kernel.
 
@@ -73,6 +76,8 @@ def attribute(
         reading: how the maps are read.
         config: options of the method, for the record; None among them is left out.
 
+        seen: what the kernel notes when it is traced, which it may not be again.
+
     Raises:
         ValueError, TypeError: an argument breaks its rule.
         MemoryError: not even one image fits.
@@ -85,13 +90,13 @@ def attribute(
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
     batch, single = checked_images(images)
+    check_channels_last(scorer, np.shape(images))
     dtype = None if run.dtype is None else checked_dtype(run.dtype)
     parts, batch = cast(split(scorer), batch, dtype)
     mesh, budget = checked_mesh(run.mesh), checked_memory(run.memory)
-    one = jax.ShapeDtypeStruct((1, *batch.shape[1:]), batch.dtype)
-    scores = jax.eval_shape(parts.call, parts.arrays, one).shape[1:]
-    goal = make_goal(target, scorer, len(batch), scores)
-    job = Job(kernel, parts, batch, goal, mesh, budget)
+    memo = memo_of(scorer)
+    goal = make_goal(target, scorer, len(batch), memo.scores(parts, batch))
+    job = Job(kernel, parts, batch, goal, mesh, budget, memo, seen or Seen())
     found, interrupted = job.run(run.batch_size, run.progress)
     record = {"model": parts.name, "dtype": str(batch.dtype), **(config or {})}
     return make_result(
@@ -160,4 +165,4 @@ def _explained(target: Any, scorer: Any, base: np.ndarray) -> np.ndarray | None:
         return None
     if target is None:
         return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
-    return np.asarray(resolve(by_name(target, scorer), *base.shape))
+    return np.asarray(resolve(named(target, scorer), *base.shape))

@@ -1,7 +1,6 @@
 """Which one number of an image's scores is explained: a sum over classes, or a function of them."""
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.scoring.scorer import split
-from jaxviz.scoring.targets import resolve
+from jaxviz.scoring.targets import by_name, resolve
 
 ALL = "all"
 
@@ -97,7 +96,7 @@ def make_goal(target: Any, f: Any, count: int, scores: tuple[int, ...]) -> Goal:
     classes = scores[0]
     if isinstance(target, jax.core.Tracer):
         return Goal(_traced_weights(target, count, classes))
-    numbers = resolve(by_name(target, f), count, classes)
+    numbers = resolve(named(target, f), count, classes)
     if numbers.ndim == 1:
         numbers = np.eye(classes, dtype=np.float32)[numbers]
     return Goal(jnp.asarray(numbers, jnp.float32))
@@ -114,31 +113,9 @@ def _traced_weights(target: jax.Array, count: int, classes: int) -> jax.Array:
     return jnp.broadcast_to(target[None] if target.ndim == 1 else target, (count, classes))
 
 
-def class_names(f: Any) -> Sequence[str] | None:
-    """Return the names of a scorer's classes, if it knows them."""
-    names = getattr(f, "class_names", None)
-    return getattr(f, "labels", None) if names is None else names
-
-
-def by_name(target: Any, f: Any) -> Any:
-    """Return a target with its names of classes, one or one per image, as their numbers.
-
-    Raises:
-        ValueError: the scorer knows no names, or none like it.
-    """
-    if isinstance(target, str):
-        return _number(target, class_names(f))
-    listed = isinstance(target, list | tuple) and any(isinstance(t, str) for t in target)
-    return [by_name(each, f) for each in target] if listed else target
-
-
-def _number(name: str, names: Sequence[str] | None) -> int:
-    if not names:
-        raise ValueError(f"`target` must be a number, as `f` knows no names: got {name!r}.")
-    if name not in names:
-        (near,) = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise ValueError(f"`target` must name a class: got {name!r}; did you mean {near!r}?")
-    return list(names).index(name)
+def named(target: Any, f: Any) -> Any:
+    """Return a target with its names of classes, one or one per image, as their numbers."""
+    return by_name(target, getattr(f, "class_names", None))
 
 
 def score(f: Any, images: jax.Array) -> jax.Array:

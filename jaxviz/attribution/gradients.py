@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from jaxviz.attribution.driver import Run, attribute
 from jaxviz.attribution.goal import Goal, score
@@ -27,10 +28,11 @@ def gradient(
     f: Any, image: jax.Array, goal: Goal, *, backprop: str = "plain"
 ) -> tuple[jax.Array, jax.Array]:
     """Return ∂s/∂x of one image (H, W, C), and its scores."""
-    rules = {**quick_rules(platform_of(image)), **relu_rules(backprop)}
+    quick, rectify = quick_rules(platform_of(image)), relu_rules(backprop)
 
     def explained(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scores = replay(partial(score, f), image[None], rules=rules)
+        called = partial(score, f)
+        scores = replay(called, image[None], rules=lambda flat: {**quick, **rectify(flat)})
         check_real(scores)
         fixed = goal.fix(jax.lax.stop_gradient(scores[0]))
         return fixed(scores)[0], scores[0]
@@ -153,7 +155,7 @@ def guided(
 ) -> Attribution:
     """Propagate back only what is positive, through ReLUs that are open: guided backpropagation.
 
-    A ReLU passes g where x > 0 and g > 0; it is `jax.nn.relu`, `relu6` or a maximum with 0. The
+    A ReLU passes g where x > 0 and g > 0, see `jaxviz.jaxpr.relu` for what counts as one. The
     pictures are crisp, and mostly show the image: they hardly depend on the class, and a network
     with random weights gives much the same.
 
@@ -181,7 +183,7 @@ def guided(
     Source: J. Springenberg et al., Striving for Simplicity, 2014, arXiv:1412.6806.
     """
     run = Run(batch_size, memory, mesh, progress, dtype)
-    kernel = partial(_modified, "guided")
+    kernel = Partial(_modified, "guided")
     return attribute("guided backpropagation", kernel, f, images, target, run)
 
 
@@ -226,7 +228,7 @@ def deconvnet(
     doi:10.1007/978-3-319-10590-1_53.
     """
     run = Run(batch_size, memory, mesh, progress, dtype)
-    kernel = partial(_modified, "rectified")
+    kernel = Partial(_modified, "rectified")
     return attribute("deconvolution network", kernel, f, images, target, run)
 
 

@@ -122,9 +122,10 @@ class _Carry(NamedTuple):
     expected: jax.Array
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Path:
-    fills: Sequence[Fill]
+    fills: list[Fill]
     at: np.ndarray
     weights: np.ndarray
 
@@ -162,5 +163,4 @@ class _Path:
 
 def path_integral(fills: Sequence[Fill], at: np.ndarray, weights: np.ndarray) -> Steps:
     """Return the kernel: a sum over points and baselines."""
-    path = _Path(fills, at, weights)
-    return Steps(path.begin, path.items, path.step, path.end)
+    return Steps(_Path(list(fills), at, weights))

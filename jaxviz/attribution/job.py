@@ -4,6 +4,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil, prod
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxviz.attribution.goal import Goal
-from jaxviz.attribution.kernel import Found, Kernel, Steps, in_chunks, in_float32
+from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_chunks, in_float32
+from jaxviz.attribution.memo import Memo
 from jaxviz.jaxpr._jax import platform_of
-from jaxviz.jaxpr.compiled import ahead
+from jaxviz.jaxpr.compiled import Ahead, ahead
+from jaxviz.jaxpr.split import Skeleton, split_arrays
 from jaxviz.layers import thaw
 from jaxviz.progress import Progress, track
 from jaxviz.scoring.compiled import (
@@ -27,6 +30,12 @@ from jaxviz.scoring.memory import memory_budget, program_bytes
 from jaxviz.scoring.scorer import SplitScorer
 
 ACCELERATOR_BATCH = 64
+PARTS: dict[str, Callable[..., Any]] = {
+    "whole": lambda kernel, *args: in_float32(kernel(*args)),
+    "begin": lambda kernel, *args: kernel.of.begin(*args),
+    "step": lambda kernel, *args: kernel.of.step(*args),
+    "end": lambda kernel, *args: in_float32(kernel.of.end(*args)),
+}
 LAUNCHED_AT_ONCE = 2  # so that a device never waits for the host
 
 
@@ -41,6 +50,8 @@ class Job:
         goal: weights (N, K), or none.
         mesh: devices to spread images over; None: the default device.
         budget: bytes that a block may take on a device; None: a share of what is free.
+        memo: what is known of the scorer from earlier runs.
+        seen: what the kernel notes when it is traced.
         programs: compiled, by name.
         chunks: items of `Steps`, (steps, lanes, ...), and which of them are live.
     """
@@ -51,6 +62,8 @@ class Job:
     goal: Goal
     mesh: Mesh | None
     budget: int | None
+    memo: Memo
+    seen: Seen
     programs: dict[str, Callable[..., Any]] = field(default_factory=dict)
     chunks: tuple[Any, np.ndarray] = ((), np.ones((1, 1), np.float32))
 
@@ -149,34 +162,46 @@ class Job:
         """Compile for blocks of `size` images on each device; return the bytes of a call."""
         arguments, kernel = self.arguments(0, size), self.kernel
         if not isinstance(kernel, Steps):
-            return self.add("whole", lambda *args: in_float32(kernel(*args)), arguments)
-        taken = [self.add("begin", kernel.begin, arguments)]
+            return self.add("whole", arguments)
+        taken = [self.add("begin", arguments)]
         carry = self.programs["begin"](*arguments)
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
-        self.chunks = in_chunks(kernel.items(one), max(1, most // size))
-        taken.append(self.add("step", kernel.step, (*arguments, carry, *self.chunk(0)), shared=2))
-        end = (*arguments, carry)
-        taken.append(self.add("end", lambda *args: in_float32(kernel.end(*args)), end))
+        self.chunks = in_chunks(kernel.of.items(one), max(1, most // size))
+        taken.append(self.add("step", (*arguments, carry, *self.chunk(0)), shared=2))
+        taken.append(self.add("end", (*arguments, carry)))
         return max(taken)
 
-    def add(self, name: str, function: Callable[..., Any], arguments: Any, shared: int = 0) -> int:
-        """Compile a function of (f, image, goal, …) over a block; the last `shared` are for all."""
-        call = self.parts.call
+    def add(self, part: str, arguments: Any, shared: int = 0) -> int:
+        """Compile a part of the kernel over a block; the last `shared` arguments are for all."""
+        skeleton, call = self.skeleton, self.parts.call
 
         def one(arrays: Any, *rest: Any) -> Any:
-            return function(thaw(call, arrays), *rest)
+            return PARTS[part](skeleton.fill(arrays[1]), thaw(call, arrays[0]), *rest)
 
-        mapped = len(arguments) - 1 - shared
-        over = jax.vmap(one, (None, *[0] * mapped, *[None] * shared))
-        if self.mesh is not None:
-            each, everywhere = PartitionSpec(self.mesh.axis_names), PartitionSpec()
-            specs = (everywhere, *[each] * mapped, *[everywhere] * shared)
-            over = jax.shard_map(
-                over, mesh=self.mesh, in_specs=specs, out_specs=each, check_vma=False
-            )
-        made = ahead(over, *arguments)
-        self.programs[name] = made.call
+        def make() -> Ahead:
+            mapped = len(arguments) - 1 - shared
+            over = jax.vmap(one, (None, *[0] * mapped, *[None] * shared))
+            if self.mesh is not None:
+                each, everywhere = PartitionSpec(self.mesh.axis_names), PartitionSpec()
+                specs = (everywhere, *[each] * mapped, *[everywhere] * shared)
+                over = jax.shard_map(
+                    over, mesh=self.mesh, in_specs=specs, out_specs=each, check_vma=False
+                )
+            return ahead(over, *arguments)
+
+        made = self.memo.program((part, call, skeleton, self.mesh), arguments, make, self.seen)
+        self.programs[part] = made.call
         return program_bytes(made.program)
+
+    @cached_property
+    def split(self) -> tuple[list[Any], Skeleton]:
+        """The kernel's arrays, which are arguments, and the rest of it."""
+        return split_arrays(self.kernel)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The kernel without its arrays."""
+        return self.split[1]
 
     def arguments(self, first: int, size: int) -> tuple[Any, Any, Goal]:
         """The scorer's arrays, and a block of images and goals, the last one repeated."""
@@ -184,10 +209,11 @@ class Job:
         rows = np.minimum(np.arange(first, first + count), len(self.images) - 1)
         weights = None if self.goal.weights is None else np.asarray(self.goal.weights)[rows]
         block = (self.images[rows], Goal(weights, self.goal.function))  # pyright: ignore
+        arrays = (self.parts.arrays, self.split[0])
         if self.mesh is None:
-            return self.parts.arrays, *block
+            return arrays, *block
         spread = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        return self.everywhere(self.parts.arrays), *jax.device_put(block, spread)
+        return self.everywhere(arrays), *jax.device_put(block, spread)
 
     @property
     def lanes(self) -> int:

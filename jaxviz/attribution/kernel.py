@@ -7,9 +7,9 @@ core.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -41,33 +41,58 @@ def in_float32(found: Found) -> Found:
 Kernel = Callable[[Any, jax.Array, Goal], Found]  # (scorer, image (H, W, C), goal)
 
 
+class Sum(Protocol):
+    """What a kernel that adds up over items is made of; a pytree."""
+
+    def begin(self, f: Any, image: jax.Array, goal: Goal) -> Any:
+        """Return the carry, any pytree of arrays."""
+
+    def items(self, carry: Any) -> Any:
+        """Return what is added up, a pytree of arrays (n, ...), from the shapes of the carry."""
+
+    def step(
+        self, f: Any, image: jax.Array, goal: Goal, carry: Any, items: Any, live: jax.Array
+    ) -> Any:
+        """Return the carry after some items (lanes, ...); `live` (lanes,) is 1 where one counts."""
+
+    def end(self, f: Any, image: jax.Array, goal: Goal, carry: Any) -> Found:
+        """Return what is found."""
+        ...
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a kernel found out when it was traced; no part of what it computes, and so all equal."""
+
+    notes: list[Any] = field(default_factory=list)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seen)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.notes))
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Steps:
-    """A kernel that adds up over items, a few of them at a time.
+    """A kernel that adds up over items, a few of them at a time."""
 
-    Attributes:
-        begin: (f, image, goal) -> carry, any pytree of arrays.
-        items: shapes of the carry -> pytree of arrays (n, ...).
-        step: (f, image, goal, carry, items (lanes, ...), live (lanes,)) -> carry; `live` is 1 where
-            an item counts and 0 where it only fills up the last step.
-        end: (f, image, goal, carry) -> what is found.
-    """
-
-    begin: Callable[..., Any]
-    items: Callable[[Any], Any]
-    step: Callable[..., Any]
-    end: Callable[..., Found]
+    of: Sum
 
     def __call__(self, f: Any, image: jax.Array, goal: Goal) -> Found:
         """Run as one loop, one item after another."""
-        carry = self.begin(f, image, goal)
-        chunks, live = in_chunks(self.items(carry), 1)
+        carry = self.of.begin(f, image, goal)
+        chunks, live = in_chunks(self.of.items(carry), 1)
 
         def step(carry: Any, chunk: Any) -> Any:
-            return self.step(f, image, goal, carry, *chunk), None
+            return self.of.step(f, image, goal, carry, *chunk), None
 
         carry, _ = jax.lax.scan(step, carry, jax.tree.map(jnp.asarray, (chunks, live)))
-        return self.end(f, image, goal, carry)
+        return self.of.end(f, image, goal, carry)
 
 
 def in_chunks(items: Any, most: int) -> tuple[Any, np.ndarray]:

@@ -1,7 +1,7 @@
 """Any method, averaged over noisy copies of the image: SmoothGrad, SquareGrad, VarGrad."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -13,7 +13,7 @@ from jaxviz._choices import Noise, Smoothed
 from jaxviz.attribution.driver import Run, attribute
 from jaxviz.attribution.goal import Goal, score
 from jaxviz.attribution.gradients import saliency
-from jaxviz.attribution.kernel import Found, Steps
+from jaxviz.attribution.kernel import Found, Seen, Steps
 from jaxviz.attribution.result import Attribution
 from jaxviz.layers import ScorerLike
 from jaxviz.progress import Progress
@@ -86,18 +86,18 @@ def smooth(
             known = ", ".join(f'"{word}"' for word in get_args(kind))
             raise ValueError(f"`{name}` must be one of {known}: got {value!r}.")
     smoothing = _Smoothing(
+        jnp.float32(noise),
+        jax.random.key(0) if key is None else key,
         method,
         samples,
-        jnp.float32(noise),
         scale == "range",
         reduce,
-        jax.random.key(0) if key is None else key,
-        [],
     )
-    steps = Steps(smoothing.begin, smoothing.items, smoothing.step, smoothing.end)
     run = Run(batch_size, memory, mesh, progress, dtype)
     config = {"samples": samples, "noise": noise, "scale": scale, "reduce": reduce}
-    return smoothing.named(attribute("smooth", steps, f, images, target, run, config=config))
+    seen = smoothing.seen
+    found = attribute("smooth", Steps(smoothing), f, images, target, run, config=config, seen=seen)
+    return smoothing.named(found)
 
 
 class _Carry(NamedTuple):
@@ -110,17 +110,21 @@ class _Carry(NamedTuple):
     spread: jax.Array
 
 
+static: Any = {"static": True}
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Smoothing:
     """The kernel of `smooth`; `seen` takes note of what the method's results look like."""
 
-    method: Callable[..., Attribution]
-    samples: int
     noise: jax.Array
-    relative: bool
-    reduce: Smoothed
     key: jax.Array
-    seen: list[Attribution]
+    method: Callable[..., Attribution] = field(metadata=static)
+    samples: int = field(metadata=static)
+    relative: bool = field(metadata=static)
+    reduce: Smoothed = field(metadata=static)
+    seen: Seen = field(default_factory=Seen, metadata=static)
 
     def explain(self, f: Any, image: jax.Array, goal: Goal) -> Attribution:
         target = goal.weights if goal.function is None else goal.function
@@ -130,7 +134,7 @@ class _Smoothing:
         base = score(f, image[None])[0]
         goal = goal.fix(base)
         like = jax.eval_shape(lambda x: self.explain(f, x, goal), image)
-        self.seen.append(like)
+        self.seen.notes[:] = [like]
         zero = jnp.zeros(like.values.shape, like.values.dtype)
         return _Carry(goal, base, jnp.zeros((), zero.dtype), zero, zero)
 
@@ -174,6 +178,6 @@ class _Smoothing:
 
     def named(self, result: Attribution) -> Attribution:
         """Return the result, read as those of the method are."""
-        like = self.seen[-1]
+        (like,) = self.seen.notes
         method = f"smooth {like.method}"
         return replace(result, method=method, reading=like.reading, every=like.every)

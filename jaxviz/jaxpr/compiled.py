@@ -67,10 +67,12 @@ class Ahead(NamedTuple):
     Attributes:
         call: the function.
         program: what XLA made of it, which tells of its memory.
+        captured: how many arrays the function brought with it, those of when it was traced.
     """
 
     call: Callable[..., Any]
     program: Any
+    captured: int
 
 
 def ahead(function: Callable[..., Any], *args: Any) -> Ahead:
@@ -100,7 +102,7 @@ def ahead(function: Callable[..., Any], *args: Any) -> Ahead:
     def run_ahead(*args: Any) -> Any:
         return jax.tree.unflatten(tree, program(values, *jax.tree.leaves(args)))
 
-    return Ahead(run_ahead, program)
+    return Ahead(run_ahead, program, len(values))
 
 
 def _jit(flat: Flat, overwritten: tuple[int, ...]) -> _Program:

@@ -21,6 +21,8 @@ from jaxviz.jaxpr.loops import LOOPS, bodies, run_loop
 
 Rule = Callable[["Equation", Sequence[Any]], "Sequence[Any] | None"]
 NO_RULES: Mapping[str, Rule] = MappingProxyType({})
+# Primitives that are there for what they do, not for what they return.
+SIDE_EFFECTS = frozenset({"debug_callback", "debug_print", "io_callback"})
 
 
 class Constant(NamedTuple):
@@ -65,6 +67,10 @@ class Flat(NamedTuple):
         return self.avals[operand] if isinstance(operand, int) else jax.typeof(operand.value)
 
 
+# By the primitive's name; or made of the function, for rules that go by what is around an equation.
+Rules = Mapping[str, Rule] | Callable[[Flat], Mapping[str, Rule]]
+
+
 class Traced(NamedTuple):
     """A function's jaxpr, its flat form with the values of `constants`, and its output's tree."""
 
@@ -80,7 +86,8 @@ def trace(function: Callable[..., Any], *args: Any, open_derivatives: bool = Fal
     def fresh(*args: Any) -> Any:  # JAX keeps what it traced, by the identity of the function
         return function(*args)
 
-    closed, shape = jax.make_jaxpr(fresh, return_shape=True)(*args)
+    with jax.disable_jit(False):  # it is not run here, where that would be of use
+        closed, shape = jax.make_jaxpr(fresh, return_shape=True)(*args)
     flat, values = flatten(closed, open_derivatives=open_derivatives)
     return Traced(closed, flat, values, jax.tree.structure(shape))
 
@@ -109,7 +116,7 @@ def run(
     flat: Flat,
     values: Sequence[Any],
     args: Sequence[Any],
-    rules: Mapping[str, Rule] = NO_RULES,
+    rules: Rules = NO_RULES,
     *,
     shifts: Mapping[int, Any] = MappingProxyType({}),
     inside_loops: bool = True,
@@ -120,21 +127,24 @@ def run(
         flat: the function.
         values: of its constants.
         args: of its inputs.
-        rules: primitive's name -> rule. A rule is called with the equation and its input values,
-            and answers with the list of outputs, or None to leave the equation as it is.
+        rules: primitive's name -> rule, or a function that makes these of the flat function. A rule
+            is called with the equation and its input values, and answers with the list of outputs,
+            or None to leave the equation as it is.
         shifts: number -> array that is added to that array once it is known.
         inside_loops: whether rules apply inside scans, whiles and conds, too.
 
     Returns:
         The outputs.
     """
+    here = rules(flat) if callable(rules) else rules
+    inside = rules if inside_loops else None
     known = dict(zip(flat.constants, values, strict=True))
     known.update(zip(flat.inputs, args, strict=True))
     for number in shifts.keys() & known.keys():
         known[number] = known[number] + shifts[number]
     for equation in flat.equations:
         inputs = [value_of(operand, known) for operand in equation.operands]
-        outputs = _apply(equation, inputs, rules, inside_loops)
+        outputs = _apply(equation, inputs, here, inside)
         known.update(zip(equation.results, outputs, strict=True))
         for number in shifts.keys() & set(equation.results):
             known[number] = known[number] + shifts[number]
@@ -144,7 +154,7 @@ def run(
 def replay(
     function: Callable[..., Any],
     *args: Any,
-    rules: Mapping[str, Rule],
+    rules: Rules,
     inside_loops: bool = True,
 ) -> Any:
     """Return `function(*args)` with rules in place of some primitives, see `run`.
@@ -184,12 +194,20 @@ def dependent(flat: Flat, marks: Sequence[bool]) -> list[bool]:
     return [isinstance(x, int) and x in reached for x in flat.outputs]
 
 
-def live(equations: Sequence[Equation], outputs: Sequence[Operand]) -> tuple[Equation, ...]:
-    """Drop the equations whose results nobody reads."""
+def acts(equation: Equation) -> bool:
+    """Say whether an equation prints or calls back, itself or inside a loop."""
+    inner = (e for jaxpr in jaxprs_in(equation.params) for e in equations(jaxpr))
+    return any(e.primitive.name in SIDE_EFFECTS for e in (equation, *inner))
+
+
+def live(
+    equations: Sequence[Equation], outputs: Sequence[Operand], *, acting: bool = False
+) -> tuple[Equation, ...]:
+    """Drop the equations whose results nobody reads; `acting` keeps those that print."""
     needed = {x for x in outputs if isinstance(x, int)}
     kept = []
     for equation in reversed(equations):
-        if needed.intersection(equation.results):
+        if needed.intersection(equation.results) or (acting and acts(equation)):
             needed.update(x for x in equation.operands if isinstance(x, int))
             kept.append(equation)
     return tuple(kept[::-1])
@@ -228,22 +246,22 @@ def _silent_loop(equation: Equation, inputs: Sequence[Any]) -> Sequence[Any]:
 
 
 def _apply(
-    equation: Equation, inputs: list[Any], rules: Mapping[str, Rule], inside_loops: bool
+    equation: Equation, inputs: list[Any], rules: Mapping[str, Rule], inside: Rules | None
 ) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     rule = rules.get(name)
     outputs = None if rule is None else rule(equation, inputs)
     if outputs is not None:
         return outputs
-    inner = bodies(name, params) if inside_loops else ()
+    inner = () if inside is None else bodies(name, params)
     if any(e.primitive.name in rules for body in inner for e in equations(body)):
-        return run_loop(name, params, inputs, [partial(_run_body, body, rules) for body in inner])
+        return run_loop(name, params, inputs, [partial(_run_body, body, inside) for body in inner])
     return _jax.bind(equation.primitive, params, inputs)
 
 
-def _run_body(body: ClosedJaxpr, rules: Mapping[str, Rule], *args: Any) -> list[Any]:
+def _run_body(body: ClosedJaxpr, rules: Rules | None, *args: Any) -> list[Any]:
     flat, values = flatten(body)
-    return run(flat, values, args, rules)
+    return run(flat, values, args, NO_RULES if rules is None else rules)
 
 
 class _Flattener:

@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from jaxviz.plot._inputs import as_images, as_integers, as_maps, class_lines, title_lines
+from jaxviz.plot._inputs import (
+    as_images,
+    as_integers,
+    as_maps,
+    class_lines,
+    maps_of,
+    title_lines,
+)
 from jaxviz.plot._page import Band, compose, panel_size
 from jaxviz.plot._panels import class_band, heat_band, image_band
 from jaxviz.plot._scale import blend, colour_bar, common_scale
@@ -31,7 +38,9 @@ def heatmap(
     """Draw one heatmap or a grid of them on one shared scale, beside their images if given.
 
     Args:
-        heatmap: (height, width) or (batch, height, width), in any unit; NaN is drawn grey.
+        heatmap: (height, width) or (batch, height, width), in any unit; NaN is drawn grey,
+            infinite values at the ends of the scale, whose limits are those of the finite ones; or
+            a result, such as an `Occlusion` or `Attribution`, whose `heatmap()` is drawn.
         image: the image or batch that the heatmaps belong to.
         signed: True for a diverging scale around zero, False for a sequential one, None for
             diverging where a value is negative or, with `limits`, where zero lies between them.
@@ -47,13 +56,14 @@ def heatmap(
         A matplotlib Figure.
 
     Raises:
-        ValueError: if shapes disagree, a value is infinite, or an option is out of its range.
+        ValueError: if shapes disagree, or an option is out of its range.
 
     Example:
         >>> import numpy as np, jaxviz.plot
         >>> figure = jaxviz.plot.heatmap(np.eye(4) - 0.5, label="drop", title="An example")
         >>> figure.savefig("/dev/null", format="png")
     """
+    heatmap = maps_of(heatmap)
     maps = as_maps(heatmap, "heatmap")
     scale = common_scale(maps, signed, robust, limits, label)
     bands = [heat_band(maps, scale)]
@@ -82,7 +92,7 @@ def overlay(
 
     Args:
         image: (height, width), with 1 or 3 channels, or a batch of such.
-        heatmap: (height, width) or (batch, height, width).
+        heatmap: (height, width) or (batch, height, width), or a result.
         alpha: opacity at the end of the scale, in (0, 1].
         signed: as in `heatmap`, like all further options.
         robust: see `heatmap`.
@@ -105,6 +115,7 @@ def overlay(
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"`alpha` must lie in (0, 1]: got {alpha}.")
+    heatmap = maps_of(heatmap)
     maps = as_maps(heatmap, "heatmap")
     images = as_images(image, "image", np.ndim(heatmap) == 3, maps.shape)
     scale = common_scale(maps, signed, robust, limits, label)
@@ -181,7 +192,7 @@ def occlusion(
         A matplotlib Figure.
 
     Raises:
-        ValueError: if shapes disagree, a value is infinite, or an option is out of its range.
+        ValueError: if shapes disagree, or an option is out of its range.
         TypeError: if classes are not integers.
 
     Example:
@@ -189,6 +200,7 @@ def occlusion(
         >>> images, drops = np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8))
         >>> figure = jaxviz.plot.occlusion(images, drops, drops.astype(int), true=[0, 1])
     """
+    heatmaps = maps_of(heatmaps)
     maps = as_maps(heatmaps, "heatmaps")
     batched = np.ndim(heatmaps) == 3
     pictures = as_images(images, "images", batched, maps.shape)

@@ -134,9 +134,9 @@ def test_classes_have_names(images):
     assert saliency(Named(), images, target="bird").target.tolist() == [3] * 5
     each = saliency(Named(), images, target=["cat", "dog", "cat", "dog", 2])
     assert each.target.tolist() == [0, 1, 0, 1, 2]
-    with pytest.raises(ValueError, match="did you mean 'dog'"):
+    with pytest.raises(ValueError, match='the nearest are "dog"'):
         saliency(Named(), images, target="dogs")
-    with pytest.raises(ValueError, match="knows no names"):
+    with pytest.raises(ValueError, match="where classes have no names"):
         saliency(scorer, images, target="dog")
 
 

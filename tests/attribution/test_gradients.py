@@ -59,7 +59,7 @@ def test_integrated_gradients_is_the_sum_it_says(image):
 
 
 def test_integrated_gradients_is_complete(image):
-    smooth_scorer = lambda x: jnp.tanh((0.1 + x).sum((1, 2)))  # noqa: E731
+    smooth_scorer = lambda x: jnp.tanh((0.01 + x).sum((1, 2)))  # noqa: E731
     images = np.stack([image, -0.5 * image]) / 20
     found = att.integrated_gradients(smooth_scorer, images, points=20)
     assert found.delta.shape == (2,) and np.abs(found.delta).max() < 1e-5
