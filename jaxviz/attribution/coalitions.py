@@ -360,19 +360,18 @@ def coalition_result(
     """Solve for the shares of each image, and lay them out over the pixels."""
     z = sampling.task.positions.astype(np.float64)
     maps, bases, gaps, errors = [], [], [], []
-    for number in range(len(sampling.images)):
-        scores = sampling.score(number)
-        if sampling.interrupted:
-            break
-        v = sampling.picked(number, scores)
-        shares, error = solve(z, v[1:], v[0])
-        outside = np.zeros((1, shares.shape[1]))  # a label of −1 reads the last row
-        maps.append(np.concatenate([shares, outside])[labels])
-        bases.append(scores[0])
-        if complete:
-            gaps.append(shares.sum(0) - (v[0] - v[1]))
-        if error is not None:
-            errors.append(error)
+    with sampling.tracking():
+        for number in range(len(sampling.images)):
+            scores = sampling.score(number)
+            if scores is None:
+                break
+            v = sampling.picked(number, scores)
+            shares, error = solve(z, v[1:], v[0])
+            outside = np.zeros((1, shares.shape[1]))  # a label of −1 reads the last row
+            maps.append(np.concatenate([shares, outside])[labels])
+            bases.append(scores[0])
+            gaps += [shares.sum(0) - (v[0] - v[1])] if complete else []
+            errors += [] if error is None else [error]
     if not maps:
         raise KeyboardInterrupt
     config = {**config, "segments": int(labels.max()) + 1}

@@ -5,7 +5,8 @@ are.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,15 +16,16 @@ import numpy as np
 
 from jaxviz.attribution.baseline import BaselineLike, make_baselines
 from jaxviz.attribution.driver import Run, make_result
-from jaxviz.attribution.goal import ALL, by_name
+from jaxviz.attribution.goal import ALL, named
 from jaxviz.attribution.kernel import Found
 from jaxviz.attribution.result import Attribution
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.perturbation.fill import Fill, check_fill
 from jaxviz.perturbation.masks import MaskMaker, MaskOccluder
 from jaxviz.perturbation.segments import Segments, make_segments
+from jaxviz.progress import Advance, track
 from jaxviz.scoring.arguments import check_batch_size, checked_images
-from jaxviz.scoring.execute import Scores, execute
+from jaxviz.scoring.execute import execute
 from jaxviz.scoring.targets import resolve, select
 from jaxviz.scoring.task import Task, make_task
 
@@ -39,7 +41,8 @@ class Sampling:
         single: whether there was one image.
         task: of the first image; positions are those of the whole run.
         run: how.
-        runs: what was scored so far.
+        advance: is told how many positions are scored.
+        interrupted: whether Ctrl-C ended it.
     """
 
     f: Any
@@ -48,7 +51,8 @@ class Sampling:
     single: bool
     task: Task
     run: Run
-    runs: list[Scores]
+    advance: Advance = lambda count: None
+    interrupted: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,18 +64,31 @@ class Sampling:
         """Whether all classes are explained."""
         return isinstance(self.target, str) and self.target == ALL
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
-        return bool(self.runs) and self.runs[-1].partial
+    @contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Show the progress of all images together."""
+        total = len(self.images) * len(self.task.positions)
+        with track(self.run.progress, total, "positions") as self.advance:
+            yield
 
-    def score(self, number: int, positions: np.ndarray | None = None) -> np.ndarray:
-        """Score an image and its masked ones: (1 + P, ..., K), NaN after an interruption."""
+    def score(self, number: int, positions: np.ndarray | None = None) -> np.ndarray | None:
+        """Score an image and its masked ones: (1 + P, ..., K); None after an interruption."""
         positions = self.task.positions if positions is None else positions
         task = replace(self.task, images=self.task.images[number][None], positions=positions)
-        size, progress = self.run.batch_size, self.run.progress
-        self.runs.append(execute(task, batch_size=size, progress=progress, after=self.runs))
-        return self.runs[-1].values[0]
+        told = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            told, new = done, done - told
+            self.advance(new)
+
+        try:
+            scores = execute(task, batch_size=self.run.batch_size, progress=tell)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return None
+        self.interrupted = scores.partial
+        return None if scores.partial else scores.values[0]
 
     def picked(self, number: int, scores: np.ndarray) -> np.ndarray:
         """The explained number, or every class, of scores (P, ..., K): float64 (P, T)."""
@@ -89,7 +106,7 @@ class Sampling:
         target = self.target
         if target is None or callable(target) or scores.ndim != 2:
             return target
-        return resolve(by_name(target, self.f), len(self.images), scores.shape[-1])[number, None]
+        return resolve(named(target, self.f), len(self.images), scores.shape[-1])[number, None]
 
     def explained(self, base: np.ndarray) -> np.ndarray | None:
         """What the target came to: classes (N,), weights (N, K), or None."""
@@ -97,7 +114,7 @@ class Sampling:
             return None
         if self.target is None:
             return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
-        return np.asarray(resolve(by_name(self.target, self.f), *base.shape))
+        return np.asarray(resolve(named(self.target, self.f), *base.shape))
 
     def result(
         self,
@@ -186,7 +203,7 @@ def make_sampling(
     task = make_task(
         scorer, batch, occluder, positions, dtype=run.dtype, mesh=run.mesh, memory=run.memory
     )
-    sampling = Sampling(scorer, target, batch, single, task, run, [])
+    sampling = Sampling(scorer, target, batch, single, task, run)
     _check_target(sampling)
     return sampling
 

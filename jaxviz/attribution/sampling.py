@@ -87,11 +87,13 @@ def rise(
     positions = np.arange(samples, dtype=np.int32)[:, None]
     run = Run(batch_size, memory, mesh, progress, dtype)
     sampling = make_sampling(f, images, target, baseline, lambda shape: (grids, positions), run)
-    found = [
-        one
-        for number in range(len(sampling.images))
-        if (one := _one(sampling, number, grids, accuracy)) is not None
-    ]
+    found = []
+    with sampling.tracking():
+        for number in range(len(sampling.images)):
+            one = _one(sampling, number, grids, accuracy)
+            found += [] if one is None else [one]
+            if sampling.interrupted:
+                break
     if not found:
         raise KeyboardInterrupt
     config = {"samples": samples, "cells": cells, "keep": keep, "accuracy": accuracy}
@@ -123,7 +125,7 @@ def _one(
     while done < len(positions):
         some = positions[done : done + ROUND]
         scores = sampling.score(number, some)
-        if sampling.interrupted:
+        if scores is None:
             return found
         weights = sampling.picked(number, scores)[1:]
         sums = sums or _Sums(grids, shape, weights.shape[1])
@@ -131,6 +133,7 @@ def _one(
         done += len(some)
         found = _estimate(*sums.totals, done, float(grids.keep), scores[0])
         if accuracy is not None and found.error.max() <= accuracy:
+            sampling.advance(len(positions) - done)
             break
     return found
 

@@ -284,6 +284,52 @@ def test_a_batch_equals_one_by_one_and_compiles_once(images, name, compilations)
     np.testing.assert_allclose(other.values, together.values, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["rise", "kernel_shap"])
+def test_an_interruption_keeps_the_images_that_are_done(images, name):
+    method, options = METHODS[name]
+    told = []
+
+    def stop(done, total):
+        told.append((done, total))
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted: 1 of 2 images are explained; the rest is"):
+        found = method(scorer, images, target=0, progress=stop, batch_size=4, **options)
+    whole = method(scorer, images, target=0, batch_size=4, **options)
+    assert found.partial and np.isnan(found.values[1]).all()
+    np.testing.assert_array_equal(found.values[0], whole.values[0])
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len({total for _, total in told}) == 1
+
+    def at_once(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        method(scorer, images[0], progress=at_once, **options)
+
+
+class Named:
+    class_names = ("cat", "dog", "fish")
+
+    def __call__(self, images):
+        return scorer(images)
+
+
+def test_classes_have_names(images):
+    found = att.kernel_shap(Named(), images, target=["dog", "cat"], segments=LABELS)
+    assert found.target.tolist() == [1, 0]
+
+
+def test_many_devices_change_nothing(images):
+    mesh = jax.make_mesh((2,), ("positions",))
+    for name in ("rise", "kernel_shap"):
+        method, options = METHODS[name]
+        spread_out = method(scorer, images, target=0, mesh=mesh, batch_size=4, **options)
+        alone = method(scorer, images, target=0, batch_size=4, **options)
+        np.testing.assert_allclose(spread_out.values, alone.values, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_constant_scores_give_no_nan(images, name):
     method, options = METHODS[name]
