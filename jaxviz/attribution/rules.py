@@ -6,7 +6,7 @@ counted in the result's `delta`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,6 +15,20 @@ import numpy as np
 
 from jaxviz.attribution.linear import Linear, times
 
+__all__ = [
+    "Rule",
+    "RulesLike",
+    "Shares",
+    "alpha_beta",
+    "epsilon",
+    "epsilon_gamma_box",
+    "epsilon_plus",
+    "flat",
+    "gamma",
+    "w_square",
+    "z_box",
+    "z_plus",
+]
 EPSILON = 1e-6
 
 
@@ -41,7 +55,7 @@ class _Epsilon:
     size: float
 
     def share(self, unit: Linear, r: jax.Array) -> Shares:
-        rho = r / stabilized(unit.output, self.size)
+        rho = r / _stabilized(unit.output, self.size)
         return Shares(times(unit.inputs, unit.back("whole", rho)), _biased(unit.bias, rho))
 
 
@@ -81,13 +95,13 @@ class _Gamma:
 
     def one(self, unit: Linear, r: jax.Array, sign: int) -> Shares:
         """Favour what has one sign."""
-        plus, minus = parts(unit.inputs)
+        plus, minus = _parts(unit.inputs)
         same, other = ("positive", "negative") if sign > 0 else ("negative", "positive")
         favoured = unit.apply(plus, same) + unit.apply(minus, other)
         bias = None if unit.bias is None else unit.bias + self.factor * _part(unit.bias, sign)
         z = unit.output + self.factor * favoured
         z = z if bias is None or unit.bias is None else z + (bias - unit.bias)
-        rho = r / stabilized(z, self.size)
+        rho = r / _stabilized(z, self.size)
         gained = self.factor * rho
         shares = [
             times(unit.inputs, unit.back("whole", rho)),
@@ -144,11 +158,11 @@ class _AlphaBeta:
 
     def one(self, unit: Linear, r: jax.Array, sign: int) -> Shares:
         """Share among contributions of one sign."""
-        plus, minus = parts(unit.inputs)
+        plus, minus = _parts(unit.inputs)
         same, other = ("positive", "negative") if sign > 0 else ("negative", "positive")
         bias = None if unit.bias is None else _part(unit.bias, sign)
         z = unit.apply(plus, same) + unit.apply(minus, other)
-        rho = r / stabilized(z if bias is None else z + bias, self.size)
+        rho = r / _stabilized(z if bias is None else z + bias, self.size)
         some, others = times(plus, unit.back(same, rho)), times(minus, unit.back(other, rho))
         return Shares([a + b for a, b in zip(some, others, strict=True)], _biased(bias, rho))
 
@@ -218,7 +232,7 @@ class _Regardless:
 
     def share(self, unit: Linear, r: jax.Array) -> Shares:
         ones = [jnp.ones_like(x) for x in unit.inputs]
-        rho = r / stabilized(unit.apply(ones, self.part), self.size)
+        rho = r / _stabilized(unit.apply(ones, self.part), self.size)
         return Shares(unit.back(self.part, rho), _biased(None, rho))
 
 
@@ -269,19 +283,17 @@ def w_square(*, size: float = EPSILON) -> Rule:
     return _Regardless("square", _above("size", size))
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _ZBox:
     low: Any
     high: Any
-    size: float
+    size: float = field(metadata={"static": True})
 
     def share(self, unit: Linear, r: jax.Array) -> Shares:
-        low, high = (
-            [jnp.broadcast_to(jnp.asarray(end, x.dtype), x.shape) for x in unit.inputs]
-            for end in (self.low, self.high)
-        )
+        low, high = ([_bound(end, x) for x in unit.inputs] for end in (self.low, self.high))
         below, above = unit.apply(low, "positive"), unit.apply(high, "negative")
-        rho = r / stabilized(unit.apply(unit.inputs, "whole") - below - above, self.size)
+        rho = r / _stabilized(unit.apply(unit.inputs, "whole") - below - above, self.size)
         whole = times(unit.inputs, unit.back("whole", rho))
         down = times(low, unit.back("positive", rho))
         up = times(high, unit.back("negative", rho))
@@ -362,13 +374,13 @@ def epsilon_gamma_box(
     return {"first": z_box(low, high), "convolution": gamma(factor), "dense": epsilon(size)}
 
 
-def stabilized(z: jax.Array, size: float) -> jax.Array:
+def _stabilized(z: jax.Array, size: float) -> jax.Array:
     """Return z + ε·sign(z), with sign(0) = +1."""
     small = jnp.asarray(size, z.dtype)
     return z + jnp.where(z >= 0, small, -small)
 
 
-def parts(inputs: list[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
+def _parts(inputs: list[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
     """Return the positive and the negative parts of the inputs."""
     return [_part(x, 1) for x in inputs], [_part(x, -1) for x in inputs]
 
@@ -376,6 +388,17 @@ def parts(inputs: list[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
 def _part(x: jax.Array, sign: int) -> jax.Array:
     zero = jnp.zeros((), x.dtype)
     return jnp.maximum(x, zero) if sign > 0 else jnp.minimum(x, zero)
+
+
+def _bound(end: Any, x: jax.Array) -> jax.Array:
+    """A bound for every number that an operation reads."""
+    try:
+        return jnp.broadcast_to(jnp.asarray(end, x.dtype), x.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"`low` and `high` must suit what the operation reads, of shape {x.shape[1:]}: got"
+            f" bounds of shape {np.shape(end)}."
+        ) from error
 
 
 def _biased(bias: jax.Array | None, rho: jax.Array) -> jax.Array:

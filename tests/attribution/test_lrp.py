@@ -261,6 +261,25 @@ def test_a_batch_equals_one_by_one_and_compiles_once(images, compilations):
     assert dict(together.config)["rules"] == "Epsilon(size=1e-06)"
 
 
+def test_bounds_of_pixels_are_arguments(images, compilations):
+    """Of z_box: one per channel, others another time; of a model, which is traced once."""
+    conv = nnx.Conv(2, 1, (1, 1), use_bias=False, rngs=nnx.Rngs(0))
+    model = networks.Chain(conv, networks.global_mean)
+    low = np.array([-3.0, -4.0], np.float32)
+    att.lrp(model, images, rules=rules.z_box(low - 1, 9.0))
+    compilations.start()
+    found = att.lrp(model, images, rules=rules.z_box(low, 9.0))
+    assert compilations.count == 0
+    w = np.asarray(conv.kernel[0, 0, :, 0], np.float64)
+    for image, values in zip(images, found.values, strict=True):
+        share = image * w - low * np.maximum(w, 0) - 9 * np.minimum(w, 0)
+        r = (image @ w)[..., None] / image[..., 0].size
+        expected = share / share.sum(-1, keepdims=True) * r
+        np.testing.assert_allclose(values, expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"what the operation reads, of shape \(4, 3, 2\): got"):
+        att.lrp(model, images, rules=rules.z_box(np.zeros(3), 9.0))
+
+
 def test_it_composes(images):
     image = jnp.asarray(images[0])
     clean = att.lrp(unbiased_dense, image, target=0)
