@@ -22,7 +22,7 @@ from jaxviz.datasets import load_digits
 from jaxviz.keras import load_keras
 from jaxviz.maximization.maximize import maximize
 
-COMMANDS = ["demo", "inspect", "occlude", "maximize", "activations"]
+COMMANDS = ["demo", "inspect", "occlude", "attribute", "maximize", "activations"]
 
 
 def names_in(folder: Path) -> list[str]:
