@@ -54,6 +54,7 @@ def photo(tmp_path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.mark.slow  # `make demo` is run by itself
 def test_demo_writes_three_pictures_and_a_summary(demo_folder):
     assert names_in(demo_folder) == [
         "activations.png",
