@@ -118,7 +118,7 @@ class Blocks:
         return self.chunk < len(self.begun)
 
     def _launch(self) -> None:
-        arguments, block = self.task.arguments(self.program.rows), self.program.block
+        arguments, block = self.program.arguments(self.task), self.program.block
         part = replace(self.task, images=self.begun[self.chunk].images)
         if self.states is None:
             self.states = self.program.prepare(*arguments, part.images_from(self.image, block))
