@@ -31,19 +31,31 @@ def bind(primitive: Primitive, params: Params, args: list[Any], *, platform: str
 
 
 def bind_whole(
-    primitive: Primitive, params: Params, args: list[Any], *, platform: str
+    primitive: Primitive,
+    params: Params,
+    args: list[Any],
+    *,
+    platform: str,
+    error: float = 0.0,
+    once: bool = False,
 ) -> list[Any]:
-    """Apply a primitive to whole arrays: only convolutions have a better form."""
-    suits = platform == "cpu" and primitive.name == "conv_general_dilated"
-    return (convolution if suits else _jax.bind)(primitive, params, args)
+    """Apply a primitive to whole arrays: only convolutions have a better form, see `choose`."""
+    if platform == "cpu" and primitive.name == "conv_general_dilated":
+        return convolution(primitive, params, args, error=error, once=once)
+    return _jax.bind(primitive, params, args)
 
 
 def convolution(
-    primitive: Primitive, params: Params, args: list[Any], *, error: float = 0.0
+    primitive: Primitive,
+    params: Params,
+    args: list[Any],
+    *,
+    error: float = 0.0,
+    once: bool = False,
 ) -> list[Any]:
     """Convolve by the form that is fastest, see `choose`."""
     image, kernel = args
-    form = choose(params, image, kernel, error)
+    form = choose(params, image, kernel, error, once=once)
     if form is None:
         return _jax.bind(primitive, params, args)
     return [form.apply(image, form.prepare(kernel))]

@@ -30,7 +30,8 @@ from jaxviz.jaxpr.convolution.views import depthwise, grouped_products, products
 # Relative to the largest result, of one layer, as measured; a bound for what `error` allows.
 ERROR_OF_FOUR_ALONG_WIDTH = 3e-6
 ERROR_OF_FOUR_ALONG_BOTH = 2e-5
-LEAST_TILED_CHANNELS = 32  # a heuristic: below, what is gained is not worth compiling
+# A heuristic: a second or so of compiling is made up for within some thousand images.
+LEAST_SAVED_BY_TILES = 1e-4
 
 
 def _itself(kernel: jax.Array) -> jax.Array:
@@ -53,7 +54,9 @@ class Form(NamedTuple):
     prepare: Callable[[jax.Array], Any] = _itself
 
 
-def choose(params: Params, image: Any, kernel: Any, error: float = 0.0) -> Form | None:
+def choose(
+    params: Params, image: Any, kernel: Any, error: float = 0.0, *, once: bool = False
+) -> Form | None:
     """Return the fastest form by the model; None: the convolution as it stands.
 
     The batch does not count: every batch of a run is convolved by the same form.
@@ -63,6 +66,7 @@ def choose(params: Params, image: Any, kernel: Any, error: float = 0.0) -> Form 
         image: (N, H, W, C), an array or its shape and dtype.
         kernel: (rows, columns, C, F), likewise.
         error: what one convolution may deviate, relative to its largest result; 0: rounding alone.
+        once: whether it is carried out a few times only, so that preparing a kernel does not pay.
     """
     if not is_plain(params, image, kernel) or image.dtype not in FULL:
         return None
@@ -71,12 +75,20 @@ def choose(params: Params, image: Any, kernel: Any, error: float = 0.0) -> Form 
     if is_depthwise(params, image, kernel):
         return Form("depthwise", partial(depthwise, params), 0.0)
     sizes = Sizes.of(params, image, kernel)
-    found = list(_forms(params, sizes, image.dtype, error))
-    best = min(found, key=lambda form: form.seconds)
+    found = list(_forms(params, sizes))
+    best = min(found, key=_seconds)
+    if not once and sizes.kernel == (3, 3) and image.dtype == jnp.float32:
+        tiled = min(_tiled(params, sizes, error), key=_seconds, default=best)
+        if tiled.seconds + LEAST_SAVED_BY_TILES < best.seconds:
+            return tiled
     return None if best.name == "as it stands" else best
 
 
-def _forms(params: Params, sizes: Sizes, dtype: Any, error: float) -> Iterator[Form]:
+def _seconds(form: Form) -> float:
+    return form.seconds
+
+
+def _forms(params: Params, sizes: Sizes) -> Iterator[Form]:
     yield Form("as it stands", lambda image, kernel: image, model.as_it_stands(sizes))
     if sizes.groups > 1:
         form = partial(grouped_products, params)
@@ -90,12 +102,14 @@ def _forms(params: Params, sizes: Sizes, dtype: Any, error: float) -> Iterator[F
         if rows or sizes.result[0] > sizes.image[0]:
             seconds = model.higher(sizes, rows)
             yield Form("higher", partial(convolve_higher, params["padding"], params), seconds)
-        if sizes.kernel == (3, 3) and has_unit(params, "rhs_dilation") and dtype == jnp.float32:
-            yield from _tiled(params, sizes, error)
 
 
 def _tiled(params: Params, sizes: Sizes, error: float) -> Iterator[Form]:
-    if asks_for_the_highest(params) or min(sizes.channels, sizes.features) < LEAST_TILED_CHANNELS:
+    if (
+        asks_for_the_highest(params)
+        or sizes.groups > 1
+        or not has_unit(params, "window_strides", "rhs_dilation")
+    ):
         return
     pairs = [(winograd.TWO, 0.0, 0.0)]
     pairs.append((winograd.FOUR, ERROR_OF_FOUR_ALONG_WIDTH, ERROR_OF_FOUR_ALONG_BOTH))

@@ -78,7 +78,7 @@ def tiles_along_both(sizes: Sizes, m: int) -> float:
     operations = 2 * elements * sizes.channels * sizes.features
     moved = _moving(elements, sizes.channels, apart=True)
     moved += _moving(elements, sizes.features, apart=True)
-    count = 2 * (m + 2) ** 2 + 2
+    count = 4 * (m + 2)
     return operations / _product_rate(sizes.channels) + moved + count * SECONDS_AN_OPERATION
 
 

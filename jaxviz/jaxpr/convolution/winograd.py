@@ -74,16 +74,13 @@ FOUR = Constants(
 )
 
 
-class Elements(NamedTuple):
-    """A kernel, transformed: for each element of a tile the matrix, or kernel, of its product."""
-
-    each: tuple[jax.Array, ...]
+Elements = tuple[jax.Array, ...]  # a kernel, transformed
 
 
 def along_width_taps(constants: Constants, kernel: jax.Array) -> Elements:
     """Transform a kernel (3, 3, C, F) along its width: m + 2 kernels (3, 1, C, F)."""
     columns = [kernel[:, j : j + 1] for j in range(3)]
-    return Elements(tuple(_combined(constants.taps, columns)))
+    return tuple(_combined(constants.taps, columns))
 
 
 def along_width(
@@ -95,46 +92,60 @@ def along_width(
     pixels = _combined(constants.pixels, _tiles(constants, image, low, width, axis=2))
     products = [
         convolve_higher((rows, (0, 0)), params, pixel, kernel)
-        for pixel, kernel in zip(pixels, taps.each, strict=True)
+        for pixel, kernel in zip(pixels, taps, strict=True)
     ]
     return _joined(_combined(constants.results, products), width, axis=2)
 
 
 def along_both_taps(constants: Constants, kernel: jax.Array) -> Elements:
-    """Transform a kernel (3, 3, C, F) along both axes: (m + 2)² matrices (C, F)."""
-    # Both at once, by one matrix product: [G ⊗ G] · w.
+    """Transform a kernel (3, 3, C, F) along both axes.
+
+    Returns:
+        For each of the m + 2 elements of a tile's row, the matrices (m + 2, C, F) of its column.
+    """
+    # Both axes at once, by one matrix product: [G ⊗ G] · w.
     both = [
-        [a * b for a in row for b in column] for row in constants.taps for column in constants.taps
+        [a * b for a in along_rows for b in along_columns]
+        for along_columns in constants.taps
+        for along_rows in constants.taps
     ]
     matrix = jnp.asarray(both, kernel.dtype)
     elements = lax.dot(matrix, kernel.reshape(9, -1), precision=lax.Precision.HIGHEST)
-    return Elements(tuple(each.reshape(kernel.shape[2:]) for each in elements))
+    m, channels = constants.tile, kernel.shape[2:]
+    return tuple(elements.reshape(m + 2, m + 2, *channels))
 
 
 def along_both(constants: Constants, params: Params, image: jax.Array, taps: Elements) -> jax.Array:
     """Convolve by tiles along both axes, and a matrix product for each element of a tile."""
-    size = [n + sum(pads) - 2 for n, pads in zip(image.shape[1:3], params["padding"], strict=True)]
+    height, width = (
+        n + sum(pads) - 2 for n, pads in zip(image.shape[1:3], params["padding"], strict=True)
+    )
     (top, _), (left, _) = params["padding"]
-    rows = _combined(constants.pixels, _tiles(constants, image, top, size[0], axis=1))
-    pixels = [
-        _combined(constants.pixels, _tiles(constants, row, left, size[1], axis=2)) for row in rows
+    rows = _combined(constants.pixels, _tiles(constants, image, top, height, axis=1))
+    # One array of all rows, which is written once: each element along the width reads it.
+    tall = jnp.concatenate(rows, axis=0)
+    pixels = _combined(constants.pixels, _tiles(constants, tall, left, width, axis=2))
+    products = [
+        _products(params, pixel, matrices) for pixel, matrices in zip(pixels, taps, strict=True)
     ]
-    matrices = iter(taps.each)
-    products = [[_product(params, pixel, next(matrices)) for pixel in row] for row in pixels]
-    lines = [_combined(constants.results, row) for row in products]
-    columns = [_combined(constants.results, column) for column in zip(*lines, strict=True)]
-    tiles = [_joined(column, size[0], axis=1) for column in columns]
-    return _joined(tiles, size[1], axis=2)
+    lines = [
+        _joined(_combined(constants.results, jnp.split(column, len(rows))), height, axis=1)
+        for column in _combined(constants.results, products)
+    ]
+    return _joined(lines, width, axis=2)
 
 
-def _product(params: Params, pixel: jax.Array, matrix: jax.Array) -> jax.Array:
-    return lax.dot_general(
-        pixel.reshape(-1, pixel.shape[3]),
-        matrix,
-        (((1,), (0,)), ((), ())),
+def _products(params: Params, pixels: jax.Array, matrices: jax.Array) -> jax.Array:
+    """Multiply the rows of a tile, which lie along the batch, each with its matrix (C, F)."""
+    count, channels, features = matrices.shape
+    out = lax.dot_general(
+        pixels.reshape(count, -1, channels),
+        matrices,
+        (((2,), (1,)), ((0,), (0,))),
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],
-    ).reshape(*pixel.shape[:3], matrix.shape[1])
+    )
+    return out.reshape(*pixels.shape[:3], features)
 
 
 def _combined(matrix: Matrix, terms: Sequence[jax.Array]) -> list[jax.Array]:

@@ -149,6 +149,7 @@ def name_of(x, w, padding=((1, 1), (1, 1)), error=0.0, dtype=jnp.float32, **opti
         ((8, 14, 14, 512), (3, 3, 512, 512), dict(dtype=jnp.bfloat16), None),
         ((8, 14, 14, 512), (3, 3, 512, 512), dict(padding=((-1, 1), (1, 1))), None),
         ((0, 14, 14, 512), (3, 3, 512, 512), {}, None),
+        ((8, 14, 14, 32), (3, 3, 32, 32), {}, "higher"),
     ],
 )
 def test_a_form_is_chosen_by_shape(shape, kernel, options, name):
@@ -162,15 +163,16 @@ def test_double_precision_takes_no_tiles():
 
 
 def test_the_batch_does_not_change_the_form():
-    names = {name_of((n, 16, 16, 64), (3, 3, 64, 64)) for n in (1, 2, 16, 1000)}
-    assert len(names) == 1
+    names = {name_of((n, 16, 16, 128), (3, 3, 128, 128)) for n in (1, 2, 16, 1000)}
+    assert names == {"tiles of 2×2"}
 
 
 @pytest.mark.parametrize("error", [0.0, 1e-4])
-def test_what_is_chosen_is_right_and_composes(error):
+def test_what_is_chosen_is_right_and_composes(error, monkeypatch):
+    monkeypatch.setattr(forms, "LEAST_SAVED_BY_TILES", -1.0)
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((3, 13, 12, 32)), jnp.float32)
-    w = jnp.asarray(rng.standard_normal((3, 3, 32, 32)), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((3, 7, 6, 8)), jnp.float32)
+    w = jnp.asarray(rng.standard_normal((3, 3, 8, 8)), jnp.float32)
     params = parameters(x, w, ((1, 1), (1, 1)))
     form = forms.choose(params, x, w, error)
     assert form is not None and form.name.startswith("tiles")
