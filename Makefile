@@ -24,11 +24,15 @@ check: $(VENV)/.has-dev
 	$(BIN)/pyright
 	$(BIN)/python -m pytest --doctest-modules jaxviz --ignore=jaxviz/models/train_mnist_cnn.py
 
+docs: $(VENV)/.has-docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 notebooks: $(VENV)/.has-dev
 	$(JUPYTER) notebooks/*.ipynb
 
 clean:
-	rm -rf $(VENV) jaxviz-demo build *.egg-info
+	rm -rf $(VENV) jaxviz-demo build *.egg-info docs/_build docs/api docs/api.md docs/notebooks
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxviz needs Python 3.11 or newer; try: make PYTHON=python3.11")'

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz import viewer as viewer
+    from jaxviz._versions import show_versions
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
     from jaxviz.keras import (
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
+    from jaxviz.scoring.adapt import from_equinox, pick
 
 _MODULES = {
     "datasets": "jaxviz.datasets",
@@ -64,6 +67,7 @@ _MODULES = {
     "presets": "jaxviz.occlusion.presets",
     "regularize": "jaxviz.maximization.regularize",
     "transforms": "jaxviz.maximization.transforms",
+    "viewer": "jaxviz.viewer",
 }
 _NAMES = {
     "Estimate": "jaxviz.scale.estimate",
@@ -83,6 +87,7 @@ _NAMES = {
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
+    "from_equinox": "jaxviz.scoring.adapt",
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
@@ -96,7 +101,9 @@ _NAMES = {
     "occlude_segments": "jaxviz.occlusion.occlude",
     "occlusion_scores": "jaxviz.occlusion.kernel",
     "open_store": "jaxviz.scale.reader",
+    "pick": "jaxviz.scoring.adapt",
     "save_strip": "jaxviz.images.filmstrip",
+    "show_versions": "jaxviz._versions",
     "summary": "jaxviz.keras",
     "tag": "jaxviz.layers",
     "to_linen_params": "jaxviz.keras",
@@ -126,6 +133,7 @@ __all__ = [
     "estimate",
     "explain",
     "fills",
+    "from_equinox",
     "from_keras",
     "incremental",
     "inspect_keras",
@@ -143,15 +151,18 @@ __all__ = [
     "occlusion_scores",
     "open_store",
     "parametrize",
+    "pick",
     "plot",
     "presets",
     "regularize",
     "save_strip",
+    "show_versions",
     "summary",
     "tag",
     "to_linen_params",
     "transforms",
     "verify_keras",
+    "viewer",
     "visualize_activation",
     "visualize_cam",
     "visualize_saliency",

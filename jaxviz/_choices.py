@@ -7,7 +7,7 @@ from typing import Literal
 
 Method = Literal["auto", "dense", "incremental"]
 Border = Literal["clip", "valid", "shift"]
-Reduce = Literal["mean", "sum", "cell", "bilinear"]
+Reduce = Literal["mean", "sum", "cell", "bilinear", "stretch"]
 Score = Literal["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
 Stored = Literal["float32", "float16"]
 OnError = Literal["raise", "skip"]

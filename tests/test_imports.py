@@ -31,11 +31,11 @@ FLOORS = {
     "__main__": 8,
 }
 # Rooms beside the floors, and all that each may import besides itself.
-SHARED = {"_arguments", "_choices", "_files", "_version"}
+SHARED = {"_arguments", "_choices", "_files", "_names", "_version", "_versions"}
 ASIDE = {
     **dict.fromkeys(SHARED, SHARED),
     "": {"_version"},
-    "keras": {"_files", "_version"},
+    "keras": {"_files", "_names", "_version"},
     "progress": SHARED,
     "datasets": {*SHARED, "images"},
     "images": {*SHARED, "datasets"},

@@ -1,6 +1,6 @@
 """What a measured stretch took besides time: memory and, where the machine tells it, energy.
 
-Nothing here needs a package or a privilege: what the system does not offer is None, "not told".
+Nothing here needs a privilege: what the system does not offer is None, "not told".
 """
 
 import ctypes
@@ -8,7 +8,6 @@ import gc
 import os
 import platform
 import re
-import resource
 import threading
 import time
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import psutil
 
 SAMPLED = 0.002  # seconds between two looks at the memory
 POWERCAP = Path("/sys/class/powercap")
@@ -31,7 +31,7 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         gc.collect()
-        with suppress(OSError, AttributeError):  # only where the C library is GNU's
+        with suppress(OSError, AttributeError, TypeError):  # only where the C library is GNU's
             ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be used again
         self.before = self.most = _resident()
         self.ended = threading.Event()
@@ -56,12 +56,8 @@ class PeakMemory:
 
 
 def _resident() -> int:
-    """Bytes of this process that are in memory now; the most so far where only that is told."""
-    with suppress(OSError, ValueError, IndexError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Bytes of this process that are in memory now."""
+    return psutil.Process().memory_info().rss
 
 
 class Power:
@@ -143,16 +139,16 @@ def machine() -> dict[str, Any]:
     """Describe the machine: no name of it, and no path."""
     device = jax.devices()[0]
     cpu, cores = platform.processor() or platform.machine(), os.cpu_count()
-    with suppress(OSError, StopIteration), open("/proc/cpuinfo") as lines:
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as lines:
         cpu = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
-    with suppress(AttributeError):  # told by Linux alone: those that this process may use
-        cores = len(os.sched_getaffinity(0))
+    with suppress(AttributeError):  # those that this process may use; not told by macOS
+        cores = len(psutil.Process().cpu_affinity() or ()) or cores
     return {
         "cpu": cpu,
         "cores": cores,
-        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "device": device.device_kind,
         "devices": jax.device_count(),
         "system": platform.system(),
-        "load_average": round(os.getloadavg()[0], 1),
+        "load_average": round(psutil.getloadavg()[0], 1),
     }

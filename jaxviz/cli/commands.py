@@ -52,7 +52,8 @@ def _command(
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(name=name, function=name, module=f"jaxviz.cli.{module or name}")
+    where = f"jaxviz.cli.{module or name}"
+    parser.set_defaults(name=name, function=name, module=where, parser=parser)
     if writes:
         folder = f"jaxviz-{name}"
         note = f"where the files go; default: {folder}"

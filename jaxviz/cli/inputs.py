@@ -21,6 +21,7 @@ from jaxviz.images.files import Pictures, Preprocessing, read_pictures
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
+from jaxviz.scoring.scorer import image_shape_of
 
 PRESETS = get_args(PresetName)
 
@@ -67,6 +68,17 @@ def read_class_names(file: Path | None) -> list[str] | None:
     return [str(v[-1] if isinstance(v, list) else v).replace("_", " ") for v in ordered]
 
 
+def check_class_names(file: Path | None, names: Sequence[str] | None, classes: Any) -> None:
+    """Raise ValueError unless --classes names all classes of a model, two if it has one score."""
+    if file is None or names is None or not isinstance(classes, int):
+        return
+    if len(names) not in ((1, 2) if classes == 1 else (classes,)):
+        raise ValueError(
+            f"`--classes` must name all classes of the model, {max(classes, 2)}: {file} has"
+            f" {len(names)} names."
+        )
+
+
 def read_images(
     args: argparse.Namespace, model: Any, sources: Sequence[str], limit: int | None
 ) -> tuple[Pictures, np.ndarray]:
@@ -83,7 +95,7 @@ def preprocessing(args: argparse.Namespace) -> Preprocessing:
 
 def input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int]:
     """Return the (height, width, channels) of the model's images, --size where they are open."""
-    shape = model.input_shape
+    shape = image_shape_of(model)
     if not isinstance(shape, tuple) or len(shape) != 3 or isinstance(shape[0], tuple):
         raise ValueError(f"the model must take images (H, W, C): its input is {shape}.")
     height, width, channels = shape
@@ -135,7 +147,11 @@ def _named_preset(text: str, size: tuple[int, int]) -> presets.Preset:
             "`--preset` must be NAME:SIZE, or NAME:SIZE,STRIDE for captum and xplique; the names "
             f"are {', '.join(PRESETS)}: got {text!r}."
         ) from None
-    return make(*sizes, **extra)
+    try:
+        return make(*sizes, **extra)
+    except ValueError as error:
+        # It speaks of the preset's own arguments, not of options of these names.
+        raise ValueError(f"`--preset` {text}: {str(error).replace('`', '')}") from error
 
 
 def refuse(args: argparse.Namespace, options: dict[str, Any], why: str) -> None:

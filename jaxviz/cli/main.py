@@ -4,13 +4,19 @@ Every command prints one summary to stdout. Those that write files write all of 
 can go wrong with the input is told in one sentence on stderr, and the exit status is then 2.
 """
 
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 
+from jaxviz._versions import OTHER_PACKAGE, other_package
 from jaxviz.cli.commands import make_parser
+from jaxviz.cli.streams import ReaderLeftError, forget_stdout, make_printable, reader_left
+
+LEFT = 141  # 128 + SIGPIPE, as a shell tells it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,8 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None takes them from the shell.
 
     Returns:
-        0 if all went well, 1 if `inspect` finds a file that cannot be loaded, 2 on wrong input and
-        without a command, which prints the help on stderr, 130 if interrupted.
+        0 if all went well, and without a command, which prints the help; 1 if `inspect` finds a
+        file that cannot be loaded, 2 on wrong input, 130 if interrupted, 141 if nobody reads what
+        is printed any more.
 
     Raises:
         SystemExit: after --help and --version (0), and if the arguments are not understood (2).
@@ -30,15 +37,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["inspect", "no-such-file.keras"])
         2
     """
+    make_printable()
     parser = make_parser()
-    args = parser.parse_args(argv)
-    if "name" not in args:
-        parser.print_help(sys.stderr)
-        return 2
+    try:
+        args = parser.parse_args(argv)
+        if "name" not in args:
+            parser.print_help()
+            status = 0
+        else:
+            status = _run(args)
+    finally:
+        left = reader_left()
+    return LEFT if left else status
+
+
+def _run(args: Namespace) -> int:
+    say = partial(_in_options, args.parser)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = partial(_show_warning, args.name)
+            warnings.showwarning = partial(_show_warning, args.name, say)
+            if other_package():
+                warnings.warn(f"{OTHER_PACKAGE}.", stacklevel=1)
             # Imported late: the commands need Flax and matplotlib, --help and --version do not.
             command = getattr(import_module(args.module), args.function)
             return command(args) or 0
@@ -50,13 +70,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         ArithmeticError,
         MemoryError,
     ) as error:
-        sentence = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, ReaderLeftError):
+            forget_stdout()
+            return LEFT
+        sentence = say(" ".join(str(error).split())) or type(error).__name__
         print(f"jaxviz {args.name}: {sentence}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"jaxviz {args.name}: interrupted; nothing was written.", file=sys.stderr)
         _wait_for_devices()
         return 130
+
+
+def _in_options(parser: ArgumentParser, sentence: str) -> str:
+    """Turn what a sentence says of arguments of the API into options of the command."""
+
+    def option(name: str) -> str | None:
+        word = f"--{name.replace('_', '-')}"
+        return word if word in parser._option_string_actions else None
+
+    def named(match: re.Match[str]) -> str:
+        word = option(match[1])
+        return f"`{word}`" if word else match[0]
+
+    def given(match: re.Match[str]) -> str:
+        word = option(match[1])
+        return f"{word} {match[2]}" if word else match[0]
+
+    return re.sub(r'\b(\w+)="([^"]*)"', given, re.sub(r"`(\w+)`", named, sentence))
 
 
 def _wait_for_devices() -> None:
@@ -66,5 +107,5 @@ def _wait_for_devices() -> None:
         array.block_until_ready()
 
 
-def _show_warning(name: str, message: Warning | str, *_: object) -> None:
-    print(f"jaxviz {name}: note: {message}", file=sys.stderr)
+def _show_warning(name: str, say: Callable[[str], str], message: Warning | str, *_: object) -> None:
+    print(f"jaxviz {name}: note: {say(str(message))}", file=sys.stderr)

@@ -8,7 +8,14 @@ import jax
 import numpy as np
 
 from jaxviz import plot
-from jaxviz.cli.inputs import class_name, input_shape, load_model, read_class_names
+from jaxviz.cli.inputs import (
+    check_class_names,
+    class_name,
+    input_shape,
+    load_model,
+    read_class_names,
+    refuse,
+)
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.keras import logits
 from jaxviz.layers import activations as layer_outputs
@@ -18,16 +25,18 @@ from jaxviz.maximization.objectives import channel
 
 def maximize(args: argparse.Namespace) -> None:
     """Write maximize.png and images.npz for some units of a layer."""
+    if args.layer is not None:
+        refuse(args, {"classes": None}, "names classes, not units of --layer: leave it out")
     model = load_model(args.model, args.weights)
     if len(args.range) != 2 or not args.range[0] < args.range[1]:
         raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_listed(args.range)}.")
     scorer = logits(model) if args.layer is None else model
     shape = input_shape(model, args.size)
-    units = args.units or tuple(range(10))
-    if args.units is None:
-        units = units[: _width(scorer, args.layer, shape)]
-    objectives = [channel(args.layer, unit) for unit in units]
     names = read_class_names(args.classes) or model.labels
+    width = _width(scorer, args.layer, shape)
+    check_class_names(args.classes, names, width)
+    units = args.units or tuple(range(min(10, width)))
+    objectives = [channel(args.layer, unit) for unit in units]
     with output_folder(args.out) as folder:
         with stage(f"maximising {len(units)} units", "steps") as told:
             result = maximize_objectives(

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxviz import plot
 from jaxviz.cli.inputs import (
+    check_class_names,
     class_name,
     load_model,
     make_preset,
@@ -40,7 +41,7 @@ OF_STORES: dict[str, Any] = {
     "distributed": False,
     "coordinator": None,
     "share": None,
-    "on_error": "raise",
+    "on_error": None,
     "chunk": None,
     "stored": "float32",
     "keep": None,
@@ -69,6 +70,7 @@ def occlude(args: argparse.Namespace) -> int:
     names = read_class_names(args.classes) or model.labels
     target = _target(args.target, pictures, names)
     _check_target(target, model.output_shape)
+    check_class_names(args.classes, names, model.output_shape[0])
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
         with stage(f"occluding {len(images)} images", "positions") as told:
@@ -105,8 +107,8 @@ def _how_exact(found: Approximation) -> str:
     if found.field is None:
         return "exact: no narrower windows keep the tolerance, or none would be faster"
     return (
-        f"approximate: off by at most {found.error:.2g} of the largest change of a score, at"
-        f" {found.checked} checked positions of each image"
+        f"approximate: off by at most {found.bound:.2g} of the largest change of a score, as"
+        f" estimated from {found.checked} positions an image ({found.confidence:.0%} confidence)"
     )
 
 

@@ -136,8 +136,8 @@ def add_store(parser: ArgumentParser) -> None:
     group.add_argument("--coordinator", metavar="HOST:PORT,N,I", help=text)
     text = "do share I (from 0) of N, as a job array does"
     group.add_argument("--share", type=values.share, metavar="I/N", help=text)
-    text = "what a bad image does"
-    group.add_argument("--on-error", choices=get_args(OnError), default="raise", help=text)
+    text = "what a bad image does; default: skip in folders, raise where images are named"
+    group.add_argument("--on-error", choices=get_args(OnError), help=text)
     text = "images written, and perhaps lost, at a time"
     group.add_argument("--chunk", type=values.positive, metavar="N", help=text)
     group.add_argument("--stored", choices=get_args(Stored), default="float32")

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxviz._files import scratch
+from jaxviz.cli.streams import ReaderLeftError
 from jaxviz.progress import Bar
 
 WAIT = 1.0  # seconds of silence before a stage is announced
@@ -127,8 +128,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def say(*what: Any) -> None:
     """Print to stdout; without a terminal, as wide as what is printed needs."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = _Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(*what, soft_wrap=all(isinstance(part, str) for part in what), markup=False)
+
+
+class _Console(Console):
+    """One that leaves it to `main` what is done when nobody reads stdout any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise ReaderLeftError
 
 
 def _cell(value: Any) -> str:

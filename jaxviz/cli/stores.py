@@ -3,7 +3,7 @@
 import argparse
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from jaxviz._choices import OnError
 from jaxviz.cli.inputs import input_shape, load_model, make_preset, preprocessing
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
+from jaxviz.cli.streams import write
 from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.lock import in_use
@@ -47,7 +49,7 @@ def occlude_store(args: argparse.Namespace) -> int:
             chunk=args.chunk or "auto",
             stored=args.stored,
             share=args.share,
-            on_error=args.on_error,
+            on_error=args.on_error or _on_error(args.images),
             log=args.log,
             progress=jax.process_index() == 0,
         )
@@ -74,7 +76,7 @@ def status(args: argparse.Namespace) -> None:
         "errors": [error._asdict() for error in errors],
         "run": stored.identity,
     }
-    print(json.dumps(facts, ensure_ascii=False))
+    write(json.dumps(facts))  # in ASCII: names survive any encoding of stdout
 
 
 def export(args: argparse.Namespace) -> None:
@@ -143,6 +145,11 @@ def _source(args: argparse.Namespace, shape: tuple[int, int, int]) -> Source:
     return Source(elements[: args.limit], read, names[: args.limit], units)
 
 
+def _on_error(images: Sequence[str]) -> OnError:
+    """A folder may hold a file that is no image; one that was named must be one."""
+    return "skip" if any(Path(path).is_dir() for path in images) else "raise"
+
+
 def _kept(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
@@ -194,8 +201,8 @@ def _export_one(
         "name": name,
         "class": target,
         "score": args.score,
-        "least": float(known.min()),
-        "greatest": float(known.max()),
+        "least": float(known.min()) if known.size else None,
+        "greatest": float(known.max()) if known.size else None,
         "file": file,
     }
     if args.png:
@@ -220,11 +227,12 @@ def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
 def _picture(values: np.ndarray, signed: bool) -> Image.Image:
     """Colour a heatmap: red for and blue against if signed, grey where there is no value."""
     known = values[np.isfinite(values)]
+    known = known if known.size else np.zeros(1)
     low, high = float(known.min()), float(known.max())
     if signed:
         low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    good = np.isfinite(values)
-    shades = (np.where(good, values, low) - low) / ((high - low) or 1)
+    good = ~np.isnan(values)  # infinite ones lie at the ends of the scale
+    shades = (np.clip(np.where(good, values, low), low, high) - low) / ((high - low) or 1)
     colours = matplotlib.colormaps["RdBu_r" if signed else "viridis"](shades)
     colours[~good] = 0.5
     times = max(1, round(SIDE / max(values.shape)))

@@ -1,22 +1,23 @@
 """Images from files, in the shape and the units that a model takes.
 
 A picture is float32 (height, width, channel) in [0, 1], 0 black and 1 white. Files are read with
-Pillow. Arrays (.npy, .npz) are pictures when they are bytes (0…255) or floats in [0, 1]. Every
-picture is stretched to the model's height and width (bilinear, anti-aliased), and turned grey
-(ITU-R 601) or repeated to the model's channels. `Preprocessing` makes the model's units of it.
+Pillow, see `jaxviz.images.decode`. Arrays (.npy, .npz) are pictures when they are bytes (0…255) or
+floats in [0, 1]. Every picture is stretched to the model's height and width (bilinear,
+anti-aliased), and turned grey (ITU-R 601) or repeated to the model's channels. `Preprocessing`
+makes the model's units of it.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.resize import resize
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"})
 DIGITS = "digits"
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -85,6 +86,9 @@ def read_pictures(
 ) -> Pictures:
     """Read images in the order given, folders in the order of their file names.
 
+    Files of a folder that cannot be read are left out, and a warning counts them; a file that was
+    named must be an image.
+
     Args:
         sources: image files, folders of such, .npy or .npz files, or the word "digits" for the
             UCI digits that scikit-learn ships (`load_digits("test")`). An .npz holds one array,
@@ -105,22 +109,45 @@ def read_pictures(
         >>> read_pictures([file], (4, 4, 3)).values.shape
         (1, 4, 4, 3)
     """
-    if shape[-1] not in (1, 3):
-        raise ValueError(f"the model must take 1 or 3 channels to be shown images: got {shape}.")
+    check_channels(shape)
     values: list[np.ndarray] = []
     names: list[str] = []
     labels: list[int | None] = []
+    bad: list[str] = []
     for source in sources:
         for name, label, load in picture_entries(source):
             if limit is not None and len(values) >= limit:
                 break
-            values.append(fit_picture(load(), shape))
+            try:
+                picture = load()
+            except ValueError as error:
+                if not Path(source).is_dir():
+                    raise
+                bad.append(str(error))
+                continue
+            values.append(fit_picture(picture, shape))
             names.append(name)
             labels.append(label)
     if not values:
-        raise ValueError(f"there is no image in {', '.join(map(str, sources)) or 'an empty list'}.")
+        where = ", ".join(map(str, sources)) or "an empty list"
+        raise ValueError(
+            f"there is no image in {where}{bad and f' that can be read: {bad[0]}' or '.'}"
+        )
+    if bad:
+        warnings.warn(_left_out(bad, len(values)), stacklevel=2)
     known = None if None in labels else np.array(labels, np.int64)
     return Pictures(np.stack(values), names, known)
+
+
+def check_channels(shape: tuple[int, int, int]) -> None:
+    """Raise ValueError unless pictures can be turned into images of that shape."""
+    if shape[-1] not in (1, 3):
+        raise ValueError(f"the model must take 1 or 3 channels to be shown images: got {shape}.")
+
+
+def _left_out(bad: Sequence[str], good: int) -> str:
+    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    return f"{len(bad)} of {len(bad) + good} images are left out: {bad[0].rstrip('.')}{more}."
 
 
 Entry = tuple[str, int | None, Callable[[], np.ndarray]]
@@ -135,7 +162,7 @@ def picture_entries(source: str | Path) -> list[Entry]:
         images, labels = load_digits("test")
         return _array_entries(images, labels, DIGITS)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = image_files(path)
         if not files:
             raise ValueError(f"the folder {path} holds no image (looked for {_suffixes()}).")
         return [entry for file in files for entry in picture_entries(file)]
@@ -143,7 +170,7 @@ def picture_entries(source: str | Path) -> list[Entry]:
         raise ValueError(f"there is no file or folder {path}.")
     if path.suffix.lower() in (".npy", ".npz"):
         return _array_entries(*_read_arrays(path), path.name)
-    return [(path.name, None, lambda: _read_image(path))]
+    return [(path.name, None, lambda: read_image(path))]
 
 
 def _array_entries(images: np.ndarray, labels: np.ndarray | None, name: str) -> list[Entry]:
@@ -151,20 +178,6 @@ def _array_entries(images: np.ndarray, labels: np.ndarray | None, name: str) -> 
         (f"{name}[{i}]", None if labels is None else int(labels[i]), lambda i=i: images[i])
         for i in range(len(images))
     ]
-
-
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            grey = image.mode in ("1", "L", "LA")
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                raise ValueError(f"{path} has {image.mode} pixels; save it with 8 bits a channel.")
-            return np.asarray(image.convert("L" if grey else "RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image ({_suffixes()}, .npy or .npz).") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}.") from error
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -212,8 +225,9 @@ def _check_range(images: np.ndarray, path: Path) -> np.ndarray:
 
 
 def fit_picture(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return a picture in [0, 1] of a model's shape, from bytes or floats."""
-    picture = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
+    """Return a picture in [0, 1] of a model's shape, from whole numbers or floats."""
+    white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    picture = image.astype(np.float32) / np.float32(white)
     picture = picture[..., None] if picture.ndim == 2 else picture
     if picture.shape[-1] == 3 and shape[-1] == 1:
         picture = picture @ _LUMA[:, None]

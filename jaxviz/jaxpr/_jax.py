@@ -20,6 +20,8 @@ CALLS = {
 }
 # Those whose jaxpr has derivative rules of its own.
 OWN_DERIVATIVE = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+# Those that only tell: nothing that is computed depends on them.
+DEBUG = {"debug_callback", "debug_print"}
 
 
 def called(primitive: Primitive, params: dict[str, Any]) -> ClosedJaxpr | None:

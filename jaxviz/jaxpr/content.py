@@ -20,24 +20,19 @@ from jaxviz.jaxpr.walk import Constant, Flat, Operand, flatten
 
 # Rules of differentiation, which do not change what is computed.
 _RULES = {"jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "fwd", "bwd", "out_trees"}
-_DEBUG = {"debug_callback", "debug_print"}
 
 
 class UnknownContentError(TypeError):
     """A parameter is an object of which nothing is known but its address, such as a callback."""
 
 
-def content(flat: Flat, *, debug: bool = True) -> str:
+def content(flat: Flat) -> str:
     """Return the SHA-256 of a flat function.
-
-    Args:
-        flat: the function.
-        debug: whether what it prints for debugging counts.
 
     Raises:
         UnknownContentError: a parameter of an equation is a Python function, as of a callback.
     """
-    return sha256("\n".join(_lines(flat, debug)).encode()).hexdigest()
+    return sha256("\n".join(_lines(flat)).encode()).hexdigest()
 
 
 def array_content(array: Any) -> str:
@@ -49,14 +44,12 @@ def array_content(array: Any) -> str:
     return digest.hexdigest()
 
 
-def _lines(flat: Flat, debug: bool) -> Iterator[str]:
+def _lines(flat: Flat) -> Iterator[str]:
     yield f"{flat.constants} {flat.inputs} {' '.join(map(_operand, flat.outputs))}"
     read = {number for number in (*flat.constants, *flat.inputs)}
     for number in sorted(read):
         yield _aval(flat.avals[number])
     for equation in flat.equations:
-        if not debug and equation.primitive.name in _DEBUG:
-            continue
         operands = " ".join(map(_operand, equation.operands))
         results = " ".join(f"{number}:{_aval(flat.avals[number])}" for number in equation.results)
         yield f"{results} = {equation.primitive.name} {operands} {_params(equation.params)}"

@@ -37,8 +37,17 @@ class Skeleton:
 
 def split_arrays(f: Callable[..., Any]) -> tuple[list[Any], Skeleton]:
     """Split a callable into its arrays, JAX's and NumPy's, and the rest."""
-    leaves, treedef = jax.tree.flatten(f)
+    leaves, treedef = jax.tree.flatten(as_model(f))
     is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
     pairs = list(zip(leaves, is_array, strict=True))
     others = tuple(None if array else leaf for leaf, array in pairs)
     return [leaf for leaf, array in pairs if array], Skeleton(treedef, others, is_array)
+
+
+def as_model(f: Any) -> Any:
+    """Return a model of Keras as one of ours, if its layers are known; anything else as it is."""
+    if not hasattr(f, "to_json"):
+        return f
+    from jaxviz.keras.live import converted, is_live
+
+    return (converted(f) if is_live(f) else None) or f

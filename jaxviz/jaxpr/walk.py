@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 
 from jaxviz.jaxpr import _jax
-from jaxviz.jaxpr.loops import bodies, run_loop
+from jaxviz.jaxpr.loops import LOOPS, bodies, run_loop
 
 Rule = Callable[["Equation", Sequence[Any]], "Sequence[Any] | None"]
 NO_RULES: Mapping[str, Rule] = MappingProxyType({})
@@ -65,6 +65,10 @@ class Flat(NamedTuple):
         return self.avals[operand] if isinstance(operand, int) else jax.typeof(operand.value)
 
 
+# By the primitive's name; or made of the function, for rules that go by what is around an equation.
+Rules = Mapping[str, Rule] | Callable[[Flat], Mapping[str, Rule]]
+
+
 class Traced(NamedTuple):
     """A function's jaxpr, its flat form with the values of `constants`, and its output's tree."""
 
@@ -109,7 +113,7 @@ def run(
     flat: Flat,
     values: Sequence[Any],
     args: Sequence[Any],
-    rules: Mapping[str, Rule] = NO_RULES,
+    rules: Rules = NO_RULES,
     *,
     shifts: Mapping[int, Any] = MappingProxyType({}),
     inside_loops: bool = True,
@@ -120,21 +124,24 @@ def run(
         flat: the function.
         values: of its constants.
         args: of its inputs.
-        rules: primitive's name -> rule. A rule is called with the equation and its input values,
-            and answers with the list of outputs, or None to leave the equation as it is.
+        rules: primitive's name -> rule, or a function that makes these of the flat function. A rule
+            is called with the equation and its input values, and answers with the list of outputs,
+            or None to leave the equation as it is.
         shifts: number -> array that is added to that array once it is known.
         inside_loops: whether rules apply inside scans, whiles and conds, too.
 
     Returns:
         The outputs.
     """
+    here = rules(flat) if callable(rules) else rules
+    inside = rules if inside_loops else None
     known = dict(zip(flat.constants, values, strict=True))
     known.update(zip(flat.inputs, args, strict=True))
     for number in shifts.keys() & known.keys():
         known[number] = known[number] + shifts[number]
     for equation in flat.equations:
         inputs = [value_of(operand, known) for operand in equation.operands]
-        outputs = _apply(equation, inputs, rules, inside_loops)
+        outputs = _apply(equation, inputs, here, inside)
         known.update(zip(equation.results, outputs, strict=True))
         for number in shifts.keys() & set(equation.results):
             known[number] = known[number] + shifts[number]
@@ -144,7 +151,7 @@ def run(
 def replay(
     function: Callable[..., Any],
     *args: Any,
-    rules: Mapping[str, Rule],
+    rules: Rules,
     inside_loops: bool = True,
 ) -> Any:
     """Return `function(*args)` with rules in place of some primitives, see `run`.
@@ -195,23 +202,55 @@ def live(equations: Sequence[Equation], outputs: Sequence[Operand]) -> tuple[Equ
     return tuple(kept[::-1])
 
 
+def silent(traced: Traced) -> tuple[Flat, list[Any]]:
+    """Return a traced function without what it prints for debugging, and what only that reads.
+
+    It is flat and of the same inputs, also inside loops, and equal to that of the function in which
+    nothing was printed; with the values of the constants that are left.
+    """
+    flat, values = _without_debug(traced.flat, traced.values)
+    rules = dict.fromkeys(LOOPS, _silent_loop)
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in map(flat.aval, flat.inputs)]
+    closed = jax.make_jaxpr(lambda known, args: run(flat, known, args, rules))(values, shapes)
+    again, _ = flatten(closed)
+    return again, values
+
+
+def _without_debug(flat: Flat, values: Sequence[Any]) -> tuple[Flat, list[Any]]:
+    kept = live([e for e in flat.equations if e.primitive.name not in _jax.DEBUG], flat.outputs)
+    every = [*flat.outputs, *(operand for e in kept for operand in e.operands)]
+    read = {operand for operand in every if isinstance(operand, int)}
+    known = [(n, v) for n, v in zip(flat.constants, values, strict=True) if n in read]
+    numbers = tuple(number for number, _ in known)
+    return flat._replace(equations=kept, constants=numbers), [value for _, value in known]
+
+
+def _silent_loop(equation: Equation, inputs: Sequence[Any]) -> Sequence[Any]:
+    name, rules = equation.primitive.name, dict.fromkeys(LOOPS, _silent_loop)
+    again = []
+    for body in bodies(name, equation.params):
+        flat, values = _without_debug(*flatten(body, open_derivatives=True))
+        again.append(lambda *args, flat=flat, values=values: run(flat, values, args, rules))
+    return run_loop(name, equation.params, inputs, again)
+
+
 def _apply(
-    equation: Equation, inputs: list[Any], rules: Mapping[str, Rule], inside_loops: bool
+    equation: Equation, inputs: list[Any], rules: Mapping[str, Rule], inside: Rules | None
 ) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     rule = rules.get(name)
     outputs = None if rule is None else rule(equation, inputs)
     if outputs is not None:
         return outputs
-    inner = bodies(name, params) if inside_loops else ()
+    inner = () if inside is None else bodies(name, params)
     if any(e.primitive.name in rules for body in inner for e in equations(body)):
-        return run_loop(name, params, inputs, [partial(_run_body, body, rules) for body in inner])
+        return run_loop(name, params, inputs, [partial(_run_body, body, inside) for body in inner])
     return _jax.bind(equation.primitive, params, inputs)
 
 
-def _run_body(body: ClosedJaxpr, rules: Mapping[str, Rule], *args: Any) -> list[Any]:
+def _run_body(body: ClosedJaxpr, rules: Rules | None, *args: Any) -> list[Any]:
     flat, values = flatten(body)
-    return run(flat, values, args, rules)
+    return run(flat, values, args, NO_RULES if rules is None else rules)
 
 
 class _Flattener:

@@ -5,14 +5,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
-from jaxviz.keras.architecture.config import Model, parse_model
-from jaxviz.keras.architecture.legacy import adapt_to_era, is_older, rotates_kernels
+from jaxviz.keras.architecture.config import Model, connect, read_layers
+from jaxviz.keras.architecture.legacy import (
+    adapt_to_era,
+    flatten_as_stored,
+    is_older,
+    rotates_kernels,
+)
 from jaxviz.keras.architecture.refuse import refuse_foreign_objects
 from jaxviz.keras.build import (
+    Custom,
     Overrides,
     build_model,
     concrete,
     find_slots,
+    refusal,
     with_shapes,
 )
 from jaxviz.keras.errors import KerasFileError
@@ -69,7 +76,8 @@ def load_keras(
         raise ValueError(f"`dtype` must be one of {_DTYPES}: got {dtype!r}.")
     overrides = Overrides(custom_layers or {}, dtype)
     architecture, weights = read_sources(path)
-    model = read_architecture(architecture, weights, input_shape)
+    model = read_architecture(architecture, weights)
+    connect_known(model, overrides.custom, input_shape)
     slots = find_slots(model, overrides.custom)
     era = find_era(architecture, weights, kernels)
     if weights.weights is not None:
@@ -132,11 +140,20 @@ def from_keras(
     def arrays(path: tuple[str, ...]) -> Sequence[Any]:
         layer = model
         for name in path:
-            layer = layer.get_layer(name)
+            layer = _inner_layer(layer, name)
         return layer.get_weights()
 
     overrides = Overrides(custom_layers or {}, dtype)
     return from_arrays(architecture, arrays, overrides)
+
+
+def _inner_layer(layer: Any, name: str) -> Any:
+    """Return a layer of a model of Keras's; a wrapper has one, or all those of the model in it."""
+    if not hasattr(layer, "get_layer"):
+        layer = layer.layer
+        if not hasattr(layer, "get_layer"):
+            return layer
+    return layer.get_layer(name)
 
 
 def from_arrays(
@@ -144,8 +161,11 @@ def from_arrays(
 ) -> KerasModel:
     """Build a model from an architecture and a function from a layer's path to its arrays."""
     model = read_architecture(architecture, architecture)
+    connect_known(model, overrides.custom)
     slots = find_slots(model, overrides.custom)
     for slot in slots:
+        if slot.layer.wraps:
+            slot.names = ()  # its own arrays serve training only
         if slot.names is None or slot.names:
             slot.arrays = list(arrays(slot.path))
         if slot.names is not None and len(slot.arrays) != len(slot.names):
@@ -178,16 +198,25 @@ def read_sources(
     return archives[0], archives[-1]
 
 
-def read_architecture(
-    architecture: Archive, weights: Archive, input_shape: tuple | None = None
-) -> Model:
-    """Return the architecture, its layers adapted to the Keras that wrote the weights."""
+def read_architecture(architecture: Archive, weights: Archive) -> Model:
+    """Return the layers, adapted to the Keras that wrote the weights, not connected yet."""
     refuse_foreign_objects(architecture.config)
-    model = parse_model(architecture.config or {}, input_shape)
+    model = read_layers(architecture.config or {})
     named = weights.weights is not None and not is_by_class(weights.weights)
     version = weights.keras_version if named else architecture.keras_version or "3"
     adapt_to_era(model, version, weights.backend or architecture.backend, architecture.config)
+    pair = architecture is not weights and architecture.keras_version != weights.keras_version
+    if named and pair and is_older(weights.keras_version, (2, 1, 6)):
+        flatten_as_stored(model)
     return model
+
+
+def connect_known(model: Model, custom: Custom, input_shape: tuple | None = None) -> None:
+    """Connect the layers of an architecture, if all of them are known."""
+    problem = refusal(model, custom)
+    if problem is not None:
+        raise KerasFileError(problem)
+    connect(model, input_shape)
 
 
 def find_era(architecture: Archive, weights: Archive, kernels: Kernels) -> Era:

@@ -6,7 +6,8 @@ differentiates by inputs only.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import jax
@@ -62,12 +63,13 @@ def losses(
     if backprop_modifier not in _BACKPROP:
         known = ", ".join(str(name) for name in _BACKPROP)
         raise ValueError(f"`backprop_modifier` must be one of {known}: got {backprop_modifier!r}.")
+    layer = output_or(model, layer)
     model = linear(model)
-    if isinstance(model, KerasModel) and layer is None:
-        layer = -1
     filters = None if filter_indices is None else tuple(np.atleast_1d(filter_indices).tolist())
     parts = split(model)
     channels = jax.eval_shape(lambda x: capture(model, x, [layer]), image)[layer].shape[-1]
+    if filters == ():
+        raise ValueError("`filter_indices` must hold a filter, or be None for all: got none.")
     for index in filters or ():
         if not 0 <= index < channels:
             raise ValueError(f"`filter_indices` must be in 0…{channels - 1}: got {index}.")
@@ -85,7 +87,7 @@ def _loss_and_gradient(static: _Static, arrays: Any, image: jax.Array) -> Any:
         found = capture(model, image, wanted)
         terms = _terms(static, found[static.layer], image)
         value = image if static.wrt is None else found[static.wrt]
-        return value, (sum(terms.values(), jnp.zeros(())), terms)
+        return value, (reduce(add, terms.values()), terms)
 
     # Calls are inlined first, so that the layer's output is a number that can be shifted.
     _, flat, values, tree = trace(
@@ -111,7 +113,7 @@ def _terms(static: _Static, output: jax.Array, image: jax.Array) -> dict[str, ja
     def activation() -> jax.Array:
         if static.filters is None:
             return -output.mean()
-        return -sum((output[..., i].mean() for i in static.filters), jnp.zeros(()))
+        return -reduce(add, [output[..., i].mean() for i in static.filters])
 
     kinds = {
         "activation": activation,
@@ -121,6 +123,14 @@ def _terms(static: _Static, output: jax.Array, image: jax.Array) -> dict[str, ja
     return {name: weight * kinds[name]() for name, weight in static.weights}
 
 
+def output_or(model: ScorerLike, layer: Layer) -> Layer:
+    """Return the layer; None or -1 is the output: a Keras model's last layer, another's own."""
+    if isinstance(model, KerasModel):
+        return -1 if layer is None else layer
+    return None if layer == -1 else layer
+
+
 def linear(model: ScorerLike) -> Scorer:
     """Return the model without its last softmax or sigmoid, where it is a Keras model."""
-    return logits(model) if isinstance(model, KerasModel) else as_scorer(model)
+    scorer = as_scorer(model)
+    return logits(scorer) if isinstance(scorer, KerasModel) else scorer

@@ -103,6 +103,15 @@ class Roll(Jitter):
         return jnp.roll(image, (down, right), (1, 2))
 
 
+def print_losses(
+    step: int, losses: dict[str, float], loss: float, gradient: np.ndarray, value: np.ndarray
+) -> None:
+    """Print the losses of a step: the callback that `verbose=True` adds, as keras-vis's Print."""
+    del gradient, value
+    terms = ", ".join(f"{name} {term:g}" for name, term in losses.items())
+    print(f"step {step + 1}: loss {loss:g} ({terms})")
+
+
 def normalize(array: np.ndarray) -> np.ndarray:
     """Scale an array to 0…1: (a − min) / (max − min + 1e-7)."""
     low, high = array.min(), array.max()

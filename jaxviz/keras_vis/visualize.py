@@ -10,16 +10,23 @@ from jax.typing import ArrayLike
 from scipy import ndimage
 
 from jaxviz.keras import KerasModel
-from jaxviz.keras_vis.losses import losses
+from jaxviz.keras_vis.calls import called_as
+from jaxviz.keras_vis.losses import losses, output_or
 from jaxviz.keras_vis.modifiers import (
     InputModifier,
     Modifier,
     gradient_modifier,
     normalize,
+    print_losses,
 )
 from jaxviz.layers import Layer, ScorerLike, activations, as_scorer, layer_names, resolve
+from jaxviz.scoring.scorer import image_shape_of
 
 
+@called_as(
+    *("model", "layer", "filter_indices", "wrt", "seed_input", "input_range"),
+    *("backprop_modifier", "grad_modifier", "act_max_weight", "lp_norm_weight", "tv_weight"),
+)
 def visualize_activation(
     model: ScorerLike,
     layer: Layer = None,
@@ -32,10 +39,11 @@ def visualize_activation(
     tv_weight: float = 10,
     max_iter: int = 200,
     wrt: Layer = None,
-    input_modifiers: Sequence[InputModifier] = (),
+    input_modifiers: Sequence[InputModifier] | None = None,
     backprop_modifier: str | None = None,
     grad_modifier: Modifier = None,
-    callbacks: Sequence[Callable[..., object]] = (),
+    callbacks: Sequence[Callable[..., object]] | None = None,
+    verbose: bool = False,
     image_shape: tuple[int, int, int] | None = None,
     key: jax.Array | None = None,
 ) -> np.ndarray:
@@ -47,7 +55,7 @@ def visualize_activation(
 
     Args:
         model: an adapter model, or any scorer.
-        layer: a layer's name or index; None for the output.
+        layer: a layer's name or index; None or -1 for the output.
         filter_indices: which filters, together; None for the whole layer.
         seed_input: (H, W, C) to start from; None for noise about the middle of the range.
         input_range: (lowest, highest) pixel; the result is uint8 when both are integers.
@@ -60,6 +68,7 @@ def visualize_activation(
         backprop_modifier: None, "guided", "rectified" (also "relu", "deconv").
         grad_modifier: None, "negate", "absolute", "invert", "relu", "small_values", or a function.
         callbacks: called with (step, {term: value}, loss, gradient, value of `wrt` or image).
+        verbose: print the losses of every step.
         image_shape: (H, W, C) for a scorer without `input_shape`.
         key: a random key for the start; None for `jax.random.key(0)`.
 
@@ -85,6 +94,8 @@ def visualize_activation(
     image = _seed(model, seed_input, image_shape, input_range, key)
     loss_of = losses(model, layer, filter_indices, weights, backprop_modifier, wrt, image)
     grad_modifier = gradient_modifier(grad_modifier)
+    input_modifiers = list(input_modifiers or ())
+    callbacks = [*(callbacks or ()), *([print_losses] if verbose else [])]
     cache, best, best_image = jnp.zeros_like(image), np.inf, None
     for step in range(max_iter):
         for modifier in input_modifiers:
@@ -105,6 +116,10 @@ def visualize_activation(
     return _shown(np.asarray(best_image[0]), input_range)
 
 
+@called_as(
+    *("model", "layer", "filter_indices", "seed_input", "wrt"),
+    *("backprop_modifier", "grad_modifier", "keepdims"),
+)
 def visualize_saliency(
     model: ScorerLike,
     layer: Layer,
@@ -120,7 +135,7 @@ def visualize_saliency(
 
     Args:
         model: an adapter model, or any scorer.
-        layer: a layer's name or index; None for the output.
+        layer: a layer's name or index; None or -1 for the output.
         filter_indices: which filters, together; None for the whole layer.
         seed_input: the image, (H, W, C).
         wrt: a layer to differentiate by instead of the image.
@@ -152,6 +167,10 @@ def visualize_saliency(
     return normalize(gradient if keepdims else gradient.max(-1))[0]
 
 
+@called_as(
+    *("model", "layer", "filter_indices", "seed_input", "penultimate"),
+    *("backprop_modifier", "grad_modifier"),
+)
 def visualize_cam(
     model: ScorerLike,
     layer: Layer,
@@ -164,9 +183,13 @@ def visualize_cam(
 ) -> np.ndarray:
     """Compute Grad-CAM as keras-vis does: relu(Σ_k w_k·a_k), w_k the mean of ∂/∂a_k over sites.
 
+    keras-vis divides the gradient by its largest value, whatever the sign, so that a layer whose
+    gradients are all negative lights up. Here it is divided by the size of that value: the same
+    numbers wherever it is positive, and 0 everywhere for evidence against the filters alone.
+
     Args:
         model: an adapter model, or any scorer.
-        layer: a layer's name or index; None for the output.
+        layer: a layer's name or index; None or -1 for the output.
         filter_indices: which filters, together; None for the whole layer.
         seed_input: the image, (H, W, C).
         penultimate: the layer a; None for the last convolution or pooling before `layer`.
@@ -197,7 +220,7 @@ def visualize_cam(
     )
     _, _, gradient, value = loss_of(image)
     gradient = np.asarray(gradient_modifier(grad_modifier)(np.asarray(gradient)))
-    gradient = gradient / (gradient.max() + 1e-7)
+    gradient = gradient / (abs(gradient.max()) + 1e-7)
     weights = gradient.mean((0, 1, 2))
     heatmap = np.maximum(np.asarray(value)[0] @ weights, 0)
     zoom = [i / j for i, j in zip(image.shape[1:3], heatmap.shape, strict=True)]
@@ -226,12 +249,12 @@ def _seed(
         if image.ndim != 4 or image.shape[0] != 1:
             raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
         return image
-    shape = getattr(model, "input_shape", None) if image_shape is None else image_shape
+    shape = image_shape_of(model) if image_shape is None else image_shape
     if shape is None or len(shape) != 3 or None in shape:
         raise ValueError(f"`image_shape` must be (height, width, channels): got {shape}.")
     key = jax.random.key(0) if key is None else key
     low, high = input_range
-    noise = jax.random.uniform(key, (1, *shape))
+    noise = jax.random.uniform(key, (1, *shape), jnp.float32)
     noise = (noise - noise.mean()) / (noise.std() + 1e-7)
     return noise * (0.05 * (high - low)) + (low + high) / 2
 
@@ -249,7 +272,9 @@ def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:
 
 def _penultimate(model: Any, layer: Layer, image: jax.Array) -> str:
     """Return the nearest convolution or pooling before a layer; else the nearest with sites."""
-    names = layer_names(as_scorer(model), image)
+    layer = output_or(model, layer)
+    model = as_scorer(model)
+    names = layer_names(model, image)
     before = names[: names.index(resolve(layer, names))] if layer is not None else names
     for name in reversed(before):
         if isinstance(model, KerasModel):

@@ -1,6 +1,6 @@
 """Check the arguments of `maximize` before anything is compiled."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -8,19 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz.jaxpr.relu import relu_rules
+from jaxviz.jaxpr.relu import check_backprop
 from jaxviz.jaxpr.walk import dependent, trace
 from jaxviz.maximization.objective import Objective, check
+from jaxviz.maximization.parametrize import Parametrization
 from jaxviz.maximization.problem import Data, Problem, group
+from jaxviz.maximization.regularize import Penalty, Tidy
 from jaxviz.maximization.schedule import Schedule
 from jaxviz.maximization.step import evaluate_objective, network, views
+from jaxviz.scoring.scorer import image_shape_of
 
 BOUNDS = ("sigmoid", "project", "none")
 
 
 def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
     """Return the images' shape, as given or as the model fixes it."""
-    shape = getattr(f, "input_shape", None) if image_shape is None else image_shape
+    shape = image_shape_of(f) if image_shape is None else image_shape
     sizes = tuple(shape) if isinstance(shape, Sequence) else ()
     positive = all(isinstance(n, int | np.integer) and n > 0 for n in sizes)
     if len(sizes) != 3 or not positive:
@@ -76,10 +79,72 @@ def checked_start(start: Any, shape: tuple[int, int, int], seeds: int | None) ->
     return images
 
 
+def check_start_inside(start: jax.Array, value_range: tuple[float, float], bounds: str) -> None:
+    """Raise ValueError if bounds would cut off what it starts from, beyond rounding."""
+    low, high = value_range
+    margin = 1e-5 * (high - low)
+    lowest, highest = float(start.min()), float(start.max())
+    if bounds != "none" and not low - margin <= lowest <= highest <= high + margin:
+        raise ValueError(
+            f"`start` must lie inside `value_range`, {low:g} to {high:g}: got {lowest:g} to "
+            f"{highest:g}; scale it, or give the range it has."
+        )
+
+
+def checked_regularizers(terms: Any) -> tuple[Penalty | Tidy, ...]:
+    """Return penalties and tidying steps, given one or a sequence."""
+    listed: tuple[Any, ...] = tuple(terms) if isinstance(terms, Iterable) else (terms,)
+    for term in listed:
+        if not isinstance(term, Penalty | Tidy):
+            raise TypeError(
+                "`regularizers` must be made by `jaxviz.regularize`, such as penalty(function, "
+                f"weight): got {_shown(term)}."
+            )
+    return listed
+
+
+def checked_transforms(transforms: Any) -> tuple[Callable[..., jax.Array], ...]:
+    """Return transforms, given one or a sequence."""
+    listed: tuple[Any, ...] = (
+        tuple(transforms) if isinstance(transforms, Iterable) else (transforms,)
+    )
+    for transform in listed:
+        if not callable(transform):
+            raise TypeError(
+                "`transforms` must be functions (key, images) -> images, see `jaxviz.transforms`: "
+                f"got {_shown(transform)}."
+            )
+    return listed
+
+
+def _check_kinds(problem: Problem, schedule: Schedule) -> None:
+    """Raise TypeError for an option that is no such thing, as where a call was forgotten."""
+    parametrization, optimizer = problem.parametrization, problem.optimizer
+    if not isinstance(parametrization, Parametrization):
+        raise TypeError(
+            "`parametrization` must be made by `jaxviz.parametrize`, such as fourier(): got "
+            f"{_shown(parametrization)}."
+        )
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            "`optimizer` must be an optax transformation, such as optax.adam(0.05): got "
+            f"{_shown(optimizer)}."
+        )
+    functions = {"preprocess": problem.preprocess, "grad_modifier": problem.grad_modifier}
+    for name, function in {**functions, "callback": schedule.callback}.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"`{name}` must be a function or None: got {_shown(function)}.")
+
+
+def _shown(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
 def check_options(
     problem: Problem, schedule: Schedule, counts: dict[str, int | None], start: jax.Array
 ) -> None:
-    """Raise ValueError where an option is out of range."""
+    """Raise ValueError where an option is out of range, TypeError where it is something else."""
+    _check_kinds(problem, schedule)
     counts = {**counts, "steps": schedule.steps, "views": problem.views}
     counts |= {"snapshot_every": schedule.snapshot_every, "patience": schedule.patience}
     for name, count in counts.items():
@@ -90,7 +155,7 @@ def check_options(
         raise ValueError(f"`bounds` must be one of {known}: got {problem.bounds!r}.")
     if schedule.loop not in ("auto", "host", "scan"):
         raise ValueError(f"`loop` must be one of auto, host, scan: got {schedule.loop!r}.")
-    relu_rules(problem.backprop)
+    check_backprop(problem.backprop)
     if problem.parametrization.encode is None and (start.ndim or problem.tidies):
         raise ValueError(
             "`parametrization` must have `encode` for start images and tidying steps: got one "

@@ -6,6 +6,7 @@ both ways give the same numbers bit for bit (two networks, 100 steps); XLA does 
 compiles a step alike inside a loop, so another platform may differ by rounding.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -17,13 +18,15 @@ import numpy as np
 from jaxviz.jaxpr.compiled import compiled
 from jaxviz.maximization.objective import Objective
 from jaxviz.maximization.problem import Data, Problem, State, Terms, group, term_names
-from jaxviz.maximization.result import Maximized, NotFiniteError
+from jaxviz.maximization.result import Maximized, NotFiniteError, joined, not_begun
 from jaxviz.maximization.schedule import Schedule, Segment, segments
 from jaxviz.maximization.step import advance, advance_many, decode, start
 from jaxviz.progress import Advance, Progress, track
 
 REDIRECTED_STEPS = 16
 _FAULT = "not finite:"
+_ASKED = "the callback asked for it"
+_END = 8  # steps over whose random transforms the objective at the end is a mean
 
 
 def run_batches(
@@ -46,15 +49,21 @@ def run_batches(
             try:
                 results.append(_run(*batch, schedule, report, kept * seeds, found))
             except NotFiniteError as error:
-                error.result = _joined([*results, error.result])
+                error.result = joined([*results, error.result])
                 raise
-    return _joined(results)
+            if (results[-1].stopped or "").startswith(_ASKED):
+                break
+    left = len(objectives) * seeds - sum(len(result.images) for result in results)
+    result = joined([*results, *([not_begun(results[0], left)] if left else [])])
+    _warn_of_low(result.history["objective"])
+    return result
 
 
 def _run(
     problem: Problem, data: Data, schedule: Schedule, report: Advance, kept: int, before: int
 ) -> Maximized:
     """Maximise one batch and keep the first `kept` images; `before` images are done."""
+    patient = data.patience is not None
     state = start(problem, data)
     programs = Programs(problem)
     history: list[dict[str, np.ndarray]] = []
@@ -73,12 +82,12 @@ def _run(
         if schedule.callback is not None:
             newest = {name: _flat(term)[:kept] for name, term in terms[-1].items()}
             if schedule.callback(segment.end, images(), newest):
-                stopped = f"the callback asked for it after step {segment.end}"
-        if segment.look or stopped:
+                stopped = f"{_ASKED} after step {segment.end}"
+        if segment.look or stopped or (patient and schedule.callback is not None):
             history.append(_fetched(pending, term_names(problem)))
             pending = []
-            fault = _fault(history[-1], segment.end, before)
-            stopped = fault or stopped or _plateau(history, schedule)
+            fault = _fault(history[-1], segment.end, before, _steps_taken(state))
+            stopped = fault or stopped or _plateau(data, state, schedule)
         if stopped:
             break
     return _result(programs, data, state, history, snapshots, stopped, kept)
@@ -125,11 +134,24 @@ def _advance(
         return state, [terms]
     found = []
     for _ in range(length):
-        redirect = segment.redirects and bool(state.blocked.any())
-        state, terms = programs.once(redirect, data, state)
+        take = _wake if segment.redirects else partial(Programs.once, redirect=False)
+        state, terms = take(programs, data=data, state=state)
         found.append(terms)
         report(1)
     return state, found
+
+
+def _wake(programs: Programs, data: Data, state: State) -> tuple[State, Terms]:
+    """Take a step, redirected for the images whose gradient is zero at every pixel.
+
+    The program that can redirect evaluates the network twice, and few runs need it: so it is only
+    taken where an image was dead in the step before, or turns out to be.
+    """
+    if bool(state.blocked.any()):
+        return programs.once(True, data, state)
+    same = jax.tree.map(jnp.copy, state)  # a step is taken in place
+    state, terms = programs.once(False, data, state)
+    return programs.once(True, data, same) if bool(state.blocked.any()) else (state, terms)
 
 
 def _fetched(pending: Sequence[Terms], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -143,29 +165,35 @@ def _fetched(pending: Sequence[Terms], names: Sequence[str]) -> dict[str, np.nda
     return {name: term.reshape(term.shape[0], -1) for name, term in joined.items()}
 
 
-def _fault(newest: dict[str, np.ndarray], done: int, before: int) -> str | None:
-    """Say which term became NaN or infinite first, and where."""
+def _steps_taken(state: State) -> np.ndarray | None:
+    """Return how many steps each image has taken, None where all have taken all."""
+    return None if state.waiting is None else np.asarray(_flat(state.waiting.steps))
+
+
+def _fault(
+    newest: dict[str, np.ndarray], done: int, before: int, taken: np.ndarray | None
+) -> str | None:
+    """Say which term became NaN or infinite first, and where; not of images that had stopped."""
     faults = []
     for order, (name, term) in enumerate(newest.items()):
-        bad = np.argwhere(~np.isfinite(term))
+        step = np.arange(done - len(term), done)[:, None]
+        bad = np.argwhere(~np.isfinite(term) & (True if taken is None else step < taken[None]))
         if len(bad):
-            step, image = bad[0]
-            at = done - len(term) + int(step)
+            first, image = bad[0]
+            at = done - len(term) + int(first)
             faults.append((at, order, f"{_FAULT} `{name}` of image {before + image} at step {at}"))
     return min(faults)[2] if faults else None
 
 
-def _plateau(history: Sequence[dict[str, np.ndarray]], schedule: Schedule) -> str | None:
-    """Say so when no image's best total has grown enough for `patience` steps."""
-    totals = np.concatenate([piece["total"] for piece in history])
-    if schedule.patience is None or len(totals) <= schedule.patience:
+def _plateau(data: Data, state: State, schedule: Schedule) -> str | None:
+    """Say so when every image has stopped, its total not having grown for `patience` steps."""
+    if data.patience is None or state.waiting is None:
         return None
-    best = np.maximum.accumulate(totals)
-    before, now = best[-1 - schedule.patience], best[-1]
-    if (now - before > schedule.min_improvement * np.abs(before)).any():
+    if not bool((state.waiting.since >= data.patience.steps).all()):
         return None
     return (
-        f"no total grew by {schedule.min_improvement:g} of its size for {schedule.patience} steps"
+        f"no total grew by {float(data.patience.growth):g} of its size for {schedule.patience} "
+        "steps"
     )
 
 
@@ -180,16 +208,18 @@ def _result(
 ) -> Maximized:
     images = _flat(programs.decode(data, state.parameters))[:kept]
     best = _flat(programs.decode(data, state.best))[:kept]
+    taken = _steps_taken(state)
+    length = None if taken is None else int(taken.max())  # what was done after that changed nothing
     looked = _flat(state.gradient_sum)[:kept]
     largest = looked.max((1, 2), keepdims=True)
     result = Maximized(
         images=images,
         history={
-            name: np.concatenate([piece[name] for piece in history])[:, :kept]
+            name: np.concatenate([piece[name] for piece in history])[:length, :kept]
             for name in history[0]
         },
         best=best,
-        snapshots=snapshots,
+        snapshots={n: x for n, x in snapshots.items() if length is None or n <= length},
         transparency=looked / jnp.where(largest > 0, largest, jnp.ones_like(largest)),
         stopped=stopped,
     )
@@ -208,32 +238,33 @@ def _check_moved(state: State, result: Maximized) -> None:
     if still and bool(state.blocked.all()):
         raise ValueError(
             "`objective` must depend on the image: its gradient was zero at every pixel in all "
-            f"{len(values)} steps; try another `key` or `start`, or an objective with a derivative."
+            f"{len(values)} steps; try another `key` or `start`, or an objective with a "
+            f"derivative; {_HINT}."
         )
 
 
-def _joined(results: Sequence[Maximized]) -> Maximized:
-    """Return the results of several batches as one; shorter histories end in NaN."""
-    if len(results) == 1:
-        return results[0]
-    steps = max(len(result.history["total"]) for result in results)
+_HINT = (
+    "where penalties outweigh it, give a multiple of it or other `regularizers`, and for "
+    "probabilities the scores before them, `jaxviz.logits(model)`"
+)
 
-    def longer(term: np.ndarray) -> np.ndarray:
-        return np.pad(term, ((0, steps - len(term)), (0, 0)), constant_values=np.nan)
 
-    names = results[0].history
-    common = set.intersection(*(set(result.snapshots) for result in results))
-    return Maximized(
-        images=jnp.concatenate([result.images for result in results]),
-        history={n: np.concatenate([longer(r.history[n]) for r in results], 1) for n in names},
-        best=jnp.concatenate([result.best for result in results]),
-        snapshots={
-            step: jnp.concatenate([result.snapshots[step] for result in results])
-            for step in sorted(common)
-        },
-        transparency=jnp.concatenate([result.transparency for result in results]),
-        stopped=next((result.stopped for result in reversed(results) if result.stopped), None),
-    )
+def _warn_of_low(values: np.ndarray) -> None:
+    """Warn of images whose objective ends no higher than it started."""
+    if len(values) < REDIRECTED_STEPS:
+        return
+    low = []
+    for number, column in enumerate(values.T):
+        known = column[np.isfinite(column)]
+        if len(known) > 1 and known[1:][-_END:].mean() <= known[0]:
+            low.append(number)
+    if low:
+        named = ", ".join(map(str, low[:5])) + (", …" if len(low) > 5 else "")
+        warnings.warn(
+            f"`objective` did not rise for image {named} ({len(low)} of {values.shape[1]}): "
+            f"{_HINT}.",
+            stacklevel=4,
+        )
 
 
 def _batches(

@@ -18,15 +18,18 @@ from jaxviz.maximization.arguments import (
     check_objectives,
     check_options,
     check_range,
+    check_start_inside,
     checked_objectives,
+    checked_regularizers,
     checked_shape,
     checked_start,
+    checked_transforms,
 )
 from jaxviz.maximization.defaults import defaults
 from jaxviz.maximization.loop import REDIRECTED_STEPS, run_batches
 from jaxviz.maximization.objective import Objective
 from jaxviz.maximization.parametrize import Parametrization
-from jaxviz.maximization.problem import Data, Problem
+from jaxviz.maximization.problem import Data, Patience, Problem
 from jaxviz.maximization.regularize import Penalty, Tidy
 from jaxviz.maximization.result import Maximized, NotFiniteError
 from jaxviz.maximization.schedule import Schedule
@@ -83,8 +86,9 @@ def maximize(
         steps: number of steps, ≥ 1.
         seeds: images for each objective, from different random starts; None for 1, or one a start
             image.
-        start: in the value range: images (S, H, W, C) or (H, W, C) to start from, or a number, to
-            which noise is added; None for the lowest value for a drawing, else the middle.
+        start: inside the value range, unless `bounds` is "none": images (S, H, W, C) or (H, W, C)
+            to start from, or a number, to which noise is added; None for the lowest value for a
+            drawing, else the middle.
         optimizer: any optax transformation without a line search; None for Adam at 0.05.
         parametrization: what the optimiser moves, see `jaxviz.parametrize`; None for the pixels of
             a drawing, the spectrum of a photograph.
@@ -99,16 +103,17 @@ def maximize(
         preprocess: from images in the value range to f's input, such as another order of channels.
         backprop: what ReLU passes backwards: "plain", "guided" or "rectified".
         grad_modifier: from the gradient (H, W, C) of an image to the one to follow.
-        redirect_steps: as long as the gradient of an image is zero everywhere (dead ReLUs) within
-            the first so many steps, let it through the ReLUs that block it; 0 never does.
+        redirect_steps: in the first so many steps, where the gradient of an image is zero
+            everywhere (dead ReLUs), let it through the ReLUs that block it; 0 never does.
         dtype: of the images given to f.
         batch_size: objectives at a time; None for all.
         snapshot_every: keep the images every so many steps.
-        patience: stop when no image's best total grew by `min_improvement` of its size for so many
-            steps; None never does. It is looked at every 25 steps or so.
+        patience: an image stops, and stays as it is, once its total has not grown by
+            `min_improvement` of its size for so many steps; the run stops with its last image. None
+            never does.
         min_improvement: the smallest growth that counts, a share of the total's size.
-        callback: called as callback(step, images, terms) after each step; a true answer stops the
-            run.
+        callback: called as callback(step, images, terms) after each step of a batch; a true answer
+            stops the run, batches that are still to come included.
         progress: True for a bar, or a function called as progress(steps done, steps in all).
         loop: "scan" (one compiled loop), "host" (one call a step), or "auto" for what is faster
             here; on the CPU the images are the same bit for bit.
@@ -119,9 +124,12 @@ def maximize(
     Raises:
         ValueError: an option is out of range, a layer or channel unknown, or the objective does not
             depend on the image.
-        TypeError: `objective` or `key` is something else.
+        TypeError: `objective`, `key` or another option is something else.
         NotFiniteError: a term became NaN or infinite; names step and term, and holds the best
             images so far.
+
+    Warns:
+        UserWarning: an objective did not rise in 16 steps or more.
 
     Example:
         >>> import jax, jaxviz as jv
@@ -144,7 +152,7 @@ def maximize(
     first = checked_start(usual.start if start is None else start, shape, seeds)
     seeds = len(first) if first.ndim else 1 if seeds is None else seeds
     parts = split(as_scorer(f))
-    terms = usual.regularizers if regularizers is None else tuple(regularizers)
+    terms = checked_regularizers(usual.regularizers if regularizers is None else regularizers)
     problem = Problem(
         scorer=parts.call,
         groups=(),
@@ -152,7 +160,7 @@ def maximize(
         image_shape=shape,
         parametrization=parametrization or usual.parametrization,
         bounds=usual.bounds if bounds == "auto" else bounds,
-        transforms=usual.transforms if transforms is None else tuple(transforms),
+        transforms=checked_transforms(usual.transforms if transforms is None else transforms),
         penalties=tuple(term for term in terms if isinstance(term, Penalty)),
         tidies=tuple(term for term in terms if isinstance(term, Tidy)),
         optimizer=optimizer or _adam(),
@@ -162,14 +170,16 @@ def maximize(
         views=views,
         dtype=jnp.dtype(dtype),
     )
-    schedule = Schedule(
-        steps, loop, redirect_steps, snapshot_every, patience, min_improvement, callback
-    )
+    schedule = Schedule(steps, loop, redirect_steps, snapshot_every, patience, callback)
     counts = {"objective": len(objectives), "seeds": seeds, "batch_size": batch_size}
     check_options(problem, schedule, counts, first)
+    check_start_inside(first, value_range, problem.bounds)
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.arange(seeds))
     low, high = (jnp.asarray(bound, jnp.float32) for bound in value_range)
-    data = Data(parts.arrays, (), low, high, keys, first)
+    waits = (
+        None if patience is None else Patience(jnp.int32(patience), jnp.float32(min_improvement))
+    )
+    data = Data(parts.arrays, (), low, high, keys, first, waits)
     check_objectives(problem, data, objectives)
     return run_batches(problem, data, objectives, schedule, batch_size, progress)
 

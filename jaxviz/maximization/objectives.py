@@ -164,7 +164,8 @@ def diversity(layer: Layer) -> Objective:
     """Maximise how different the S images are: minus the mean cosine of their Gram matrices.
 
     With G the Gram matrix of an image's channels (Σ over positions of aᵢaⱼ): −mean over s' ≠ s of
-    cos(G_s, G_s'). Add a multiple of it to another objective and ask `maximize` for several
+    cos(G_s, G_s'), whatever the size of the activations; all zero, they have cosine 0 with any
+    others. Add a multiple of it to another objective and ask `maximize` for several
     `seeds`.
 
     Args:
@@ -247,7 +248,7 @@ def _direction_at(acts: Activations, vector: jax.Array, *position: jax.Array) ->
 
 def _interpolate(acts: Activations, first: jax.Array, second: jax.Array) -> jax.Array:
     start, end = _channel(acts, first), _channel(acts, second)
-    t = jnp.linspace(0.0, 1.0, start.shape[0])
+    t = jnp.linspace(0.0, 1.0, start.shape[0], dtype=jnp.float32)
     return (1 - t) * start + t * end
 
 
@@ -256,11 +257,15 @@ def _diversity(acts: Activations) -> jax.Array:
     images = values.shape[0]
     # G_s as a vector of length 1, so that gram @ gramᵀ holds all cosines; their own are left out.
     if images == 1:
-        return jnp.zeros(1)
+        return jnp.zeros(1, jnp.float32)
     flat = values.reshape(images, -1, values.shape[-1])
+    # The cosine is that of activations of any size: by their largest, no power leaves the range of
+    # float32, and since it does not change the cosine, it takes no part in the derivative.
+    largest = jax.lax.stop_gradient(jnp.abs(flat).max((1, 2), keepdims=True))
+    flat = flat / jnp.where(largest > 0, largest, jnp.ones_like(largest))
     gram = jnp.einsum("spi,spj->sij", flat, flat).reshape(images, -1)
     gram = gram / jnp.sqrt(jnp.square(gram).sum(-1, keepdims=True) + 1e-12)
-    cosines = (gram @ gram.T) * (1 - jnp.eye(images))
+    cosines = (gram @ gram.T) * (1 - jnp.eye(images, dtype=jnp.float32))
     return -cosines.sum(-1) / (images - 1)
 
 

@@ -129,7 +129,9 @@ def pyramid(*, levels: int = 4, sd: float = 0.01) -> Parametrization:
 
     def init(key: jax.Array, shape: Shape) -> list[jax.Array]:
         keys = jax.random.split(key, levels)
-        return [sd * jax.random.normal(keys[i], size(i, shape)) for i in range(levels)]
+        shapes = [size(level, shape) for level in range(levels)]
+        drawn = zip(keys, shapes, strict=True)
+        return [sd * jax.random.normal(key, shape, jnp.float32) for key, shape in drawn]
 
     def decode(parts: list[jax.Array], shape: Shape) -> jax.Array:
         enlarged = [jax.image.resize(part, shape, "bilinear") for part in parts[1:]]
@@ -144,7 +146,9 @@ def pyramid(*, levels: int = 4, sd: float = 0.01) -> Parametrization:
 def maco(magnitude: ArrayLike | None = None, *, decay: float = 1.0) -> Parametrization:
     """Move the phase of the spectrum only; the magnitude stays what natural images have.
 
-    free image = irfft2(magnitude · exp(i·phase)).
+    free image = irfft2(magnitude · exp(i·phase)), and |rfft2(free image)| = magnitude everywhere:
+    where an entry k of the half spectrum has its conjugate −k in it (columns 0 and, of an even
+    width, W / 2), phase(−k) = −phase(k), and at its own conjugate the phase is 0 or π.
 
     Args:
         magnitude: (H, W // 2 + 1, C), such as `magnitude_spectrum` of photographs; None for a power
@@ -153,6 +157,9 @@ def maco(magnitude: ArrayLike | None = None, *, decay: float = 1.0) -> Parametri
 
     Returns:
         A parametrisation; its parameters are (H, W // 2 + 1, C) angles. It has no `encode`.
+
+    Raises:
+        ValueError: when used, if the magnitude has another shape or is not that of a real image.
 
     Example:
         >>> import jax, jaxviz as jv
@@ -255,10 +262,35 @@ def _maco(magnitude: Callable[[Shape], jax.Array]) -> Parametrization:
 
     def decode(phase: jax.Array, shape: Shape) -> jax.Array:
         fixed = magnitude(shape)
-        spectrum = jax.lax.complex(fixed * jnp.cos(phase), fixed * jnp.sin(phase))
+        cosine, sine = _hermitian(phase, *shape[:2])
+        spectrum = jax.lax.complex(fixed * cosine, fixed * sine)
         return jnp.fft.irfft2(spectrum, s=shape[:2], axes=(0, 1))
 
     return Parametrization(init, decode)
+
+
+def _conjugates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which entries of a half spectrum another one decides, and which are their own.
+
+    Both are (H, W // 2 + 1, 1). In columns 0 and W / 2 entry (row, col) is the conjugate of (−row,
+    col): rows 1 … (H − 1) // 2 decide those below, and rows 0 and H / 2 are their own conjugates.
+    """
+    row, col = np.ogrid[:height, : width // 2 + 1]
+    doubled = (2 * col) % width == 0
+    return (doubled & (2 * row > height))[..., None], (doubled & (2 * row % height == 0))[..., None]
+
+
+def _hermitian(phase: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Return cosine and sine of the phase of a real image: φ(−k) = −φ(k), 0 or π where k = −k."""
+    decided, own = _conjugates(height, width)
+    opposite = jnp.roll(phase[::-1], 1, 0)  # row −r in place of r
+    phase = jnp.where(decided, -opposite, phase)
+    cosine = jnp.cos(phase)
+    # Its derivative is taken as that of the cosine, so that a sign can still change.
+    sign = jnp.where(cosine < 0, -jnp.ones_like(cosine), jnp.ones_like(cosine))
+    signed = cosine + jax.lax.stop_gradient(sign - cosine)
+    sine = jnp.sin(phase)
+    return jnp.where(own, signed, cosine), jnp.where(own, jnp.zeros_like(sine), sine)
 
 
 @cache
@@ -268,11 +300,11 @@ def _power_law_maco(decay: float) -> Parametrization:
         frequency = frequencies(height, width)
         # No power at frequency 0: the free image has mean 0, the middle of the value range.
         law = np.where(frequency > 0, np.maximum(frequency, 1e-6) ** -decay, 0.0)
-        # Parseval: variance = Σ magnitude² / (HW)², entries off the first column counting twice,
-        # since each stands for its conjugate too; of an even width the last column does not, which
-        # makes the variance a little less than 1.
-        power = np.square(law).sum() * 2 - np.square(law[:, 0]).sum()
-        law = law * (height * width / np.sqrt(power))
+        # Parseval: variance = Σ magnitude² / (HW)², where an entry whose conjugate is not in the
+        # half spectrum counts twice: all but those of columns 0 and, of an even width, W / 2.
+        alone = (2 * np.arange(law.shape[1])) % width != 0
+        power = (np.square(law) * (1 + alone)).sum()
+        law = law * (height * width / np.sqrt(power or 1.0))
         return jnp.asarray(np.repeat(law[..., None], channels, -1).astype(np.float32))
 
     return _maco(magnitude)
@@ -286,9 +318,23 @@ def _constant(magnitude: np.ndarray) -> Callable[[Shape], jax.Array]:
                 f"`magnitude` must have shape {expected} for images of {shape}: got "
                 f"{magnitude.shape}."
             )
+        _check_magnitude(magnitude, shape)
         return jnp.asarray(magnitude, jnp.float32)
 
     return fixed
+
+
+def _check_magnitude(magnitude: np.ndarray, shape: Shape) -> None:
+    """Raise ValueError unless it may be |rfft2| of a real image."""
+    if not (np.isfinite(magnitude).all() and (magnitude >= 0).all()):
+        raise ValueError("`magnitude` must be finite and at least 0: got other entries.")
+    decided, _ = _conjugates(*shape[:2])
+    differs = np.abs(magnitude - np.roll(magnitude[::-1], 1, 0)) * decided
+    if differs.max() > 1e-3 * magnitude.max():
+        raise ValueError(
+            "`magnitude` must be that of a real image, alike in rows r and −r of columns 0 and "
+            f"W/2: got entries that differ by {differs.max():.3g}; take the mean of both."
+        )
 
 
 def _colours() -> jax.Array:

@@ -58,6 +58,27 @@ class Problem(NamedTuple):
     dtype: Any
 
 
+class Patience(NamedTuple):
+    """How long an image may go on without growing, as arrays: `steps`, and the `growth` of note."""
+
+    steps: jax.Array
+    growth: jax.Array
+
+
+class Waiting(NamedTuple):
+    """How an image's total grows, each (M, S).
+
+    Attributes:
+        reference: the total when it last grew by the growth of note.
+        since: how many steps ago that was.
+        steps: how many steps were taken; an image that has waited too long takes none.
+    """
+
+    reference: jax.Array
+    since: jax.Array
+    steps: jax.Array
+
+
 class Data(NamedTuple):
     """What stays the same from step to step.
 
@@ -68,6 +89,7 @@ class Data(NamedTuple):
         high: the highest.
         keys: (S,) random keys, one a seed.
         start: images (S, H, W, C), or a number that noise is added to.
+        patience: when an image stops; None: it does not.
     """
 
     scorer: Sequence[jax.Array]
@@ -76,6 +98,7 @@ class Data(NamedTuple):
     high: jax.Array
     keys: jax.Array
     start: jax.Array
+    patience: Patience | None
 
 
 class State(NamedTuple):
@@ -88,7 +111,8 @@ class State(NamedTuple):
         best: the parameters with the highest total so far.
         best_total: that total.
         blocked: whether the objective's gradient was zero at every pixel.
-        gradient_sum: (M, S, H, W), Σ over steps of the mean |gradient| over channels.
+        gradient_sum: (M, S, H, W), Σ over steps of the mean |∂objective/∂image| over channels.
+        waiting: how the totals grow; None without `patience`.
     """
 
     parameters: Any
@@ -98,6 +122,7 @@ class State(NamedTuple):
     best_total: jax.Array
     blocked: jax.Array
     gradient_sum: jax.Array
+    waiting: Waiting | None
 
 
 def group(objectives: Sequence[Objective]) -> tuple[Any, list[list[jax.Array]]]:

@@ -49,7 +49,7 @@ def total_variation(image: jax.Array, *, beta: float = 2.0) -> jax.Array:
 def lp_norm(image: jax.Array, *, p: float = 6.0) -> jax.Array:
     """Penalise the Lp norm, divided by the number of values: (Σ|x|^p)^(1/p) / N, N = H·W·C.
 
-    The derivative at an all-zero image is 0.
+    The derivative by a pixel of 0 is 0, so that what costs nothing stays.
 
     Args:
         image: (H, W, C).
@@ -66,13 +66,14 @@ def lp_norm(image: jax.Array, *, p: float = 6.0) -> jax.Array:
     # Scaled by the largest value, so that the power neither overflows nor underflows in float32.
     largest = jax.lax.stop_gradient(jnp.abs(image).max())
     scale = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-    return scale * _power(_power(jnp.abs(image) / scale, p).sum(), 1 / p) / image.size
+    return scale * _power(_power(_absolute(image) / scale, p).sum(), 1 / p) / image.size
 
 
 def ink(image: jax.Array, *, ground: float = 0.0) -> jax.Array:
     """Penalise how far pixels are from an empty ground: Σ|x − ground| / N, N = H·W·C.
 
-    It keeps a drawing on its ground, such as white strokes on black.
+    It keeps a drawing on its ground, such as white strokes on black. The derivative by a pixel on
+    the ground is 0, so that what costs nothing stays.
 
     Args:
         image: (H, W, C).
@@ -86,7 +87,7 @@ def ink(image: jax.Array, *, ground: float = 0.0) -> jax.Array:
         >>> float(jv.regularize.ink(jnp.ones((2, 2, 1)), ground=0.25))
         0.75
     """
-    return jnp.abs(image - ground).sum() / image.size
+    return _absolute(image - ground).sum() / image.size
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
 
     Args:
         every: how often, in steps, ≥ 1.
-        sigma: the Gaussian's standard deviation in pixels, > 0; it is cut at 4 sigma.
+        sigma: the Gaussian's standard deviation in pixels, > 0; it is cut at 4 sigma, rounded up to
+            whole pixels.
 
     Returns:
         A step for `maximize(regularizers=…)`.
@@ -177,6 +179,11 @@ def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
     if not sigma > 0:
         raise ValueError(f"`sigma` must be above 0 pixels: got {sigma}.")
     return Tidy(_blur(float(sigma)), every)
+
+
+def _absolute(x: jax.Array) -> jax.Array:
+    """Return |x| with derivative sign(x), 0 at 0, where that of `jnp.abs` is 1."""
+    return x * jnp.sign(x)
 
 
 def _power(base: jax.Array, exponent: float) -> jax.Array:

@@ -20,7 +20,6 @@ class Schedule(NamedTuple):
     redirect_steps: int
     snapshot_every: int | None
     patience: int | None
-    min_improvement: float
     callback: Callable[[int, jax.Array, Terms], object] | None
 
 
@@ -33,7 +32,8 @@ class Segment(NamedTuple):
         redirects: whether dead ReLUs may be redirected; then it is a single step.
         compiled: whether its steps run in one compiled loop.
         snapshot: whether the images after it are kept.
-        look: whether the terms are fetched after it and searched for a fault or a plateau.
+        look: whether the terms are fetched after it and searched for a fault, and whether all
+            images have stopped.
     """
 
     begin: int
@@ -57,7 +57,7 @@ def segments(schedule: Schedule) -> Iterator[Segment]:
     compiled = schedule.loop == "scan" or (schedule.loop == "auto" and not on_cpu)
     done = looked = 0
     while done < steps:
-        redirects = 0 < done < schedule.redirect_steps
+        redirects = done < schedule.redirect_steps
         if schedule.callback is not None or done < schedule.redirect_steps:
             end = done + 1
         elif compiled:

@@ -27,7 +27,7 @@ from jaxviz.jaxpr.cpu_gradient import quick_rules
 from jaxviz.jaxpr.relu import relu_rules
 from jaxviz.jaxpr.walk import replay
 from jaxviz.layers import capture, thaw
-from jaxviz.maximization.problem import Data, Problem, State, Terms, term_names
+from jaxviz.maximization.problem import Data, Problem, State, Terms, Waiting, term_names
 from jaxviz.maximization.regularize import Tidy
 
 
@@ -60,6 +60,13 @@ def start(problem: Problem, data: Data) -> State:
         best_total=jnp.full(batch, -jnp.inf, jnp.float32),
         blocked=jnp.zeros(batch, bool),
         gradient_sum=jnp.zeros((*batch, *shape[:2]), jnp.float32),
+        waiting=None
+        if data.patience is None
+        else Waiting(
+            jnp.full(batch, -jnp.inf, jnp.float32),
+            jnp.zeros(batch, jnp.int32),
+            jnp.zeros(batch, jnp.int32),
+        ),
     )
 
 
@@ -69,17 +76,19 @@ def decode(problem: Problem, data: Data, parameters: Any) -> jax.Array:
 
 
 def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
-    """Take one step; also return the terms of the total before it, each (M, S)."""
+    """Take one step; also return the terms of the total before it, each (M, S).
+
+    Where `redirect` says so, an image whose gradient is zero at every pixel (a dead start: every
+    path to it ends in a ReLU below 0) takes its gradient as if these ReLUs let it through.
+    """
     images, to_parameters = jax.vjp(partial(decode, problem, data), state.parameters)
     seen = partial(objective_values, problem, data, state.step)
     values, gradient = _value_and_gradient(partial(seen, backprop=problem.backprop), images)
-    # A dead start: every path to the image ends in a ReLU below 0. Where it was dead in the step
-    # before as well, the gradient is taken as if the blocking ReLUs let it through.
     blocked = (gradient == 0).all((2, 3, 4))
+    looked = jnp.abs(gradient).mean(-1)
     if redirect:
         _, other = _value_and_gradient(partial(seen, backprop="redirected"), images)
-        wake = (blocked & state.blocked)[..., None, None, None]
-        gradient = jnp.where(wake, other, gradient)
+        gradient = jnp.where(blocked[..., None, None, None], other, gradient)
     penalties, penalty_gradient = _penalties(problem, state.step, images)
     gradient = gradient - penalty_gradient
     if problem.grad_modifier is not None:
@@ -95,7 +104,7 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
             downhill, state.memory, state.parameters
         )
     better = total > state.best_total
-    return State(
+    moved = State(
         parameters=_tidied(
             problem, data, state.step, optax.apply_updates(state.parameters, updates)
         ),
@@ -104,8 +113,34 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
         best=jax.tree.map(partial(_choose, better), state.parameters, state.best),
         best_total=jnp.where(better, total, state.best_total),
         blocked=blocked,
-        gradient_sum=state.gradient_sum + jnp.abs(gradient).mean(-1),
-    ), terms
+        gradient_sum=state.gradient_sum + looked,
+        waiting=state.waiting,
+    )
+    return _waited(data, state, moved, terms)
+
+
+def _waited(data: Data, state: State, moved: State, terms: Terms) -> tuple[State, Terms]:
+    """Leave an image as it is once its total has not grown for too long; its terms are then NaN.
+
+    Each image waits for itself and in every step, so that it comes out the same in any batch and
+    however many steps are compiled into one loop.
+    """
+    if data.patience is None or state.waiting is None:
+        return moved, terms
+    reference, since, steps = state.waiting
+    going = since < data.patience.steps
+    # The first total grows from nothing, −∞, of which no share can be taken.
+    growth = data.patience.growth * jnp.abs(reference)
+    grew = jnp.isneginf(reference) | (terms["total"] > reference + growth)
+    waiting = Waiting(
+        jnp.where(grew, terms["total"], reference),
+        jnp.where(grew, jnp.zeros_like(since), since + 1),
+        steps + 1,
+    )
+    moved = moved._replace(waiting=waiting, step=None)
+    kept = jax.tree.map(partial(_choose, going), moved, state._replace(step=None))
+    nothing = {name: jnp.where(going, term, jnp.nan) for name, term in terms.items()}
+    return kept._replace(step=state.step + 1), nothing
 
 
 def advance_many(problem: Problem, steps: int, data: Data, state: State) -> tuple[State, Terms]:
@@ -126,8 +161,10 @@ def objective_values(
     # (V, M, S, …) becomes one batch for f: what couples images is the objective alone.
     flat = shown.reshape(-1, *shown.shape[3:])
 
-    rules = {**quick_rules(platform_of(data, images)), **relu_rules(backprop)}
-    found = replay(partial(network, problem, data), flat, rules=rules)
+    quick, rectify = quick_rules(platform_of(data, images)), relu_rules(backprop)
+    found = replay(
+        partial(network, problem, data), flat, rules=lambda flat: {**quick, **rectify(flat)}
+    )
     found = [value.reshape(*batch, *value.shape[1:]) for value in found]
     values = jnp.zeros(images.shape[:2], jnp.float32)
     for (structure, numbers), arrays in zip(problem.groups, data.objectives, strict=True):

@@ -37,7 +37,7 @@ def jitter(pixels: int) -> Transform:
     _check("pixels", pixels, pixels >= 0, "at least 0")
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
-        shifts = jax.random.randint(key, (2,), -pixels, pixels + 1)
+        shifts = jax.random.randint(key, (2,), -pixels, pixels + 1, jnp.int32)
         return _rolled(images, shifts, pixels)
 
     return apply
@@ -92,9 +92,8 @@ def crop(height: int, width: int) -> Transform:
             raise ValueError(
                 f"`crop` must not exceed the image: got ({height}, {width}) for ({rows}, {cols})."
             )
-        start = jax.random.randint(
-            key, (2,), jnp.zeros(2, jnp.int32), jnp.asarray([rows - height + 1, cols - width + 1])
-        )
+        above = jnp.asarray([rows - height + 1, cols - width + 1], jnp.int32)
+        start = jax.random.randint(key, (2,), jnp.zeros(2, jnp.int32), above, jnp.int32)
         where = (jnp.zeros_like(start[0]), start[0], start[1], jnp.zeros_like(start[0]))
         return jax.lax.dynamic_slice(images, where, (batch, height, width, channels))
 
@@ -120,7 +119,7 @@ def scale(low: float, high: float) -> Transform:
     _check("low, high", (low, high), 0 < low <= high, "positive and in this order")
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
-        factor = jax.random.uniform(key, (), minval=low, maxval=high)
+        factor = jax.random.uniform(key, (), jnp.float32, low, high)
         weights = []
         for size in images.shape[1:3]:
             # Pixel i shows what lay at (i − c) / factor + c, c the centre.
@@ -155,14 +154,14 @@ def magnify(low: float, high: float) -> Transform:
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
         share_key, place_key = jax.random.split(key)
-        share = jax.random.uniform(share_key, (), minval=low, maxval=high)
-        place = jax.random.uniform(place_key, (2,))
+        share = jax.random.uniform(share_key, (), jnp.float32, low, high)
+        place = jax.random.uniform(place_key, (2,), jnp.float32)
         weights = []
         for size, at in zip(images.shape[1:3], place, strict=True):
             # The window's first and last pixel go to the first and last of the canvas.
             window = share * (size - 1)
             first = at * (size - 1 - window)
-            source = first + jnp.linspace(0.0, 1.0, size) * window
+            source = first + jnp.linspace(0.0, 1.0, size, dtype=jnp.float32) * window
             weights.append(filters.bilinear(source, size, xp=jnp))
         return filters.along(weights[0], images, weights[1])
 
@@ -217,8 +216,8 @@ def rotate(degrees: float) -> Transform:
     _check("degrees", degrees, degrees >= 0, "at least 0")
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
-        angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-degrees, maxval=degrees))
-        return _rotated(images, angle)
+        drawn = jax.random.uniform(key, (), jnp.float32, -degrees, degrees)
+        return _rotated(images, jnp.deg2rad(drawn))
 
     return apply
 
@@ -237,7 +236,8 @@ def flip() -> Transform:
     """
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
-        return jnp.where(jax.random.bernoulli(key), images[:, :, ::-1], images)
+        flipped = jax.random.bernoulli(key, jnp.float32(0.5))
+        return jnp.where(flipped, images[:, :, ::-1], images)
 
     return apply
 
@@ -272,7 +272,7 @@ def blur(low: float, high: float) -> Transform:
 
     Args:
         low: the smallest standard deviation in pixels, > 0.
-        high: the largest, ≥ low; the kernel is cut at 4·high.
+        high: the largest, ≥ low; the kernel is cut at 4·high, rounded up to whole pixels.
 
     Returns:
         A transform that keeps the size; edges are repeated.
@@ -285,7 +285,7 @@ def blur(low: float, high: float) -> Transform:
     _check("low, high", (low, high), 0 < low <= high, "positive and in this order")
 
     def apply(key: jax.Array, images: jax.Array) -> jax.Array:
-        sigma = jax.random.uniform(key, (), minval=low, maxval=high)
+        sigma = jax.random.uniform(key, (), jnp.float32, low, high)
         return filters.blur(images, sigma, radius=filters.reach(high))
 
     return apply
@@ -354,10 +354,12 @@ def _bilinear(images: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
     """Return the images at places (rows, cols) that mix both axes, where no weights factorise."""
     top, bottom, down = filters.neighbours(row, images.shape[1], xp=jnp)
     left, right, along = filters.neighbours(col, images.shape[2], xp=jnp)
-    down, along = (share.astype(images.dtype)[None, :, :, None] for share in (down, along))
-    upper = images[:, top, left] * (1 - along) + images[:, top, right] * along
-    lower = images[:, bottom, left] * (1 - along) + images[:, bottom, right] * along
-    return upper * (1 - down) + lower * down
+    dtype = filters.wide(images.dtype)
+    down, along = (share.astype(dtype)[None, :, :, None] for share in (down, along))
+    pixels = images.astype(dtype)
+    upper = pixels[:, top, left] * (1 - along) + pixels[:, top, right] * along
+    lower = pixels[:, bottom, left] * (1 - along) + pixels[:, bottom, right] * along
+    return (upper * (1 - down) + lower * down).astype(images.dtype)
 
 
 def _check(name: str, value: object, holds: bool, rule: str) -> None:

@@ -72,14 +72,26 @@ def check_fill(fill: Fill, images: ArrayLike) -> None:
     raise ValueError(f"`fill` must have the image's shape {shape}: got {values.shape}.")
 
 
+# The scales that images are mostly on; a photograph need not hold black, nor white.
+SCALES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
+
+
 def outside_range(fill: Fill, images: ArrayLike) -> tuple[float, float] | None:
-    """Return the fill's extreme values if they are clearly out of the range of `images`."""
+    """Return the fill's extreme values if they are clearly off the scale of `images`.
+
+    That is the first of `SCALES` that holds all of their values, if they spread over an eighth of
+    it; or else the range of the values.
+    """
     if fill.values is None:
         return None
     values = np.asarray(fill.values)  # NumPy, so that nothing is compiled for it
     low, high = float(values.min()), float(values.max())
     least, most = float(np.min(images)), float(np.max(images))
-    slack = 0.05 * (most - least)  # an image need not hold pure black to be on a scale from black
     if most == least:  # a constant image tells no scale
         return None
+    known = [
+        s for s in SCALES if s[0] <= least and most <= s[1] and 8 * (most - least) >= s[1] - s[0]
+    ]
+    least, most = (*known, (least, most))[0]
+    slack = 0.05 * (most - least)
     return None if least - slack <= low and high <= most + slack else (low, high)

@@ -17,6 +17,11 @@ from jax.typing import ArrayLike, DTypeLike
 _CUT = 4  # standard deviations
 
 
+def wide(dtype: DTypeLike) -> Any:
+    """Return the dtype to compute in, float32 or float64: with 8 bits a sum of weights is not 1."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
 def neighbours(at: Any, size: int, *, xp: Any = np) -> tuple[Any, Any, Any]:
     """Find the two pixels that each place lies between, and its share of the second.
 
@@ -42,12 +47,12 @@ def bilinear(at: Any, size: int, *, xp: Any = np) -> Any:
         [[1.0, 0.0, 0.0], [0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]
     """
     low, high, share = (values[:, None] for values in neighbours(at, size, xp=xp))
-    pixels = xp.arange(size)[None]
+    pixels = xp.arange(size, dtype=xp.int32)[None]
     return xp.where(low == pixels, 1 - share, 0) + xp.where(high == pixels, share, 0)
 
 
 def reach(sigma: float) -> int:
-    """Return how far a Gaussian reads to either side, in pixels: it is cut at 4 sigma."""
+    """Return how far a Gaussian reads to either side, in pixels: 4 sigma, rounded up."""
     return ceil(_CUT * sigma)
 
 
@@ -73,13 +78,15 @@ def gaussian(size: int, sigma: ArrayLike, *, radius: int, dtype: DTypeLike) -> j
 
 
 def along(rows: jax.Array, images: jax.Array, cols: jax.Array) -> jax.Array:
-    """Apply weights (rows, H) and (cols, W) to images (…, H, W, C), in the images' dtype."""
-    rows, cols = rows.astype(images.dtype), cols.astype(images.dtype)
-    return jnp.einsum("ij,...jkc,lk->...ilc", rows, images, cols, precision="highest")
+    """Apply weights (rows, H) and (cols, W) to images (…, H, W, C); the result has their dtype."""
+    dtype = wide(images.dtype)
+    rows, pixels, cols = (array.astype(dtype) for array in (rows, images, cols))
+    found = jnp.einsum("ij,...jkc,lk->...ilc", rows, pixels, cols, precision="highest")
+    return found.astype(images.dtype)
 
 
 def blur(images: jax.Array, sigma: ArrayLike, *, radius: int) -> jax.Array:
     """Blur images (…, H, W, C) with a Gaussian whose `sigma` may be traced, see `reach`."""
-    dtype = jnp.float64 if images.dtype == jnp.float64 else jnp.float32
+    dtype = wide(images.dtype)
     rows, cols = (gaussian(n, sigma, radius=radius, dtype=dtype) for n in images.shape[-3:-1])
     return along(rows, images, cols)

@@ -16,14 +16,15 @@ def check_mesh(mesh: Any) -> Mesh | None:
         TypeError: it is no mesh.
         ValueError: other processes have some of its devices.
     """
-    if checked_mesh(mesh) is None:
+    checked = checked_mesh(mesh)
+    if checked is None:
         return None
-    if any(device.process_index != jax.process_index() for device in mesh.devices.flat):
+    if any(device.process_index != jax.process_index() for device in checked.devices.flat):
         raise ValueError(
             "`mesh` must hold devices of this process only, as jax.local_devices() gives them: got"
             " some of other processes, which have meshes, and shares of the images, of their own."
         )
-    return mesh
+    return checked
 
 
 def check_workers(workers: Any) -> int | None:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, get_args
@@ -23,14 +24,14 @@ from jaxviz.progress import Progress
 from jaxviz.scale.arguments import check_workers
 from jaxviz.scale.hosts import Share, check_share, first_process_first
 from jaxviz.scale.identity import differences
-from jaxviz.scale.lock import hold
+from jaxviz.scale.lock import alone, hold
 from jaxviz.scale.pipeline import Chunk, Waits, WriteBehind, read_ahead, score
 from jaxviz.scale.reader import StoredOcclusion
 from jaxviz.scale.report import Report, reporting
 from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
-from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.scorer import Scorer, image_shape_of
 
 
 def occlude_dataset(
@@ -57,7 +58,7 @@ def occlude_dataset(
     stored: Stored = "float32",
     mesh: Mesh | None = None,
     share: Share | None = None,
-    on_error: OnError = "raise",
+    on_error: OnError | None = None,
     resume: bool = True,
     progress: Progress = True,
     log: str | Path | None = None,
@@ -103,7 +104,8 @@ def occlude_dataset(
             each other, such as a job array; None: what `jax.distributed` tells.
         on_error: "raise" stops at an image that cannot be read, has another shape or is not finite;
             "skip" records it in the store's table of errors and goes on. A later run looks at bad
-            images again, and computes those that have been repaired.
+            images again, and computes those that have been repaired. None: "skip" for a folder of
+            image files, "raise" for everything else.
         resume: whether to go on with a store that is there.
         progress: True for a bar, False for silence, or a function (positions done, positions in
             all) of this process; `log` tells more.
@@ -129,6 +131,9 @@ def occlude_dataset(
         >>> stored[3].heatmap().shape
         (28, 28)
     """
+    if on_error is None:
+        folder = isinstance(source, str | Path) and Path(source).is_dir()
+        on_error = "skip" if folder else "raise"
     if on_error not in get_args(OnError):
         raise ValueError(f'`on_error` must be "raise" or "skip": got {on_error!r}.')
     share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)
@@ -161,36 +166,42 @@ def _open(
     run: Run, kvstore: ts.KvStore, share: Share, resume: bool
 ) -> tuple[Store, Settled, list[int]]:
     """Open the store, or make it; return it, the program and the chunks of this process."""
+    index, count = share
+    together = jax.process_count() == count
 
     def look() -> list[int]:
         store, _ = _find_or_create(run, kvstore, resume)
-        repaired = _repaired(store, run.images)
+        chunks = range(ceil(store.count / store.chunk))
+        # Shares that know nothing of each other divide all chunks, whichever are finished; and what
+        # another may be writing is left alone.
+        mine = chunks if together else chunks[index::count]
+        repaired = _repaired(store, run.images, mine)
         for chunk in repaired:
             store.reset(chunk)
-        return sorted({*store.unfinished(), *repaired})
+        return sorted({*store.unfinished(), *repaired}.intersection(mine))
 
-    index, count = share
     unfinished = first_process_first(look)
     store, settled = _find_or_create(run, kvstore, resume=True)
-    if jax.process_count() == count:
-        return store, settled, unfinished[index::count]
-    # Shares that know nothing of each other divide all chunks, whichever are finished.
-    return store, settled, [chunk for chunk in unfinished if chunk % count == index]
+    return store, settled, unfinished[index::count] if together else unfinished
 
 
 def _find_or_create(run: Run, kvstore: ts.KvStore, resume: bool) -> tuple[Store, Settled]:
     store = find(kvstore)
-    if store is not None and not resume:
+    if store is None:
+        settled = run.settle(None)
+        new = run.identity(settled), *run.arrays(settled)
+        with alone(kvstore):
+            store = find(kvstore)  # which another may have made since: compiling takes its time
+            if store is None:
+                return create(kvstore, *new), settled
+    if not resume:
         raise ValueError(
             f"`store` must not exist for `resume=False`: there is one at {kvstore.url}; go on with"
             " it, remove it, or name another."
         )
-    settled = run.settle(None if store is None else store.identity)
-    identity = run.identity(settled)
-    if store is None:
-        return create(kvstore, identity, *run.arrays(settled)), settled
+    settled = run.settle(store.identity)
     there = {key: value for key, value in store.identity.items() if key != "arrays"}
-    differ = differences(there, identity)
+    differ = differences(there, run.identity(settled))
     if differ:
         raise ValueError(
             f"`store` must be of the same run: in {kvstore.url}, {'; '.join(differ)}. Use the same"
@@ -199,9 +210,10 @@ def _find_or_create(run: Run, kvstore: ts.KvStore, resume: bool) -> tuple[Store,
     return store, settled
 
 
-def _repaired(store: Store, images: Images) -> list[int]:
-    """The chunks with images that were bad and can be read now."""
+def _repaired(store: Store, images: Images, chunks: range) -> list[int]:
+    """Those of some chunks with images that were bad and can be read now."""
     bad = np.flatnonzero(store.status() == BAD)
+    bad = bad[np.isin(bad // store.chunk, chunks)]
     with ThreadPoolExecutor() as pool:
         good = [not isinstance(image, str) for image in pool.map(images.read, bad.tolist())]
     return sorted({int(i) // store.chunk for i in bad[np.array(good, bool)]})
@@ -277,6 +289,6 @@ def _log_file(log: str | Path | None, share: Share) -> Path | None:
 
 
 def _input_shape(f: Any) -> tuple[int, int, int] | None:
-    shape = getattr(f, "input_shape", None)
+    shape = image_shape_of(f)
     known = isinstance(shape, tuple) and len(shape) == 3 and None not in shape
     return shape if known else None

@@ -1,5 +1,6 @@
 """What a run over many images will take: operations, bytes, time, from a short measured probe."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -137,18 +138,21 @@ def estimate(
     images = check_source(open_source(np.broadcast_to(image, (n_images, *image_shape))))
     begin = perf_counter()
     patches = Patches(patch, stride, margin, border, fill, channels, complement)
-    run = make_run(
-        f,
-        images,
-        patches,
-        method=method,
-        batch_size=batch_size,
-        chunk=chunk,
-        memory=memory,
-        dtype=dtype,
-        stored=stored,
-        mesh=mesh,
-    )
+    with warnings.catch_warnings():
+        # The images are made up: whether the fill is on the scale of the real ones is not known.
+        warnings.filterwarnings("ignore", "`fill` leaves the range of the images")
+        run = make_run(
+            f,
+            images,
+            patches,
+            method=method,
+            batch_size=batch_size,
+            chunk=chunk,
+            memory=memory,
+            dtype=dtype,
+            stored=stored,
+            mesh=mesh,
+        )
     settled = run.settle(None)
     compiling = perf_counter() - begin
     classes = settled.program.scores.shape[-1]

@@ -12,10 +12,12 @@ from typing import Any
 import jax
 import jaxlib
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxviz._version import __version__
+from jaxviz.jaxpr._jax import DEBUG
 from jaxviz.jaxpr.content import UnknownContentError, array_content, content
-from jaxviz.jaxpr.walk import trace
+from jaxviz.jaxpr.walk import equations, silent, trace
 
 Identity = dict[str, Any]
 # Recorded, but free to differ from one part of a run to the next: keys, or what they begin with.
@@ -24,6 +26,8 @@ FREE = ("model.name", "versions.numpy", "versions.python", "versions.tensorstore
 
 def fingerprint(function: Callable, *arguments: Any) -> str:
     """Return the SHA-256 of what a function computes: its equations, and every array it reads.
+
+    What it prints for debugging does not count.
 
     Args:
         function: traceable.
@@ -41,17 +45,26 @@ def fingerprint(function: Callable, *arguments: Any) -> str:
         >>> one == fingerprint(lambda x: x * 1.0, jnp.ones(3)), one == two
         (True, False)
     """
-    _, flat, captured, _ = trace(function, *arguments, open_derivatives=True)
+    traced = trace(function, *arguments, open_derivatives=True)
     try:
-        parts = [content(flat, debug=False)]
+        _refuse_callbacks(traced.closed)
+        flat, captured = silent(traced)
+        parts = [content(flat)]
     except UnknownContentError as error:
         raise ValueError(
-            "`f` must not call back into Python in a run that can go on later: nobody could say"
-            f" whether it is the same function then ({error})"
+            "`f` and `fill` must not call back into Python in a run that can go on later: nobody"
+            f" could say whether it is the same function then ({error})"
         ) from error
     read = [*jax.tree.leaves(arguments), *captured]
     parts += [array_content(x) for x in read if not isinstance(x, jax.ShapeDtypeStruct)]
     return sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _refuse_callbacks(closed: ClosedJaxpr) -> None:
+    names = {equation.primitive.name for equation in equations(closed)} - DEBUG
+    found = sorted(name for name in names if "callback" in name)
+    if found:
+        raise UnknownContentError(f"there is a {found[0]} in it.")
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -1,28 +1,43 @@
-"""One run at a time on a store: a lock that dies with its process, beside the store.
+"""One run at a time on a store, or one of each share: locks that die with their processes.
 
 Chunks are written whole and always with the same bits, so that even two runs could do no harm but
-work twice. On a local file system the lock is the kernel's, on `STORE.lock`; elsewhere it is an
-object of that name, which its holder renews, and which nobody respects once it is old.
+work twice; but only one may make the store. Beside the store lie
+
+    STORE.lock          held for a moment: who holds it enters, or makes the store
+    STORE.lock.I-of-N   held by a run, for as long as it works: share I of N, 0-of-1 if it has all
+
+On a local file system a lock is the kernel's, on a file of that name; elsewhere it is an object,
+see `jaxviz.scale.lease`.
 """
 
-import errno
-import fcntl
-import json
 import os
+import re
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, Protocol
 
 import tensorstore as ts
+from filelock import lock_descriptor
 
 from jaxviz.scale.hosts import Share
-from jaxviz.scale.store import connect, plain_errors
+from jaxviz.scale.lease import Leases
 
-RENEWED, STALE = 30.0, 180.0  # seconds between renewals of a lock object; until nobody respects it
+GATE = ".lock"
+OWN = re.compile(r"\.lock\.\d+-of-\d+")
+
+
+class Locks(Protocol):
+    """The locks of one store."""
+
+    def take(self, suffix: str) -> AbstractContextManager[None]:
+        """Hold the lock of that name while the block runs; wait until it is free."""
+        ...
+
+    def holders(self) -> dict[str, str]:
+        """Return who works on the store: {suffix: words}."""
+        ...
 
 
 @contextmanager
@@ -39,34 +54,31 @@ def hold(kvstore: ts.KvStore, share: Share) -> Iterator[None]:
         OSError: the lock cannot be written.
     """
     index, count = share
-    name = f"process {index} of {count}"
+    own, locks = f"{GATE}.{index}-of-{count}", _locks(kvstore)
     with ExitStack() as stack:
-        if kvstore.url.startswith("file://"):
-            path = Path(kvstore.spec().to_json()["path"].rstrip("/"))
-            stack.enter_context(
-                _hold_file(beside(path, ".lock"), shared=count > 1, url=kvstore.url)
-            )
-            if count > 1:
-                part = beside(path, f".lock.{index}-of-{count}")
-                stack.enter_context(_hold_file(part, shared=False, url=f"{kvstore.url}, {name}"))
-        else:
-            stack.enter_context(_hold_object(kvstore, f".lock.{index}-of-{count}"))
+        with locks.take(GATE):
+            for other, holder in locks.holders().items():
+                if other == own:
+                    name = f", process {index} of {count}" * (count > 1)
+                    raise ValueError(_in_use(kvstore.url + name, holder))
+                if count == 1 or other.endswith("-of-1"):
+                    raise ValueError(_in_use(kvstore.url, holder))
+            stack.enter_context(locks.take(own))
         yield
 
 
+def alone(kvstore: ts.KvStore) -> AbstractContextManager[None]:
+    """Wait until no other process makes the store, and keep all from it while the block runs.
+
+    Raises:
+        OSError: the lock cannot be written.
+    """
+    return _locks(kvstore).take(GATE)
+
+
 def in_use(kvstore: ts.KvStore) -> str:
-    """Return which process works on a store on a local disk, "" if none does."""
-    if not kvstore.url.startswith("file://"):
-        return ""
-    path = beside(Path(kvstore.spec().to_json()["path"].rstrip("/")), ".lock")
-    if not path.exists():
-        return ""
-    with open(path, encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return _holder(path)
-        return ""
+    """Return which processes work on a store, "" if none does."""
+    return ", ".join(sorted(_locks(kvstore).holders().values()))
 
 
 def beside(store: Path, suffix: str) -> Path:
@@ -74,98 +86,14 @@ def beside(store: Path, suffix: str) -> Path:
     return store.with_name(store.name + suffix)
 
 
-@contextmanager
-def _hold_file(path: Path, *, shared: bool, url: str) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = _lock(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    except BlockingIOError:
-        raise ValueError(_in_use(url, _holder(path))) from None
-    except OSError as error:
-        raise OSError(f"`store` {url} cannot be written: {path}: {error.strerror}.") from error
-    with file:
-        try:
-            yield
-        finally:
-            _remove(path, file)
-
-
-def _lock(path: Path, kind: int) -> IO[str]:
-    while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                break
-        except FileNotFoundError:
-            pass  # its last holder removed it between our opening and our locking
-        except OSError as error:
-            file.close()
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise BlockingIOError from error
-            raise
-        file.close()
-    if kind == fcntl.LOCK_EX:
-        file.truncate(0)
-        file.write(_me())
-        file.flush()
-    return file
-
-
-def _remove(path: Path, file: IO[str]) -> None:
-    """Remove a lock's file, unless others hold it too."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-    except OSError:
-        return
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8") or "several processes"
-    except OSError:
-        return "unknown"
-
-
 def _me() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-@contextmanager
-def _hold_object(kvstore: ts.KvStore, suffix: str) -> Iterator[None]:
-    place = connect({**kvstore.spec().to_json(), "path": kvstore.path.rstrip("/") + suffix})
-    with plain_errors(kvstore, "written"):
-        found = place.read("").result()
-        held = json.loads(found.value) if found.state == "value" else None
-        old = held is None or time.time() - held["renewed"] > STALE
-        # Written only if it is still as it was read: of two who see no lock, one gets it.
-        taken = (
-            old and place.write("", _lease(), if_equal=found.stamp.generation).result().generation
-        )
-    if not taken:
-        holder = held["holder"] if held else "which came at the same moment"
-        raise ValueError(_in_use(kvstore.url, holder))
-    ended = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(place, ended), daemon=True)
-    renewal.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        renewal.join()
-        with plain_errors(kvstore, "written"):
-            place.write("", None).result()
-
-
-def _renew(place: ts.KvStore, ended: threading.Event) -> None:
-    while not ended.wait(RENEWED):
-        with suppress(ValueError):  # the next renewal comes long before the lock is stale
-            place.write("", _lease()).result()
-
-
-def _lease() -> bytes:
-    return json.dumps({"holder": _me(), "renewed": time.time()}).encode()
+def _locks(kvstore: ts.KvStore) -> Locks:
+    if kvstore.url.startswith("file://"):
+        return Files(kvstore)
+    return Leases(kvstore, _me())
 
 
 def _in_use(url: str, holder: str) -> str:
@@ -173,3 +101,82 @@ def _in_use(url: str, holder: str) -> str:
         f"`store` must not be in use: another run works on {url} ({holder}); wait for it, or stop"
         " it."
     )
+
+
+class Files:
+    """Locks of the kernel, which it takes back when a process dies."""
+
+    def __init__(self, kvstore: ts.KvStore) -> None:
+        self.url, self.store = kvstore.url, Path(kvstore.spec().to_json()["path"].rstrip("/"))
+
+    @contextmanager
+    def take(self, suffix: str) -> Iterator[None]:
+        """Lock a file, and remove it at the end."""
+        path = beside(self.store, suffix)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _lock(path)
+            # Behind the first byte, which on Windows others cannot read while it is locked.
+            file.write(f" {_me()}".encode())
+        except OSError as error:
+            message = f"`store` {self.url} cannot be written: {path}: {error.strerror}."
+            raise OSError(message) from error
+        with file:
+            try:
+                yield
+            finally:
+                gone = _remove(path)
+        if not gone:
+            _remove(path)
+
+    def holders(self) -> dict[str, str]:
+        """Look which locks are held."""
+        folder, name = self.store.parent, self.store.name
+        found = os.listdir(folder) if folder.is_dir() else []
+        suffixes = [file.removeprefix(name) for file in found if file.startswith(name)]
+        paths = {suffix: beside(self.store, suffix) for suffix in filter(OWN.fullmatch, suffixes)}
+        return {suffix: _holder(path) for suffix, path in paths.items() if not _free(path)}
+
+
+def _lock(path: Path) -> BinaryIO:
+    """Open and lock a file, which is made anew if its last holder removed it meanwhile."""
+    while True:
+        file = open(path, "wb", buffering=0)  # noqa: SIM115
+        try:
+            lock_descriptor(file.fileno())
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _free(path: Path) -> bool:
+    """Say whether nobody holds a lock; remove its file then, which a process left that died."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            free = lock_descriptor(file.fileno(), blocking=False)
+            return free and (_remove(path) or True)
+    except FileNotFoundError:
+        return True
+
+
+def _remove(path: Path) -> bool:
+    """Remove a lock's file; False where the system does not remove what is open, as Windows."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(1)
+            return file.read().decode() or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"

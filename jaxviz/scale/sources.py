@@ -7,6 +7,7 @@ images asked for is ever in memory. Images are asked for from several threads at
 import hashlib
 import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxviz.images.files import SUFFIXES, Preprocessing, read_pictures
+from jaxviz.images.decode import SUFFIXES, image_files, read_image
+from jaxviz.images.files import Preprocessing, check_channels, fit_picture
 from jaxviz.scoring.arguments import checked_images
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
@@ -224,7 +226,7 @@ class _FileReader:
     shape: tuple[int, int, int]
 
     def __call__(self, path: Path) -> np.ndarray:
-        return read_pictures([path], self.shape).values[0]
+        return fit_picture(read_image(path), self.shape)
 
 
 def _folder(
@@ -235,7 +237,8 @@ def _folder(
             "`image_shape` must be given for a folder of images, (height, width, channel), if the"
             " model does not tell its `input_shape`."
         )
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    check_channels(image_shape)
+    files = image_files(folder, subfolders=True)
     if not files:
         known = ", ".join(sorted(SUFFIXES))
         raise ValueError(f"`source` must hold images: the folder {folder} has none ({known}).")
@@ -278,8 +281,23 @@ def _member(names: Sequence[str], path: Path) -> str:
 def _map(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     # A compressed array cannot be read from the middle: it is unpacked to a file that goes away
     # with the array, so that memory stays bounded.
-    with tempfile.NamedTemporaryFile(suffix=".npy") as unpacked:
-        with archive.open(member) as packed:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-        unpacked.flush()
-        return np.load(unpacked.name, mmap_mode="r")
+    handle, name = tempfile.mkstemp(suffix=".npy")
+    unpacked = Path(name)
+    try:
+        with open(handle, "wb") as whole, archive.open(member) as packed:
+            shutil.copyfileobj(packed, whole, 1 << 20)
+        mapped = np.load(unpacked, mmap_mode="r")
+    except BaseException:
+        unpacked.unlink()
+        raise
+    if not _removed(unpacked):  # Windows keeps what is mapped: then when that ends
+        weakref.finalize(mapped._mmap, _removed, unpacked)
+    return mapped
+
+
+def _removed(file: Path) -> bool:
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True

@@ -163,7 +163,7 @@ def connect(store: str | Path | dict[str, Any]) -> ts.KvStore:
     elif "://" in str(store):
         spec = str(store).rstrip("/") + "/"
     else:
-        spec = {"driver": "file", "path": f"{Path(store).absolute()}/"}
+        spec = {"driver": "file", "path": f"{Path(store).absolute().as_posix()}/"}
     try:
         return ts.KvStore.open(spec, context=_context()).result()
     except ValueError as error:
@@ -208,8 +208,11 @@ def create(
 ) -> Store:
     """Make a store; the group itself comes last, so that a store is there whole or not at all.
 
+    Arrays that lie there are those of a store whose making was interrupted: they are made anew. So
+    the caller must know that there is no group, and that nobody else makes one.
+
     Args:
-        kvstore: where.
+        kvstore: where, with no store.
         identity: of the run.
         specs: the arrays.
         known: arrays whose values are known beforehand.

@@ -57,8 +57,11 @@ def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def checked_memory(memory: int | str | None) -> int | None:
-    """Return the bytes; a text is a number with a unit, as "512MB" (10⁶) or "1.5GiB" (2³⁰)."""
-    if memory is None:
+    """Return the bytes; a text is a number with a unit, as "512MB" (10⁶) or "1.5GiB" (2³⁰).
+
+    None, and "auto", are left to the run: a share of what is free.
+    """
+    if memory is None or memory == "auto":
         return None
     size: Any = memory
     if isinstance(memory, str) and (match := SIZE.fullmatch(memory.upper())):
@@ -66,20 +69,26 @@ def checked_memory(memory: int | str | None) -> int | None:
         size = int(float(number) * (1024 if binary else 1000) ** UNITS.index(unit))
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
         raise ValueError(
-            '`memory` must be a whole number of bytes from 1, or a text such as "512MB" or "2GiB":'
-            f" got {memory!r}."
+            '`memory` must be a whole number of bytes from 1, a text such as "512MB" or "2GiB", or'
+            f' "auto": got {memory!r}.'
         )
     return int(size)
 
 
 def checked_mesh(mesh: Mesh | None) -> Mesh | None:
-    """Return the mesh; TypeError if it is something else, such as a list of devices."""
-    if mesh is not None and not isinstance(mesh, Mesh):
+    """Return the mesh; TypeError if it is something else, such as a list of devices.
+
+    Of the axes only names and sizes count: how arrays lie is up to the run, so a mesh with Explicit
+    axes, as `jax.make_mesh` makes, is the same as one with Auto axes.
+    """
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh):
         raise TypeError(
             '`mesh` must be a jax.sharding.Mesh, such as jax.make_mesh((8,), ("images",)):'
             f" got {type(mesh).__name__}."
         )
-    return mesh
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def checked_dtype(dtype: Any) -> Any:

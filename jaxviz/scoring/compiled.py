@@ -6,7 +6,8 @@ compiles nothing, however many images it has and whatever the values of the weig
 """
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil, inf, prod
@@ -262,13 +263,13 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
         evaluate = _over(task.mesh, evaluate, split, task.spec("images", "positions"))
     arguments = (arrange(arrays), occluder)
     with_images = (*arguments, task.images_from(0, block))
-    with jax.default_device(task.device):  # traced arrays do not tell where they will lie
+    with _placed(task):
         first = jax.jit(prepare).trace(*with_images)
-    preparing = first.lower().compile()
+        preparing = first.lower().compile()
     with_rows = (*arguments, preparing(*with_images), *task.positions_from(0, block))
-    with jax.default_device(task.device):
+    with _placed(task):
         second = jax.jit(evaluate).trace(*with_rows)
-    lowered = second.lower()
+        lowered = second.lower()
     evaluating = lowered.compile()
     size = program_bytes(preparing) + program_bytes(evaluating)
     # Not the sum: what both read of the scorer is one array.
@@ -316,6 +317,17 @@ def _parts(
 
 def _bare(arrays: Any) -> Weights:
     return Weights(arrays, [], [])
+
+
+@contextmanager
+def _placed(task: Task) -> Iterator[None]:
+    """Trace and lower for the devices of a task, whatever devices or mesh the caller has set."""
+    # Traced arrays do not tell where they will lie.
+    with ExitStack() as stack:
+        stack.enter_context(jax.default_device(task.device))
+        if task.mesh is not None:
+            stack.enter_context(jax.set_mesh(task.mesh))
+        yield
 
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:

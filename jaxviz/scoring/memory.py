@@ -1,10 +1,17 @@
 """How many rows of a batch fit: XLA's own analysis of the compiled program against a budget."""
 
-import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jax
+import psutil
 
+OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+# The files of a group, in the first and the second version of control groups.
+LIMITS_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+LIMITS_2 = ("memory.max", "memory.current", "inactive_file")
 SHARE = 0.25  # of the memory that is free when the program is compiled
 
 
@@ -26,14 +33,33 @@ def memory_budget(device: Any = None) -> int:
 
 
 def _free_memory() -> int:
-    """Bytes of the machine's memory that can be had without swapping."""
+    """Bytes that can be had without swapping, and within what a container or a job may take."""
+    return min(psutil.virtual_memory().available, *_free_in_groups(), 2**63)
+
+
+def _free_in_groups() -> Iterator[int]:
+    """What is left of the limits of the control groups, of Linux, that this process is in."""
     try:
-        with open("/proc/meminfo") as lines:
-            fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-        return max(pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else 0, 2 * 1024**3)
+        lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        root, names = (GROUPS / "memory", LIMITS_1) if kinds else (GROUPS, LIMITS_2)
+        # Those around it limit it as well; in a container, which may not see them, the root is its.
+        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+            with suppress(OSError, ValueError, KeyError):  # no limit, or none that is told
+                yield _free_in(root / group.relative_to("/"), *names)
+
+
+def _free_in(group: Path, limit: str, used: str, reclaimed: str) -> int:
+    most, now = (int((group / name).read_text(encoding="utf-8")) for name in (limit, used))
+    stat = (group / "memory.stat").read_text(encoding="utf-8")
+    # Files that were read count as used, but give way.
+    cached = int(dict(line.split() for line in stat.splitlines())[reclaimed])
+    return max(0, most - now + cached)
 
 
 def program_bytes(compiled: Any) -> int:

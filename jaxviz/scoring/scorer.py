@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 
 from jaxviz.jaxpr._jax import settings
 from jaxviz.jaxpr.content import UnknownContentError, content
-from jaxviz.jaxpr.split import Skeleton, split_arrays
+from jaxviz.jaxpr.split import Skeleton, as_model, split_arrays
 from jaxviz.jaxpr.walk import Flat, run, trace
 
 Scorer = Callable[[jax.Array], jax.Array]
@@ -127,15 +127,16 @@ def split(f: Scorer) -> SplitScorer:
 
     Args:
         f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module), a
-            Keras model on the JAX backend, a bound method of one of these, or a plain function.
-            What a plain function closes over is read at every call of ours, and never compiled in.
+            Keras model, a bound method of one of these, or a plain function. What a plain function
+            closes over is read at every call of ours, and never compiled in.
 
     Returns:
         The parts.
 
     Raises:
         TypeError: `f` cannot be called.
-        ValueError: `f` is a Keras model on another backend than JAX.
+        ValueError: `f` is a Keras model with layers that are not known, on another backend than
+            JAX.
 
     Example:
         >>> parts = split(Partial(lambda weight, images: images.mean((1, 2)) * weight, jnp.ones(3)))
@@ -148,7 +149,15 @@ def split(f: Scorer) -> SplitScorer:
     return SplitScorer([jnp.asarray(array) for array in arrays], Call(skeleton), _describe(f))
 
 
+def image_shape_of(f: Any) -> Any:
+    """Return the (H, W, C) that a model tells of its images, sizes None where open; else None."""
+    f = as_model(f)
+    shape = getattr(f, "image_shape", None)
+    return shape if shape is not None else getattr(f, "input_shape", None)
+
+
 def _as_pytree(f: Any) -> Any:
+    f = as_model(f)
     if hasattr(f, "stateless_call") and hasattr(f, "trainable_variables"):
         backend = sys.modules["keras"].backend.backend()
         if backend != "jax":

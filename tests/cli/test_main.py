@@ -16,7 +16,7 @@ from jaxviz import fills, load_occlusion, occlude, presets
 from jaxviz._choices import PresetName
 from jaxviz.cli.commands import make_parser
 from jaxviz.cli.inputs import bundled_model, make_preset, read_class_names
-from jaxviz.cli.main import main
+from jaxviz.cli.main import _in_options, main
 from jaxviz.datasets import load_digits
 from jaxviz.keras import load_keras
 from jaxviz.maximization.maximize import maximize
@@ -78,7 +78,7 @@ def test_demo_writes_three_pictures_and_a_summary(demo_folder):
 
 def test_a_tolerance_is_told(tmp_path, capsys, model):
     out = tmp_path / "out"
-    command = f"occlude bundled digits --limit 1 --patch 4 --stride 4 --tolerance 1 --out {out}"
+    command = f"occlude bundled digits --limit 1 --patch 4 --stride 3 --tolerance 1 --out {out}"
     status, printed, _ = run(f"{command} --method incremental", capsys)
     assert status == 0 and "approximate: off by at most 0." in printed
     approximation = load_occlusion(out / "scores.npz").approximation
@@ -266,6 +266,7 @@ def wrong_commands(folder: Path) -> dict[str, str]:
     (folder / "text.h5").write_text("no model")
     (folder / "file").write_text("")
     (folder / "names").write_text("{")
+    (folder / "nine").write_text("name\n" * 9)
     Image.new("L", (28, 28)).save(folder / "x.png")
     x = folder / "x.png"
     np.savez(folder / "y.npz", images=np.zeros((1, 28, 28)), labels=np.array([11]))
@@ -274,37 +275,40 @@ def wrong_commands(folder: Path) -> dict[str, str]:
         f"inspect {folder}/text.h5": "text.h5.* is not a Keras file",
         f"occlude {folder}/cut.keras {x}": "truncated or damaged",
         "occlude bundled no.png": "there is no file or folder no.png",
-        f"occlude bundled {folder}/file": "file is not an image",
-        f"occlude bundled {x} --patch 40": "`patch` must",
-        f"occlude bundled {x} --stride 0": "`stride` must",
-        f"occlude bundled {x} --fill 1,2,3": "`fill`",
+        f"occlude bundled {folder}/file": "file is empty, 0 bytes long",
+        f"occlude bundled {x} --patch 40": "`--patch` must",
+        f"occlude bundled {x} --stride 0": "`--stride` must",
+        f"occlude bundled {x} --fill 1,2,3": "`--fill`",
         f"occlude bundled {x} --fill blur:0": "`sigma` must be above 0",
         f"occlude bundled {x} --target 10": "`--target` must be a class from 0 to 9",
         f"occlude bundled {x} --target true": "`--target true` needs labels",
         f"occlude bundled {x} --target zebra": "`--target` must be a number",
         f"occlude bundled {x} --preset lime:3": "`--preset` must be NAME:SIZE",
         f"occlude bundled {x} --preset seed:4,4": "`--preset` must be NAME:SIZE",
-        f"occlude bundled {x} --preset seed:0": "`size` must",
+        f"occlude bundled {x} --preset seed:0": "`--preset` seed:0: size must",
         f"occlude bundled {x} --preset seed": "`--preset` must be NAME:SIZE",
-        f"occlude bundled {x} --preset captum:3,9": "`stride` must not exceed the window",
+        f"occlude bundled {x} --preset captum:3,9": "`--preset` captum:3,9: stride must not",
         f"occlude bundled {x} --preset seed:4 --patch 4": "`--patch` and --preset both",
         f"occlude bundled {x} --preset seed:4 --margin 0": "`--margin` and --preset both",
-        f"occlude bundled {x} --robust 20": r"`robust` must be a percentage in \(50, 100\]",
-        f"occlude bundled {x} --robust nan": "`robust` must be a percentage",
+        f"occlude bundled {x} --robust 20": r"`--robust` must be a percentage in \(50, 100\]",
+        f"occlude bundled {x} --robust nan": "`--robust` must be a percentage",
         f"occlude bundled {x} --keep top3": "`--keep` is for runs into a store",
         f"occlude bundled {x} --on-error skip": "`--on-error` is for runs into a store",
         f"occlude bundled {x} --store s.zarr --target 3": "`--target` draws nothing with --store",
         f"occlude bundled {x} --store s.zarr --out o": "`--out` draws nothing with --store",
         f"occlude bundled {folder}/y.npz --target true": "must be a class from 0 to 9: got 11",
-        f"occlude bundled {x} --std 0": "`std` must be finite and not 0: got 0",
-        f"occlude bundled {x} --mean nan": "`mean` must be finite: got nan",
-        f"occlude bundled {x} --scale inf": "`scale` must be finite: got inf",
+        f"occlude bundled {x} --std 0": "`--std` must be finite and not 0: got 0",
+        f"occlude bundled {x} --mean nan": "`--mean` must be finite: got nan",
+        f"occlude bundled {x} --scale inf": "`--scale` must be finite: got inf",
         f"occlude bundled {x} --size 0": "`--size` must be at least 1: got 0",
         f"occlude bundled {x} --size 32": "`--size` must suit the model, .* 28 × 28",
         f"occlude bundled {x} --classes {folder}/names": "must be JSON",
         f"occlude bundled {x} --classes {folder}/none": "`--classes` must name a text file: .*none",
         f"occlude bundled {x} --classes {x}": "`--classes` .* it is not UTF-8 text",
-        f"occlude bundled {x} --mean 1,2": "`mean` must be one number or one per channel",
+        f"occlude bundled {x} --classes {folder}/nine": "`--classes` must name all.* 9 names",
+        f"maximize bundled --classes {folder}/nine": "`--classes` must name all.* 9 names",
+        f"maximize bundled --layer conv2d --classes {folder}/nine": "`--classes` names",
+        f"occlude bundled {x} --mean 1,2": "`--mean` must be one number or one per channel",
         f"occlude bundled {x} --out {folder}/file/out": "the output folder .* cannot be written",
         f"occlude bundled {x} --out {folder}/file": "the output folder .* cannot be written",
         "demo --data no.npz": "no.npz",
@@ -356,14 +360,41 @@ def test_wrong_usage_exits_with_2(capsys, command, match):
 
 
 def test_without_a_command_the_help_is_printed(capsys):
-    assert main([]) == 2
-    assert "usage: jaxviz" in (err := capsys.readouterr().err) and "occlude" in err
+    assert main([]) == 0
+    told = capsys.readouterr()
+    assert "usage: jaxviz" in told.out and "occlude" in told.out and told.err == ""
+
+
+def test_sentences_of_the_api_speak_of_options_of_the_command():
+    parser = make_parser().parse_args(["occlude", "m", "x"]).parser
+    said = '`source`: image 1 is bad; go on by on_error="skip", `batch_size` or `store`.'
+    told = "`source`: image 1 is bad; go on by --on-error skip, `--batch-size` or `--store`."
+    assert _in_options(parser, said) == told
+    other = make_parser().parse_args(["status", "s"]).parser
+    assert _in_options(other, "`store` must be a store") == "`store` must be a store"
+
+
+def test_a_bad_image_is_told_with_the_option_that_goes_on(tmp_path, capsys):
+    (tmp_path / "x.jpg").touch()
+    Image.new("L", (28, 28)).save(tmp_path / "y.png")
+    command = f"occlude bundled {tmp_path}/y.png {tmp_path}/x.jpg --store {tmp_path}/s --patch 14"
+    status, _, errors = run(command, capsys)
+    assert (
+        status == 2
+        and "x.jpg is empty" in errors
+        and "without such images by --on-error skip" in errors
+    )
+    status, _, errors = run(f"{command} --on-error skip", capsys)
+    assert status == 0 and "images are bad: the `errors` of the" in errors
+    command = f"occlude bundled {tmp_path} --patch 14 --out {tmp_path}/out"
+    status, printed, errors = run(command, capsys)
+    assert status == 0 and "note: 1 of 2 images are left out" in errors and "y.png" in printed
 
 
 def test_a_note_is_printed_where_the_api_warns(tmp_path, capsys):
     command = f"occlude bundled digits --limit 1 --patch 14 --fill 9 --out {tmp_path}"
     status, _, errors = run(command, capsys)
-    assert status == 0 and "jaxviz occlude: note: `fill` leaves the range" in errors
+    assert status == 0 and "jaxviz occlude: note: `--fill` leaves the range" in errors
 
 
 def test_class_names_come_from_lines_or_json(tmp_path):
@@ -376,7 +407,7 @@ def test_class_names_come_from_lines_or_json(tmp_path):
 HELP = """
 import sys
 from jaxviz.cli.commands import make_parser
-from jaxviz.cli.main import main
+from jaxviz.cli.main import _in_options, main
 commands = list(make_parser()._subparsers._group_actions[0].choices)
 for words in (["--version"], ["--help"], *([name, "--help"] for name in commands)):
     try:

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def store(folder, tmp_path_factory):
     store = tmp_path_factory.mktemp("store") / "out.zarr"
-    words = ["--store", store, "--patch", 7, "--stride", 7, "--on-error", "skip", "--chunk", 2]
+    words = ["--store", store, "--patch", 7, "--stride", 7, "--chunk", 2]
     with pytest.warns(UserWarning, match="1 of 6 images are bad"):
         assert occlude(folder, *words) == 0
     return store

@@ -6,6 +6,7 @@ Usage: python scale_run.py STORE [JSON]; the JSON holds options of `occlude_data
   gate      [image, file]: images from this one on are read once the file is there
   die_at    the process kills itself at this write of an array (counted from 0)
   die_making  … or at this array while the store is made
+  slow_trace  file: the scorer is traced once it is there; FILE.reached tells that it waits
   hosts     [coordinator, processes, process]: join a `jax.distributed` cluster first
 """
 
@@ -67,6 +68,17 @@ def scorer(scale=1.0):
     return Partial(network, jnp.asarray(kernel), jnp.asarray(dense))
 
 
+def waiting(f, file):
+    """The scorer, whose first trace waits for a file; the same function otherwise."""
+
+    def call(*arguments):
+        Path(f"{file}.reached").touch()
+        wait_for(file)
+        return f.func(*arguments)
+
+    return Partial(call, *f.args)
+
+
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -121,8 +133,11 @@ def main(store, options):
     source = images(options.pop("n", 20))
     if gate := options.pop("gate", None):
         source = Gated(source, *gate)
+    f = scorer()
+    if file := options.pop("slow_trace", None):
+        f = waiting(f, file)
     settings = {"patch": 4, "stride": 2, "chunk": 4, "progress": False, **options}
-    occlude_dataset(scorer(), source, store, **settings)
+    occlude_dataset(f, source, store, **settings)
 
 
 if __name__ == "__main__":

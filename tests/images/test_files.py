@@ -78,7 +78,8 @@ def bad_sources(folder):
     (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:60])
     (folder / "text.jpg").write_text("no image")
     (folder / "empty").mkdir()
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(folder / "deep.png")
+    Image.fromarray(np.zeros((4, 4), np.int32)).save(folder / "deep.tif")
+    (folder / "bytes.jpg").touch()
     np.save(folder / "large.npy", np.full((4, 4), 3.0))
     np.save(folder / "nan.npy", np.full((4, 4), np.nan))
     np.save(folder / "ints.npy", np.zeros((4, 4), np.int32))
@@ -97,7 +98,8 @@ def bad_sources(folder):
         ("cut.png", "cut.png cannot be read as an image"),
         ("text.jpg", "text.jpg is not an image"),
         ("empty", "empty holds no image"),
-        ("deep.png", "deep.png has I;16 pixels; save it with 8 bits"),
+        ("deep.tif", "deep.tif has pixels of mode I, .* save it with 8 or 16 bits"),
+        ("bytes.jpg", "bytes.jpg is empty, 0 bytes long"),
         ("large.npy", r"must hold floats in \[0, 1\], or bytes: got values from 3 to 3"),
         ("nan.npy", r"must hold floats in \[0, 1\], or bytes: got values from nan"),
         ("ints.npy", "must hold bytes or floats: got int32"),
@@ -113,6 +115,26 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, source, match):
     bad_sources(tmp_path)
     with pytest.raises(ValueError, match=match):
         read_pictures([tmp_path / source], (4, 4, 1))
+
+
+def test_a_folder_leaves_out_what_cannot_be_read_and_counts_it(tmp_path):
+    for name in ("a.png", "b.png", "z.png"):
+        Image.new("L", (4, 4), 51).save(tmp_path / name)
+    (tmp_path / "._a.png").write_bytes(b"what macOS leaves")
+    (tmp_path / "sub.png").mkdir()
+    assert read_pictures([tmp_path], (4, 4, 1)).names == ["a.png", "b.png", "z.png"]
+    (tmp_path / "c.jpg").touch()
+    (tmp_path / "d.png").write_text("no image")
+    with pytest.warns(
+        UserWarning, match="2 of 5 images are left out: .*c.jpg is empty.* and 1 more"
+    ):
+        assert read_pictures([tmp_path], (4, 4, 1)).names == ["a.png", "b.png", "z.png"]
+    with pytest.raises(ValueError, match="c.jpg is empty"):
+        read_pictures([tmp_path / "a.png", tmp_path / "c.jpg"], (4, 4, 1))
+    for name in ("a.png", "b.png", "z.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match="no image in .* that can be read: .*c.jpg is empty"):
+        read_pictures([tmp_path], (4, 4, 1))
 
 
 def test_a_model_without_image_channels_is_refused():

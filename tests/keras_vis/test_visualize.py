@@ -309,17 +309,102 @@ def coarse_net(weights, images):
     return (jnp.tanh(coarse) * weights).sum((1, 2))
 
 
+def slow_cam(image, weights):
+    """keras-vis's Grad-CAM of `coarse_net`'s first score, which is the first channel."""
+    coarse = image.reshape(2, 4, 2, 4, 2).mean((1, 3))
+    gradient = (1 - np.tanh(coarse) ** 2) * weights[0] * np.asarray([1.0, 0.0])
+    share = (gradient / (gradient.max() + 1e-7)).mean((0, 1))
+    return parts.normalize(ndimage.zoom(np.maximum((coarse * share).sum(-1), 0), (4.0, 4.0)))
+
+
 def test_cam_equals_the_oracle(rng):
     weights = rng.normal(size=(1, 2, 2, 2)).astype(np.float32)
     image = rng.normal(size=(8, 8, 2)).astype(np.float32)
-    coarse = image.reshape(2, 4, 2, 4, 2).mean((1, 3))
-    gradient = (1 - np.tanh(coarse) ** 2) * weights[0]
-    gradient[..., 1] = 0
-    share = (gradient / (gradient.max() + 1e-7)).mean((0, 1))
-    heatmap = np.maximum((coarse * share).sum(-1), 0)
-    expected = parts.normalize(ndimage.zoom(heatmap, (4.0, 4.0)))
     found = kv.visualize_cam(Partial(coarse_net, jnp.asarray(weights)), None, 0, image)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found, slow_cam(image, weights), atol=1e-4)
+
+
+def test_cam_shows_no_light_where_all_evidence_is_against():
+    def f(images):
+        coarse = tag("coarse", images.reshape(1, 2, 4, 2, 4, 1).mean((2, 4)))
+        return -(coarse * jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)).sum((1, 2))
+
+    image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1)
+    # keras-vis divides the gradients −1 … −4 by the largest, −1: relu(Σ w·A) lights up.
+    assert (kv.visualize_cam(f, None, 0, image) == 0).all()
+    assert kv.visualize_cam(lambda images: -f(images), None, 0, image).max() > 0.99
+
+
+def test_the_output_is_the_layer_none_or_minus_one(relu_case):
+    f, weights, image = relu_case
+    named = kv.visualize_saliency(f, None, 1, image)
+    np.testing.assert_array_equal(kv.visualize_saliency(f, -1, 1, image), named)
+    # A function without any layer has an output, too.
+    plain = lambda images: (images * weights[None]).sum((1, 2))  # noqa: E731
+    expected = parts.normalize(np.abs(weights * np.asarray([0.0, 1.0])).max(-1))
+    np.testing.assert_allclose(kv.visualize_saliency(plain, -1, 1, image), expected, atol=1e-6)
+    cam = kv.visualize_cam(f, -1, 1, image)
+    np.testing.assert_array_equal(cam, kv.visualize_cam(f, None, 1, image))
+
+
+def test_calls_are_taken_as_keras_vis_takes_them(relu_case):
+    f, _, image = relu_case
+    named = {"layer_idx": -1, "filter_indices": 1}
+    found = kv.visualize_saliency(f, -1, 1, image, None, "guided", None, True)
+    options = {"backprop_modifier": "guided", "grad_modifier": None, "keepdims": True}
+    ours = kv.visualize_saliency(f, None, 1, image, **options)
+    theirs = kv.visualize_saliency(f, seed_input=image, wrt_tensor=None, **named, **options)
+    np.testing.assert_array_equal(found, ours)
+    np.testing.assert_array_equal(theirs, ours)
+    cam = kv.visualize_cam(f, None, 1, image, penultimate="hidden")
+    for other in (
+        kv.visualize_cam(f, -1, 1, image, "hidden"),
+        kv.visualize_cam(f, seed_input=image, penultimate_layer_idx=0, **named),
+    ):
+        np.testing.assert_array_equal(other, cam)
+    ours = kv.visualize_activation(f, None, 1, seed_input=image, tv_weight=0, max_iter=1)
+    theirs = kv.visualize_activation(
+        *(f, -1, 1, None, image, (0, 255), None, None, 1, 10, 0),
+        max_iter=1,
+        input_modifiers=None,
+        callbacks=None,
+    )
+    np.testing.assert_array_equal(theirs, ours)
+    with pytest.raises(TypeError, match="`layer` must be given once: got a second value, 3"):
+        kv.visualize_saliency(f, None, 1, image, layer_idx=3)
+    with pytest.raises(TypeError, match="`visualize_cam` takes 7 positional arguments, model, la"):
+        kv.visualize_cam(f, -1, 1, image, "hidden", None, None, 8)
+
+
+def test_verbose_prints_the_losses_of_every_step(weights, seed, capsys):
+    f = Partial(linear_net, jnp.asarray(weights))
+    options = {"seed_input": seed, "max_iter": 2, "lp_norm_weight": 0, "tv_weight": 0}
+    kv.visualize_activation(f, None, 0, **options)
+    assert capsys.readouterr().out == ""
+    kv.visualize_activation(f, None, 0, verbose=True, **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and re.match(r"step 1: loss \S+ \(activation \S+\)$", lines[0])
+
+
+def test_a_second_call_compiles_nothing(relu_case, compilations):
+    f, weights, image = relu_case
+    again = Partial(relu_net, 2 * jnp.asarray(weights)[None])
+    kv.visualize_saliency(f, -1, 1, image)
+    compilations.start()
+    kv.visualize_saliency(again, -1, 1, image + 1)
+    kv.visualize_saliency(Partial(lambda w, x: relu_net(w, x), again.args[0]), -1, 1, image)
+    assert compilations.count == 0
+
+
+def test_the_seed_is_the_same_with_and_without_x64():
+    f = lambda images: images.mean((1, 2))  # noqa: E731
+    options = {"image_shape": (4, 4, 1), "max_iter": 1, "lp_norm_weight": 0, "tv_weight": 0}
+    options |= {"input_range": (0.0, 255.0)}
+    narrow = kv.visualize_activation(f, None, 0, **options)
+    with jax.enable_x64(True):
+        wide = kv.visualize_activation(f, None, 0, **options)
+    assert narrow.dtype == wide.dtype == np.float32
+    np.testing.assert_allclose(narrow, wide, atol=1e-3)
 
 
 def test_a_keras_model_loses_its_softmax_and_finds_its_last_pool():
@@ -348,6 +433,9 @@ def test_unknown_and_empty_requests_are_refused(weights, seed):
     cases = {
         "`filter_indices` must be in 0…2: got 3": lambda: kv.visualize_activation(
             f, None, 3, seed_input=seed
+        ),
+        "`filter_indices` must hold a filter, or be None for all": lambda: kv.visualize_activation(
+            f, None, [], seed_input=seed
         ),
         "`max_iter` must be at least 1": lambda: kv.visualize_activation(
             f, None, 0, seed_input=seed, max_iter=0

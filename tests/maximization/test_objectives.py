@@ -95,6 +95,27 @@ def test_alike_objectives_share_a_structure_and_unlike_ones_do_not():
     assert structure(jo.channel("a", 1)) != structure(jo.channel("b", 1))
 
 
+@pytest.mark.parametrize("size", [1e-18, 1e-4, 1.0, 1e10, 1e18])
+def test_diversity_does_not_depend_on_the_size_of_the_activations(acts, size):
+    def total(scale, conv):
+        return jo.diversity("conv")({"conv": scale * conv})
+
+    conv = acts["conv"]
+    np.testing.assert_allclose(total(size, conv), slow_diversity(conv), rtol=2e-5)
+    # cos(G(c·a)) = cos(G(a)): the derivative is 1/c of that at c = 1, nothing lost.
+    slope, expected = (jax.grad(lambda a, s=s: total(s, a).sum())(conv) for s in (size, 1.0))
+    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_x64_changes_no_dtype(acts):
+    cases = [jo.unit(1), jo.interpolate("conv", 0, 1), 2 * jo.layer("conv") - 1]
+    with jax.enable_x64(True):
+        for one in [*cases, jo.diversity("conv")]:
+            assert jax.eval_shape(lambda one=one: one(acts)).dtype == jnp.float32
+        alone = {"conv": acts["conv"][:1]}
+        assert jo.diversity("conv")(alone).dtype == jnp.float32
+
+
 def test_diversity_of_one_image_is_zero_and_of_dead_images_finite():
     assert jo.diversity("c")({"c": jnp.ones((1, 2, 2, 3))}).tolist() == [0.0]
     total = lambda c: jo.diversity("c")({"c": c}).sum()  # noqa: E731

@@ -97,17 +97,50 @@ def test_for_one_channel_decorrelation_is_the_identity(rng):
     np.testing.assert_array_equal(jp.decorrelated(jp.pixels()).decode(image, (5, 4, 1)), image)
 
 
-@pytest.mark.parametrize("shape", [(16, 16, 3), (9, 12, 1)])
-def test_maco_keeps_its_magnitude_and_unit_variance(shape):
-    draw = lambda own: jax.jit(lambda key: own.decode(own.init(key, shape), shape))  # noqa: E731
-    image = draw(jp.maco())(KEY)
-    assert float(image.std()) == pytest.approx(1, rel=0.1)
-    magnitude = jp.magnitude_spectrum(image[None] + 0.5)
-    own = jp.maco(magnitude)
-    again = draw(own)(jax.random.key(1))
-    # Self-conjugate entries lose their imaginary part; all others keep their magnitude.
-    kept = jp.magnitude_spectrum(again[None] + 0.5)[1:, 1:-1]
-    np.testing.assert_allclose(kept, magnitude[1:, 1:-1], rtol=1e-3, atol=1e-3)
+def slow_power_law(height, width):
+    """|frequency|^−1 of every entry of the whole spectrum, scaled to unit variance, its half."""
+    rows, cols = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
+    law = 1 / np.where((rows == 0) & (cols == 0), np.inf, np.hypot(rows, cols))
+    law = law * height * width / max(np.sqrt((law**2).sum()), 1e-9)
+    return law[:, : width // 2 + 1]
+
+
+SIZES = [(8, 8), (7, 8), (8, 7), (5, 7), (1, 6), (6, 1), (2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_maco_has_its_magnitude_everywhere(rng, size):
+    def spectrum(maco, phase):
+        image = np.asarray(maco.decode(jnp.asarray(phase, jnp.float32), (*size, 2)), np.float64)
+        return np.abs(np.fft.rfft2(image, axes=(0, 1))), image
+
+    phase = rng.uniform(-4, 4, (size[0], size[1] // 2 + 1, 2))
+    found, image = spectrum(jp.maco(), phase)
+    law = slow_power_law(*size)[..., None]
+    np.testing.assert_allclose(found, np.broadcast_to(law, found.shape), rtol=1e-5, atol=1e-5)
+    assert image.std() == pytest.approx(float(size != (1, 1)), rel=1e-5)
+    photograph = rng.uniform(size=(1, *size, 2))
+    own = jp.magnitude_spectrum(jnp.asarray(photograph, jnp.float32))
+    found, _ = spectrum(jp.maco(own), phase)
+    np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-5)
+
+
+def test_macos_derivative_moves_every_phase_but_leaves_the_magnitude(rng):
+    shape = (6, 8, 1)
+    maco, phase = jp.maco(np.ones((6, 5, 1))), jnp.asarray(rng.uniform(-3, 3, (6, 5, 1)), "float32")
+
+    def spectrum(phase):
+        return jnp.fft.rfft2(maco.decode(phase, shape), axes=(0, 1))
+
+    weights = jnp.asarray(rng.normal(size=shape[:2]), jnp.float32)[..., None]
+    slope = jax.grad(lambda phase: (maco.decode(phase, shape) * weights).sum())(phase)
+    magnitude_slope = jax.grad(lambda phase: jnp.abs(spectrum(phase))[1:3].sum())(phase)
+    still = np.asarray(slope)[:, :, 0] == 0
+    decided = [(4, 0), (4, 4), (5, 0), (5, 4)]  # by rows 2 and 1 of columns 0 and W / 2
+    assert [tuple(at) for at in np.argwhere(still)] == decided
+    np.testing.assert_allclose(magnitude_slope, 0, atol=1e-4)
+    moved = jnp.abs(spectrum(phase + 0.5 * slope))
+    np.testing.assert_allclose(moved, 1, atol=1e-5)
 
 
 def test_equal_options_give_one_object():
@@ -122,3 +155,22 @@ def test_wrong_options_are_refused():
         jp.decorrelated(jp.pixels()).decode(jnp.ones((4, 4, 2)), (4, 4, 2))
     with pytest.raises(ValueError, match=r"`magnitude` must have shape \(4, 3, 1\)"):
         jp.maco(np.ones((4, 4, 1))).decode(jnp.ones((4, 3, 1)), (4, 4, 1))
+    magnitude = np.ones((4, 3, 1))
+    magnitude[1, 2] = 2
+    with pytest.raises(ValueError, match="`magnitude` must be that of a real image.*differ by 1"):
+        jp.maco(magnitude).decode(jnp.ones((4, 3, 1)), (4, 4, 1))
+    for wrong in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="`magnitude` must be finite and at least 0"):
+            jp.maco(wrong * magnitude).decode(jnp.ones((4, 3, 1)), (4, 4, 1))
+
+
+@pytest.mark.parametrize("own", [jp.pixels(), jp.fourier(), jp.pyramid(levels=2), jp.maco()])
+def test_a_key_draws_the_same_with_and_without_x64(own):
+    shape = (4, 5, 1)
+    narrow = own.init(KEY, shape)
+    with jax.enable_x64(True):
+        wide = own.init(KEY, shape)
+        assert own.decode(wide, shape).dtype == jnp.float32
+    for one, other in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert other.dtype == jnp.float32

@@ -87,6 +87,15 @@ def test_derivatives_are_finite_on_zero_images_and_flat_patches(value):
     found = [np.asarray(one) for one in jax.jit(gradients)(jnp.full((4, 4, 3), value))]
     assert all((one == 0).all() for one in found[:3])
     assert all(np.isfinite(one).all() for one in found)
+    costless = found[3:4] if value else found[4:]  # what lies on its ground stays
+    assert all((one == 0).all() for one in costless)
+
+
+@pytest.mark.parametrize("penalty", [jr.ink, partial(jr.lp_norm, p=1.0)])
+def test_a_pixel_that_costs_nothing_is_not_pushed(penalty):
+    image = jnp.asarray([[[0.0], [2.0]], [[-1.0], [-0.0]]])
+    found = np.asarray(jax.grad(penalty)(image))
+    np.testing.assert_allclose(found[..., 0], [[0, 0.25], [-0.25, 0]])
 
 
 def test_lp_norm_neither_overflows_nor_underflows():

@@ -154,6 +154,14 @@ def test_blur_is_a_gaussian_of_a_width_in_its_range(images):
     np.testing.assert_allclose(found[1], expected, atol=1e-3)  # both cut: at 4·high and at 4σ
 
 
+def test_blur_is_cut_at_four_times_the_largest_width():
+    dot = jnp.zeros((1, 1, 15, 1)).at[0, 0, 7, 0].set(1)
+    shown = np.asarray(jt.blur(1.2, 1.2)(KEY, dot))[0, 0, :, 0]
+    assert (shown[2:13] > 0).all() and (shown[:2] == 0).all() and (shown[13:] == 0).all()
+    bell = np.exp(-0.5 * (np.arange(-5, 6) / 1.2) ** 2)
+    np.testing.assert_allclose(shown[2:13], bell / bell.sum(), rtol=1e-5)
+
+
 def test_compose_gives_each_its_own_key(images):
     both = jt.compose([jt.jitter(2), jt.noise(0.1)])(KEY, images)
     first = jt.jitter(2)(jax.random.fold_in(KEY, 0), images)
@@ -166,10 +174,25 @@ def test_equal_options_give_one_function():
     assert jt.compose([jt.flip()]) is jt.compose([jt.flip()])
 
 
-def test_bfloat16_stays_bfloat16(images):
-    for transform in [*KEEP_SIZE, jt.pad(1), jt.crop(3, 3)]:
-        found = jax.eval_shape(transform, KEY, images.astype(jnp.bfloat16))
-        assert found.dtype == jnp.bfloat16
+def test_bfloat16_stays_bfloat16_and_flat_stays_flat():
+    flat = jnp.full((1, 9, 7, 1), 0.7, jnp.bfloat16)
+    for transform in [*KEEP_SIZE, jt.pad(1, value=0.7), jt.crop(3, 3)]:
+        if transform is jt.noise(0.1):
+            assert jax.eval_shape(transform, KEY, flat).dtype == jnp.bfloat16
+            continue
+        found = jax.jit(transform)(KEY, flat)
+        assert found.dtype == jnp.bfloat16 and (found == flat[0, 0, 0, 0]).all()
+
+
+@pytest.mark.parametrize("transform", [*ALL, jt.over_noise()])
+def test_a_key_gives_the_same_with_and_without_x64(images, transform):
+    keys = jax.random.split(KEY, 3)
+    draws = jax.jit(jax.vmap(transform, (0, None)))
+    narrow = draws(keys, images)
+    with jax.enable_x64(True):
+        wide = draws(keys, images)
+    assert wide.dtype == jnp.float32
+    np.testing.assert_allclose(wide, narrow, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 from jax.tree_util import Partial
 from scorers import convolutional, integers, weighted_sums
 
+from jaxviz.jaxpr.cache import clear_caches
 from jaxviz.occlusion.kernel import occlusion_scores
 from jaxviz.occlusion.occlude import occlude, occlude_segments
 
@@ -99,6 +100,40 @@ def test_device_count_for_segments():
         for mesh in (None, mesh_of(images=2, positions=4))
     )
     same(one, two)
+
+
+EXPLICIT = [((4,), ("images",)), ((8,), ("images",)), ((2, 4), ("images", "positions"))]
+
+
+def made_mesh(shape, names):
+    """What `jax.make_mesh` makes, whose axes are Explicit."""
+    mesh = jax.make_mesh(shape, names, devices=jax.devices()[: int(np.prod(shape))])
+    assert set(mesh.axis_types) == {AxisType.Explicit}
+    return mesh
+
+
+@pytest.mark.parametrize(("shape", "names"), EXPLICIT, ids=str)
+def test_meshes_of_make_mesh(on_one_device, shape, names):
+    for method in ("dense", "incremental"):
+        ours = occlude(NETWORK, IMAGES[:7], **OPTIONS, method=method, mesh=made_mesh(shape, names))
+        same(ours, on_one_device[method])
+
+
+def test_meshes_of_make_mesh_for_segments():
+    labels = np.arange(120).reshape(SHAPE[:2]) // 17
+    alone = occlude_segments(NETWORK, IMAGES[:3], labels)
+    for mesh in EXPLICIT[1:]:
+        same(occlude_segments(NETWORK, IMAGES[:3], labels, mesh=made_mesh(*mesh)), alone)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto], ids=str)
+def test_a_mesh_that_is_set_around_the_call(on_one_device, axis_type):
+    clear_caches()  # a program that is there would not be traced
+    mesh = jax.make_mesh((4,), ("images",), (axis_type,), devices=jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        for given in (mesh, mesh_of(images=2, positions=4), None):
+            ours = occlude(NETWORK, IMAGES[:7], **OPTIONS, method="dense", mesh=given)
+            same(ours, on_one_device["dense"])
 
 
 @METHODS

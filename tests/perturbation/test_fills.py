@@ -253,6 +253,21 @@ def test_outside_range_tells_the_extremes(fill, outside):
     assert outside_range(fills.make_fill(fill), images) == outside
 
 
+@pytest.mark.parametrize(
+    "low, high, silent, told",
+    [
+        (13, 250, (0.0, 127.5, 255.0), (-20.0, 300.0)),  # photographs without black or white
+        (0.2, 0.7, (0.0, 0.5, 1.0), (-1.0, 127.5)),
+        (-0.9, 0.8, (-1.0, 0.0, 1.0), (2.0, 127.5)),
+        (-120, 130, (-125.0, 0.0), (-255.0, 255.0)),  # the mean of a data set was taken off
+    ],
+)
+def test_values_on_the_scale_of_the_images_are_not_told(low, high, silent, told):
+    images = np.linspace(low, high, 12, dtype=np.float32).reshape(1, 2, 2, 3)
+    found = {v: outside_range(fills.make_fill(v), images) for v in (*silent, *told)}
+    assert found == dict.fromkeys(silent) | {value: (value, value) for value in told}
+
+
 def test_outside_range_is_silent_about_what_has_no_scale():
     assert outside_range(fills.make_fill(9.0), np.ones((1, 2, 2, 1))) is None
     assert outside_range(fills.make_fill("mean"), np.eye(2)[None, ..., None]) is None

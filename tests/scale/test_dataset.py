@@ -77,6 +77,17 @@ def test_number_of_devices_never_changes_a_bit(store, on_one_device, sizes, meth
     assert with_mesh.identity == without.identity
 
 
+@pytest.mark.parametrize(
+    ("shape", "method"), [((4,), "incremental"), ((8,), "dense"), ((2, 4), "dense")], ids=str
+)
+def test_meshes_of_make_mesh_never_change_a_bit(store, on_one_device, method, shape):
+    devices = jax.devices()[: np.prod(shape)]
+    mesh = jax.make_mesh(shape, ("images", "positions")[: len(shape)], devices=devices)
+    with_mesh, without = run(store, mesh=mesh, batch_size=4, method=method), on_one_device[method]
+    np.testing.assert_array_equal(with_mesh[:].scores, without[:].scores)
+    assert with_mesh.identity == without.identity
+
+
 def test_plain_zarr_and_xarray_open_a_store(store):
     zarr, xarray = pytest.importorskip("zarr"), pytest.importorskip("xarray")
     stored = run(store, top=2)
@@ -145,12 +156,12 @@ def test_bad_files_of_a_folder_are_named_with_the_reason(store, tmp_path, rng):
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     Image.fromarray(np.zeros((20, 20), np.int32)).save(folder / "deep.tif")
     with pytest.raises(ValueError, match=r"`source`: image 1 \(cut.jpg\) is bad: .*cannot be read"):
-        run(store, source=folder, image_shape=SHAPE, fill=0.5, chunk=1)
+        run(store, source=folder, image_shape=SHAPE, fill=0.5, chunk=1, on_error="raise")
     with pytest.warns(UserWarning, match="2 of 3 images are bad"):
-        stored = run(store, source=folder, image_shape=SHAPE, fill=0.5, chunk=1, on_error="skip")
+        stored = run(store, source=folder, image_shape=SHAPE, fill=0.5, chunk=1)
     told = [(error.name, error.why) for error in stored.errors]
     assert [name for name, _ in told] == ["cut.jpg", "deep.tif"]
-    assert "cannot be read" in told[0][1] and "8 bits" in told[1][1]
+    assert "cannot be read" in told[0][1] and "8 or 16 bits" in told[1][1]
     assert stored.predicted.tolist()[1:3] == [-1, -1] and np.isfinite(stored[[0, 3]].scores).all()
 
 

@@ -4,14 +4,16 @@ import json
 import os
 import resource
 import subprocess
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pytest
-from scale_run import files, images, scorer, start, wait_for
+from scale_run import SHAPE, files, images, scorer, start, wait_for
 
-from jaxviz.scale import lock
+from jaxviz.scale import lease, lock
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
 from jaxviz.scale.store import connect
@@ -39,16 +41,96 @@ def test_two_runs_on_one_store_are_refused_and_the_first_goes_on(tmp_path):
     assert not lock.beside(store, ".lock").exists()
 
 
-def test_shares_hold_locks_of_their_own(tmp_path):
-    kvstore = connect(tmp_path / "out.zarr")
+@pytest.mark.parametrize("place", ["{folder}/out.zarr", "memory://shares/out.zarr"])
+def test_shares_hold_locks_of_their_own(tmp_path, place):
+    kvstore = connect(place.format(folder=tmp_path))
     with lock.hold(kvstore, (0, 2)):
         with lock.hold(kvstore, (1, 2)):
-            pass
+            assert lock.in_use(kvstore) == ", ".join(
+                [f"process {os.getpid()} on {gethostname()}"] * 2
+            )
         with pytest.raises(ValueError, match="process 0 of 2"), lock.hold(kvstore, (0, 2)):
             pass
         with pytest.raises(ValueError, match="another run"), lock.hold(kvstore, (0, 1)):
             pass
-    assert list(tmp_path.iterdir()) == []
+    with lock.hold(kvstore, (0, 1)):
+        with pytest.raises(ValueError, match="another run"), lock.hold(kvstore, (1, 2)):
+            pass
+    assert list(tmp_path.iterdir()) == [] == connect("memory://shares/").list().result()
+    assert lock.in_use(kvstore) == ""
+
+
+def test_a_lock_is_of_its_store_alone(tmp_path):
+    with lock.hold(connect(tmp_path / "out[1].zarr"), (0, 1)):
+        assert lock.in_use(connect(tmp_path / "out[1].zarr"))
+        for name in ("out1.zarr", "out[1]", "1].zarr"):
+            assert lock.in_use(connect(tmp_path / name)) == ""
+            with lock.hold(connect(tmp_path / name), (0, 1)):
+                pass
+
+
+@pytest.mark.parametrize("place", ["{folder}/out.zarr", "memory://alone/out.zarr"])
+def test_who_makes_a_store_is_waited_for(tmp_path, place, monkeypatch):
+    monkeypatch.setattr(lease, "LOOKED", 0.001)
+    kvstore, done = connect(place.format(folder=tmp_path)), []
+
+    def enter():
+        with lock.hold(kvstore, (0, 2)):
+            done.append("entered")
+
+    other = threading.Thread(target=enter)
+    with lock.alone(kvstore):
+        other.start()
+        other.join(0.2)  # it is given time that it must not use
+        done.append("made")
+    other.join()
+    assert done == ["made", "entered"]
+
+
+def test_the_lock_of_a_process_that_died_is_free_and_removed(tmp_path):
+    left = tmp_path / "out.zarr.lock.3-of-4"
+    left.write_bytes(b" process 1 on nowhere")
+    assert lock.in_use(connect(tmp_path / "out.zarr")) == "" and not left.exists()
+    left.write_bytes(b" process 1 on nowhere")
+    with lock.hold(connect(tmp_path / "out.zarr"), (0, 1)):
+        assert not left.exists()
+
+
+def test_a_lock_that_cannot_be_removed_while_it_is_open_is_removed_after(tmp_path, monkeypatch):
+    """As on Windows."""
+    unlink, refused = Path.unlink, []
+
+    def unlink_closed(path, missing_ok=False):
+        if any(os.path.samestat(os.stat(path), os.fstat(fd)) for fd in descriptors()):
+            refused.append(path.name)
+            raise PermissionError("it is open")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink_closed)
+    with lock.hold(connect(tmp_path / "out.zarr"), (0, 1)):
+        pass
+    assert refused == ["out.zarr.lock", "out.zarr.lock.0-of-1"] and list(tmp_path.iterdir()) == []
+
+
+def descriptors():
+    """The files that this process has open."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            os.fstat(int(name))
+            yield int(name)
+
+
+def test_a_share_repairs_its_own_chunks_only(tmp_path):
+    store, source = tmp_path / "out.zarr", list(images(16))
+    source[1] = source[6] = np.full(SHAPE, np.nan)
+    with pytest.warns(UserWarning, match="2 of 16 images are bad"):
+        occlude_dataset(scorer(), source, store, on_error="skip", **SETTINGS)
+    run(store, n=16, share=(0, 2))
+    assert [error.image for error in open_store(store).errors] == [6]
+    assert open_store(store).done.all()
+    run(store, n=16, share=(1, 2))
+    run(tmp_path / "whole.zarr", n=16)
+    assert files(store) == files(tmp_path / "whole.zarr")
 
 
 def test_lock_object_is_respected_until_it_is_old(monkeypatch):
@@ -61,13 +143,20 @@ def test_lock_object_is_respected_until_it_is_old(monkeypatch):
         held = place.read("out.zarr.lock.0-of-1").result().value
     assert place.list().result() == []
     place.write("out.zarr.lock.0-of-1", held).result()
-    monkeypatch.setattr(lock, "STALE", 0.0)
+    monkeypatch.setattr(lease, "STALE", 0.0)
     with lock.hold(kvstore, (0, 1)):
         pass
 
 
+def test_lock_object_that_another_took_is_left_to_it():
+    place = connect("memory://taken/")
+    with lock.hold(connect("memory://taken/out.zarr"), (0, 1)):
+        place.write("out.zarr.lock.0-of-1", b"another").result()
+    assert place.read("out.zarr.lock.0-of-1").result().value == b"another"
+
+
 def test_lock_object_is_renewed(monkeypatch):
-    monkeypatch.setattr(lock, "RENEWED", 0.01)
+    monkeypatch.setattr(lease, "RENEWED", 0.01)
     place = connect("memory://renewed/")
     with lock.hold(connect("memory://renewed/out.zarr"), (0, 1)):
         before = json.loads(place.read("out.zarr.lock.0-of-1").result().value)
@@ -75,6 +164,7 @@ def test_lock_object_is_renewed(monkeypatch):
         while after["renewed"] == before["renewed"]:
             after = json.loads(place.read("out.zarr.lock.0-of-1").result().value)
     assert after["renewed"] > before["renewed"]
+    assert place.list().result() == []
 
 
 @pytest.fixture

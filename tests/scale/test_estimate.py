@@ -23,6 +23,10 @@ def test_estimate_tells_what_the_run_does(tmp_path):
     assert told.seconds > 0 and "positions" in str(told)
 
 
+def test_a_fill_is_not_judged_by_images_that_are_made_up():
+    assert estimate(scorer(), SHAPE, 3, patch=6, fill=127.5, probe_seconds=0.0).positions == 3 * 4
+
+
 def test_operations_are_those_of_the_network():
     told = estimate(scorer(), SHAPE, 3, patch=4, method="dense", probe_seconds=0.0)
     convolution, dense = 2 * 9 * 8 * 120, 2 * 960 * 5

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from scale_run import ROOT, events, files, images, scorer, start
+from scale_run import ROOT, events, files, images, scorer, start, wait_for
 
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
@@ -51,6 +51,23 @@ def chunks_computed(folder, name):
     """How many chunks each process computed, by its number."""
     logs = sorted(folder.glob(f"{name}.*.jsonl"))
     return [sum(event["event"] == "chunk" for event in events(log)) for log in logs]
+
+
+def test_shares_that_start_together_keep_each_others_work(tmp_path, whole):
+    """One of them sees no store, and is still being traced when the other has done its share."""
+    store, gate = tmp_path / "out.zarr", tmp_path / "gate"
+    slow = start(store, n=N, share=(1, 2), slow_trace=str(gate))
+    try:
+        wait_for(f"{gate}.reached", slow)
+        fast = start(store, n=N, share=(0, 2))
+        assert fast.wait() == 0
+        assert open_store(store).done.sum() == N // 2
+        gate.touch()
+        assert slow.wait() == 0
+    finally:
+        slow.kill()
+        slow.wait()
+    assert files(store) == whole
 
 
 def test_two_processes_share_the_work_and_make_the_same_store(tmp_path, whole):

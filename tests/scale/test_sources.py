@@ -1,5 +1,8 @@
 """Sources of many images: arrays, files, folders, sequences; what is bad is told, not raised."""
 
+import gc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,6 +43,30 @@ def test_npz_is_mapped_and_not_held_in_memory(images, tmp_path, save):
     np.testing.assert_array_equal(opened[4], images[4])
 
 
+def test_nothing_is_left_of_an_array_that_was_unpacked(images, tmp_path, monkeypatch):
+    """Not even where a file stays as long as it is mapped, as on Windows."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    np.savez(tmp_path / "x.npz", images=images)
+    opened = open_source(tmp_path / "x.npz")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    unlink, mapped = Path.unlink, True
+
+    def unlink_unmapped(path):
+        if mapped:
+            raise PermissionError("it is mapped")
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink_unmapped)
+    opened = open_source(tmp_path / "x.npz")
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    np.testing.assert_array_equal(opened[4], images[4])
+    mapped = False
+    del opened
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 def test_grey_images_get_a_channel_axis(rng):
     assert open_source(rng.random((4, 8, 6)))[0].shape == (8, 6, 1)
     assert open_source([rng.random((8, 6))])[0].shape == (8, 6, 1)
@@ -69,12 +96,14 @@ def test_folder_is_read_in_the_order_of_names_as_pictures_are(folder):
 
 
 def test_bad_images_are_told_apart(folder, images):
+    (folder / "._a.png").write_bytes(b"what macOS leaves")
+    (folder / "b" / "folder.png").mkdir()
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:60])
     Image.fromarray(np.zeros((4, 4), np.int32)).save(folder / "d.tif")
     checked = check_source(open_source(folder, image_shape=(6, 5, 1)))
     told = [checked.read(i) for i in range(4)]
     assert [isinstance(image, str) for image in told] == [False, False, True, True]
-    assert "cannot be read" in told[2] and "8 bits" in told[3]
+    assert "cannot be read" in told[2] and "8 or 16 bits" in told[3]
     images[1, 2, 3, 0] = np.nan
     mixed = [*images[:2], images[2, :4], "no array", images[4]]
     checked = check_source(open_source(mixed))
@@ -123,6 +152,8 @@ def test_wrong_files_are_refused(tmp_path):
         open_source(tmp_path / "y.npz")
     with pytest.raises(ValueError, match="`image_shape` must be given for a folder"):
         open_source(tmp_path)
+    with pytest.raises(ValueError, match="the model must take 1 or 3 channels"):
+        open_source(tmp_path, image_shape=(4, 4, 2))
     with pytest.raises(ValueError, match="has none"):
         open_source(tmp_path, image_shape=(4, 4, 1))
     with pytest.raises(ValueError, match="not one of 2 can be read"):

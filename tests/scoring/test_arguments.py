@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh, checked_refinement
 
@@ -37,7 +38,8 @@ def test_other_memory_is_refused(memory):
 
 def test_a_mesh_is_a_mesh():
     mesh = jax.make_mesh((1,), ("images",), devices=jax.devices()[:1])
-    assert checked_mesh(mesh) is mesh and checked_mesh(None) is None
+    plain = Mesh(mesh.devices, mesh.axis_names)  # Explicit axes are as good as Auto ones
+    assert checked_mesh(mesh) == plain == checked_mesh(plain) and checked_mesh(None) is None
     for other in (jax.devices(), 8, "cpu"):
         with pytest.raises(
             TypeError, match="`mesh` must be a jax.sharding.Mesh.* got (list|int|str)"

@@ -125,6 +125,8 @@ class Relu:
         """Apply the activation to an array of any shape."""
         if self.threshold == 0.0 and self.ceiling is None:
             return jax.nn.relu(x) if self.slope == 0.0 else jax.nn.leaky_relu(x, self.slope)
+        if (self.threshold, self.slope, self.ceiling) == (0.0, 0.0, 6.0):
+            return jax.nn.relu6(x)  # by its name, so that guided backpropagation knows it
         below = self.slope * (x - self.threshold)
         above = x if self.ceiling is None else jnp.minimum(x, self.ceiling)
         return jnp.where(x >= self.threshold, above, below)

@@ -52,7 +52,8 @@ class Noise(nnx.Module):
             return self._gaussian(x, jax.random.normal(key, x.shape, x.dtype))
         shape = self.shape or (None,) * x.ndim
         drawn = tuple(n if s is None else s for s, n in zip(shape, x.shape, strict=True))
-        kept = jnp.broadcast_to(jax.random.bernoulli(key, 1 - self.amount, drawn), x.shape)
+        share = jnp.float32(1 - self.amount)  # of one dtype, so that x64 draws the same
+        kept = jnp.broadcast_to(jax.random.bernoulli(key, share, drawn), x.shape)
         if self.kind == "dropout":
             return jnp.where(kept, x / (1 - self.amount), jnp.zeros_like(x))
         # Klambauer et al. 2017, arXiv:1706.02515: dropped values become SELU's limit at −∞; what
