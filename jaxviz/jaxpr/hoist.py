@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxviz.jaxpr._jax import mesh_is_set
 from jaxviz.jaxpr.walk import Equation, Flat, live, run, trace
 
 # They cost nothing, or less than reading what they make: carried out where the result is read.
@@ -50,6 +51,8 @@ def hoist(
         >>> f.evaluate(jnp.zeros(()), ready, jnp.arange(3.0)).tolist()
         [0.0, 1.0, 2.0]
     """
+    if mesh_is_set():  # equations traced now could not be evaluated under another mesh
+        return Hoisted(lambda known: [], lambda known, ready, *rest: function(known, *rest), False)
     _, flat, values, tree = trace(function, known, *others)
     count = len(jax.tree.leaves(known))
     first, second = _split(flat, count)
