@@ -5,13 +5,14 @@ done for each batch. `hoist` finds it in the equations: all that depends on no o
 `prepare`, called once for given weights, and `evaluate` reads its results.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxviz.jaxpr._jax import mesh_is_set
+from jaxviz.jaxpr.content import array_content, content
 from jaxviz.jaxpr.walk import Equation, Flat, live, run, trace
 
 # They cost nothing, or less than reading what they make: carried out where the result is read.
@@ -26,11 +27,13 @@ class Hoisted(NamedTuple):
         prepare: known -> a list of arrays; empty if there is nothing worth preparing.
         evaluate: (known, what was prepared, *others) -> what the function returns.
         prepares: whether `prepare` returns anything.
+        key: () -> equal for two functions whose `prepare` does the same.
     """
 
     prepare: Callable[[Any], list[jax.Array]]
     evaluate: Callable[..., Any]
     prepares: bool
+    key: Callable[[], Hashable]
 
 
 def hoist(
@@ -52,7 +55,9 @@ def hoist(
         [0.0, 1.0, 2.0]
     """
     if mesh_is_set():  # equations traced now could not be evaluated under another mesh
-        return Hoisted(lambda known: [], lambda known, ready, *rest: function(known, *rest), False)
+        return Hoisted(
+            lambda known: [], lambda known, _, *rest: function(known, *rest), False, tuple
+        )
     _, flat, values, tree = trace(function, known, *others)
     count = len(jax.tree.leaves(known))
     first, second = _split(flat, count)
@@ -67,7 +72,10 @@ def hoist(
         leaves = [*jax.tree.leaves(known), *prepared, *jax.tree.leaves(others)]
         return jax.tree.unflatten(tree, run(second, values, leaves))
 
-    return Hoisted(prepare, evaluate, bool(first.outputs))
+    def key() -> Hashable:
+        return (content(first), *map(array_content, values))
+
+    return Hoisted(prepare, evaluate, bool(first.outputs), key)
 
 
 def _split(flat: Flat, count: int) -> tuple[Flat, Flat]:
