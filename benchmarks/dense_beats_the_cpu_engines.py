@@ -2,10 +2,10 @@
 
 An engine that occludes runs its forward pass at every position, so its images/s bound its
 positions/s: what is compared is the whole of `occlude` (method "dense") with the forward passes
-of `jv.faster_on_cpu(f)`, PyTorch (channels_last), TensorFlow, ONNX Runtime and OpenVINO, each at the
-best of a few batch sizes, and with captum's `Occlusion`. Two threads, float32, random weights.
-Networks: VGG-16 in plain layers, and architectures of `keras.applications`. Scores agree to 1e-5 of
-the largest first (1e-4 where an error is allowed). An engine that is not installed is left out, and
+of `jv.faster_on_cpu(f)`, PyTorch (channels_last), TensorFlow, ONNX Runtime and OpenVINO, each at
+the best of a few batch sizes, and with captum. Two threads, float32, random weights. Networks:
+VGG-16 in plain layers, and architectures of `keras.applications`. Scores agree to 1e-5 of the
+largest first (1e-4 where an error is allowed). An engine that is not installed is left out, and
 that is said. Compilation is left out.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.dense_beats_the_cpu_engines [--quick] [--save]

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
     from jaxviz.scoring.adapt import from_equinox, pick
+    from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
     "datasets": "jaxviz.datasets",
@@ -85,6 +86,7 @@ _NAMES = {
     "Segments": "jaxviz.perturbation.segments",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
+    "channels_last": "jaxviz.scoring.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
@@ -130,6 +132,7 @@ __all__ = [
     "Segments",
     "StoredOcclusion",
     "activations",
+    "channels_last",
     "convert_keras",
     "datasets",
     "estimate",

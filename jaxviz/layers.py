@@ -33,6 +33,7 @@ from jaxviz._names import numbered
 from jaxviz.jaxpr.compiled import compiled
 from jaxviz.jaxpr.split import as_model
 from jaxviz.jaxpr.walk import replay, trace
+from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
 
 Layer = str | int | None
@@ -76,8 +77,9 @@ def activations(
         {layer name: array with leading axis N}, in the order of evaluation or as asked.
 
     Raises:
-        ValueError: the images have no batch axis, or a layer is unknown; the message names the
-            nearest. Or the scorer has no layers that can be seen, as one of Haiku or Equinox.
+        ValueError: the images have no batch axis, the outputs of one depend on the others or on
+            chance, or a layer is unknown; the message names the nearest. Or the scorer has no
+            layers that can be seen, as one of Haiku or Equinox.
 
     Example:
         >>> import jax.numpy as jnp, jaxviz as jv
@@ -92,6 +94,8 @@ def activations(
         )
     images = jnp.asarray(images)
     model = as_scorer(model)
+    parts = split(model)
+    check_independence(parts, images)
     names = layer_names(model, images)
     if layers is None and not names:
         raise ValueError(
@@ -102,7 +106,6 @@ def activations(
     if layers is not None:
         asked = [layers] if isinstance(layers, str | int) else layers
         names = [_name(model, layer, names) for layer in asked]
-    parts = split(model)
 
     def outputs(arrays: list[jax.Array], images: jax.Array) -> list[jax.Array]:
         found = capture(thaw(parts.call, arrays), images, names)

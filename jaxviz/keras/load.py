@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
+import jax
+import numpy as np
+
 from jaxviz.keras.architecture.config import Model, connect, read_layers
 from jaxviz.keras.architecture.legacy import (
     adapt_to_era,
@@ -141,10 +144,18 @@ def from_keras(
         layer = model
         for name in path:
             layer = _inner_layer(layer, name)
-        return layer.get_weights()
+        return _weights(layer)
 
     overrides = Overrides(custom_layers or {}, dtype)
     return from_arrays(architecture, arrays, overrides)
+
+
+def _weights(layer: Any) -> Sequence[Any]:
+    """Return a layer's arrays; those of JAX directly, as Keras's way of copying them warns."""
+    values = [getattr(weight, "value", None) for weight in getattr(layer, "weights", ())]
+    if values and all(isinstance(value, jax.Array) for value in values):
+        return [np.asarray(value) for value in values]
+    return layer.get_weights()
 
 
 def _inner_layer(layer: Any, name: str) -> Any:

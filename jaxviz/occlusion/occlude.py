@@ -28,7 +28,12 @@ from jaxviz.perturbation.occluders import LabelOccluder, checked_channels
 from jaxviz.perturbation.patches import Patches
 from jaxviz.perturbation.segments import Segments, make_segments
 from jaxviz.progress import Progress
-from jaxviz.scoring.arguments import check_batch_size, checked_images
+from jaxviz.scoring.arguments import (
+    check_batch_size,
+    check_progress,
+    check_tolerance,
+    checked_images,
+)
 from jaxviz.scoring.evaluators import choose_evaluators
 from jaxviz.scoring.execute import Scores, execute, execute_in_two
 from jaxviz.scoring.scorer import Scorer
@@ -122,6 +127,8 @@ def occlude(
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
     """
+    check_progress(progress)
+    check_tolerance(tolerance)
     if batch_size != "auto":
         check_batch_size(batch_size, '"auto"')
     patches = Patches(patch, stride, margin, border, fill, channels, complement, region)
@@ -197,6 +204,7 @@ def occlude_segments(
         >>> occ.scores[..., 0].tolist()
         [4.0, 4.0]
     """
+    check_progress(progress)
     if batch_size != "auto":
         check_batch_size(batch_size, '"auto"')
     batch, single = checked_images(images)

@@ -1,10 +1,10 @@
 """What an occlusion run gives: the scores of all classes at all positions, to be read at will."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,10 +13,14 @@ from jaxviz._choices import Reduce, Score
 from jaxviz._version import __version__
 from jaxviz.occlusion.reading import Reading
 from jaxviz.occlusion.storage import read_result, write_result
+from jaxviz.perturbation.fill import ArrayLike, FillLike
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.segments import Segments
 from jaxviz.perturbation.traced import as_array, as_floats, namespace
 from jaxviz.scoring.targets import Target, compare, select
+
+if TYPE_CHECKING:
+    from jaxviz.viewer import Report
 
 static: dict[str, Any] = {"static": True}
 FORMAT = "jaxviz occlusion 1"
@@ -201,6 +205,54 @@ class Occlusion:
         if self.exact is not None:
             arrays["exact"] = self.exact
         write_result(path, arrays, record)
+
+    def to_html(
+        self,
+        path: str | Path,
+        *,
+        images: ArrayLike,
+        class_names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        fill: FillLike | None = None,
+    ) -> Path:
+        """Write one HTML file in which every position can be pointed at.
+
+        Args:
+            path: the file, usually `*.html`; one that is there is replaced.
+            images: what was occluded, or pictures of it, as `jaxviz.viewer.report` takes them.
+            class_names: the name of every class.
+            names: of the images, such as their files'.
+            fill: what the patches were made of, if it was a function or an image.
+
+        Returns:
+            Where it was written.
+
+        Raises:
+            ValueError: the images do not suit the result.
+            OSError: the file cannot be written.
+
+        Example:
+            >>> import jaxviz as jv
+            >>> images = np.ones((1, 4, 4, 1), np.float32)
+            >>> occ = jv.occlude(lambda x: x.mean((1, 2)), images, patch=2)
+            >>> occ.show(images=images)
+            Report(1 image, 0.0 MB)
+        """
+        report = self.show(images=images, class_names=class_names, names=names, fill=fill)
+        return report.save(path)
+
+    def show(
+        self,
+        *,
+        images: ArrayLike,
+        class_names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        fill: FillLike | None = None,
+    ) -> "Report":
+        """Return the page of `to_html`; as the last value of a notebook's cell it shows itself."""
+        from jaxviz.viewer import report
+
+        return report(self, images, class_names=class_names, names=names, fill=fill)
 
     def _predictions(self) -> np.ndarray:
         """The class predicted at each position, float (N, *positions), NaN where not computed."""

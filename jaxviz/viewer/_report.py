@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,12 +17,14 @@ from jaxviz.viewer._numbers import kind_of, score_image, surprise
 from jaxviz.viewer._page import Report, make_page
 
 COLOUR_MAP = "RdBu_r"  # that of signed maps in jaxviz.plot
+AFFINE_SLACK = 2.0  # bytes: pictures are rounded
 
 
 def report(
     results: Any,
     images: Any,
     *,
+    pictures: Any = None,
     class_names: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
     classes: Sequence[int] = (),
@@ -38,6 +40,9 @@ def report(
             attributions, or arrays (N, H, W) or (H, W).
         images: what was explained, (N, H, W), (N, H, W, C) with 1 or 3 channels, or one image of a
             single result; bytes, 0…1, 0…255 or any other range, as `jaxviz.plot` takes them.
+        pictures: what to show instead, of the same shapes, where `images` are in a network's units:
+            blue first, or less a mean. Patches are drawn through the affine map from one to the
+            other.
         class_names: the name of every class; default: those that the result knows, else numbers.
         names: of the images, such as their files'.
         classes: classes to keep in any case.
@@ -68,22 +73,27 @@ def report(
         )
     occlusion = next(iter(occlusions.values()), None)
     single = occlusion.single if occlusion is not None else _is_single(named)
-    pictures, low, high = _pictures(images, single)
+    seen = _batch(images, single, "images")
+    shown = seen if pictures is None else _batch(pictures, single, "pictures")
+    if shown.shape[:3] != seen.shape[:3]:
+        raise ValueError(f"`pictures` must suit `images`: got {shown.shape} for {seen.shape}.")
+    low, high = display_range(shown)
+    painted = _as_bytes(shown, low, high)
     class_names = class_names or _names_of(named)
-    layers = {n: _maps(r, n, pictures) for n, r in named.items() if not _has_positions(r)}
+    layers = {n: _maps(r, n, len(painted)) for n, r in named.items() if not _has_positions(r)}
     data: dict[str, Any] = {
         "version": __version__,
         "title": title,
         "colours": colours(COLOUR_MAP),
         "methods": list(named),
         "kind": "none",
-        "images": _image_records(pictures, layers, names),
+        "images": _image_records(painted, layers, names),
     }
     if occlusion is not None:
         _add_positions(data, occlusion, next(iter(occlusions)), layers, list(classes), keep)
-        _add_fill(data, occlusion, fill, images, single, (low, high))
+        _add_fill(data, dict(occlusion.config).get("fill", ""), fill, seen, painted)
     data["classes"] = _class_names(data, class_names)
-    return Report(make_page(data, title), len(pictures))
+    return Report(make_page(data, title), len(painted))
 
 
 def _by_name(results: Any) -> dict[str, Any]:
@@ -114,22 +124,18 @@ def _names_of(named: Mapping[str, Any]) -> Sequence[str] | None:
     return next((names for names in known if names), None)
 
 
-def _pictures(images: Any, single: bool) -> tuple[np.ndarray, float, float]:
-    """Return images as uint8 (N, H, W, 3), and which values are black and white."""
+def _batch(images: Any, single: bool, name: str) -> np.ndarray:
+    """Return images as (N, H, W, C) with 1 or 3 channels."""
     array = np.asarray(images)
-    batch = array[None] if single and array.ndim in (2, 3) and not _is_batch(array) else array
+    batch = array[None] if single and (array.ndim == 2 or array.shape[-1] in (1, 3)) else array
+    batch = array if batch.ndim == 5 else batch
     batch = batch[..., None] if batch.ndim == 3 else batch
     if batch.ndim != 4 or batch.shape[-1] not in (1, 3):
         raise ValueError(
-            f"`images` must be (N, H, W, C) with 1 or 3 channels: got {array.shape}; for other"
-            " images give a picture of each."
+            f"`{name}` must be (N, H, W, C) with 1 or 3 channels: got {array.shape}; of other"
+            " images give `pictures`."
         )
-    low, high = display_range(batch)
-    return _as_bytes(batch, low, high), low, high
-
-
-def _is_batch(array: np.ndarray) -> bool:
-    return array.ndim == 3 and array.shape[-1] not in (1, 3) and array.shape[0] == 1
+    return batch
 
 
 def _as_bytes(batch: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -138,14 +144,14 @@ def _as_bytes(batch: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
 
 
-def _maps(result: Any, name: str, pictures: np.ndarray) -> np.ndarray:
+def _maps(result: Any, name: str, count: int) -> np.ndarray:
     """Return a layer's maps (N, h, w); a result's are those of its own target."""
     maps = np.asarray(result.heatmap() if hasattr(result, "heatmap") else result, np.float64)
     maps = maps[None] if maps.ndim == 2 else maps
-    if maps.ndim != 3 or len(maps) != len(pictures):
+    if maps.ndim != 3 or len(maps) != count:
         raise ValueError(
             f"`results` must hold one map (H, W) an image: got {maps.shape} for {name!r} and"
-            f" {len(pictures)} image{'s' * (len(pictures) != 1)}."
+            f" {count} image{'s' * (count != 1)}."
         )
     return maps
 
@@ -222,29 +228,43 @@ def _positions(grid: Any) -> dict[str, Any]:
 
 def _add_fill(
     data: dict[str, Any],
-    occlusion: Any,
+    said: str,
     given: FillLike | None,
-    images: Any,
-    single: bool,
-    limits: tuple[float, float],
+    images: np.ndarray,
+    painted: np.ndarray,
 ) -> None:
     """Tell the page how a patch looks: cut from a picture, the mean beneath it, or unknown."""
-    said = dict(occlusion.config).get("fill", "")
     fill = make_fill(given) if given is not None else _fill_of(said)
     data["fill"] = str(fill) if fill is not None else said
     if fill is not None and fill.name == "patch mean":
         data["filled"] = "mean"
     if fill is None or not fill.whole:
         return
-    batch = np.asarray(images)
-    batch = batch[None] if single and batch.ndim < 4 else batch
-    batch = batch[..., None] if batch.ndim == 3 else batch
-    floats = jnp.asarray(batch, jnp.float32)
+    floats = jnp.asarray(images, jnp.float32)
     check_fill(fill, floats)
+    paint = _affine(images, painted)
+    if paint is None:
+        return
     data["filled"] = "picture"
     for record, image in zip(data["images"], floats, strict=True):
-        background = np.asarray(fill.background(image))[None]
-        record["fill"] = encode_picture(_as_bytes(background, *limits)[0])
+        record["fill"] = encode_picture(paint(np.asarray(fill.background(image))))
+
+
+def _affine(images: np.ndarray, painted: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return the affine map from a network's units to painted bytes; None if there is none."""
+    x = images.reshape(-1, images.shape[-1]).astype(np.float64)
+    y = painted.reshape(-1, 3).astype(np.float64)
+    some = np.linspace(0, len(x) - 1, min(len(x), 20_000)).astype(int)
+    design = np.concatenate([x[some], np.ones((len(some), 1))], 1)
+    matrix, *_ = np.linalg.lstsq(design, y[some], rcond=None)
+    if np.abs(design @ matrix - y[some]).max() > AFFINE_SLACK:
+        return None
+
+    def paint(background: np.ndarray) -> np.ndarray:
+        painted = background.astype(np.float64) @ matrix[:-1] + matrix[-1]
+        return np.rint(np.clip(painted, 0, 255)).astype(np.uint8)
+
+    return paint
 
 
 def _fill_of(said: str) -> Fill | None:

@@ -197,10 +197,13 @@ def test_a_model_of_one_score_has_two_classes(tmp_path, capsys, one_score):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on saving
 def test_a_model_that_is_no_classifier_of_images_is_refused(tmp_path, capsys):
     keras = pytest.importorskip("keras")
-    image, row = keras.layers.Input((8, 8, 1)), keras.layers.Input((5,))
+    image, volume = keras.layers.Input((8, 8, 1)), keras.layers.Input((4, 4, 4, 1))
     keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "dense.keras")
-    keras.Model(row, keras.layers.Dense(2)(row)).save(tmp_path / "rows.keras")
-    for name, match in (("dense", "must give scores (K,)"), ("rows", "must take images (H, W, C)")):
+    keras.Model(volume, keras.layers.Conv3D(2, 3)(volume)).save(tmp_path / "volume.keras")
+    for name, match in (
+        ("dense", "must give scores (K,)"),
+        ("volume", "must take images (H, W, C)"),
+    ):
         status, _, errors = run(f"occlude {tmp_path}/{name}.keras digits --limit 1", capsys)
         assert status == 2 and match in errors, errors
 

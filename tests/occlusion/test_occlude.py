@@ -425,3 +425,21 @@ def test_segments_may_cover_some_channels_only():
         wanted = F(np.where(covered, np.float32(3.0), IMAGE)[None])[0]
         np.testing.assert_array_equal(occ.scores[g], wanted)
     assert ("channels", "(1,)") in occ.config
+
+
+def test_whole_numbers_are_not_rounded():
+    def f(images):
+        return images.sum((1, 2)).astype(jnp.int32) + 2**24
+
+    image = np.ones((4, 6, 1), np.float32)
+    for method in ("dense", "incremental"):
+        occ = occlude(f, image, patch=2, method=method)
+        np.testing.assert_array_equal(occ.scores[..., 0], np.full((2, 3), 2**24 + 20))
+        assert occ.base[0] == 2**24 + 24
+
+
+def test_complex_scores_are_refused():
+    with pytest.raises(
+        ValueError, match="`f` must return real scores: got complex64; give jnp.abs"
+    ):
+        occlude(lambda x: x.mean((1, 2)).astype(jnp.complex64), np.ones((4, 4, 1)), patch=2)
