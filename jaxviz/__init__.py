@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from jaxviz._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from jaxviz import attribution as attribution
     from jaxviz import datasets as datasets
+    from jaxviz import images as images
     from jaxviz import keras_vis as keras_vis
     from jaxviz import models as models
     from jaxviz import plot as plot
     from jaxviz import viewer as viewer
     from jaxviz._versions import show_versions
+    from jaxviz.attribution.result import Attribution
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
     from jaxviz.jaxpr.faster import faster_on_cpu
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from jaxviz.perturbation import fills as fills
     from jaxviz.perturbation.grid import Grid
     from jaxviz.perturbation.segments import Segments
+    from jaxviz.saved import load
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
@@ -59,8 +63,10 @@ if TYPE_CHECKING:
     from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
+    "attribution": "jaxviz.attribution",
     "datasets": "jaxviz.datasets",
     "fills": "jaxviz.perturbation.fills",
+    "images": "jaxviz.images",
     "keras_vis": "jaxviz.keras_vis",
     "models": "jaxviz.models",
     "objectives": "jaxviz.maximization.objectives",
@@ -72,6 +78,7 @@ _MODULES = {
     "viewer": "jaxviz.viewer",
 }
 _NAMES = {
+    "Attribution": "jaxviz.attribution.result",
     "Estimate": "jaxviz.scale.estimate",
     "Grid": "jaxviz.perturbation.grid",
     "KerasFileError": "jaxviz.keras",
@@ -95,6 +102,7 @@ _NAMES = {
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
+    "load": "jaxviz.saved",
     "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.occlusion.result",
     "load_weights": "jaxviz.keras",
@@ -118,6 +126,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "Attribution",
     "Estimate",
     "Grid",
     "KerasFileError",
@@ -132,6 +141,7 @@ __all__ = [
     "Segments",
     "StoredOcclusion",
     "activations",
+    "attribution",
     "channels_last",
     "convert_keras",
     "datasets",
@@ -141,9 +151,11 @@ __all__ = [
     "fills",
     "from_equinox",
     "from_keras",
+    "images",
     "incremental",
     "inspect_keras",
     "keras_vis",
+    "load",
     "load_keras",
     "load_occlusion",
     "load_weights",

@@ -23,8 +23,10 @@ FLOORS = {
     "layers": 3,
     "attribution": 4,
     "metrics": 4,
+    "network": 4,
     "maximization": 4,
     "scale": 5,
+    "saved": 5,
     "keras_vis": 6,
     "bench": 6,
     "cli": 7,
@@ -40,7 +42,16 @@ ASIDE = {
     "datasets": {*SHARED, "images"},
     "images": {*SHARED, "datasets"},
     "models": {*SHARED, "keras", "datasets", "images"},
-    "plot": {*SHARED, "viewer", "images", "jaxpr", "incremental", "perturbation", "scoring"},
+    "plot": {
+        *SHARED,
+        "viewer",
+        "network",
+        "images",
+        "jaxpr",
+        "incremental",
+        "perturbation",
+        "scoring",
+    },
     "viewer": {*SHARED, "plot", "images", "jaxpr", "incremental", "perturbation", "scoring"},
 }
 # Rooms beside the floors that any floor may import; pictures only inside functions.

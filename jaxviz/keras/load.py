@@ -42,7 +42,7 @@ def load_keras(
     kernels: Kernels = "auto",
     dtype: str | None = None,
     custom_layers: Mapping[str, Callable[..., Any]] | None = None,
-    labels: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> KerasModel:
     """Read a Keras model into a Flax module, without Keras.
 
@@ -57,7 +57,8 @@ def load_keras(
             file says.
         custom_layers: class or layer name to `converter(config, weights) -> callable`, for layers
             that are not known; for a Lambda the function itself.
-        labels: names of the classes, for `model.labels`; None for those in the file, if any.
+        class_names: names of the classes, for `model.class_names`; None for those in the file, if
+            any.
 
     Returns:
         The model; `model(images)` equals Keras's `predict`.
@@ -91,19 +92,20 @@ def load_keras(
             "give both, `load_keras((architecture, weights))`."
         )
     built = _finished(model, slots, era, overrides)
-    named = tuple(labels) if labels is not None else weights.labels or architecture.labels
-    return built if named is None else _labelled(built, named, given=labels is not None)
+    own = weights.class_names or architecture.class_names
+    named = tuple(class_names) if class_names is not None else own
+    return built if named is None else _named(built, named, given=class_names is not None)
 
 
-def _labelled(model: KerasModel, labels: tuple[str, ...], *, given: bool) -> KerasModel:
+def _named(model: KerasModel, names: tuple[str, ...], *, given: bool) -> KerasModel:
     """Return the model with names for its classes; a file's names that do not fit are left out."""
     shape = model.output_shape
     count = shape[-1] if shape and isinstance(shape[-1], int) else None
-    if count != len(labels):
+    if count != len(names):
         if given:
-            raise ValueError(f"`labels` must name the {count} classes: got {len(labels)} names.")
+            raise ValueError(f"`class_names` must name {count} classes: got {len(names)} names.")
         return model
-    return model.with_graph(replace(model._graph, labels=labels))
+    return model.with_graph(replace(model._graph, class_names=names))
 
 
 def _finished(model: Model, slots: Sequence[Slot], era: Era, overrides: Overrides) -> KerasModel:

@@ -42,10 +42,10 @@ class Graph:
     calls: tuple[Call, ...]
     outputs: Any
     output_shape: Any = None
-    labels: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def _key(self) -> tuple:
-        shapes = (self.inputs, self.input_structure, self.output_shape, self.labels)
+        shapes = (self.inputs, self.input_structure, self.output_shape, self.class_names)
         return (self.name, self.layers, self.calls, self.outputs, *shapes)
 
     @cached_property
@@ -138,9 +138,16 @@ class KerasModel(nnx.Module):
         return self._graph.output_shape
 
     @property
-    def labels(self) -> tuple[str, ...] | None:
+    def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes, if they are known."""
-        return self._graph.labels
+        return self._graph.class_names
+
+    @property
+    def white(self) -> float | None:
+        """What white is to the model, 255 or 1, where its first layers rescale; else None."""
+        from jaxviz.keras.white import white_of  # which knows layers, as this module does not
+
+        return white_of(self)
 
     @property
     def image_shape(self) -> tuple[int | None, ...] | None:
@@ -213,6 +220,23 @@ class KerasModel(nnx.Module):
         asked = [layers] if isinstance(layers, str | int) else known if layers is None else layers
         names = [known[n] if isinstance(n, int) and n in _indices(known) else n for n in asked]
         return self._read(images, names, output=False)[1]
+
+    def with_activations(
+        self, images: Images, layers: Sequence[str | int]
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Return the output and the outputs of named layers, all from one evaluation.
+
+        Args:
+            images: (N, *input_shape), any real dtype.
+            layers: names or indices of `layer_names`.
+
+        Returns:
+            (N, *output_shape), and layer as asked to (N, *shape).
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        return self._read(images, layers)
 
     def _everything(self, images: Images) -> tuple[Any, dict[str, Any]]:
         """Return the output, and the outputs of all layers, from one evaluation."""

@@ -37,6 +37,7 @@ from jaxviz.scoring.arguments import (
 from jaxviz.scoring.evaluators import choose_evaluators
 from jaxviz.scoring.execute import Scores, execute, execute_in_two
 from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.targets import class_names_of
 from jaxviz.scoring.task import Task, make_task
 
 
@@ -61,6 +62,7 @@ def occlude(
     mesh: Mesh | None = None,
     progress: Progress = False,
     reading: Reading | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Occlusion:
     """Hide every position of one or many images in turn, and keep the scores of all classes.
 
@@ -108,6 +110,8 @@ def occlude(
         progress: True for a bar, or a function (positions done, positions in all).
         reading: what the result's `heatmap` takes where an argument is not given, as a preset has
             it: `occlude(f, x, **jaxviz.presets.captum(15))`; None: drops, averaged.
+        class_names: the names of the K classes, for `heatmap` and pictures; None: those that `f`
+            has as `class_names`, if any.
 
     Returns:
         The scores and what can be made of them. After Ctrl-C, what was finished, with a warning.
@@ -154,7 +158,8 @@ def occlude(
         "refine": refine,
         "tolerance": tolerance,
     }
-    return _result(task, grid, found, single, config, reading, measured)
+    result = _result(task, grid, found, single, config, reading, measured)
+    return _described(result, f, batch, class_names)
 
 
 def occlude_segments(
@@ -172,6 +177,7 @@ def occlude_segments(
     mesh: Mesh | None = None,
     progress: Progress = False,
     reading: Reading | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Occlusion:
     """Hide the pixels of one label after another, such as superpixels, or of groups of labels.
 
@@ -191,6 +197,7 @@ def occlude_segments(
         mesh: see `occlude`.
         progress: see `occlude`.
         reading: see `occlude`.
+        class_names: see `occlude`.
 
     Returns:
         The scores, (N, groups, K) or (groups, K), and what can be made of them.
@@ -221,7 +228,19 @@ def occlude_segments(
     positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
     task = make_task(f, batch, occluder, positions, dtype=dtype, mesh=mesh, memory=memory)
     found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
-    return _result(task, segments, found, single, {}, reading)
+    result = _result(task, segments, found, single, {}, reading)
+    return _described(result, f, batch, class_names)
+
+
+def _described(
+    result: Occlusion, f: Scorer, images: np.ndarray, class_names: Sequence[str] | None
+) -> Occlusion:
+    """Add the names of the classes, and what `notes` needs to know of the images."""
+    names = class_names_of(f, np.shape(result.base)[-1], class_names)
+    about = [("images", f"{images.min():.3g} to {images.max():.3g}")]
+    white = getattr(f, "white", None)
+    about += [("white", f"{white:g}")] if isinstance(white, int | float) else []
+    return replace(result, class_names=names, config=(*result.config, *about))
 
 
 class _Found(NamedTuple):

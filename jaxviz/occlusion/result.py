@@ -11,13 +11,14 @@ import numpy as np
 
 from jaxviz._choices import Reduce, Score
 from jaxviz._version import __version__
+from jaxviz.occlusion.notes import notes_on
 from jaxviz.occlusion.reading import Reading
 from jaxviz.occlusion.storage import read_result, write_result
 from jaxviz.perturbation.fill import ArrayLike, FillLike
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.segments import Segments
 from jaxviz.perturbation.traced import as_array, as_floats, namespace
-from jaxviz.scoring.targets import Target, compare, select
+from jaxviz.scoring.targets import Target, by_name, compare, select
 
 if TYPE_CHECKING:
     from jaxviz.viewer import Report
@@ -83,6 +84,8 @@ class Occlusion:
             `refine`; None: all of them. With a tolerance, exact up to `approximation.bound`.
         approximation: what a run with a `tolerance` measured; None: it had none.
         reading: what `heatmap` takes where an argument is not given; None: drops, averaged.
+        class_names: the names of the K classes, which `heatmap` takes as targets; None: they have
+            none.
 
     Example:
         >>> import jaxviz as jv
@@ -102,6 +105,7 @@ class Occlusion:
     exact: np.ndarray | None = None
     approximation: Approximation | None = field(default=None, metadata=static)
     reading: Reading | None = field(default=None, metadata=static)
+    class_names: tuple[str, ...] | None = field(default=None, metadata=static)
 
     def heatmap(
         self,
@@ -117,9 +121,9 @@ class Occlusion:
         What is not given is as the run's `reading` has it, or else as named below.
 
         Args:
-            target: None, the class with the largest clean score, per image; a class; one class per
-                image; weights of the classes, float (K,) or (N, K); or a function, scores (..., K)
-                -> (...).
+            target: None, the class with the largest clean score, per image; a class, or its name in
+                `class_names`; one of these per image; weights of the classes, float (K,) or (N, K);
+                or a function, scores (..., K) -> (...).
             score: "drop", the default (clean − occluded; positive where the pixels speak for the
                 target), "raw", "complement" (1 − raw), "relative_drop" (drop / |clean|) or
                 "log_odds_drop".
@@ -136,13 +140,15 @@ class Occlusion:
             scores are: it is JAX all through, and checks of values are left out.
 
         Raises:
-            ValueError: the target is out of range, or an option is unknown.
+            ValueError: the target is out of range, no class has that name (the message tells the
+                nearest), or an option is unknown.
         """
         own = self.reading or Reading()
         score = own.score if score is None else score
         reduce = own.reduce if reduce is None else reduce
         weights = own.weights if weights is None else weights
         uncovered = own.uncovered if uncovered is None else uncovered
+        target = by_name(target, self.class_names)
         picked, clean = select(self._batch(self.scores), self._batch(self.base), target)
         values = compare(picked, clean, score)
         xp, spread = namespace(values), partial(self.grid.spread, reduce=reduce, weights=weights)
@@ -198,6 +204,7 @@ class Occlusion:
             "config": self.config,
             "approximation": self.approximation and self.approximation._asdict(),
             "reading": None if self.reading is None else self.reading.record(),
+            "class_names": self.class_names,
         }
         arrays = {"scores": self.scores, "base": self.base}
         if isinstance(grid, Segments):
@@ -205,6 +212,11 @@ class Occlusion:
         if self.exact is not None:
             arrays["exact"] = self.exact
         write_result(path, arrays, record)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What looks wrong in the scores, a sentence each on what to check; mostly none."""
+        return notes_on(self._batch(self.scores), self._batch(self.base), dict(self.config))
 
     def to_html(
         self,
@@ -334,6 +346,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
             arrays.get("exact"),
             Approximation.of(record.get("approximation")),
             Reading.of(record.get("reading")),
+            tuple(map(str, names)) if (names := record.get("class_names")) else None,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -10,6 +10,20 @@ drawn grey; infinity is an error. pyplot is never touched, so no state leaks and
 """
 
 from jaxviz.plot._activations import activations
+from jaxviz.plot._architecture import Drawing, architecture
+from jaxviz.plot._compare import compare
 from jaxviz.plot._heatmaps import gallery, heatmap, occlusion, occlusion_png, overlay
+from jaxviz.plot._kernels import kernels
 
-__all__ = ["activations", "gallery", "heatmap", "occlusion", "occlusion_png", "overlay"]
+__all__ = [
+    "Drawing",
+    "activations",
+    "architecture",
+    "compare",
+    "gallery",
+    "heatmap",
+    "kernels",
+    "occlusion",
+    "occlusion_png",
+    "overlay",
+]

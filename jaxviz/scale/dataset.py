@@ -64,6 +64,7 @@ def occlude_dataset(
     log: str | Path | None = None,
     workers: int | None = None,
     reading: Reading | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> StoredOcclusion:
     """Occlude many images, and keep the scores in a Zarr store; go on where an earlier run ended.
 
@@ -114,6 +115,7 @@ def occlude_dataset(
             log.jsonl is log.1.jsonl for process 1 of several.
         workers: threads that read images; None: as many as there are CPUs, at most 8.
         reading: see `jaxviz.occlude`; a store keeps that of its first run.
+        class_names: see `jaxviz.occlude`; a store keeps those of its first run.
 
     Returns:
         The store, for reading. It is finished, unless others have a share in it.
@@ -154,6 +156,7 @@ def occlude_dataset(
         stored=stored,
         mesh=mesh,
         reading=reading,
+        class_names=class_names,
     )
     kvstore = connect(store)
     with hold(kvstore, share):

@@ -11,11 +11,12 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from jaxviz.jaxpr._jax import settings
@@ -198,6 +199,16 @@ def _as_pytree(f: Any) -> Any:
     if inspect.ismethod(f) and not jax.tree_util.all_leaves([f.__self__]):
         return Partial(f.__func__, f.__self__)
     return f
+
+
+def cast(scorer: SplitScorer, images: np.ndarray, dtype: Any) -> tuple[SplitScorer, np.ndarray]:
+    """Return a scorer and images in a floating dtype, the dtype of the pass; None: as they are."""
+    if dtype is None:
+        return scorer, images
+    is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
+    pairs = zip(scorer.arrays, is_float, strict=True)
+    arrays = [a.astype(dtype) if real else a for a, real in pairs]
+    return replace(scorer, arrays=arrays), images.astype(dtype)
 
 
 class _KerasCall:

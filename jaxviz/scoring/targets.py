@@ -4,6 +4,7 @@ Scores are arrays (N, ..., K): the leading axis is the images, the last one the 
 traced; then their values, and those of a traced target, are not checked.
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,11 +13,92 @@ import numpy as np
 from jaxviz._choices import Score
 from jaxviz.perturbation.traced import as_array, as_floats, is_traced, namespace
 
-Target = int | Sequence[int] | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
+Target = (
+    int
+    | str
+    | Sequence[int]
+    | Sequence[str]
+    | np.ndarray
+    | Callable[[np.ndarray], np.ndarray]
+    | None
+)
 # Of every position (N, *positions), and of the clean images (N,).
 Picked = tuple[np.ndarray, np.ndarray]
 
 NEAR_CERTAIN = 1e-7  # probabilities are held this far from 0 and 1 before their odds are taken
+
+
+def by_name(target: Target, names: Sequence[str] | None) -> Target:
+    """Return a target in which names of classes are their numbers; any other as it is.
+
+    Args:
+        target: a name, or a name for each image; upper and lower case, and "_" and " ", are alike.
+        names: of the classes, in order; None: they have none.
+
+    Raises:
+        ValueError: no class is called so, which the message's nearest names may help with, or
+            several are.
+
+    Example:
+        >>> by_name("Tabby", ["tench", "tabby"])
+        1
+    """
+    if isinstance(target, str):
+        return _number(target, names)
+    if isinstance(target, list | tuple) and any(isinstance(one, str) for one in target):
+        return [_number(one, names) if isinstance(one, str) else one for one in target]
+    return target
+
+
+def _number(name: str, names: Sequence[str] | None) -> int:
+    if names is None:
+        raise ValueError(
+            f"`target` must be a number where classes have no names: got {name!r}; a model that has"
+            " `class_names` gives them to its results."
+        )
+    plain = [_plain(known) for known in names]
+    found = [number for number, known in enumerate(plain) if known == _plain(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"`target` must be one class: {name!r} is the name of {found}; give a number."
+        )
+    near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
+    near += [known for known in plain if _plain(name) in known and known not in near]
+    nearest = ", ".join(f'"{names[plain.index(known)]}"' for known in near[:3])
+    raise ValueError(
+        f"`target` must be the name of a class: got {name!r};"
+        f" {f'the nearest are {nearest}' if near else 'none is like it'}."
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
+
+
+def class_names_of(
+    f: Any, classes: int, given: Sequence[str] | None = None
+) -> tuple[str, ...] | None:
+    """Return the names of a scorer's classes: those given, or else its own if they fit.
+
+    Args:
+        f: a scorer, perhaps with `class_names`.
+        classes: how many classes there are.
+        given: names that must fit.
+
+    Raises:
+        ValueError: those given are more or fewer than the classes.
+
+    Example:
+        >>> class_names_of(None, 2, ["cat", "dog"])
+        ('cat', 'dog')
+    """
+    fits = (1, 2) if classes == 1 else (classes,)  # one score: of the second of two classes
+    if given is not None and len(given) not in fits:
+        raise ValueError(f"`class_names` must name {classes} classes: got {len(given)} names.")
+    names = getattr(f, "class_names", None) if given is None else given
+    return tuple(map(str, names)) if names is not None and len(names) in fits else None
 
 
 def select(scores: np.ndarray, base: np.ndarray, target: Target) -> Picked:
@@ -43,12 +125,26 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> Picked:
             f"`target` must be a function for scores of shape {base.shape[1:]} per image: such as"
             " lambda scores: scores[..., 3].mean((-1, -2))."
         )
-    if target is None:
-        return _of_classes(scores, base, _largest(base))
+    numbers = _largest(base) if target is None else resolve(target, *base.shape)
+    of = _of_classes if numbers.ndim == 1 else _of_weights
+    return of(scores, base, numbers)
+
+
+def resolve(target: Any, count: int, classes: int) -> np.ndarray:
+    """Return the classes of the images, int (N,), or their weights, float64 (N, K).
+
+    Args:
+        target: a class, one per image, or weights, see `select`.
+        count: how many images there are.
+        classes: how many classes.
+
+    Raises:
+        ValueError: see `select`.
+    """
     numbers = _as_array(target)
-    if _are_weights(numbers, *base.shape):
-        return _of_weights(scores, base, _weights(numbers, *base.shape))
-    return _of_classes(scores, base, _classes(numbers, *base.shape))
+    if _are_weights(numbers, count, classes):
+        return _weights(numbers, count, classes)
+    return _classes(numbers, count, classes)
 
 
 def _by_function(scores: np.ndarray, base: np.ndarray, target: Callable) -> Picked:

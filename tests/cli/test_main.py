@@ -1,5 +1,6 @@
 """The command line: whole folders or none, one sentence for what goes wrong, examples that work."""
 
+import csv
 import json
 import shlex
 import subprocess
@@ -21,7 +22,7 @@ from jaxviz.datasets import load_digits
 from jaxviz.keras import load_keras
 from jaxviz.maximization.maximize import maximize
 
-COMMANDS = ["demo", "inspect", "occlude", "maximize", "activations"]
+COMMANDS = ["demo", "inspect", "occlude", "attribute", "maximize", "activations"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -465,3 +466,47 @@ def test_an_interrupted_occlusion_writes_the_images_it_came_to(tmp_path, monkeyp
             "digits[1]",
         ]
     assert load_occlusion(tmp_path / "scores.npz").partial
+
+
+def named_classes(folder):
+    file = folder / "classes.txt"
+    file.write_text("\n".join(f"digit {i}" for i in range(10)))
+    return file
+
+
+def test_targets_are_called_by_name_and_drawn_side_by_side(tmp_path, capsys):
+    names = named_classes(tmp_path)
+    line = f"occlude bundled digits --limit 1 --patch 14 --out {tmp_path / 'out'} --classes {names}"
+    assert main([*line.split(), "--target", "Digit 3,8"]) == 0
+    assert "targets.png" in capsys.readouterr().out
+    assert (tmp_path / "out" / "targets.png").stat().st_size > 1000
+    occ = load_occlusion(tmp_path / "out" / "scores.npz")
+    assert occ.class_names[3] == "digit 3" and ("preprocessing", "x") in occ.config
+    assert main([*line.split(), "--target", "digt 3"]) == 2
+    assert 'the nearest are "digit 3"' in capsys.readouterr().err
+
+
+def test_preprocessing_is_named_or_spelt_out(tmp_path, capsys):
+    line = f"occlude bundled digits --limit 1 --patch 14 --out {tmp_path / 'out'} --preprocess"
+    assert main([*line.split(), "raw"]) == 0
+    assert "input raw: x · 255" in capsys.readouterr().out
+    assert main([*line.split(), "raw", "--scale", "2"]) == 2
+    assert "give one or the other" in capsys.readouterr().err
+    assert main([*line.split(), "model"]) == 2
+    assert "needs a model that says what it takes" in capsys.readouterr().err
+
+
+def test_a_store_and_its_export_know_the_names(tmp_path, capsys):
+    names, store = named_classes(tmp_path), tmp_path / "out.zarr"
+    line = f"occlude bundled digits --limit 2 --patch 14 --store {store} --classes {names}"
+    assert main(line.split()) == 0
+    export = f"export {store} --npz {tmp_path / 'maps'}".split()
+    assert main([*export, "--target", "digit 3"]) == 0
+    with open(tmp_path / "maps" / "index.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class name"] for row in rows] == ["digit 3"] * 2 and rows[0]["class"] == "3"
+    (tmp_path / "short.txt").write_text("a\nb")
+    assert main([*export, "--classes", str(tmp_path / "short.txt")]) == 2
+    assert "must name all classes of the model, 10" in capsys.readouterr().err
+    assert main([*line.split()[:-1], str(tmp_path / "short.txt")]) == 2
+    assert "must name all classes of the model, 10" in capsys.readouterr().err

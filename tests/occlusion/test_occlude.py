@@ -287,6 +287,7 @@ def test_the_record_says_how_it_was_made():
         "fill": "constant [1.0, 2.0]",
         "channels": "(0,)",
         "region": "(1, 3, 4, 6)",
+        "images": f"{IMAGE.min():g} to {IMAGE.max():g}",
     }
     assert ("region", "a mask") in occlude(F, IMAGE, patch=2, region=MASK).config
     assert ("complement", "True") in occlude_segments(F, IMAGE, LABELS, complement=True).config

@@ -11,7 +11,8 @@ from oracles import slow_spread
 
 from jaxviz._choices import Reduce, Score
 from jaxviz.occlusion.kernel import occlusion_scores
-from jaxviz.occlusion.result import Occlusion
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.result import Occlusion, load_occlusion
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.segments import make_segments
 
@@ -262,3 +263,43 @@ def test_dense_scores_have_no_class_map(rng):
     for read in (occ.class_map, occ.class_counts):
         with pytest.raises(ValueError, match=r"a class map needs scores \(K,\) per image"):
             read()
+
+
+class Named:
+    """A scorer that knows the names of its classes."""
+
+    class_names = ("tench", "golden retriever", "crane", "crane")
+
+    def __call__(self, images):
+        return images.mean((1, 2)) @ jnp.ones((3, 4)) * jnp.arange(4.0)[None]
+
+
+def test_classes_are_called_by_name(tmp_path, rng):
+    images = rng.uniform(size=(2, 6, 6, 3)).astype(np.float32)
+    occ = occlude(Named(), images, patch=3)
+    by_number = occ.heatmap(1)
+    for name in ("golden retriever", "Golden_Retriever", [1, "golden retriever"]):
+        np.testing.assert_array_equal(occ.heatmap(name), by_number)
+    occ.save(tmp_path / "occ.npz")
+    loaded = load_occlusion(tmp_path / "occ.npz")
+    assert loaded.class_names == Named.class_names
+    np.testing.assert_array_equal(loaded.heatmap("golden retriever"), by_number)
+    given = occlude(lambda x: x.mean((1, 2)), images, patch=3, class_names=["r", "g", "b"])
+    np.testing.assert_array_equal(given.heatmap("b"), given.heatmap(2))
+
+
+def test_a_name_that_is_none_tells_the_nearest(rng):
+    images = rng.uniform(size=(2, 6, 6, 3)).astype(np.float32)
+    occ = occlude(Named(), images, patch=3)
+    for name, message in (
+        ("golden retreiver", 'got .*; the nearest are "golden retriever"'),
+        ("retriever", '"golden retriever"'),
+        ("zzzz", "none is like it"),
+        ("crane", r"is the name of \[2, 3\]; give a number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            occ.heatmap(name)
+    with pytest.raises(ValueError, match="must be a number where classes have no names"):
+        occlude(lambda x: x.mean((1, 2)), images, patch=3).heatmap("tench")
+    with pytest.raises(ValueError, match="`class_names` must name 3 classes: got 1 names"):
+        occlude(lambda x: x.mean((1, 2)), images, patch=3, class_names=["a"])

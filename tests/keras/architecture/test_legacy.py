@@ -343,11 +343,11 @@ def test_labels_are_those_of_the_file_or_the_caller(tmp_path):
     model = sequential(("Dense", {"units": 2, "use_bias": False}), shape=(3,))
     write(tmp_path / "w.h5", {"l0": [np.ones((3, 2), np.float32)]}, class_names=["cat", "dog"])
     pair = (model, tmp_path / "w.h5")
-    assert load_keras(pair).labels == ("cat", "dog")
-    assert load_keras(pair, labels=["a", "b"]).labels == ("a", "b")
-    assert load_keras(sequential(("ReLU", {}))).labels is None
-    with pytest.raises(ValueError, match="`labels` must name the 2 classes: got 1 names"):
-        load_keras(pair, labels=["a"])
+    assert load_keras(pair).class_names == ("cat", "dog")
+    assert load_keras(pair, class_names=["a", "b"]).class_names == ("a", "b")
+    assert load_keras(sequential(("ReLU", {}))).class_names is None
+    with pytest.raises(ValueError, match="`class_names` must name 2 classes: got 1 names"):
+        load_keras(pair, class_names=["a"])
 
 
 @pytest.mark.parametrize(
