@@ -1,4 +1,4 @@
-"""The repository itself: bare notebooks, a layout that the documentation tells truly, no stray paths."""
+"""The repository itself: bare notebooks, a layout that is told truly, no stray paths."""
 
 import json
 import re
