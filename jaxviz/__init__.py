@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxviz.attribution.result import Attribution
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
+    from jaxviz.jaxpr.faster import faster_on_cpu
     from jaxviz.keras import (
         KerasFileError,
         convert_keras,
@@ -96,6 +97,7 @@ _NAMES = {
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
+    "faster_on_cpu": "jaxviz.jaxpr.faster",
     "from_equinox": "jaxviz.scoring.adapt",
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
@@ -145,6 +147,7 @@ __all__ = [
     "datasets",
     "estimate",
     "explain",
+    "faster_on_cpu",
     "fills",
     "from_equinox",
     "from_keras",

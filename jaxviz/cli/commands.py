@@ -33,6 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     _activations(add)
     _status(add)
     _export(add)
+    _view(add)
     _bench(add)
     return parser
 
@@ -172,6 +173,22 @@ def _status(add: Add) -> None:
     parser = _command(add, "status", text, "jaxviz status out.zarr", module="stores")
     parser.add_argument("store", metavar="STORE", help=options.STORE)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def _view(add: Add) -> None:
+    text = "make one HTML file of a store, in which every position can be pointed at"
+    example = "jaxviz view out.zarr digits --limit 12 --out digits.html"
+    parser = _command(add, "view", text, example)
+    parser.add_argument("store", metavar="STORE", help=options.STORE)
+    text = f"the images that the store was made of: {options.IMAGES}"
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help=text)
+    text = "the file; default: the store's name with .html"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    text = "only images A to B − 1"
+    parser.add_argument("--span", type=values.span, metavar="A:B", help=text)
+    text = "at most N images; default: 64"
+    parser.add_argument("--limit", type=values.positive, default=64, metavar="N", help=text)
+    options.add_classes(parser)
 
 
 def _export(add: Add) -> None:

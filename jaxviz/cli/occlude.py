@@ -27,8 +27,10 @@ from jaxviz.occlusion.occlude import occlude as occlude_images
 from jaxviz.occlusion.result import Approximation, Occlusion
 from jaxviz.plot._scale import check_robust
 from jaxviz.scoring.targets import by_name
+from jaxviz.viewer import report
 
 DRAWN = 16  # images in one picture
+PAGE = 64  # and in one HTML file
 # Options of one of the two uses of `occlude` alone, and what they are when they are not given.
 OF_PICTURES: dict[str, Any] = {
     "out": Path("jaxviz-occlude"),
@@ -37,6 +39,7 @@ OF_PICTURES: dict[str, Any] = {
     "reduce": None,
     "robust": None,
     "outline": False,
+    "html": False,
     "top": 3,
 }
 OF_STORES: dict[str, Any] = {
@@ -112,6 +115,8 @@ def occlude(args: argparse.Namespace) -> int:
                 pictures.values[:DRAWN], several, robust=args.robust, scaling="image"
             )
             figure.savefig(folder / "targets.png")
+        if args.html:
+            _write_page(folder, occ, pictures, images, names, args.images)
     _print_occlusion(args, pictures, occ.base[some], classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     if occ.approximation is not None:
@@ -119,8 +124,31 @@ def occlude(args: argparse.Namespace) -> int:
     for note in occ.notes:
         print(f"jaxviz occlude: note: {note}", file=sys.stderr)
     more = ", targets.png" if len(targets) > 1 else ""
+    more += ", occlusion.html" if args.html else ""
     say(f"wrote occlusion.png, overlay.png{more}, maps.npz, scores.npz to {args.out}")
     return 130 if occ.partial else 0
+
+
+def _write_page(
+    folder: Path,
+    occ: Occlusion,
+    pictures: Pictures,
+    images: np.ndarray,
+    names: Sequence[str] | None,
+    sources: Sequence[str],
+) -> None:
+    """Write occlusion.html, of as many images as one file holds well."""
+    some = slice(0, min(len(pictures.values), PAGE))
+    first = replace(occ, scores=occ.scores[some], base=occ.base[some])
+    page = report(
+        first,
+        images[some],
+        pictures=pictures.values[some],
+        class_names=names,
+        names=pictures.names[some],
+        title=f"What the network looks at: {', '.join(map(str, sources))}",
+    )
+    page.save(folder / "occlusion.html")
 
 
 def _how_exact(found: Approximation) -> str:

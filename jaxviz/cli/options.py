@@ -108,6 +108,8 @@ def add_maps(parser: ArgumentParser) -> None:
     text = "colours end at this percentile, above 50, and not at the extremes"
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
+    text = "also write occlusion.html, in which every position can be pointed at"
+    how.add_argument("--html", action="store_true", help=text)
     text = "classes in the summary"
     how.add_argument("--top", type=values.positive, default=3, metavar="K", help=text)
 

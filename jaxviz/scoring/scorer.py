@@ -114,6 +114,7 @@ class SplitScorer:
     name: str
     sharding: Any = None
     _lifted: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
+    _once: list[tuple[Any, Any, Any]] = field(default_factory=list, init=False, repr=False)
 
     def at(self, shape: tuple[int, ...], dtype: Any) -> Lifted:
         """Return the scorer at a shape (N, H, W, C) of images, traced once for this object."""
@@ -121,6 +122,15 @@ class SplitScorer:
         if key not in self._lifted:
             self._lifted[key] = self._lift(jax.ShapeDtypeStruct(shape, dtype))
         return self._lifted[key]
+
+    def once(self, arrange: Callable[[list[jax.Array]], Any], arrays: list[jax.Array]) -> Any:
+        """Return what a function makes of the scorer's arrays: called once for this object."""
+        for known, of, value in self._once:
+            if known is arrange and of is arrays:
+                return value
+        value = arrange(arrays)
+        self._once[:] = [(arrange, arrays, value)]  # one: a run goes on with one program
+        return value
 
     def _lift(self, images: jax.ShapeDtypeStruct) -> Lifted:
         shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.arrays]

@@ -72,7 +72,12 @@ def keep_classes(
 
 
 def score_image(
-    base: np.ndarray, positions: np.ndarray, kind: str, named: list[int], count: int
+    base: np.ndarray,
+    positions: np.ndarray,
+    kind: str,
+    named: list[int],
+    count: int,
+    classes: np.ndarray | None = None,
 ) -> Scored:
     """Return what the page is given of one image.
 
@@ -82,8 +87,12 @@ def score_image(
         kind: what `kind_of` said.
         named: classes to keep in any case.
         count: how many classes to keep.
+        classes: which classes the K scores are of; None: all of the network's, in order.
     """
     clean, covered = log_probabilities(base, kind), log_probabilities(positions, kind)
+    if classes is not None:
+        winners = np.where(np.isnan(positions).any(-1), -1, classes[np.argmax(positions, -1)])
+        return Scored(classes, clean, covered, winners)
     kept = keep_classes(clean, covered, named, count)
     done = ~np.isnan(positions).any(-1)
     if len(base) == 1:

@@ -188,15 +188,17 @@ def _add_positions(
         raise ValueError(
             f"`images` must be those of the result: got {len(data['images'])} for {len(scores)}."
         )
-    count = base.shape[-1]
+    kept = getattr(occlusion, "classes", None)  # of a store that holds some classes only
+    count = base.shape[-1] if kept is None else occlusion.count
     if any(not 0 <= c < count for c in classes):
         raise ValueError(f"`classes` must lie in 0 to {count - 1}: got {classes}.")
-    kind = kind_of(base)
+    kind = kind_of(base) if kept is None else occlusion.kind
     data |= {"kind": kind, "tab": tab, "count": count, "positions": _positions(occlusion.grid)}
     drops = occlusion.heatmap()[None] if occlusion.single else occlusion.heatmap()
     for i, record in enumerate(data["images"]):
-        flat = scores[i].reshape(-1, count)
-        scored = score_image(base[i], flat, kind, classes, keep)
+        flat = scores[i].reshape(-1, base.shape[-1])
+        own = None if kept is None else kept[i]
+        scored = score_image(base[i], flat, kind, classes, keep, own)
         same_size = [m[i] for m in layers.values() if m[i].shape == drops[i].shape]
         record |= {
             "kept": scored.kept.tolist(),
