@@ -17,6 +17,8 @@ Fuse = Literal["mean", "max"]
 Alpha = Literal["paper", "torch_cam", "tf_keras_vis"]
 Noise = Literal["range", "absolute"]
 Smoothed = Literal["mean", "square", "variance"]
+Distance = Literal["cosine", "l2"]
+Gating = Literal["signal", "half"]
 Stored = Literal["float32", "float16"]
 OnError = Literal["raise", "skip"]
 # Of `jaxviz bench`: ours, other libraries, networks, dtypes.

@@ -22,6 +22,7 @@ from jaxviz.maximization import objective
 
 MODULES = [
     attribution,
+    attribution.rules,
     objective,
     datasets,
     fills,

@@ -4,14 +4,18 @@ Each method is one function `(f, images, *, target=None, …)` that returns an `
 traced images it is the bare kernel. Every convention is stated in docs/attribution.md.
 """
 
-from jaxviz.attribution import presets
+from jaxviz.attribution import presets, rules
 from jaxviz.attribution.cam import grad_cam, grad_cam_pp, guided_grad_cam, xgrad_cam
 from jaxviz.attribution.cam_scores import ablation_cam, score_cam
 from jaxviz.attribution.cam_sites import eigen_cam, elementwise_cam, hires_cam, layer_cam
+from jaxviz.attribution.coalitions import kernel_shap, lime, shapley_sampling
 from jaxviz.attribution.deep_lift import deep_lift
 from jaxviz.attribution.gradients import deconvnet, guided, input_x_gradient, saliency
 from jaxviz.attribution.integrated import integrated_gradients
+from jaxviz.attribution.lrp import lrp
 from jaxviz.attribution.reading import MapReading
+from jaxviz.attribution.sampling import rise
+from jaxviz.attribution.sensitivity import hsic, sobol
 from jaxviz.attribution.smoothing import smooth
 
 __all__ = [
@@ -26,12 +30,20 @@ __all__ = [
     "guided",
     "guided_grad_cam",
     "hires_cam",
+    "hsic",
     "input_x_gradient",
     "integrated_gradients",
+    "kernel_shap",
     "layer_cam",
+    "lime",
+    "lrp",
     "presets",
+    "rise",
+    "rules",
     "saliency",
     "score_cam",
+    "shapley_sampling",
     "smooth",
+    "sobol",
     "xgrad_cam",
 ]

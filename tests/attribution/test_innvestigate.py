@@ -89,3 +89,34 @@ def test_smoothing_is_near_theirs(reference, name):
     np.testing.assert_allclose(found.values, expected, atol=tolerance * scale)
     if loose:
         assert np.corrcoef(found.values.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+R = att.rules
+EVERYWHERE = ["convolution", "dense"]
+SLOWLY = [
+    ("LRPZ", R.epsilon(1e-7)),
+    ("LRPFlat", R.flat(size=1e-7)),
+    ("LRPWSquare", R.w_square(size=1e-7)),
+    ("LRPAlpha1Beta0", R.alpha_beta(1, 0)),
+    ("LRPZPlus", R.z_plus()),
+    ("LRPSequentialPresetA", {"convolution": R.alpha_beta(1, 0), "dense": R.epsilon(0.1)}),
+    ("LRPSequentialPresetB", {"convolution": R.alpha_beta(2, 1), "dense": R.epsilon(0.1)}),
+    ("LRPZ_boxed_input_layer_rule", dict.fromkeys(EVERYWHERE, R.z_box(-10, 10))),
+    ("DeepTaylor", {**dict.fromkeys(EVERYWHERE, R.z_plus()), "pool": R.flat()}),
+]
+RULES = [
+    ("LRPEpsilon", R.epsilon(1e-7)),
+    ("LRPAlpha2Beta1", R.alpha_beta(2, 1)),
+    ("BoundedDeepTaylor", {**dict.fromkeys(EVERYWHERE, R.z_box(-128, 128)), "pool": R.flat()}),
+    *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOWLY),
+]
+
+
+@pytest.mark.parametrize(("analyzer", "rules"), RULES)
+def test_relevance_equals_theirs(reference, analyzer, rules):
+    """Theirs starts from the neuron's value, too; pooling shares equally in Deep Taylor alone."""
+    for name in LAYERS:
+        f, images, output, expected = reference(analyzer, name)
+        found = att.lrp(f, images, target=output.argmax(-1), rules=rules)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found.values, expected, rtol=1e-2, atol=1e-5 * scale)
