@@ -13,6 +13,7 @@ from jaxviz._version import __version__ as __version__
 if TYPE_CHECKING:
     from jaxviz import datasets as datasets
     from jaxviz import keras_vis as keras_vis
+    from jaxviz import metrics as metrics
     from jaxviz import models as models
     from jaxviz import plot as plot
     from jaxviz._versions import show_versions
@@ -59,6 +60,7 @@ _MODULES = {
     "datasets": "jaxviz.datasets",
     "fills": "jaxviz.perturbation.fills",
     "keras_vis": "jaxviz.keras_vis",
+    "metrics": "jaxviz.metrics",
     "models": "jaxviz.models",
     "objectives": "jaxviz.maximization.objectives",
     "parametrize": "jaxviz.maximization.parametrize",
@@ -141,6 +143,7 @@ __all__ = [
     "load_weights",
     "logits",
     "maximize",
+    "metrics",
     "models",
     "objectives",
     "occlude",

@@ -10,6 +10,7 @@ import jaxviz
 from jaxviz import (
     datasets,
     fills,
+    metrics,
     objectives,
     parametrize,
     plot,
@@ -23,6 +24,7 @@ MODULES = [
     objective,
     datasets,
     fills,
+    metrics,
     objectives,
     parametrize,
     plot,

@@ -11,5 +11,15 @@ drawn grey; infinity is an error. pyplot is never touched, so no state leaks and
 
 from jaxviz.plot._activations import activations
 from jaxviz.plot._heatmaps import gallery, heatmap, occlusion, occlusion_png, overlay
+from jaxviz.plot._metrics import curves, table
 
-__all__ = ["activations", "gallery", "heatmap", "occlusion", "occlusion_png", "overlay"]
+__all__ = [
+    "activations",
+    "curves",
+    "gallery",
+    "heatmap",
+    "occlusion",
+    "occlusion_png",
+    "overlay",
+    "table",
+]
