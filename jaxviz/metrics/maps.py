@@ -65,6 +65,36 @@ def maps_of(maps: Maps, images: np.ndarray, *, target: Target = None) -> np.ndar
     return array
 
 
+def read_values(values: Maps, images: np.ndarray, *, target: Target = None) -> np.ndarray:
+    """Return signed numbers per pixel and channel as float64, of the shape of the images.
+
+    Args:
+        values: an array of that shape, a result with `values` of that shape or of one channel, or
+            maps (N, H, W), which stand for every channel.
+        images: (N, H, W, C).
+        target: see `read_maps`.
+
+    Raises:
+        ValueError: they are of another shape, or hold NaN or infinity.
+    """
+    array = getattr(values, "values", values)
+    if np.ndim(array) == images.ndim - getattr(values, "single", False):
+        array = np.asarray(array, np.float64)
+        array = array[None] if getattr(values, "single", False) else array
+    elif np.shape(array) == images.shape[1:] and len(images) == 1:
+        array = np.asarray(array, np.float64)[None]
+    else:
+        array = maps_of(values, images, target=target)[..., None]
+    if array.shape[:3] != images.shape[:3] or array.shape[3] not in (1, images.shape[3]):
+        raise ValueError(
+            f"`values` must have the shape of the images, {images.shape}, or without channels:"
+            f" got {array.shape}."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("`values` must be finite: got NaN or infinity.")
+    return np.broadcast_to(array, images.shape)
+
+
 def as_given(values: np.ndarray, single: bool) -> Any:
     """Return values (N, ...) without the axis of images if there was a single one."""
     return values[0] if single else values
