@@ -10,6 +10,7 @@ Border = Literal["clip", "valid", "shift"]
 Reduce = Literal["mean", "sum", "cell", "bilinear"]
 Score = Literal["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
 Order = Literal["most_first", "least_first"]
+Randomized = Literal["cascading", "independent"]
 Stored = Literal["float32", "float16"]
 OnError = Literal["raise", "skip"]
 # Of `jaxviz bench`: ours, other libraries, networks, dtypes.

@@ -10,13 +10,18 @@ from jaxviz.metrics.comparison import Comparison, Difference
 from jaxviz.metrics.curves import Curve, SymmetricGain, deletion, insertion, srg
 from jaxviz.metrics.fidelity import mu_fidelity, sensitivity_n
 from jaxviz.metrics.localization import energy_pointing_game, pointing_game
+from jaxviz.metrics.randomization import Randomization, random_logit, randomization
+from jaxviz.metrics.road import Road, road
 from jaxviz.metrics.robustness import infidelity, max_sensitivity
 from jaxviz.metrics.shape import complexity, sparseness
+from jaxviz.perturbation.impute import neighbours
 
 __all__ = [
     "Comparison",
     "Curve",
     "Difference",
+    "Randomization",
+    "Road",
     "SymmetricGain",
     "compare",
     "complexity",
@@ -27,7 +32,11 @@ __all__ = [
     "insertion",
     "max_sensitivity",
     "mu_fidelity",
+    "neighbours",
     "pointing_game",
+    "random_logit",
+    "randomization",
+    "road",
     "sensitivity_n",
     "sparseness",
     "srg",

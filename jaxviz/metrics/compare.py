@@ -99,7 +99,9 @@ def _named(metrics: Sequence[Metric] | Mapping[str, Metric]) -> dict[str, Callab
     found = [(m if isinstance(m, str) else _name(m), _known(m)) for m in metrics]
     if len({name for name, _ in found}) < len(found):
         names = [name for name, _ in found]
-        raise ValueError(f"`metrics` must have different names: got {names}; give {{name: metric}}.")
+        raise ValueError(
+            f"`metrics` must have different names: got {names}; give {{name: metric}}."
+        )
     return dict(found)
 
 

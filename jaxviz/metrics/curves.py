@@ -163,7 +163,7 @@ def deletion(
 
     Source: V. Petsiuk, A. Das and K. Saenko, RISE, 2018, arXiv:1806.07421.
     """
-    ranked = _Ranked(f, images, maps, target, steps, fill, by, key)
+    ranked = Ranked(f, images, maps, target, steps, fill, by, key)
     return ranked.curves([(_code(order), 0)], Run(batch_size, memory, mesh, progress))[0]
 
 
@@ -217,7 +217,7 @@ def insertion(
 
     Source: V. Petsiuk, A. Das and K. Saenko, RISE, 2018, arXiv:1806.07421.
     """
-    ranked = _Ranked(f, images, maps, target, steps, fill, by, key)
+    ranked = Ranked(f, images, maps, target, steps, fill, by, key)
     return ranked.curves([(_code(order), 1)], Run(batch_size, memory, mesh, progress))[0]
 
 
@@ -270,7 +270,7 @@ def srg(
     Source: S. Blücher, J. Vielhaben and N. Strodthoff, Decoupling Pixel Flipping and Occlusion
     Strategy for Consistent XAI Benchmarks, 2024, arXiv:2401.06654.
     """
-    ranked = _Ranked(f, images, maps, target, steps, fill, by, key)
+    ranked = Ranked(f, images, maps, target, steps, fill, by, key)
     run = Run(batch_size, memory, mesh, progress)
     return SymmetricGain(*ranked.curves([(LEAST_FIRST, 0), (MOST_FIRST, 0)], run))
 
@@ -288,7 +288,7 @@ class _Prepared(NamedTuple):
     single: bool
 
 
-class _Ranked:
+class Ranked:
     """Images and the order of their parts, checked."""
 
     def __init__(self, f, images, maps, target, steps, fill, by, key):

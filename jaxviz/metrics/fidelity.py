@@ -147,7 +147,7 @@ def sensitivity_n(
     """
     pixels, single = checked_images(images)
     array = maps_of(maps, pixels, target=target)
-    if np.ndim(by) == 3:
+    if len(np.shape(by)) == 3:  # pyright: ignore
         raise ValueError("`by` must be labels (H, W) for all images: got labels of each image.")
     labels = parts_of(by, (1, *pixels.shape[1:3]))[0]
     check_samples(samples)

@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.perturbation.filters import wide
-from jaxviz.perturbation.occluders import Occluder
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import check_batch_size
 from jaxviz.scoring.execute import execute
@@ -52,7 +51,7 @@ class PixelsOnly:
 def target_scores(
     f: ScorerLike,
     images: np.ndarray,
-    occluder: Occluder,
+    occluder: Any,
     positions: np.ndarray,
     *,
     target: Target,
@@ -64,7 +63,7 @@ def target_scores(
     Args:
         f: scorer; or (Linen module, variables).
         images: float (N, H, W, C).
-        occluder: how one position changes an image.
+        occluder: how one position changes an image, an `Occluder`.
         positions: int32 (P, d).
         target: see `select`.
         run: how it is carried out.

@@ -18,7 +18,11 @@ def case():
     """A linear scorer, images, and three maps of them."""
     images = np.random.default_rng(0).random((8, *SHAPE)).astype(np.float32)
     noise = np.random.default_rng(1).normal(size=(2, 8, *SHAPE[:2]))
-    return weighted_sums(SHAPE), images, {"one": noise[0], "other": noise[1] + 1, "none": 0 * noise[0]}
+    return (
+        weighted_sums(SHAPE),
+        images,
+        {"one": noise[0], "other": noise[1] + 1, "none": 0 * noise[0]},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +48,7 @@ def test_it_holds_what_the_metrics_give(case, table):
     for i, given in enumerate(maps.values()):
         gain = jv.metrics.srg(f, images, given, target=1, steps=4, fill=0.0, key=key)
         np.testing.assert_array_equal(table.values[i, 0], gain.value)
-        fidelity = jv.metrics.mu_fidelity(
-            f, images, given, target=1, grid=3, samples=12, key=key
-        )
+        fidelity = jv.metrics.mu_fidelity(f, images, given, target=1, grid=3, samples=12, key=key)
         np.testing.assert_array_equal(table.values[i, 1], fidelity)
         n = jv.metrics.sensitivity_n(
             f, images, given, target=1, samples=5, shares=(0.3, 0.6), key=key
