@@ -45,8 +45,8 @@ CASES = {
 }
 DENSE_BATCHES = (4, 8, 16)
 NOTES = [
-    "A tolerance is a share of the largest change of any score; the error reported is the "
-    "largest at the checked positions, over all classes, and leaves interpolation out. The "
+    "A tolerance is a share of the largest change of any score; the bound is what the run "
+    "estimates of all positions and classes, and leaves interpolation out. The "
     "largest error is over all positions, of the clean top class, relative to its largest "
     "drop. Speed-ups are of whole calls for the whole map, once compiled, the exact scores "
     "and trials behind a tolerance included; of dense evaluation only some positions were "
@@ -149,7 +149,7 @@ def row(
         "tolerance": case[0] or "none",
         "refine": str(case[1] or "no"),
         "cells followed": told.field if told is not None and cut else "all",
-        "error reported": told.error if told is not None else 0.0,
+        "bound": told.bound if told is not None else 0.0,
         "scored": 1.0 if occ.exact is None else float(occ.exact.mean()),
         "largest error": float(np.abs(ours - wanted).max() / np.abs(wanted).max()),
         "SSIM of drops": ssim(ours, wanted),

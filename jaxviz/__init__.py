@@ -12,10 +12,12 @@ from jaxviz._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from jaxviz import datasets as datasets
+    from jaxviz import images as images
     from jaxviz import keras_vis as keras_vis
     from jaxviz import metrics as metrics
     from jaxviz import models as models
     from jaxviz import plot as plot
+    from jaxviz import viewer as viewer
     from jaxviz._versions import show_versions
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
@@ -55,10 +57,12 @@ if TYPE_CHECKING:
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
     from jaxviz.scoring.adapt import from_equinox, pick
+    from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
     "datasets": "jaxviz.datasets",
     "fills": "jaxviz.perturbation.fills",
+    "images": "jaxviz.images",
     "keras_vis": "jaxviz.keras_vis",
     "metrics": "jaxviz.metrics",
     "models": "jaxviz.models",
@@ -68,6 +72,7 @@ _MODULES = {
     "presets": "jaxviz.occlusion.presets",
     "regularize": "jaxviz.maximization.regularize",
     "transforms": "jaxviz.maximization.transforms",
+    "viewer": "jaxviz.viewer",
 }
 _NAMES = {
     "Estimate": "jaxviz.scale.estimate",
@@ -84,6 +89,7 @@ _NAMES = {
     "Segments": "jaxviz.perturbation.segments",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
+    "channels_last": "jaxviz.scoring.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
@@ -128,6 +134,7 @@ __all__ = [
     "Segments",
     "StoredOcclusion",
     "activations",
+    "channels_last",
     "convert_keras",
     "datasets",
     "estimate",
@@ -135,6 +142,7 @@ __all__ = [
     "fills",
     "from_equinox",
     "from_keras",
+    "images",
     "incremental",
     "inspect_keras",
     "keras_vis",
@@ -163,6 +171,7 @@ __all__ = [
     "to_linen_params",
     "transforms",
     "verify_keras",
+    "viewer",
     "visualize_activation",
     "visualize_cam",
     "visualize_saliency",

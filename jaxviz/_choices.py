@@ -7,7 +7,7 @@ from typing import Literal
 
 Method = Literal["auto", "dense", "incremental"]
 Border = Literal["clip", "valid", "shift"]
-Reduce = Literal["mean", "sum", "cell", "bilinear"]
+Reduce = Literal["mean", "sum", "cell", "bilinear", "stretch"]
 Score = Literal["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
 Order = Literal["most_first", "least_first"]
 Randomized = Literal["cascading", "independent"]
@@ -20,3 +20,8 @@ BenchModel = Literal["mnist_cnn", "vgg16", "resnet50", "mobilenet_v2", "squeezen
 BenchDtype = Literal["float32", "bfloat16"]
 # Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
 PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]
+# Of pictures: what a network takes, and how they are brought to its size.
+Preprocess = Literal["model", "unit", "raw", "tf", "torch", "caffe"]
+Fit = Literal["stretch", "crop"]
+# Of `plot.compare`: whether each map has its own scale, or those of a method share one.
+Scaling = Literal["image", "shared"]

@@ -1,7 +1,7 @@
-"""Handwritten digits: the UCI set that scikit-learn ships, and MNIST from a file or from the net.
+"""Handwritten digits and photographs that come with installed packages; MNIST from the net.
 
-Every loader gives `(images, labels)`: images float32 `(N, 28, 28, 1)` in [0, 1], white on black,
-labels int64 `(N,)`.
+Every loader of digits gives `(images, labels)`: images float32 `(N, 28, 28, 1)` in [0, 1], white on
+black, labels int64 `(N,)`. Photographs are bytes `(H, W, 3)`.
 """
 
 import hashlib
@@ -10,16 +10,58 @@ import shutil
 import urllib.request
 import zipfile
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxviz._files import whole
+from jaxviz.images.decode import read_image
 from jaxviz.images.resize import resize
 
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+
+# Name -> package, file in it, photographer and licence.
+PHOTOGRAPHS = {
+    "cat": ("skimage", "data/chelsea.png", "Stéfan van der Walt, CC0"),
+    "coffee": ("skimage", "data/coffee.png", "Rachel Michetti, CC0"),
+    "temple": ("sklearn", "datasets/images/china.jpg", "danielbuechele, CC BY 2.0"),
+    "flower": ("sklearn", "datasets/images/flower.jpg", "vultilion, CC BY 2.0"),
+}
+
+
+def load_photograph(name: str) -> np.ndarray:
+    """Load one of the photographs that scikit-image and scikit-learn ship; nothing is downloaded.
+
+    Args:
+        name: "cat" or "coffee", of scikit-image, "temple" or "flower", of scikit-learn.
+
+    Returns:
+        Bytes (H, W, 3), in the photograph's own size.
+
+    Raises:
+        ValueError: there is none of that name.
+        ModuleNotFoundError: the package that ships it is not installed.
+
+    Example:
+        >>> load_photograph("coffee").shape
+        (400, 600, 3)
+    """
+    if name not in PHOTOGRAPHS:
+        known = ", ".join(f'"{word}"' for word in PHOTOGRAPHS)
+        raise ValueError(f"`name` must be one of {known}: got {name!r}.")
+    package, file, _ = PHOTOGRAPHS[name]
+    spec = find_spec(package)  # its code is not run: the photographs are files
+    if spec is None or not spec.submodule_search_locations:
+        owner = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+        raise ModuleNotFoundError(
+            f"the photograph comes with {owner}, which is missing: pip install"
+            " 'jaxviz-cnn[photos]'.",
+            name=package,
+        )
+    return read_image(Path(spec.submodule_search_locations[0], file))
 
 
 def load_digits(split: str = "test") -> tuple[np.ndarray, np.ndarray]:

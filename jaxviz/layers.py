@@ -29,8 +29,11 @@ from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.tree_util import Partial
 
+from jaxviz._names import numbered
 from jaxviz.jaxpr.compiled import compiled
+from jaxviz.jaxpr.split import as_model
 from jaxviz.jaxpr.walk import replay, trace
+from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
 
 Layer = str | int | None
@@ -74,8 +77,9 @@ def activations(
         {layer name: array with leading axis N}, in the order of evaluation or as asked.
 
     Raises:
-        ValueError: the images have no batch axis, or a layer is unknown; the message names the
-            nearest.
+        ValueError: the images have no batch axis, the outputs of one depend on the others or on
+            chance, or a layer is unknown; the message names the nearest. Or the scorer has no
+            layers that can be seen, as one of Haiku or Equinox.
 
     Example:
         >>> import jax.numpy as jnp, jaxviz as jv
@@ -89,11 +93,19 @@ def activations(
             f"{np.shape(images)}; add the batch axis with images[None]."
         )
     images = jnp.asarray(images)
+    model = as_scorer(model)
+    parts = split(model)
+    check_independence(parts, images)
     names = layer_names(model, images)
+    if layers is None and not names:
+        raise ValueError(
+            f"`model` must have layers that have names: a {type(model).__name__} has none that can "
+            "be seen; name values inside it with jv.tag (of a Keras model: convert it by "
+            "jv.from_keras)."
+        )
     if layers is not None:
         asked = [layers] if isinstance(layers, str | int) else layers
         names = [_name(model, layer, names) for layer in asked]
-    parts = split(as_scorer(model))
 
     def outputs(arrays: list[jax.Array], images: jax.Array) -> list[jax.Array]:
         found = capture(thaw(parts.call, arrays), images, names)
@@ -105,13 +117,14 @@ def activations(
 
 def layer_names(model: ScorerLike, images: jax.Array | np.ndarray) -> list[str]:
     """List the layers of a scorer in order of evaluation, tracing it with the shape of `images`."""
+    model = as_scorer(model)
     names = getattr(model, "layer_names", None)
     if names is not None:
         return list(names)
     image = jax.ShapeDtypeStruct(np.shape(images), images.dtype)
-    flat = trace(_tagging(as_scorer(model)), image).flat
+    flat = trace(_tagging(model), image).flat
     found = (e.params["name"] for e in flat.equations if e.primitive.name == "name")
-    return list(numbered(found))
+    return numbered(found)
 
 
 def resolve(layer: Layer, names: Sequence[str]) -> str:
@@ -128,7 +141,9 @@ def resolve(layer: Layer, names: Sequence[str]) -> str:
         return names[layer]
     if layer not in names:
         near = difflib.get_close_matches(str(layer), names, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]!r}?" if near else "this scorer has none; name one with tag."
+        hint = (
+            f"did you mean {near[0]!r}?" if near else "this scorer has none; name one with jv.tag."
+        )
         raise ValueError(f"`layer` must name a layer: got {layer!r}; {hint}")
     return str(layer)
 
@@ -163,7 +178,7 @@ def capture(f: ScorerLike, images: jax.Array, layers: Sequence[Layer]) -> dict[L
 
 
 def as_scorer(model: ScorerLike) -> Scorer:
-    """Return the scorer that something stands for: `(linen_module, variables)` becomes one."""
+    """Return the scorer that something stands for: (linen module, variables), a Keras model."""
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], linen.Module):
         scorer: Any = Partial(model[0].apply, model[1])
         return scorer
@@ -172,7 +187,7 @@ def as_scorer(model: ScorerLike) -> Scorer:
             "`f` must be a callable from images to scores, or (linen module, variables): got "
             f"{type(model).__name__}."
         )
-    return model
+    return as_model(model)
 
 
 def thaw(call: Call, arrays: Sequence[jax.Array]) -> Any:
@@ -197,14 +212,6 @@ def _run_tagged(f: Any, images: jax.Array) -> tuple[dict[str, jax.Array], jax.Ar
     return dict(
         zip(numbered(name for name, _ in found), (v for _, v in found), strict=True)
     ), output
-
-
-def numbered(names: Iterable[str]) -> Iterator[str]:
-    """Yield the names made distinct: the second "a" is "a#2"."""
-    seen: dict[str, int] = {}
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        yield name if seen[name] == 1 else f"{name}#{seen[name]}"
 
 
 class _Tracing(NamedTuple):

@@ -23,6 +23,7 @@ FLOORS = {
     "layers": 3,
     "attribution": 4,
     "metrics": 4,
+    "network": 4,
     "maximization": 4,
     "scale": 5,
     "keras_vis": 6,
@@ -31,16 +32,25 @@ FLOORS = {
     "__main__": 8,
 }
 # Rooms beside the floors, and all that each may import besides itself.
-SHARED = {"_arguments", "_choices", "_files", "_version", "_versions"}
+SHARED = {"_arguments", "_choices", "_files", "_names", "_version", "_versions"}
 ASIDE = {
     **dict.fromkeys(SHARED, SHARED),
     "": {"_version"},
-    "keras": {"_files", "_version"},
+    "keras": {"_files", "_names", "_version"},
     "progress": SHARED,
     "datasets": {*SHARED, "images"},
     "images": {*SHARED, "datasets"},
     "models": {*SHARED, "keras", "datasets", "images"},
-    "plot": {*SHARED, "viewer", "images", "jaxpr", "incremental", "perturbation", "scoring"},
+    "plot": {
+        *SHARED,
+        "viewer",
+        "network",
+        "images",
+        "jaxpr",
+        "incremental",
+        "perturbation",
+        "scoring",
+    },
     "viewer": {*SHARED, "plot", "images", "jaxpr", "incremental", "perturbation", "scoring"},
 }
 # Rooms beside the floors that any floor may import; pictures only inside functions.

@@ -198,6 +198,54 @@ def test_keras_layers_go_by_their_names():
         activations(model, images, "rely")
 
 
+def keras_tower():
+    """tanh in a nested model, called twice, between two calls of a ReLU."""
+    relu = {"class_name": "ReLU", "name": "r", "config": {"name": "r", "negative_slope": 0.5},
+            "inbound_nodes": [[["x", 0, 0, {}]], [["tower", 1, 0, {}]]]}  # fmt: skip
+    tanh = {"class_name": "Activation", "config": {"name": "t", "activation": "tanh"}}
+    tower = {"class_name": "Sequential", "name": "tower",
+             "config": {"name": "tower", "layers": [tanh], "build_input_shape": [None, 2, 2, 1]},
+             "inbound_nodes": [[["r", 0, 0, {}]], [["tower", 0, 0, {}]]]}  # fmt: skip
+    first = {"class_name": "InputLayer", "name": "x", "inbound_nodes": [],
+             "config": {"name": "x", "batch_input_shape": [None, 2, 2, 1]}}  # fmt: skip
+    return load_keras({"class_name": "Functional", "config": {
+        "name": "m", "layers": [first, relu, tower], "input_layers": [["x", 0, 0]],
+        "output_layers": [["r", 1, 0]]}})  # fmt: skip
+
+
+def test_repeats_and_towers_of_keras_have_names_of_their_own():
+    model, images = keras_tower(), jnp.linspace(-2.0, 2.0, 4).reshape(1, 2, 2, 1)
+    names = ["r", "tower/t", "tower", "tower#2/t", "tower#2", "r#2"]
+    found = activations(model, images)
+    assert list(found) == model.layer_names == names == layer_names(model, images)
+    x = np.asarray(images)
+    relu = np.where(x > 0, x, 0.5 * x)
+    once, twice = np.tanh(relu), np.tanh(np.tanh(relu))
+    expected = [relu, once, once, twice, twice, np.where(twice > 0, twice, 0.5 * twice)]
+    for name, value in zip(names, expected, strict=True):
+        np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(activations(model, images, name)[name], found[name])
+    np.testing.assert_array_equal(activations(model, images, -1)["r#2"], model(images))
+    assert model.layer("tower#2/t") is model.layer("tower/t")
+
+
+def test_names_that_repeat_stay_distinct(images):
+    def f(x):
+        return tag("a", tag("a#2", tag("a", x)) + 1).sum((1, 2))
+
+    assert list(activations(f, images)) == ["a", "a#2", "a#3"]
+
+
+def test_scorers_without_layers_that_can_be_seen_say_why(images):
+    haiku, equinox = pytest.importorskip("haiku"), pytest.importorskip("equinox")
+    net = haiku.without_apply_rng(haiku.transform(lambda x: haiku.Linear(3)(x.mean((1, 2)))))
+    of_haiku = Partial(net.apply, net.init(jax.random.key(0), images))
+    of_equinox = equinox.nn.Lambda(lambda x: x.mean((1, 2)))
+    for scorer in (of_haiku, of_equinox, lambda x: x.mean((1, 2))):
+        with pytest.raises(ValueError, match=r"has none .* jv\.tag .* jv\.from_keras"):
+            activations(scorer, images)
+
+
 def test_layers_by_index_and_in_the_order_asked(images):
     found = activations(tagged, images, [-1, "hidden", 0])
     assert list(found) == ["mean", "hidden"]
@@ -237,7 +285,7 @@ def test_thaw_restores_the_scorer(images):
 def test_an_unknown_layer_names_the_nearest(images):
     with pytest.raises(ValueError, match=r"got 'hiden'; did you mean 'hidden'\?"):
         activations(tagged, images, "hiden")
-    with pytest.raises(ValueError, match="this scorer has none; name one with tag"):
+    with pytest.raises(ValueError, match="this scorer has none; name one with jv.tag"):
         activations(lambda x: x, images, "conv")
 
 

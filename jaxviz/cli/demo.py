@@ -1,4 +1,4 @@
-"""The demo: what the bundled network looks at, on real handwritten digits, in three pictures.
+"""The demo: what networks look at, on real handwritten digits and, if asked for, photographs.
 
 Everything is computed from the data asked for: nothing is taken from a cache or a file of results.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from jaxviz import plot
 from jaxviz.cli.inputs import bundled_model, load_model
 from jaxviz.cli.output import output_folder, say, stage, table, write_json
+from jaxviz.cli.photographs import draw_photographs, print_photographs
 from jaxviz.datasets import load_digits, load_mnist
 from jaxviz.keras import logits
 from jaxviz.layers import activations
@@ -43,11 +44,15 @@ def demo(args: argparse.Namespace) -> None:
         occ = draw_occlusion(folder, model, images, labels, seconds)
         perceived = draw_classes(folder, model, args.seed, seconds)
         draw_activations(folder, model, images[len(images) // 2], seconds)
+        photographs = draw_photographs(folder, args, seconds) if args.photos else None
         summary = summarise(args, model, occ, labels, perceived)
         seconds["total"] = time.perf_counter() - start
         summary |= {"images": count, "accuracy": accuracy}
+        summary |= {} if photographs is None else {"photographs": photographs}
         summary |= {"seconds": {k: round(v, 3) for k, v in seconds.items()}}
         write_json(folder / "summary.json", summary)
+    if photographs is not None:
+        print_photographs(args.out, photographs, seconds["photographs"])
     print_summary(args.out, summary)
 
 

@@ -17,10 +17,12 @@ import numpy as np
 
 from jaxviz._choices import PresetName
 from jaxviz.cli.output import stage
-from jaxviz.images.files import Pictures, Preprocessing, read_pictures
+from jaxviz.images.files import Pictures, read_pictures
+from jaxviz.images.preprocessing import Preprocessing, named_preprocessing, preprocessing_of
 from jaxviz.keras import load_keras
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
+from jaxviz.scoring.scorer import image_shape_of
 
 PRESETS = get_args(PresetName)
 
@@ -84,17 +86,29 @@ def read_images(
     """Read what IMAGES names: the pictures as they are, and in the units of the model."""
     with stage("reading the images"):
         pictures = read_pictures(sources, input_shape(model, args.size), limit=limit)
-    return pictures, preprocessing(args)(pictures.values)
+    return pictures, preprocessing(args, model)(pictures.values)
 
 
-def preprocessing(args: argparse.Namespace) -> Preprocessing:
-    """Return the way from pictures in [0, 1] to the units of the model."""
-    return Preprocessing(args.scale, args.invert, args.bgr, args.mean, args.std)
+def preprocessing(args: argparse.Namespace, model: Any) -> Preprocessing:
+    """Return the way from pictures in [0, 1] to the units of the model.
+
+    It is what the options spell out, or else the one that --preprocess names, or else the model's
+    own, or else x itself.
+    """
+    spelt = Preprocessing(args.scale, args.invert, args.bgr, args.mean, args.std)
+    if args.preprocess is not None:
+        if spelt != Preprocessing():
+            raise ValueError(
+                "`--preprocess` names a formula, which --scale, --invert, --bgr, --mean and --std"
+                " spell out: give one or the other."
+            )
+        return named_preprocessing(args.preprocess, model)
+    return spelt if spelt != Preprocessing() else preprocessing_of(model) or spelt
 
 
 def input_shape(model: Any, size: tuple[int, ...] | None) -> tuple[int, int, int]:
     """Return the (height, width, channels) of the model's images, --size where they are open."""
-    shape = model.input_shape
+    shape = image_shape_of(model)
     if not isinstance(shape, tuple) or len(shape) != 3 or isinstance(shape[0], tuple):
         raise ValueError(f"the model must take images (H, W, C): its input is {shape}.")
     height, width, channels = shape

@@ -32,7 +32,7 @@ def maximize(args: argparse.Namespace) -> None:
         raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_listed(args.range)}.")
     scorer = logits(model) if args.layer is None else model
     shape = input_shape(model, args.size)
-    names = read_class_names(args.classes) or model.labels
+    names = read_class_names(args.classes) or model.class_names
     width = _width(scorer, args.layer, shape)
     check_class_names(args.classes, names, width)
     units = args.units or tuple(range(min(10, width)))

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,20 @@ from jaxviz.images.files import Pictures
 from jaxviz.occlusion.occlude import occlude as occlude_images
 from jaxviz.occlusion.result import Approximation, Occlusion
 from jaxviz.plot._scale import check_robust
+from jaxviz.scoring.targets import by_name
+from jaxviz.viewer import report
 
 DRAWN = 16  # images in one picture
+PAGE = 64  # and in one HTML file
 # Options of one of the two uses of `occlude` alone, and what they are when they are not given.
 OF_PICTURES: dict[str, Any] = {
     "out": Path("jaxviz-occlude"),
-    "classes": None,
     "target": "predicted",
     "score": None,
     "reduce": None,
     "robust": None,
     "outline": False,
+    "html": False,
     "top": 3,
 }
 OF_STORES: dict[str, Any] = {
@@ -67,9 +72,12 @@ def occlude(args: argparse.Namespace) -> int:
     check_robust(args.robust)
     model = load_model(args.model, args.weights)
     pictures, images = read_images(args, model, args.images, args.limit)
-    names = read_class_names(args.classes) or model.labels
-    target = _target(args.target, pictures, names)
-    _check_target(target, model.output_shape)
+    names = read_class_names(args.classes) or model.class_names
+    args.targets = _split_targets(args.target, names)
+    targets = [_target(one, pictures, names) for one in args.targets]
+    for one in targets:
+        _check_target(one, model.output_shape)
+    target = targets[0]
     check_class_names(args.classes, names, model.output_shape[0])
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
@@ -82,12 +90,15 @@ def occlude(args: argparse.Namespace) -> int:
                 batch_size=args.batch_size or "auto",
                 tolerance=args.tolerance,
                 progress=told,
+                class_names=names if args.classes else None,
             )
         some = slice(_begun(occ))
         labels = None if pictures.labels is None else pictures.labels[some]
         pictures = Pictures(pictures.values[some], pictures.names[some], labels)
         maps, classes = occ.heatmap(target)[some], occ.class_map()[some]
-        settings = {"model": args.model, "preprocessing": preprocessing(args).describe()}
+        how = preprocessing(args, model).describe()
+        occ = replace(occ, config=(*occ.config, ("preprocessing", how)))
+        settings = {"model": args.model, "preprocessing": how}
         settings |= {"target": args.target} | dict(occ.config) | preset.occlude | preset.heatmap
         arrays = {"heatmaps": maps, "class_maps": classes, "names": pictures.names}
         arrays["settings"] = json.dumps(settings, default=str)
@@ -95,20 +106,57 @@ def occlude(args: argparse.Namespace) -> int:
         write_arrays(folder / "maps.npz", arrays)
         score = preset.heatmap["score"]
         _draw_occlusion(folder, args, pictures, occ.base[some], maps, classes, names, score)
+        if len(targets) > 1:
+            several = {
+                _target_name(name, names): occ.heatmap(one)[some][:DRAWN]
+                for name, one in zip(args.targets, targets, strict=True)
+            }
+            figure = plot.compare(
+                pictures.values[:DRAWN], several, robust=args.robust, scaling="image"
+            )
+            figure.savefig(folder / "targets.png")
+        if args.html:
+            _write_page(folder, occ, pictures, images, names, args.images)
     _print_occlusion(args, pictures, occ.base[some], classes, names)
     say(f"{occ.grid}; input {settings['preprocessing']}")
     if occ.approximation is not None:
         say(_how_exact(occ.approximation))
-    say(f"wrote occlusion.png, overlay.png, maps.npz, scores.npz to {args.out}")
+    for note in occ.notes:
+        print(f"jaxviz occlude: note: {note}", file=sys.stderr)
+    more = ", targets.png" if len(targets) > 1 else ""
+    more += ", occlusion.html" if args.html else ""
+    say(f"wrote occlusion.png, overlay.png{more}, maps.npz, scores.npz to {args.out}")
     return 130 if occ.partial else 0
+
+
+def _write_page(
+    folder: Path,
+    occ: Occlusion,
+    pictures: Pictures,
+    images: np.ndarray,
+    names: Sequence[str] | None,
+    sources: Sequence[str],
+) -> None:
+    """Write occlusion.html, of as many images as one file holds well."""
+    some = slice(0, min(len(pictures.values), PAGE))
+    first = replace(occ, scores=occ.scores[some], base=occ.base[some])
+    page = report(
+        first,
+        images[some],
+        pictures=pictures.values[some],
+        class_names=names,
+        names=pictures.names[some],
+        title=f"What the network looks at: {', '.join(map(str, sources))}",
+    )
+    page.save(folder / "occlusion.html")
 
 
 def _how_exact(found: Approximation) -> str:
     if found.field is None:
         return "exact: no narrower windows keep the tolerance, or none would be faster"
     return (
-        f"approximate: off by at most {found.error:.2g} of the largest change of a score, at"
-        f" {found.checked} checked positions of each image"
+        f"approximate: off by at most {found.bound:.2g} of the largest change of a score, as"
+        f" estimated from {found.checked} positions an image ({found.confidence:.0%} confidence)"
     )
 
 
@@ -129,12 +177,19 @@ def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
         return pictures.labels
     if text.lstrip("-").isdigit():
         return int(text)
-    if names is None or text not in names:
+    if names is None:
         raise ValueError(
-            f'`--target` must be a number, "predicted", "true" or a name that --classes holds: got '
+            '`--target` must be a number, "predicted", "true" or a name that --classes holds: got '
             f"{text!r}."
         )
-    return names.index(text)
+    return by_name(text, names)
+
+
+def _split_targets(text: str, names: Sequence[str] | None) -> list[str]:
+    """Return the targets that --target names, A,B,…; a name may hold a comma itself."""
+    if names is not None and text in names:
+        return [text]
+    return [part.strip() for part in text.split(",")]
 
 
 def _check_target(target: Any, output_shape: Any) -> None:
@@ -151,8 +206,11 @@ def _check_target(target: Any, output_shape: Any) -> None:
         raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {wrong[0]}.")
 
 
-def _target_name(text: str) -> str:
-    return f"the {text} class" if text in ("predicted", "true") else f"class {text}"
+def _target_name(text: str, names: Sequence[str] | None) -> str:
+    if text in ("predicted", "true"):
+        return f"the {text} class"
+    number = int(text) if text.lstrip("-").isdigit() else None
+    return text if number is None else f"class {class_name(number, names)}"
 
 
 def _draw_occlusion(
@@ -166,7 +224,7 @@ def _draw_occlusion(
     score: str,
 ) -> None:
     some = slice(0, DRAWN)
-    of = "" if base.shape[-1] == 1 else f" of {_target_name(args.target)}"
+    of = "" if base.shape[-1] == 1 else f" of {_target_name(args.targets[0], names)}"
     signed = True if score.endswith("drop") else None
     scale: dict[str, Any] = {"signed": signed, "label": SCORE_NAMES[score] + of}
     scale["robust"] = args.robust

@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import get_args
 
-from jaxviz._choices import Border, Method, OnError, Reduce, Score, Stored
+from jaxviz._choices import Border, Method, OnError, Preprocess, Reduce, Score, Stored
 from jaxviz.cli import values
 
 IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those of scikit-learn'
@@ -36,9 +36,12 @@ def add_preprocessing(parser: ArgumentParser) -> None:
     group = parser.add_argument_group(
         "preprocessing: ((x or 1 − x) · scale − mean) / std",
         "x is in [0, 1], 1 white, stretched to the model's size, and made grey or\n"
-        "repeated to fit its channels. The default, x itself, suits networks\n"
-        "trained on bytes / 255.",
+        "repeated to fit its channels. The default is what the model says it takes,\n"
+        "as one does that begins with Rescaling; else x itself, for bytes / 255.",
     )
+    text = "the formula by name: raw, bytes; tf, from −1 to 1; torch, less ImageNet's mean colour,"
+    text += " divided by the deviation; caffe, BGR bytes less the mean; unit, x; or the model's own"
+    group.add_argument("--preprocess", choices=get_args(Preprocess), help=text)
     text = "if the model takes any size"
     group.add_argument("--size", type=values.sizes, metavar="H[,W]", help=text)
     text = "what white is to the model: 1 (default), 255"
@@ -93,7 +96,8 @@ def add_maps(parser: ArgumentParser) -> None:
         "--target",
         default="predicted",
         metavar="CLASS",
-        help="a number, a name of --classes, predicted (default), or true (the file's labels)",
+        help="a number, a class's name, predicted (default), or true (the file's labels);"
+        " A,B,… draws several side by side",
     )
     text = "with f the clean and g the covered score: f − g (drop, default), g (raw), 1 − g"
     text += " (complement), (f − g) / |f|, or the difference of their log-odds"
@@ -104,6 +108,8 @@ def add_maps(parser: ArgumentParser) -> None:
     text = "colours end at this percentile, above 50, and not at the extremes"
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
+    text = "also write occlusion.html, in which every position can be pointed at"
+    how.add_argument("--html", action="store_true", help=text)
     text = "classes in the summary"
     how.add_argument("--top", type=values.positive, default=3, metavar="K", help=text)
 

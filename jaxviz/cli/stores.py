@@ -15,7 +15,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from jaxviz._choices import OnError
-from jaxviz.cli.inputs import input_shape, load_model, make_preset, preprocessing
+from jaxviz.cli.inputs import (
+    check_class_names,
+    class_name,
+    input_shape,
+    load_model,
+    make_preset,
+    preprocessing,
+    read_class_names,
+)
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.cli.streams import write
 from jaxviz.images.files import Entry, fit_picture, picture_entries
@@ -24,6 +32,7 @@ from jaxviz.scale.lock import in_use
 from jaxviz.scale.reader import StoredOcclusion, open_store
 from jaxviz.scale.sources import Source, open_source
 from jaxviz.scale.store import connect
+from jaxviz.scoring.targets import by_name
 
 SHOWN = 20  # bad images in a table
 SIDE = 224  # heatmaps are enlarged, by whole pixels, to about this size
@@ -36,10 +45,12 @@ def occlude_store(args: argparse.Namespace) -> int:
     _join(args)
     model = load_model(args.model, args.weights)
     shape = input_shape(model, args.size)
+    names = read_class_names(args.classes)
+    check_class_names(args.classes, names, model.output_shape[0])
     try:
         stored = occlude_dataset(
             model,
-            _source(args, shape),
+            _source(args, model, shape),
             args.store,
             **make_preset(args, shape[:2]),
             **_kept(args.keep),
@@ -51,6 +62,7 @@ def occlude_store(args: argparse.Namespace) -> int:
             share=args.share,
             on_error=args.on_error or _on_error(args.images),
             log=args.log,
+            class_names=names,
             progress=jax.process_index() == 0,
         )
     except KeyboardInterrupt:
@@ -90,6 +102,7 @@ def export(args: argparse.Namespace) -> None:
     if not len(wanted):
         raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
     names, kept = stored.names, stored.classes
+    args.class_names = _names_and_target(stored, args)
     with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps", "images") as told:
         rows = []
         for image in wanted.tolist():
@@ -130,9 +143,9 @@ class _Fitted:
         return self.preprocessing(fit_picture(load(), self.shape)[None])[0]
 
 
-def _source(args: argparse.Namespace, shape: tuple[int, int, int]) -> Source:
+def _source(args: argparse.Namespace, model: Any, shape: tuple[int, int, int]) -> Source:
     """Return IMAGES, read one at a time; a folder with its subfolders."""
-    prepare = preprocessing(args)
+    prepare = preprocessing(args, model)
     if len(args.images) == 1 and Path(args.images[0]).is_dir():
         source = open_source(args.images[0], image_shape=shape, preprocess=prepare)
         elements: list[Any] = list(source.elements)  # pyright: ignore
@@ -193,6 +206,7 @@ def _export_one(
 ) -> dict[str, Any]:
     occ = stored[image]
     target = stored.predicted_class(image) if args.target is None else args.target
+    names = args.class_names
     values = occ.heatmap(_kept_index(kept, image, target), args.score, args.reduce)
     known = values[np.isfinite(values)]
     file = f"{image:06d}{'-' * bool(name)}{Path(name).stem}.{'png' if args.png else 'npz'}"
@@ -200,9 +214,10 @@ def _export_one(
         "image": image,
         "name": name,
         "class": target,
+        "class name": class_name(target, names) if names else "",
         "score": args.score,
-        "least": float(known.min()),
-        "greatest": float(known.max()),
+        "least": float(known.min()) if known.size else None,
+        "greatest": float(known.max()) if known.size else None,
         "file": file,
     }
     if args.png:
@@ -210,6 +225,17 @@ def _export_one(
     else:
         write_arrays(out / file, {"heatmap": values, "facts": json.dumps(facts)})
     return facts
+
+
+def _names_and_target(stored: StoredOcclusion, args: argparse.Namespace) -> Sequence[str] | None:
+    """Return the names of the classes, and make the target that --target names a number."""
+    names, classes = read_class_names(args.classes), stored.base.shape[-1]
+    check_class_names(args.classes, names, classes)
+    names = names or stored.class_names
+    if args.target is not None:
+        number = args.target.lstrip("-").isdigit()
+        args.target = int(args.target) if number else by_name(args.target, names)
+    return names
 
 
 def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
@@ -227,11 +253,12 @@ def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
 def _picture(values: np.ndarray, signed: bool) -> Image.Image:
     """Colour a heatmap: red for and blue against if signed, grey where there is no value."""
     known = values[np.isfinite(values)]
+    known = known if known.size else np.zeros(1)
     low, high = float(known.min()), float(known.max())
     if signed:
         low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    good = np.isfinite(values)
-    shades = (np.where(good, values, low) - low) / ((high - low) or 1)
+    good = ~np.isnan(values)  # infinite ones lie at the ends of the scale
+    shades = (np.clip(np.where(good, values, low), low, high) - low) / ((high - low) or 1)
     colours = matplotlib.colormaps["RdBu_r" if signed else "viridis"](shades)
     colours[~good] = 0.5
     times = max(1, round(SIDE / max(values.shape)))

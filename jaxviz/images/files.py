@@ -3,13 +3,12 @@
 A picture is float32 (height, width, channel) in [0, 1], 0 black and 1 white. Files are read with
 Pillow, see `jaxviz.images.decode`. Arrays (.npy, .npz) are pictures when they are bytes (0…255) or
 floats in [0, 1]. Every picture is stretched to the model's height and width (bilinear,
-anti-aliased), and turned grey (ITU-R 601) or repeated to the model's channels. `Preprocessing`
-makes the model's units of it.
+anti-aliased), and turned grey (ITU-R 601) or repeated to the model's channels. What makes the
+model's units of it is in `jaxviz.images.preprocessing`.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,57 +27,6 @@ class Pictures(NamedTuple):
     values: np.ndarray
     names: list[str]
     labels: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """From pictures in [0, 1] to a model's units: ((x or 1 − x) · scale − mean) / std.
-
-    Attributes:
-        scale: what white is to the model: 1, 255, …
-        invert: take 1 − x first: dark ink on white paper becomes MNIST's white on black.
-        bgr: reverse the channels, before `mean` and `std`.
-        mean: subtracted after scaling; one number, or one per channel.
-        std: divided by at the end; one number, or one per channel.
-
-    Example:
-        >>> import numpy as np
-        >>> Preprocessing(scale=255, mean=(100.0,))(np.ones((1, 1, 1, 1))).item()
-        155.0
-    """
-
-    scale: float = 1.0
-    invert: bool = False
-    bgr: bool = False
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-    def __call__(self, pictures: np.ndarray) -> np.ndarray:
-        """(N, H, W, C) pictures -> (N, H, W, C) float32 in the model's units."""
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, pictures.shape[-1]):
-                raise ValueError(
-                    f"`{name}` must be one number or one per channel: got {len(values)} for "
-                    f"{pictures.shape[-1]} channels."
-                )
-            if not np.all(np.isfinite(values)) or (name == "std" and 0 in values):
-                raise ValueError(
-                    f"`{name}` must be finite{' and not 0' * (name == 'std')}: got "
-                    f"{_numbers(values)}."
-                )
-        if not np.isfinite(self.scale):
-            raise ValueError(f"`scale` must be finite: got {self.scale}.")
-        values = 1 - pictures if self.invert else pictures
-        values = values[..., ::-1] if self.bgr else values
-        return ((values * self.scale - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
-
-    def describe(self) -> str:
-        """Return the formula that is applied, for people."""
-        text = "1 − x" if self.invert else "x"
-        text = f"BGR of {text}" if self.bgr else text
-        text += "" if self.scale == 1 else f" · {self.scale:g}"
-        text += "" if not any(self.mean) else f" − {_numbers(self.mean)}"
-        return text if set(self.std) == {1.0} else f"({text}) / {_numbers(self.std)}"
 
 
 def read_pictures(
@@ -239,7 +187,3 @@ def fit_picture(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 
 def _suffixes() -> str:
     return ", ".join(sorted(SUFFIXES))
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return f"{values[0]:g}" if len(values) == 1 else f"({', '.join(f'{v:g}' for v in values)})"

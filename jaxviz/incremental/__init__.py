@@ -25,6 +25,7 @@ resize), which are left out, also where the other factor is not finite. The meth
 based Deep CNN Explanations, SIGMOD 2019), as a transformation.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ __all__ = [
     "incremental",
     "make_plan",
     "update",
+    "warn_of_effects",
 ]
 
 
@@ -69,6 +71,14 @@ def _jitted(body: Body) -> _Jitted:
         return _Jitted(base, update, body.bytes)
 
     return _JITTED.get(body, make)
+
+
+def warn_of_effects(plan: Plan, *, stacklevel: int = 3) -> None:
+    """Say that windows leave out what the scorer prints, if it prints."""
+    program = plan.body.program
+    if len(program.equations) > len(program.read):
+        message = "`f` prints or calls back: for the clean image alone, windows leave it out."
+        warnings.warn(message, stacklevel=stacklevel)
 
 
 def _update(plan: Plan, clean: Base, patch: jax.Array, start: jax.Array) -> Any:
@@ -105,13 +115,15 @@ def incremental(
 
     Returns:
         `y`, the scores f(image[None])[0], and `update(patch, start)`: the scores of the image with
-        `patch` (rows, columns, C) pasted at the integers `start` (2,), clipped at the border;
-        NaN for a start off the grid.
+        `patch` (rows, columns, C) pasted at the integers `start` (2,), clipped at the border. Off
+        the grid scores are NaN; integers the least of their dtype, unsigned ones the largest.
+        What `f` prints or calls back for debugging it does for the unmodified image alone.
 
     Raises:
         ValueError: the image is not (H, W, C), `patch_shape` or `step` is smaller than 1, or `f`
             does not return one row per image.
-        TypeError: `f` cannot be called, or `patch_shape` or `step` are no whole numbers.
+        TypeError: `f` cannot be called, `image` is no array, or `patch_shape`, `step` or `offset`
+            are no whole numbers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -121,7 +133,9 @@ def incremental(
         Array([1.], dtype=float32)
     """
     plan = make_plan(f, image, patch_shape, step=step, offset=offset)
+    warn_of_effects(plan)
     arrays = [*split_arrays(f)[0], *plan.captured]
-    scores, saved = _jitted(plan.body).base(arrays, image)
+    with jax.debug_infs(False):  # what lies beyond the border of a pool is -∞
+        scores, saved = _jitted(plan.body).base(arrays, image)
     clean = Base(plan.tree.unflatten(scores), saved, arrays, image)
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)

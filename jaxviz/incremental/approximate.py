@@ -31,12 +31,13 @@ class Calibration(NamedTuple):
 
     Attributes:
         field: cells for `make_plan(..., field=...)`; None: no field keeps the tolerance.
-        error: the largest difference from exact scores over the checked positions.
+        checked_error: the largest difference from exact scores at the checked positions; at
+            others it may be larger, and mostly is: see `jaxviz.occlusion.tolerance`.
         checked: the number of positions.
     """
 
     field: int | None
-    error: float
+    checked_error: float
     checked: int
 
 
@@ -50,7 +51,7 @@ def calibrate(
     step: tuple[int, int] = (1, 1),
     offset: tuple[int, int] = (0, 0),
 ) -> Calibration:
-    """Find the smallest field whose scores stay within a tolerance of the exact ones.
+    """Find the smallest field whose scores at some positions stay within a tolerance of exact ones.
 
     Every field tried is checked at all the positions given; the search halves `FIELDS`.
 
@@ -64,7 +65,7 @@ def calibrate(
         offset: as `make_plan`.
 
     Returns:
-        A `Calibration`; its `error` is at most `tolerance`.
+        A `Calibration`; its `checked_error` is at most `tolerance`.
 
     Raises:
         ValueError: the tolerance is negative, or there is not one patch for each start.
@@ -74,7 +75,7 @@ def calibrate(
         >>> from jaxviz.incremental import calibrate
         >>> patches, starts = jnp.ones((1, 2, 2, 1)), jnp.array([[3, 3]])
         >>> calibrate(jnp.tanh, jnp.zeros((8, 8, 1)), patches, starts, tolerance=0.0)
-        Calibration(field=0, error=0.0, checked=1)
+        Calibration(field=0, checked_error=0.0, checked=1)
     """
     if not tolerance >= 0:
         raise ValueError(f"`tolerance` must be at least 0: got {tolerance}.")

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxviz.incremental.plan import Body, Plan
+from jaxviz.incremental.reach import FARTHEST
 from jaxviz.incremental.window import Cursor, Read, Saved, read
 from jaxviz.jaxpr import cpu
 from jaxviz.jaxpr.split import split_arrays
@@ -69,10 +70,15 @@ def update(plan: Plan, base: Base, patch: jax.Array, start: jax.Array) -> Any:
         base: what `base` returned for the same plan.
         patch: (ph, pw, C), of the image's dtype.
         start: (row, column) of the patch's top-left corner, integers, traced or not; the part of
-            the patch that lies off the image is cut off. Off the plan's grid, scores are NaN.
+            the patch that lies off the image is cut off. Off the plan's grid, scores are NaN;
+            integers are the least of their dtype, unsigned ones the largest, bools False.
 
     Returns:
         The scores, of the shapes of `base.scores`.
+
+    Raises:
+        ValueError: the patch is not as planned, or `start` is not two numbers.
+        TypeError: `patch` is no array, or `start` no whole numbers.
     """
     return update_by(run_update, plan, base, patch, start)
 
@@ -81,7 +87,7 @@ def update_by(
     run: Callable[..., list[Any]], plan: Plan, base: Base, patch: jax.Array, start: jax.Array
 ) -> Any:
     """Return the scores, by `run_update` itself or by a compiled form of it."""
-    patch, start = jnp.asarray(patch), jnp.asarray(start, jnp.int32)
+    patch, start = _as_array(patch, "patch"), checked_start(start)
     if patch.shape != plan.body.patch or patch.dtype != base.image.dtype:
         raise ValueError(
             f"`patch` must be {plan.body.patch} of {base.image.dtype}, as planned: "
@@ -91,6 +97,37 @@ def update_by(
     if plan.written is None:
         return plan.tree.unflatten(run(plan.body, *inputs[:2], *inputs[3:]))
     return plan.tree.unflatten(_run_with_rules((run, plan.body, plan.written), *inputs))
+
+
+def _as_array(value: Any, name: str) -> jax.Array:
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        message = f"`{name}` must be an array: got a {type(value).__name__}."
+        raise TypeError(message) from error
+
+
+def checked_start(start: Any) -> jax.Array:
+    """Return a start as int32 (2,); what lies farther off than any image, as far off as may be."""
+    traced = any(isinstance(x, jax.Array) for x in jax.tree.leaves(start))
+    try:
+        values: Any = jnp.asarray(start) if traced else np.asarray(start)
+    except (TypeError, ValueError):  # words, or lists of unequal lengths
+        values = np.asarray(None)
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"`start` must be two whole numbers, (row, column): got {start!r}.")
+    if values.shape != (2,):
+        raise ValueError(
+            f"`start` must be two whole numbers, (row, column): got {start!r} of shape"
+            f" {values.shape}."
+        )
+    if not traced:
+        return jnp.asarray([max(-FARTHEST, min(int(x), FARTHEST)) for x in values], jnp.int32)
+    if jnp.iinfo(values.dtype).max > FARTHEST:
+        values = jnp.minimum(values, jnp.asarray(FARTHEST, values.dtype))
+        if jnp.issubdtype(values.dtype, jnp.signedinteger):
+            values = jnp.maximum(values, jnp.asarray(-FARTHEST, values.dtype))
+    return values.astype(jnp.int32)
 
 
 def run_update(
@@ -116,9 +153,17 @@ def run_update(
 def _on_grid(body: Body, start: jax.Array, scores: Any) -> Any:
     """Replace the scores of a start that the plan does not know by NaN."""
     known = [at.knows(start[axis]) for axis, at in enumerate(body.positions) if at.step > 1]
-    if not (known and jnp.issubdtype(scores.dtype, jnp.inexact)):
+    if not known:
         return scores
-    return jnp.where(jnp.all(jnp.stack(known)), scores, jnp.full_like(scores, jnp.nan))
+    return jnp.where(jnp.all(jnp.stack(known)), scores, jnp.full_like(scores, _odd(scores.dtype)))
+
+
+def _odd(dtype: Any) -> Any:
+    """Return what a score of a dtype will hardly be."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        signed = jnp.issubdtype(dtype, jnp.signedinteger)
+        return jnp.iinfo(dtype).min if signed else jnp.iinfo(dtype).max
+    return jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else False
 
 
 # Functions with derivative rules of their own keep them: the update is differentiated as the

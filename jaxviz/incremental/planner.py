@@ -11,18 +11,17 @@ from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxviz._arguments import pair
 from jaxviz.incremental.cost import cost
 from jaxviz.incremental.plan import Body, Plan, Step
 from jaxviz.incremental.program import Known, Program, trace_scorer
-from jaxviz.incremental.reach import Positions, Reach, Span, join_all
+from jaxviz.incremental.reach import FARTHEST, Positions, Reach, Span, join_all
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
 from jaxviz.jaxpr._jax import platform_of, settings
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
+from jaxviz.jaxpr.split import as_callable
 from jaxviz.jaxpr.walk import Equation, Operand
 
 # A window of 70 % of its array costs about what the array does, since it has to be cut out and
@@ -214,7 +213,7 @@ def make_plan(
     patch_shape: int | tuple[int, int],
     *,
     step: int | tuple[int, int] = (1, 1),
-    offset: tuple[int, int] = (0, 0),
+    offset: int | tuple[int, int] = (0, 0),
     dense_above: float | None = None,
     field: int | None = None,
 ) -> Plan:
@@ -238,14 +237,16 @@ def make_plan(
         A `Plan`, for `base` and `update`.
 
     Raises:
-        TypeError: `f` cannot be called, or `patch_shape` or `step` are no whole numbers.
+        TypeError: `f` cannot be called, `image` is no array, or `patch_shape`, `step` or `offset`
+            are no whole numbers.
         ValueError: the image is not (H, W, C), a patch or step is smaller than 1, or `f` does not
             return one row per image.
     """
     _check(f, image)
     patch, step = pair(patch_shape, "patch_shape", least=1), pair(step, "step", least=1)
     scored = trace_scorer(f, image)
-    freedom = Freedom(patch, step, (int(offset[0]), int(offset[1])), dense_above, field)
+    first = pair(offset, "offset", least=-FARTHEST)
+    freedom = Freedom(patch, step, first, dense_above, field)
     platform = platform_of(f, scored.captured, image)
     try:
         key = content(scored.flat)
@@ -277,7 +278,7 @@ def _plan(planner: Planner, platform: str) -> Body:
     program, positions = planner.program, planner.positions
     planner.mark(program.image, (Reach(0), Reach(1), None))
     paste = planner.paste()
-    steps = tuple(filter(None, map(planner.step, program.equations)))
+    steps = tuple(filter(None, map(planner.step, program.read)))
     outputs = tuple(planner.read(x, Ask((None,) * len(planner.shape(x)))) for x in program.outputs)
     return Body(
         program,
@@ -294,7 +295,12 @@ def _plan(planner: Planner, platform: str) -> Body:
 
 
 def _check(f: Any, image: Any) -> None:
-    if not callable(f):
+    if not callable(as_callable(f)):
         raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
-    if len(np.shape(image)) != 3:
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise TypeError(
+            "`image` must be an array (height, width, channel), or its jax.ShapeDtypeStruct: got a"
+            f" {type(image).__name__}."
+        )
+    if len(image.shape) != 3:
         raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")

@@ -21,13 +21,21 @@ MOST_KNOWN = 1e6
 
 
 class Program(NamedTuple):
-    """outputs = equations(arrays, image); `avals` gives the shape and dtype of every number."""
+    """outputs = equations(arrays, image); `avals` gives the shape and dtype of every number.
+
+    Of `equations`, those that only print or call back are for the clean image alone.
+    """
 
     equations: tuple[Equation, ...]
     arrays: tuple[int, ...]
     image: int
     outputs: tuple[Operand, ...]
     avals: tuple[Any, ...]
+
+    @property
+    def read(self) -> tuple[Equation, ...]:
+        """The equations whose results are read."""
+        return live(self.equations, self.outputs)
 
     def aval(self, operand: Operand) -> Any:
         """Return the shape and dtype of an operand."""
@@ -72,7 +80,7 @@ class Scored(NamedTuple):
         """The program: inputs are the scorer's arrays, what it captured, and the image."""
         flat = self.flat
         arrays = (*flat.inputs[:-1], *flat.constants)
-        equations = live(flat.equations, flat.outputs)
+        equations = live(flat.equations, flat.outputs, acting=True)
         return Program(equations, arrays, flat.inputs[-1], flat.outputs, flat.avals)
 
 

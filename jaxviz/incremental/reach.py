@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+FARTHEST = 1 << 30  # pixels off the image at which a patch is looked for; int32 holds twice that
+
 
 class Stencil(NamedTuple):
     """Output o reads inputs o//up*stride - low ... o//up*stride - low + extent - 1."""

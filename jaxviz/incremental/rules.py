@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxviz.incremental.reach import POINT, Stencil
-from jaxviz.jaxpr.neutral import greatest, least, zero
+from jaxviz.jaxpr.neutral import NEUTRAL, greatest, least, zero
 from jaxviz.jaxpr.walk import Constant, Operand
 
 Params = dict[str, Any]
@@ -192,8 +192,21 @@ def _of(neutral: Callable[[Any], Any]) -> Callable[[Site], Operand]:
     return lambda site: Constant(neutral(site.dtype))
 
 
-def _initial(site: Site) -> Operand | None:
-    return site.operands[1] if len(site.operands) == 2 else None
+def _neutral_initial(site: Site) -> Operand | None:
+    """Return the initial value of a reduction of any kind if it is known to change nothing.
+
+    Beyond the border of a map a reduction meets its initial value never, but a window, which brings
+    its border along, would meet it once for every element.
+    """
+    reducer = site.params["jaxpr"]
+    if len(site.operands) != 2 or len(reducer.eqns) != 1:
+        return None
+    (equation,), initial = reducer.eqns, site.value(site.operands[1])
+    neutral, inputs = NEUTRAL.get(equation.primitive.name), list(reducer.invars)
+    plain = list(equation.invars) in (inputs, inputs[::-1]) and equation.outvars == reducer.outvars
+    if neutral is None or initial is None or not plain:
+        return None
+    return site.operands[1] if initial == neutral(site.dtype) else None
 
 
 def pad(site: Site) -> Access:
@@ -375,7 +388,7 @@ RULES: dict[str, Rule] = {
     "reduce_window_max": Rule(pooling(_of(least)), adapt_pooling),
     "reduce_window_min": Rule(pooling(_of(greatest)), adapt_pooling),
     "reduce_window_sum": Rule(pooling(_of(zero)), adapt_pooling),
-    "reduce_window": Rule(pooling(_initial), adapt_pooling),
+    "reduce_window": Rule(pooling(_neutral_initial), adapt_pooling),
     "pad": Rule(pad, adapt_pad),
     "slice": Rule(strided_slice, adapt_slice),
     "transpose": Rule(transpose),

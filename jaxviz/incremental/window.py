@@ -8,6 +8,7 @@ fills, so what an update does is exactly what the plan has checked for every pos
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -235,9 +236,38 @@ def read(plan: Read, window: jax.Array | None, saved: Sequence[Any], cursor: Cur
         else lax.dynamic_slice(source, cursor.at(starts), sizes)
     )
     if plan.slot is not None and plan.windowed:
-        paste = cursor.at([cut.paste for cut in plan.cuts])
-        region = lax.dynamic_update_slice(region, window, paste)
+        region = paste_at(region, window, cursor.at([cut.paste for cut in plan.cuts]))
     return _trim(region, plan.cuts)
+
+
+@jax.custom_jvp
+def paste_at(region: jax.Array, window: jax.Array, starts: Sequence[Any]) -> jax.Array:
+    """Return the region with a window pasted over it, wholly inside.
+
+    Its derivative is written out, as a gather, because that of `dynamic_update_slice` crashes the
+    process on a CPU in some networks: `docs/decisions/gather-in-derivatives.md`.
+    """
+    return lax.dynamic_update_slice(region, window, starts)
+
+
+@paste_at.defjvp
+def _paste_tangents(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    (region, window, starts), (around, inside, _) = primals, tangents
+    out = paste_at(region, window, starts)
+    if not jnp.issubdtype(region.dtype, jnp.inexact):
+        return out, around
+    cut = partial(_gather, starts=starts, shape=window.shape)
+    covered = paste_at(jnp.zeros(region.shape, bool), jnp.ones(window.shape, bool), starts)
+    (spread,) = jax.linear_transpose(cut, around)(inside)
+    return out, jnp.where(covered, 0, around) + spread
+
+
+def _gather(region: jax.Array, starts: Sequence[Any], shape: tuple[int, ...]) -> jax.Array:
+    """Cut `shape` from a region, as `dynamic_slice` does, by a gather of one index."""
+    axes = tuple(range(region.ndim))
+    numbers = lax.GatherDimensionNumbers(axes, (), axes)
+    index = jnp.stack([jnp.asarray(start, jnp.int32) for start in starts])
+    return lax.gather(region, index, numbers, shape, mode="promise_in_bounds")
 
 
 def _whole(starts: list[Index], sizes: list[int], source: Any) -> bool:

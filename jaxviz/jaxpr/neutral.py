@@ -21,7 +21,21 @@ def zero(dtype: Any) -> Any:
     return dtype.type(0)
 
 
+def one(dtype: Any) -> Any:
+    """The neutral element of a product."""
+    return dtype.type(1)
+
+
+def ones(dtype: Any) -> Any:
+    """The neutral element of a bitwise and: all bits are set."""
+    return dtype.type(True) if dtype.kind == "b" else ~dtype.type(0)
+
+
 def _extreme(dtype: Any, end: str, infinite: float) -> Any:
     if jnp.issubdtype(dtype, jnp.integer):
         return np.asarray(getattr(jnp.iinfo(dtype), end), dtype)[()]
     return np.asarray(infinite > 0 if dtype.kind == "b" else infinite, dtype)[()]
+
+
+# By the primitive that a reduction consists of.
+NEUTRAL = {"add": zero, "mul": one, "max": least, "min": greatest, "or": zero, "and": ones}

@@ -1,11 +1,14 @@
 """A callable taken apart: its arrays, and the rest, which holds none."""
 
+import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,37 @@ class Skeleton:
             return hash(self.is_array)
 
 
+def as_callable(f: Any) -> Any:
+    """Return the function that something stands for: `(linen_module, variables)` becomes one.
+
+    Raises:
+        TypeError: it is a Linen module without its variables.
+    """
+    if type(f) is tuple and len(f) == 2 and callable(getattr(f[0], "apply", None)):
+        return Partial(f[0].apply, f[1])
+    linen = sys.modules.get("flax.linen")  # whoever has such a module has imported it
+    module: Any = f.__self__ if inspect.ismethod(f) and f.__name__ == "apply" else f
+    if linen is not None and isinstance(module, linen.Module) and module.scope is None:
+        raise TypeError(
+            "`f` must have its variables: got a Linen module without them; give (module,"
+            " variables), or jax.tree_util.Partial(module.apply, variables)."
+        )
+    return f
+
+
 def split_arrays(f: Callable[..., Any]) -> tuple[list[Any], Skeleton]:
     """Split a callable into its arrays, JAX's and NumPy's, and the rest."""
-    leaves, treedef = jax.tree.flatten(f)
+    leaves, treedef = jax.tree.flatten(as_model(as_callable(f)))
     is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
     pairs = list(zip(leaves, is_array, strict=True))
     others = tuple(None if array else leaf for leaf, array in pairs)
     return [leaf for leaf, array in pairs if array], Skeleton(treedef, others, is_array)
+
+
+def as_model(f: Any) -> Any:
+    """Return a model of Keras as one of ours, if its layers are known; anything else as it is."""
+    if not hasattr(f, "to_json"):
+        return f
+    from jaxviz.keras.live import converted, is_live
+
+    return (converted(f) if is_live(f) else None) or f

@@ -21,6 +21,8 @@ from jaxviz.jaxpr.loops import LOOPS, bodies, run_loop
 
 Rule = Callable[["Equation", Sequence[Any]], "Sequence[Any] | None"]
 NO_RULES: Mapping[str, Rule] = MappingProxyType({})
+# Primitives that are there for what they do, not for what they return.
+SIDE_EFFECTS = frozenset({"debug_callback", "debug_print", "io_callback"})
 
 
 class Constant(NamedTuple):
@@ -84,7 +86,8 @@ def trace(function: Callable[..., Any], *args: Any, open_derivatives: bool = Fal
     def fresh(*args: Any) -> Any:  # JAX keeps what it traced, by the identity of the function
         return function(*args)
 
-    closed, shape = jax.make_jaxpr(fresh, return_shape=True)(*args)
+    with jax.disable_jit(False):  # it is not run here, where that would be of use
+        closed, shape = jax.make_jaxpr(fresh, return_shape=True)(*args)
     flat, values = flatten(closed, open_derivatives=open_derivatives)
     return Traced(closed, flat, values, jax.tree.structure(shape))
 
@@ -191,12 +194,20 @@ def dependent(flat: Flat, marks: Sequence[bool]) -> list[bool]:
     return [isinstance(x, int) and x in reached for x in flat.outputs]
 
 
-def live(equations: Sequence[Equation], outputs: Sequence[Operand]) -> tuple[Equation, ...]:
-    """Drop the equations whose results nobody reads."""
+def acts(equation: Equation) -> bool:
+    """Say whether an equation prints or calls back, itself or inside a loop."""
+    inner = (e for jaxpr in jaxprs_in(equation.params) for e in equations(jaxpr))
+    return any(e.primitive.name in SIDE_EFFECTS for e in (equation, *inner))
+
+
+def live(
+    equations: Sequence[Equation], outputs: Sequence[Operand], *, acting: bool = False
+) -> tuple[Equation, ...]:
+    """Drop the equations whose results nobody reads; `acting` keeps those that print."""
     needed = {x for x in outputs if isinstance(x, int)}
     kept = []
     for equation in reversed(equations):
-        if needed.intersection(equation.results):
+        if needed.intersection(equation.results) or (acting and acts(equation)):
             needed.update(x for x in equation.operands if isinstance(x, int))
             kept.append(equation)
     return tuple(kept[::-1])

@@ -41,9 +41,11 @@ class Overrides(NamedTuple):
 
 
 def walk(model: Model, outer: Path = ()) -> list[tuple[Path, Layer]]:
-    """Return every layer with its path of names, nested models before their contents."""
+    """Return every layer but inputs with its path of names, outer ones before their contents."""
     found: list[tuple[Path, Layer]] = []
     for layer in model.layers:
+        if layer.class_name == "InputLayer":
+            continue
         found.append(((*outer, layer.name), layer))
         if layer.model is not None:
             found.extend(walk(layer.model, (*outer, layer.name)))
@@ -58,17 +60,50 @@ def find_custom(layer: Layer, custom: Custom) -> Callable[..., Any] | None:
     return None
 
 
+def refusal(model: Model, custom: Custom) -> str | None:
+    """Return what to tell of the layers that are not known, None if there are none.
+
+    Wrappers for which the caller has a converter are left to it, with what is inside them.
+    """
+    _leave_wrappers(model, custom)
+    unknown: dict[str, list[str]] = {}
+    for path, layer in walk(model):
+        known = layer.class_name in TABLE and not _is_quantised(layer)
+        inner = layer.model is not None and not layer.wraps
+        if not known and not inner and find_custom(layer, custom) is None:
+            kind = layer.class_name + (", quantised" if _is_quantised(layer) else "")
+            unknown.setdefault(kind, []).append("/".join(path))
+    return _refusal(unknown) if unknown else None
+
+
+def _leave_wrappers(model: Model, custom: Custom) -> None:
+    for layer in model.layers:
+        if layer.wraps and find_custom(layer, custom) is not None:
+            layer.model = None
+        if layer.model is not None:
+            _leave_wrappers(layer.model, custom)
+
+
+def _refusal(unknown: Mapping[str, Sequence[str]]) -> str:
+    """Return the sentence that names each class once, with the number of its layers."""
+    kinds = [f"{kind} ({_counted(names)})" for kind, names in unknown.items()]
+    more = f" and {len(kinds) - 20} other classes" if len(kinds) > 20 else ""
+    listed = ", ".join(kinds[:20]) + more
+    if any(kind.rpartition(">")[2] == "Lambda" for kind in unknown):
+        cure = '`custom_layers={"Lambda": function}` (the code in the file is never run)'
+    else:
+        cure = '`custom_layers={"ClassName": converter}`'
+    return f"The model has layers that cannot be read: {listed}. Supply them: {cure}."
+
+
+def _counted(names: Sequence[str]) -> str:
+    shown = ", ".join(f'"{name}"' for name in names[:2]) + (" ..." if len(names) > 2 else "")
+    return f"{len(names)} layer{'s' if len(names) > 1 else ''}: {shown}"
+
+
 def find_slots(model: Model, custom: Custom) -> list[Slot]:
-    """Return the weights that an architecture needs; refuse unknown layers, all in one error."""
-    layers = [(path, layer) for path, layer in walk(model) if layer.model is None]
-    unknown = [
-        layer
-        for _, layer in layers
-        if (layer.class_name not in TABLE or _is_quantised(layer))
-        and find_custom(layer, custom) is None
-    ]
-    if unknown:
-        raise KerasFileError(_refusal(unknown))
+    """Return the weights that an architecture needs, all of whose layers are known."""
+    layers = [(path, layer) for path, layer in walk(model) if layer.model is None or layer.wraps]
     _refuse_masks([layer for _, layer in layers])
     slots = []
     for path, layer in layers:
@@ -96,19 +131,6 @@ def _refuse_masks(layers: Sequence[Layer]) -> None:
                 )
 
 
-def _refusal(unknown: Sequence[Layer]) -> str:
-    names = ", ".join(
-        f'"{layer.name}" ({layer.class_name}{", quantised" if _is_quantised(layer) else ""})'
-        for layer in unknown[:30]
-    )
-    more = f" and {len(unknown) - 30} more" if len(unknown) > 30 else ""
-    if any(layer.class_name == "Lambda" for layer in unknown):
-        cure = '`custom_layers={"Lambda": function}` (the code in the file is never run)'
-    else:
-        cure = '`custom_layers={"ClassName": converter}`'
-    return f"The model has layers that cannot be read: {names}{more}. Supply them: {cure}."
-
-
 def _guard(layer: Layer, work: Callable[[Fields], Any]) -> Any:
     """Run a converter; whatever it finds wrong is told with the layer's name."""
     try:
@@ -132,7 +154,8 @@ def build_model(
     for layer in model.layers:
         path = (*outer, layer.name)
         if layer.model is not None:
-            layers[layer.name] = build_model(layer.model, weights, overrides, path)
+            inner = build_model(layer.model, weights, overrides, path)
+            layers[layer.name] = _wrap(layer, inner) if layer.wraps else inner
         else:
             layers[layer.name] = _build_layer(layer, weights.get(path, {}), overrides.custom)
     attributes = attribute_names([layer.name for layer in model.layers])
@@ -167,6 +190,18 @@ def _build_layer(layer: Layer, weights: Mapping[str, np.ndarray], custom: Custom
         built = converter.build(fields, weights)
         fields.finish()
         return built
+
+    return _guard(layer, work)
+
+
+def _wrap(layer: Layer, inner: KerasModel) -> Any:
+    """Return a wrapper around what it wraps; its own arrays serve training only."""
+
+    def work(fields: Fields) -> Any:
+        fields.raw("layer")
+        built = TABLE[layer.class_name].build(fields, {})
+        fields.finish()
+        return built(inner)
 
     return _guard(layer, work)
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxviz.keras.build import Overrides, build_model, find_slots, walk, with_shapes
+from jaxviz.keras.architecture.config import connect
+from jaxviz.keras.build import Overrides, build_model, find_slots, refusal, walk, with_shapes
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.files.archive import Archive
 from jaxviz.keras.files.weights import Era, assign, is_by_class, named_or_by_class, without_content
@@ -118,9 +119,18 @@ def _fill(
 ) -> None:
     """Put into `facts` what the file tells, as far as the first error."""
     model = read_architecture(architecture, weights)
-    inputs = tuple(entry.shape for entry in model.inputs)
     facts["layers"] = tuple(("/".join(path), layer.class_name) for path, layer in walk(model))
-    facts["input_shape"] = inputs[0] if len(inputs) == 1 else inputs
+    problem = refusal(model, overrides.custom)
+    try:
+        connect(model)
+    except KerasFileError:
+        if problem is None:
+            raise
+    inputs = tuple(entry.shape for entry in model.inputs)
+    if inputs:
+        facts["input_shape"] = inputs[0] if len(inputs) == 1 else inputs
+    if problem is not None:
+        raise KerasFileError(problem)
     slots = find_slots(model, overrides.custom)
     if weights.weights is not None:
         assign(model, slots, weights.weights)

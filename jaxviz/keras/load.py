@@ -5,14 +5,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
-from jaxviz.keras.architecture.config import Model, parse_model
-from jaxviz.keras.architecture.legacy import adapt_to_era, is_older, rotates_kernels
+import jax
+import numpy as np
+
+from jaxviz.keras.architecture.config import Model, connect, read_layers
+from jaxviz.keras.architecture.legacy import (
+    adapt_to_era,
+    flatten_as_stored,
+    is_older,
+    rotates_kernels,
+)
 from jaxviz.keras.architecture.refuse import refuse_foreign_objects
 from jaxviz.keras.build import (
+    Custom,
     Overrides,
     build_model,
     concrete,
     find_slots,
+    refusal,
     with_shapes,
 )
 from jaxviz.keras.errors import KerasFileError
@@ -32,7 +42,7 @@ def load_keras(
     kernels: Kernels = "auto",
     dtype: str | None = None,
     custom_layers: Mapping[str, Callable[..., Any]] | None = None,
-    labels: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> KerasModel:
     """Read a Keras model into a Flax module, without Keras.
 
@@ -47,7 +57,8 @@ def load_keras(
             file says.
         custom_layers: class or layer name to `converter(config, weights) -> callable`, for layers
             that are not known; for a Lambda the function itself.
-        labels: names of the classes, for `model.labels`; None for those in the file, if any.
+        class_names: names of the classes, for `model.class_names`; None for those in the file, if
+            any.
 
     Returns:
         The model; `model(images)` equals Keras's `predict`.
@@ -69,7 +80,8 @@ def load_keras(
         raise ValueError(f"`dtype` must be one of {_DTYPES}: got {dtype!r}.")
     overrides = Overrides(custom_layers or {}, dtype)
     architecture, weights = read_sources(path)
-    model = read_architecture(architecture, weights, input_shape)
+    model = read_architecture(architecture, weights)
+    connect_known(model, overrides.custom, input_shape)
     slots = find_slots(model, overrides.custom)
     era = find_era(architecture, weights, kernels)
     if weights.weights is not None:
@@ -80,19 +92,20 @@ def load_keras(
             "give both, `load_keras((architecture, weights))`."
         )
     built = _finished(model, slots, era, overrides)
-    named = tuple(labels) if labels is not None else weights.labels or architecture.labels
-    return built if named is None else _labelled(built, named, given=labels is not None)
+    own = weights.class_names or architecture.class_names
+    named = tuple(class_names) if class_names is not None else own
+    return built if named is None else _named(built, named, given=class_names is not None)
 
 
-def _labelled(model: KerasModel, labels: tuple[str, ...], *, given: bool) -> KerasModel:
+def _named(model: KerasModel, names: tuple[str, ...], *, given: bool) -> KerasModel:
     """Return the model with names for its classes; a file's names that do not fit are left out."""
     shape = model.output_shape
     count = shape[-1] if shape and isinstance(shape[-1], int) else None
-    if count != len(labels):
+    if count != len(names):
         if given:
-            raise ValueError(f"`labels` must name the {count} classes: got {len(labels)} names.")
+            raise ValueError(f"`class_names` must name {count} classes: got {len(names)} names.")
         return model
-    return model.with_graph(replace(model._graph, labels=labels))
+    return model.with_graph(replace(model._graph, class_names=names))
 
 
 def _finished(model: Model, slots: Sequence[Slot], era: Era, overrides: Overrides) -> KerasModel:
@@ -132,11 +145,28 @@ def from_keras(
     def arrays(path: tuple[str, ...]) -> Sequence[Any]:
         layer = model
         for name in path:
-            layer = layer.get_layer(name)
-        return layer.get_weights()
+            layer = _inner_layer(layer, name)
+        return _weights(layer)
 
     overrides = Overrides(custom_layers or {}, dtype)
     return from_arrays(architecture, arrays, overrides)
+
+
+def _weights(layer: Any) -> Sequence[Any]:
+    """Return a layer's arrays; those of JAX directly, as Keras's way of copying them warns."""
+    values = [getattr(weight, "value", None) for weight in getattr(layer, "weights", ())]
+    if values and all(isinstance(value, jax.Array) for value in values):
+        return [np.asarray(value) for value in values]
+    return layer.get_weights()
+
+
+def _inner_layer(layer: Any, name: str) -> Any:
+    """Return a layer of a model of Keras's; a wrapper has one, or all those of the model in it."""
+    if not hasattr(layer, "get_layer"):
+        layer = layer.layer
+        if not hasattr(layer, "get_layer"):
+            return layer
+    return layer.get_layer(name)
 
 
 def from_arrays(
@@ -144,8 +174,11 @@ def from_arrays(
 ) -> KerasModel:
     """Build a model from an architecture and a function from a layer's path to its arrays."""
     model = read_architecture(architecture, architecture)
+    connect_known(model, overrides.custom)
     slots = find_slots(model, overrides.custom)
     for slot in slots:
+        if slot.layer.wraps:
+            slot.names = ()  # its own arrays serve training only
         if slot.names is None or slot.names:
             slot.arrays = list(arrays(slot.path))
         if slot.names is not None and len(slot.arrays) != len(slot.names):
@@ -178,16 +211,25 @@ def read_sources(
     return archives[0], archives[-1]
 
 
-def read_architecture(
-    architecture: Archive, weights: Archive, input_shape: tuple | None = None
-) -> Model:
-    """Return the architecture, its layers adapted to the Keras that wrote the weights."""
+def read_architecture(architecture: Archive, weights: Archive) -> Model:
+    """Return the layers, adapted to the Keras that wrote the weights, not connected yet."""
     refuse_foreign_objects(architecture.config)
-    model = parse_model(architecture.config or {}, input_shape)
+    model = read_layers(architecture.config or {})
     named = weights.weights is not None and not is_by_class(weights.weights)
     version = weights.keras_version if named else architecture.keras_version or "3"
     adapt_to_era(model, version, weights.backend or architecture.backend, architecture.config)
+    pair = architecture is not weights and architecture.keras_version != weights.keras_version
+    if named and pair and is_older(weights.keras_version, (2, 1, 6)):
+        flatten_as_stored(model)
     return model
+
+
+def connect_known(model: Model, custom: Custom, input_shape: tuple | None = None) -> None:
+    """Connect the layers of an architecture, if all of them are known."""
+    problem = refusal(model, custom)
+    if problem is not None:
+        raise KerasFileError(problem)
+    connect(model, input_shape)
 
 
 def find_era(architecture: Archive, weights: Archive, kernels: Kernels) -> Era:

@@ -9,6 +9,8 @@ from jaxviz.keras.architecture.nodes import Ref
 from jaxviz.keras.layers.activation import Activation, Softmax, linear, log_softmax, softmax
 from jaxviz.keras.layers.noise import Noise
 from jaxviz.keras.layers.shape import Flatten, Identity, Reshape
+from jaxviz.keras.live import is_live
+from jaxviz.keras.load import from_keras
 from jaxviz.keras.model import KerasModel
 
 _SQUASHING = (softmax, log_softmax, jax.nn.sigmoid)
@@ -18,7 +20,8 @@ def logits(model: KerasModel) -> KerasModel:
     """Return a model without its last softmax or sigmoid, its arrays shared.
 
     Args:
-        model: a model from `load_keras`; layers that only reshape after the softmax stay.
+        model: a model from `load_keras`, or one of Keras; layers that only reshape after the
+            softmax stay.
 
     Returns:
         The model whose outputs are the scores before it; the model itself if it ends otherwise.
@@ -30,6 +33,7 @@ def logits(model: KerasModel) -> KerasModel:
         >>> logits(model)(jax.numpy.asarray([[3.0, 4.0]])).tolist()
         [[3.0, 4.0]]
     """
+    model = from_keras(model) if is_live(model) else model
     graph = model._graph
     replaced: dict[str, Any] = {}
     outputs = graph.outputs if not isinstance(graph.outputs, Ref) else (graph.outputs,)

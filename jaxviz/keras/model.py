@@ -17,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxviz._names import numbered
 from jaxviz.keras.architecture.config import Input
 from jaxviz.keras.architecture.nodes import Call, Ref, call_refs, refs
 from jaxviz.keras.layers.converter import cast
 
 Array = jax.Array | np.ndarray
+Key = tuple[str, int]
 # One input; several, in order or by name.
 Images = Array | Sequence[Array] | Mapping[str, Array]
 
@@ -40,10 +42,10 @@ class Graph:
     calls: tuple[Call, ...]
     outputs: Any
     output_shape: Any = None
-    labels: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def _key(self) -> tuple:
-        shapes = (self.inputs, self.output_shape, self.labels)
+        shapes = (self.inputs, self.input_structure, self.output_shape, self.class_names)
         return (self.name, self.layers, self.calls, self.outputs, *shapes)
 
     @cached_property
@@ -64,6 +66,12 @@ class Graph:
     def attributes(self) -> dict[str, str]:
         """Keras name to attribute."""
         return {name: attribute for name, attribute, _, _ in self.layers}
+
+    @cached_property
+    def called(self) -> dict[str, Key]:
+        """The names of all calls, in order, with their (layer, node): "r", then "r#2"."""
+        keys = [(call.layer, call.node) for call in self.calls]
+        return dict(zip(numbered(layer for layer, _ in keys), keys, strict=True))
 
     @cached_property
     def dtypes(self) -> dict[str, str | None]:
@@ -105,8 +113,18 @@ class KerasModel(nnx.Module):
 
     @property
     def layer_names(self) -> list[str]:
-        """The names of the layers as Keras gave them, in Keras's order, without inputs."""
-        return list(self._graph.attributes)
+        """The names of the layers as Keras gave them, in order of evaluation, without inputs.
+
+        Those inside a nested model stand before it as "model/layer"; a layer that is called again
+        is "layer#2" there, and a nested model's layers then are "model#2/layer".
+        """
+        found: list[str] = []
+        for name, (layer, _) in self._graph.called.items():
+            inner = getattr(self, self._graph.attributes[layer])
+            if isinstance(inner, KerasModel):
+                found += [f"{name}/{below}" for below in inner.layer_names]
+            found.append(name)
+        return found
 
     @property
     def input_shape(self) -> Any:
@@ -120,15 +138,33 @@ class KerasModel(nnx.Module):
         return self._graph.output_shape
 
     @property
-    def labels(self) -> tuple[str, ...] | None:
+    def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes, if they are known."""
-        return self._graph.labels
+        return self._graph.class_names
+
+    @property
+    def white(self) -> float | None:
+        """What white is to the model, 255 or 1, where its first layers rescale; else None."""
+        from jaxviz.keras.white import white_of  # which knows layers, as this module does not
+
+        return white_of(self)
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...] | None:
+        """(height, width, channel) of the images that the model takes; None if it takes none.
+
+        A sequence (length, channel) is an image of one row, a vector (length) one of one channel.
+        """
+        shape = self._graph.inputs[0].shape if len(self._graph.inputs) == 1 else None
+        if shape is None or not 1 <= len(shape) <= 3:
+            return None
+        return {1: (1, *shape, 1), 2: (1, *shape), 3: shape}[len(shape)]
 
     def layer(self, name: str | int) -> Any:
         """Return the layer of a Keras name or index.
 
         Args:
-            name: a name of `layer_names`, "model/layer" inside a nested model, or an index.
+            name: a name of `layer_names`, or an index in it.
 
         Returns:
             The layer: an `nnx.Module`, or a callable without weights.
@@ -143,10 +179,9 @@ class KerasModel(nnx.Module):
             >>> model.layer(-1)
             Relu(slope=0.0, ceiling=None, threshold=0.0)
         """
-        node: Any = self
-        for part in self._resolve(name):
-            node = getattr(node, node._graph.attributes[part])
-        return node
+        (layer, _), inner = self._resolve(name)
+        found = getattr(self, self._graph.attributes[layer])
+        return found if inner is None else found.layer(inner)
 
     def with_graph(self, graph: Graph) -> "KerasModel":
         """Return a model of the same layers, shared, under other constants."""
@@ -156,15 +191,15 @@ class KerasModel(nnx.Module):
         """Evaluate the model.
 
         Args:
-            images: (N, *input_shape), any real dtype; a list or dictionary for several inputs.
+            images: (N, *input_shape), any real dtype; a list or dictionary for several inputs. A
+                model of sequences (length, channel) or vectors (length) also takes them as images
+                of one row, (N, 1, length, channel).
             rngs: random streams, needed only in training mode and with dropout.
 
         Returns:
             (N, *output_shape); a tuple or dictionary of arrays when there are several outputs.
         """
-        wanted = [(ref.layer, ref.node) for ref in refs(self._graph.outputs)]
-        values, _ = self._evaluate(images, wanted, rngs=rngs)
-        return _gather(self._graph.outputs, values)
+        return self._read(images, (), rngs=rngs)[0]
 
     def activations(
         self, images: Images, layers: Sequence[str | int] | str | int | None = None
@@ -173,91 +208,89 @@ class KerasModel(nnx.Module):
 
         Args:
             images: (N, *input_shape), any real dtype.
-            layers: names or indices of layers ("model/layer" inside a nested model); None for all.
+            layers: names or indices of `layer_names`; None for all.
 
         Returns:
-            Layer name to (N, *shape); the second call of a shared layer is under "name:1".
+            Layer name to (N, *shape).
 
         Raises:
             ValueError: there is no such layer.
         """
-        if layers is None:
-            layers = self.layer_names
-        if isinstance(layers, str | int):
-            layers = [layers]
-        paths = [self._resolve(layer) for layer in layers]
-        nested: dict[str, list[str]] = {}
-        for outer, *inner in paths:
-            if inner:
-                nested.setdefault(outer, []).append("/".join(inner))
-        names = {path[0] for path in paths}
-        wanted = [(call.layer, call.node) for call in self._graph.calls if call.layer in names]
-        values, inside = self._evaluate(images, wanted, nested=nested)
-        found: dict[str, jax.Array] = {}
-        for outer, *inner in paths:
-            if inner:
-                name = "/".join([outer, *inner])
-                found[name] = inside[name]
-                continue
-            found |= {_call_name(key): values[key] for key in wanted if key[0] == outer}
-        return found
+        known = self.layer_names
+        asked = [layers] if isinstance(layers, str | int) else known if layers is None else layers
+        names = [known[n] if isinstance(n, int) and n in _indices(known) else n for n in asked]
+        return self._read(images, names, output=False)[1]
 
     def _everything(self, images: Images) -> tuple[Any, dict[str, Any]]:
         """Return the output, and the outputs of all layers, from one evaluation."""
-        wanted = [(call.layer, call.node) for call in self._graph.calls]
-        values, _ = self._evaluate(images, wanted)
-        each = {_call_name(key): values[key] for key in wanted}
-        return _gather(self._graph.outputs, values), each
+        return self._read(images, list(self._graph.called))
 
-    def _resolve(self, name: str | int) -> tuple[str, ...]:
-        """Return a layer's path: its name, or the names that lead into nested models."""
+    def _resolve(self, name: str | int) -> tuple[Key, str | None]:
+        """Return the call of a name, and the name inside it where it is of a nested model's."""
         names = self.layer_names
         if isinstance(name, int):
-            if not -len(names) <= name < len(names):
+            if name not in _indices(names):
                 raise ValueError(
                     f"`layers` must hold indices of the {len(names)} layers: got {name}."
                 )
-            return (names[name],)
-        if name in self._graph.attributes:
-            return (name,)
-        for outer in names:
-            layer = getattr(self, self._graph.attributes[outer])
-            if isinstance(layer, KerasModel) and name.startswith(outer + "/"):
-                return (outer, *layer._resolve(name[len(outer) + 1 :]))
+            name = names[name]
+        if name in self._graph.called:
+            return self._graph.called[name], None
+        for outer, key in self._graph.called.items():
+            if name in names and name.startswith(outer + "/"):
+                inner = getattr(self, self._graph.attributes[key[0]])
+                rest = name[len(outer) + 1 :]
+                if isinstance(inner, KerasModel) and rest in inner.layer_names:
+                    return key, rest
         near = difflib.get_close_matches(name, names, 1, 0.0) or ["none"]
         raise ValueError(f'There is no layer "{name}"; the nearest name is "{near[0]}".')
 
-    def _evaluate(
+    def _read(
         self,
         images: Images,
-        wanted: Sequence[tuple[str, int]],
+        names: Sequence[str | int],
         *,
+        output: bool = True,
         rngs: nnx.Rngs | None = None,
-        nested: Mapping[str, Sequence[str]] | None = None,
-    ) -> tuple[dict[tuple[str, int], Any], dict[str, jax.Array]]:
-        """Evaluate the wanted calls and what they need.
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the output, None where it is not asked for, and those of named layers.
 
-        Returns the output of each (layer, node) evaluated, and, as "model/layer", those of the
-        layers that `nested` lists for a nested model: of its last call, if there are several.
+        Each call that these need is evaluated once.
         """
+        places = {str(name): self._resolve(name) for name in names}
+        nested: dict[Key, list[str]] = {}
+        for key, inner in places.values():
+            if inner is not None:
+                nested.setdefault(key, []).append(inner)
+        wanted = [(ref.layer, ref.node) for ref in refs(self._graph.outputs)] if output else []
+        calls = self._graph.needed([*wanted, *(key for key, _ in places.values())])
         values, inside = self._place_inputs(images), {}
-        for call in self._graph.needed(wanted):
-            layer = getattr(self, self._graph.attributes[call.layer])
-            dtype = self._graph.dtypes[call.layer]
-            args = _gather(call.args, values, dtype)
-            kwargs = {key: _gather(value, values, dtype) for key, value in call.kwargs}
-            if getattr(layer, "needs_rngs", False):
-                kwargs["rngs"] = rngs
+        for call in calls:
+            key = (call.layer, call.node)
             try:
-                if nested and call.layer in nested:
-                    # What this repeats of the call below, jit finds to be common.
-                    inner = layer.activations(*args, layers=nested[call.layer])
-                    inside |= {f"{call.layer}/{name}": array for name, array in inner.items()}
-                values[call.layer, call.node] = layer(*args, **kwargs)
+                values[key], inside[key] = self._call(call, values, nested.get(key, ()), rngs)
             except Exception as error:
                 error.add_note(f'In layer "{call.layer}"')
                 raise
-        return values, inside
+        found = {
+            name: values[key] if inner is None else inside[key][inner]
+            for name, (key, inner) in places.items()
+        }
+        return _gather(self._graph.outputs, values) if output else None, found
+
+    def _call(
+        self, call: Call, values: Mapping, names: Sequence[str], rngs: nnx.Rngs | None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return what a call gives, and the outputs of named layers of the nested model called."""
+        layer = getattr(self, self._graph.attributes[call.layer])
+        dtype = self._graph.dtypes[call.layer]
+        args = _gather(call.args, values, dtype)
+        kwargs = {key: _gather(value, values, dtype) for key, value in call.kwargs}
+        if getattr(layer, "needs_rngs", False):
+            kwargs["rngs"] = rngs
+        if names:
+            return layer._read(*args, names, **kwargs)
+        return layer(*args, **kwargs), {}
 
     def _place_inputs(self, images: Images) -> dict[tuple[str, int], Any]:
         """Return checked and cast inputs, under the names of their placeholders."""
@@ -273,10 +306,8 @@ class KerasModel(nnx.Module):
         }
 
 
-def _call_name(call: tuple[str, int]) -> str:
-    """Return the name of a call's output: "layer", and "layer:1" for its second call."""
-    layer, node = call
-    return f"{layer}:{node}" if node else layer
+def _indices(names: Sequence[str]) -> range:
+    return range(-len(names), len(names))
 
 
 def _as_attribute(layer: Any) -> Any:
@@ -303,16 +334,28 @@ def _as_input(entry: Input, x: Any) -> jax.Array:
     x = jnp.asarray(x)
     shape = entry.shape
     if shape is not None:
+        x = _from_one_row(x, shape)
         same = x.ndim == len(shape) + 1
         if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ValueError(
-                f"`images` must have shape (batch, {wanted}): got {x.shape}; a single image needs "
-                "a leading axis of 1."
+            row = {1: "(batch, 1, length, 1)", 2: "(batch, 1, length, channel)"}.get(len(shape))
+            cure = (
+                f"images of one row are {row}"
+                if row
+                else "a single image needs a leading axis of 1"
             )
+            raise ValueError(f"`images` must have shape (batch, {wanted}): got {x.shape}; {cure}.")
     if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
         return cast(x, jnp.dtype("int32"))
     return cast(x, jnp.dtype("float32"))
+
+
+def _from_one_row(x: jax.Array, shape: tuple[int | None, ...]) -> jax.Array:
+    """Return images (N, 1, length, channel) as the sequences or vectors that the model takes."""
+    if x.ndim != 4 or x.shape[1] != 1 or len(shape) > 2:
+        return x
+    x = x[:, 0]
+    return x[..., 0] if len(shape) == 1 and x.shape[-1] == 1 else x
 
 
 def _gather(structure: Any, values: Mapping, dtype: str | None = None) -> Any:

@@ -7,6 +7,8 @@ import numpy as np
 from flax import nnx
 
 from jaxviz.keras.build import open_shapes
+from jaxviz.keras.live import is_live
+from jaxviz.keras.load import from_keras
 from jaxviz.keras.model import KerasModel
 
 _WIDTHS = (40, 26, 14)
@@ -16,7 +18,7 @@ def summary(model: KerasModel) -> None:
     """Print a model as Keras does: each layer, its class, output shape and number of parameters.
 
     Args:
-        model: a model from `load_keras`.
+        model: a model from `load_keras`, or one of Keras.
 
     Example:
         >>> from jaxviz.keras import load_keras
@@ -31,6 +33,7 @@ def summary(model: KerasModel) -> None:
         --------------------------------------------------------------------------------
         Parameters: 0 in all, 0 trainable
     """
+    model = from_keras(model) if is_live(model) else model
     print(summary_text(model))
 
 

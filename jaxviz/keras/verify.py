@@ -97,7 +97,7 @@ def verify_keras(
     unknown = sorted(set(theirs) - set(found))
     if unknown or not theirs:
         raise ValueError(f"`reference` must name layers of the model: got {unknown or 'none'}.")
-    order = [f"{c.layer}:{c.node}" if c.node else c.layer for c in ours._graph.calls] + [_OUTPUT]
+    order = [*ours._graph.called, _OUTPUT]
     rows = [_compare(name, found[name], theirs[name]) for name in order if name in theirs]
     result = Verification(tuple(rows), tolerance)
     print(result)

@@ -20,6 +20,7 @@ from jaxviz.jaxpr.walk import replay, run, trace
 from jaxviz.keras import KerasModel, logits
 from jaxviz.layers import Layer, ScorerLike, as_scorer, capture, thaw
 from jaxviz.maximization.regularize import lp_norm, total_variation
+from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
 
 _BACKPROP = {None: "plain", "guided": "guided", "rectified": "rectified"} | {
@@ -67,6 +68,7 @@ def losses(
     model = linear(model)
     filters = None if filter_indices is None else tuple(np.atleast_1d(filter_indices).tolist())
     parts = split(model)
+    check_independence(parts, image)
     channels = jax.eval_shape(lambda x: capture(model, x, [layer]), image)[layer].shape[-1]
     if filters == ():
         raise ValueError("`filter_indices` must hold a filter, or be None for all: got none.")
@@ -132,4 +134,5 @@ def output_or(model: ScorerLike, layer: Layer) -> Layer:
 
 def linear(model: ScorerLike) -> Scorer:
     """Return the model without its last softmax or sigmoid, where it is a Keras model."""
-    return logits(model) if isinstance(model, KerasModel) else as_scorer(model)
+    scorer = as_scorer(model)
+    return logits(scorer) if isinstance(scorer, KerasModel) else scorer

@@ -20,6 +20,7 @@ from jaxviz.keras_vis.modifiers import (
     print_losses,
 )
 from jaxviz.layers import Layer, ScorerLike, activations, as_scorer, layer_names, resolve
+from jaxviz.scoring.scorer import image_shape_of
 
 
 @called_as(
@@ -248,7 +249,7 @@ def _seed(
         if image.ndim != 4 or image.shape[0] != 1:
             raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
         return image
-    shape = getattr(model, "input_shape", None) if image_shape is None else image_shape
+    shape = image_shape_of(model) if image_shape is None else image_shape
     if shape is None or len(shape) != 3 or None in shape:
         raise ValueError(f"`image_shape` must be (height, width, channels): got {shape}.")
     key = jax.random.key(0) if key is None else key
@@ -272,7 +273,8 @@ def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:
 def _penultimate(model: Any, layer: Layer, image: jax.Array) -> str:
     """Return the nearest convolution or pooling before a layer; else the nearest with sites."""
     layer = output_or(model, layer)
-    names = layer_names(as_scorer(model), image)
+    model = as_scorer(model)
+    names = layer_names(model, image)
     before = names[: names.index(resolve(layer, names))] if layer is not None else names
     for name in reversed(before):
         if isinstance(model, KerasModel):

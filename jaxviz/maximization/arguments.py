@@ -16,13 +16,14 @@ from jaxviz.maximization.problem import Data, Problem, group
 from jaxviz.maximization.regularize import Penalty, Tidy
 from jaxviz.maximization.schedule import Schedule
 from jaxviz.maximization.step import evaluate_objective, network, views
+from jaxviz.scoring.scorer import image_shape_of
 
 BOUNDS = ("sigmoid", "project", "none")
 
 
 def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
     """Return the images' shape, as given or as the model fixes it."""
-    shape = getattr(f, "input_shape", None) if image_shape is None else image_shape
+    shape = image_shape_of(f) if image_shape is None else image_shape
     sizes = tuple(shape) if isinstance(shape, Sequence) else ()
     positive = all(isinstance(n, int | np.integer) and n > 0 for n in sizes)
     if len(sizes) != 3 or not positive:

@@ -9,6 +9,7 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import DTypeLike
 
@@ -33,8 +34,10 @@ from jaxviz.maximization.problem import Data, Patience, Problem
 from jaxviz.maximization.regularize import Penalty, Tidy
 from jaxviz.maximization.result import Maximized, NotFiniteError
 from jaxviz.maximization.schedule import Schedule
+from jaxviz.maximization.step import network
 from jaxviz.maximization.transforms import Transform
 from jaxviz.progress import Progress
+from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import split
 
 __all__ = ["Maximized", "NotFiniteError", "maximize"]
@@ -122,8 +125,8 @@ def maximize(
         `Maximized`, with N = objectives × seeds images.
 
     Raises:
-        ValueError: an option is out of range, a layer or channel unknown, or the objective does not
-            depend on the image.
+        ValueError: an option is out of range, a layer or channel unknown, the objective does not
+            depend on the image, or what it reads depends on the other images of a batch.
         TypeError: `objective`, `key` or another option is something else.
         NotFiniteError: a term became NaN or infinite; names step and term, and holds the best
             images so far.
@@ -181,6 +184,8 @@ def maximize(
     )
     data = Data(parts.arrays, (), low, high, keys, first, waits)
     check_objectives(problem, data, objectives)
+    noise = np.random.default_rng(0).uniform(*value_range, shape)
+    check_independence(lambda images: network(problem, data, images), noise.astype(problem.dtype))
     return run_batches(problem, data, objectives, schedule, batch_size, progress)
 
 

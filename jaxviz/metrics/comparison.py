@@ -100,7 +100,7 @@ class Comparison:
         paired = (a - b)[~np.isnan(a - b)]
         if not len(paired):
             return Difference(np.nan, np.nan, np.nan, 0)
-        reach = _error(paired) * student.ppf((1 + level) / 2, max(len(paired) - 1, 1))
+        reach = _error(paired) * float(student.ppf((1 + level) / 2, max(len(paired) - 1, 1)))
         middle = float(paired.mean())
         return Difference(middle, middle - reach, middle + reach, len(paired))
 

@@ -1,7 +1,7 @@
 """ROAD: remove and debias, curves whose removed pixels are made from their neighbours."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np

@@ -1,8 +1,12 @@
-"""The bundled MNIST network and the script that trained it; README.md is its model card."""
+"""Networks with real weights: MNIST's, bundled (README.md is its card), and one for photographs."""
 
 from importlib.resources import as_file, files
 
 from jaxviz.keras import KerasModel, load_keras
+from jaxviz.models.efficientnet import EfficientNetLite0, efficientnet_lite0
+from jaxviz.models.torch_file import WeightsFileError
+
+__all__ = ["EfficientNetLite0", "WeightsFileError", "efficientnet_lite0", "mnist_cnn"]
 
 
 def mnist_cnn() -> KerasModel:

@@ -163,7 +163,8 @@ def pair(size: int = 15, *, value: fills.FillLike = 0.0) -> Preset:
 def tf_explain(size: int, *, value: float = 127.5) -> Preset:
     """Return the convention of tf-explain's `OcclusionSensitivity`, on square images.
 
-    Tiles, the last ones cut off; 1 − score on the map of tiles, resized bilinearly to the image.
+    Tiles, the last ones cut off; 1 − score on the map of tiles, resized bilinearly to the image as
+    if it were a picture of it, which moves what the map shows where tiles do not fill the image.
 
     Args:
         size: side of a tile, in pixels.
@@ -174,13 +175,13 @@ def tf_explain(size: int, *, value: float = 127.5) -> Preset:
 
     Example:
         >>> tf_explain(4).heatmap
-        {'score': 'complement', 'reduce': 'bilinear'}
+        {'score': 'complement', 'reduce': 'stretch'}
 
     Source: https://tf-explain.readthedocs.io
     """
     _arguments.pair(size, "size", least=1)
     where = {"patch": size, "stride": size, "fill": value, "border": "clip"}
-    return Preset(where, {"score": "complement", "reduce": "bilinear"})
+    return Preset(where, {"score": "complement", "reduce": "stretch"})
 
 
 def monai(

@@ -3,11 +3,12 @@
 An approximation, and labelled as one: which positions are exact is part of the result.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxviz.perturbation.filters import neighbours
 from jaxviz.scoring.arguments import checked_refinement
 
 
@@ -32,57 +33,88 @@ def check_refinement(refine: tuple[int, float]) -> Refinement:
     return Refinement(*checked_refinement(refine))
 
 
-def coarse_to_fine(
-    score: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int], refinement: Refinement
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score the positions of one image, coarse to fine.
+@dataclass(frozen=True)
+class Stages:
+    """Which positions of a grid are scored, in two stages.
 
-    Args:
-        score: scores some positions, given as indices (rows, cols) of shape (M, 2): (M, ..., K).
+    Attributes:
         shape: (rows, cols) of the grid.
-        refinement: how much of it is scored.
-
-    Returns:
-        scores (rows, cols, ..., K), exact or interpolated linearly between coarse ones; and which
-        of are exact, bool (rows, cols).
+        rows: which of its rows are coarse, ascending.
+        cols: which of its columns are.
+        count: how many positions are scored besides the coarse ones.
     """
-    rows, cols = (_every(refinement.factor, count) for count in shape)
-    exact = np.zeros(shape, bool)
-    exact[np.ix_(rows, cols)] = True
-    coarse = score(np.argwhere(exact))
-    coarse = coarse.reshape(len(rows), len(cols), *coarse.shape[1:])
-    up, along = _between(rows, shape[0]), _between(cols, shape[1])
-    scores = np.einsum("ir,jc,rc...->ij...", up, along, coarse).astype(coarse.dtype)
-    finer = _most_varied(coarse, rows, cols, exact, round(refinement.share * exact.size))
-    if len(finer):
-        scores[finer[:, 0], finer[:, 1]] = score(finer)
-        exact[finer[:, 0], finer[:, 1]] = True
-    return scores, exact
+
+    shape: tuple[int, int]
+    rows: np.ndarray
+    cols: np.ndarray
+    count: int
+
+    @property
+    def coarse(self) -> np.ndarray:
+        """The coarse positions, as indices (M, 2)."""
+        return np.stack(np.meshgrid(self.rows, self.cols, indexing="ij"), -1).reshape(-1, 2)
+
+    def finer(self, coarse: np.ndarray) -> np.ndarray:
+        """Return the positions to score next, (count, 2): where the coarse scores around them vary
+        most; not known and infinite ones vary infinitely.
+
+        Args:
+            coarse: the scores of `coarse`, (M, ..., K).
+        """
+        corners = coarse.reshape(len(self.rows), len(self.cols), -1).astype(np.float64)
+        # Coarse positions are the corners of boxes; how much scores vary in a box is the range,
+        # max − min, over its four corners, summed over the classes.
+        low, right = min(1, len(self.rows) - 1), min(1, len(self.cols) - 1)
+        height, width = len(self.rows) - low, len(self.cols) - right
+        boxes = [corners[i : i + height, j : j + width] for i in {0, low} for j in {0, right}]
+        with np.errstate(invalid="ignore"):
+            varied = np.nan_to_num(np.ptp(np.stack(boxes), axis=0).sum(-1), nan=np.inf)
+        # The box in which each position lies, the last corner belonging to the last box.
+        box_rows = np.clip(_before(self.rows, self.shape[0]), 0, height - 1)
+        box_cols = np.clip(_before(self.cols, self.shape[1]), 0, width - 1)
+        rank = varied[np.ix_(box_rows, box_cols)]
+        rank[np.ix_(self.rows, self.cols)] = -1.0
+        most = np.argsort(-rank, axis=None, kind="stable")[: self.count]
+        return np.stack(np.unravel_index(np.sort(most), self.shape), -1)
+
+    def scores(self, coarse: np.ndarray, finer: np.ndarray, fine: np.ndarray) -> np.ndarray:
+        """Return the scores of all positions, (rows, cols, ..., K): those that were scored as they
+        are, and between them linear in the coarse ones next to them.
+
+        Args:
+            coarse: the scores of `coarse`, (M, ..., K); NaN where one is not known.
+            finer: what `finer` gave, (count, 2).
+            fine: its scores, (count, ..., K).
+        """
+        known = coarse.reshape(len(self.rows), len(self.cols), *coarse.shape[1:])
+        wide = _between(known.astype(np.float64), self.rows, self.shape[0], 0)
+        scores = _between(wide, self.cols, self.shape[1], 1).astype(coarse.dtype)
+        scores[np.ix_(self.rows, self.cols)] = known
+        scores[finer[:, 0], finer[:, 1]] = fine
+        return scores
+
+
+def make_stages(shape: tuple[int, int], refinement: Refinement) -> Stages:
+    """Return which positions of a grid of that shape are scored."""
+    rows, cols = (_every(refinement.factor, size) for size in shape)
+    left = shape[0] * shape[1] - len(rows) * len(cols)
+    return Stages(shape, rows, cols, min(round(refinement.share * shape[0] * shape[1]), left))
 
 
 def _every(factor: int, count: int) -> np.ndarray:
     return np.unique(np.append(np.arange(0, count, factor), count - 1))
 
 
-def _between(known: np.ndarray, count: int) -> np.ndarray:
-    """(count, known) weights of linear interpolation between the known indices."""
-    units = np.eye(len(known))
-    return np.stack([np.interp(np.arange(count), known, unit) for unit in units], 1)
+def _before(known: np.ndarray, count: int) -> np.ndarray:
+    """For each index below count, which of the known ones is the last up to it."""
+    return np.searchsorted(known, np.arange(count), "right") - 1
 
 
-def _most_varied(
-    coarse: np.ndarray, rows: np.ndarray, cols: np.ndarray, exact: np.ndarray, count: int
-) -> np.ndarray:
-    """The positions not yet exact, (count, 2), where the coarse scores around them vary most."""
-    low, right = min(1, len(rows) - 1), min(1, len(cols) - 1)
-    height, width = len(rows) - low, len(cols) - right
-    # Coarse positions are the corners of boxes; how much scores vary in a box is the range, max −
-    # min, over its four corners, summed over the classes.
-    corners = [coarse[i : i + height, j : j + width] for i in {0, low} for j in {0, right}]
-    varied = np.ptp(np.stack(corners), axis=0).reshape(height, width, -1).sum(-1)
-    # The box in which each position lies, the last corner belonging to the last box.
-    box_rows = np.clip(np.searchsorted(rows, np.arange(exact.shape[0]), "right") - 1, 0, height - 1)
-    box_cols = np.clip(np.searchsorted(cols, np.arange(exact.shape[1]), "right") - 1, 0, width - 1)
-    rank = np.where(exact, -1.0, varied[np.ix_(box_rows, box_cols)])
-    most = np.argsort(-rank, axis=None, kind="stable")[: min(count, int((~exact).sum()))]
-    return np.stack(np.unravel_index(np.sort(most), exact.shape), -1)
+def _between(values: np.ndarray, known: np.ndarray, count: int, axis: int) -> np.ndarray:
+    """Interpolate along an axis; what has no share has no part: 0 · NaN is not added."""
+    at = np.interp(np.arange(count), known, np.arange(len(known)))
+    low, high, share = neighbours(at, len(known))
+    share = np.expand_dims(share, tuple(range(1, values.ndim - axis)))
+    near, far = np.take(values, low, axis), np.take(values, high, axis)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ has no value
+        return np.where(share == 0, near, (1 - share) * near + share * far)

@@ -314,6 +314,11 @@ def make_fill(fill: FillLike) -> Fill:
             )
         return named[fill]()
     if callable(fill):
+        if getattr(fill, "__module__", None) == __name__ and fill.__name__ in __all__:
+            raise TypeError(
+                f"`fill` must be what `{fill.__name__}` returns: got the function itself; call it,"
+                f" as in jaxviz.fills.{fill.__name__}(...)."
+            )
         return function(fill)
     try:
         if fill is None:  # NumPy makes NaN of it

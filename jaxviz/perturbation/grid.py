@@ -1,23 +1,25 @@
 """Where patches lie, and how scores of positions become values of pixels.
 
-Integers and index arithmetic in NumPy: no model, no jit. Sizes and offsets are `(row, col)` pairs
-of pixels. A position's *start* is the top-left corner of its patch and may lie off the image; the
-patch is then clipped. Its *cell* is what it stands for: with a margin the stride-sized tile that
-begins `margin` after the start, and without one the pixels that are nearest to the middle of its
-patch, the outermost ones up to the patch's end. Everything is separable: rows and columns never
-mix.
+Integers and index arithmetic in NumPy: no model, no jit; values may be traced. Sizes and offsets
+are `(row, col)` pairs of pixels. A position's *start* is the top-left corner of its patch and may
+lie off the image; the patch is then clipped. Its *cell* is what it stands for: with a margin the
+stride-sized tile that begins `margin` after the start, and without one the pixels that are nearest
+to the middle of its patch, the outermost ones up to the patch's end. Everything is separable: rows
+and columns never mix.
 """
 
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numpy as np
 
 from jaxviz._arguments import Pair, pair
 from jaxviz._choices import Border, Reduce
 from jaxviz.perturbation.filters import bilinear
+from jaxviz.perturbation.traced import as_floats, average, namespace, product
 
 
 @dataclass(frozen=True)
@@ -100,34 +102,37 @@ class Grid:
         """Turn one value per position into one value per pixel.
 
         mean: (Σ over the patches that cover the pixel) / (how many they are); sum: without the
-        division; cell: the value of the pixel's own cell; bilinear: the values resized to the
-        image, half-pixel centres, clamped at the edge.
+        division; cell: the value of the pixel's own cell; bilinear: interpolated between the
+        middles of the patches, constant beyond the outermost; stretch: the values resized to the
+        image as if they were a picture of it, half-pixel centres, clamped at the edge.
 
         Args:
-            values: (..., rows, cols). A position whose value is NaN or infinite is left out, and
-                the others count as if it were not there.
-            reduce: "mean", "sum", "cell" or "bilinear".
+            values: (..., rows, cols), may be traced. A position whose value is NaN is left out, and
+                the others count as if it were not there; an infinite one makes all infinite that it
+                has a part in.
+            reduce: "mean", "sum", "cell", "bilinear" or "stretch".
             weights: for mean and sum, how much each pixel of a patch counts, (patch rows, patch
-                cols). None: all 1.
+                cols), at least 0. None: all 1.
 
         Returns:
-            float64 (..., height, width); NaN where no position with a value covers the pixel.
+            float64 (..., height, width), or of the values' dtype if they are traced; NaN where no
+            position with a value covers the pixel.
 
         Raises:
-            ValueError: `reduce` is none of the four, or `weights` have another shape.
+            ValueError: `reduce` is none of the five, or `weights` have another shape.
         """
-        values = np.asarray(values, np.float64)
+        values = as_floats(values)
         if reduce == "cell":
             return self._spread_cells(values)
-        if reduce not in ("mean", "sum", "bilinear"):
+        if reduce not in ("mean", "sum", "bilinear", "stretch"):
             raise ValueError(
-                f'`reduce` must be "mean", "sum", "cell" or "bilinear": got {reduce!r}.'
+                f'`reduce` must be "mean", "sum", "cell", "bilinear" or "stretch": got {reduce!r}.'
             )
-        known = np.isfinite(values)
-        add_up = self._interpolate if reduce == "bilinear" else partial(self._add_up, weights)
-        total, weight = add_up(np.where(known, values, 0)), add_up(known.astype(np.float64))
-        divisor = np.ones_like(weight) if reduce == "sum" else weight
-        return np.divide(total, divisor, out=np.full_like(total, np.nan), where=weight > 0)
+        if reduce in ("mean", "sum"):
+            return average(partial(self._add_up, weights), values, divide=reduce == "mean")
+        between = self._between_middles if reduce == "bilinear" else self._stretched
+        rows, cols = between(0), between(1)
+        return average(lambda values: product(rows, values, cols.T), values, divide=True)
 
     def __str__(self) -> str:
         (rows, cols), (ph, pw), (sy, sx) = self.shape, self.patch, self.stride
@@ -159,48 +164,50 @@ class Grid:
         between = [(a + b + patch) // 2 for a, b in pairwise(starts)]
         return [0, *between, min(starts[-1] + patch, size)]
 
-    def _interpolate(self, values: np.ndarray) -> np.ndarray:
-        """Resize: pixel i lies at (i + ½) · positions / pixels − ½, in units of positions."""
-        rows, cols = (
-            bilinear((np.arange(size) + 0.5) * count / size - 0.5, count)
-            for count, size in zip(self.shape, self.image_shape, strict=True)
-        )
-        return rows @ values @ cols.T
+    def _between_middles(self, axis: int) -> np.ndarray:
+        """Weights (pixels, positions) between the middles of the patches, start + patch / 2."""
+        starts = self.row_starts if axis == 0 else self.col_starts
+        middles = np.array(starts) + self.patch[axis] / 2
+        pixels = np.arange(self.image_shape[axis]) + 0.5
+        return bilinear(np.interp(pixels, middles, np.arange(len(starts))), len(starts))
+
+    def _stretched(self, axis: int) -> np.ndarray:
+        """Weights (pixels, positions): pixel i at (i + ½) · positions / pixels − ½."""
+        count, size = self.shape[axis], self.image_shape[axis]
+        return bilinear((np.arange(size) + 0.5) * count / size - 0.5, count)
 
     def _add_up(self, weights: np.ndarray | None, values: np.ndarray) -> np.ndarray:
         """Σ over positions of value · weight, at every pixel that the position's patch covers."""
         # Patches are rectangles, so covering is separable: Σ_ij R[i,y] v[i,j] C[j,x] = Rᵀ v C.
         if weights is None:
-            return self._covers(0).T @ values @ self._covers(1)
+            return product(self._covers(0).T, values, self._covers(1))
         if np.shape(weights) != self.patch:
             raise ValueError(
                 f"`weights` must have the patch's shape {self.patch}: got {np.shape(weights)}."
             )
-        total = np.zeros(
-            (
-                *values.shape[:-2],
-                *(d + 2 * w for d, w in zip(self.image_shape, self.patch, strict=True)),
-            )
-        )
-        for i, j in np.ndindex(self.shape):
-            # Room of a patch's size around the image takes what overhangs.
-            row, col = (self.starts[i, j] + self.patch).tolist()
-            room = total[..., row : row + self.patch[0], col : col + self.patch[1]]
-            room += values[..., i, j, None, None] * weights
-        return total[..., self.patch[0] : -self.patch[0], self.patch[1] : -self.patch[1]]
+        # Weights need not be, but each row of them is: Σ over the rows of a patch.
+        weights = np.asarray(weights, np.float64)
+        total: Any = 0
+        for row, line in zip(np.eye(self.patch[0]), weights, strict=True):
+            total += product(self._covers(0, row).T, values, self._covers(1, line))
+        return total
 
-    def _covers(self, axis: int) -> np.ndarray:
-        """1 where the position's patch covers the pixel, else 0: float64 (positions, pixels)."""
+    def _covers(self, axis: int, weights: np.ndarray | None = None) -> np.ndarray:
+        """Weights of pixels in the position's patch, or 1, else 0: float64 (positions, pixels)."""
         starts = np.array(self.row_starts if axis == 0 else self.col_starts)[:, None]
-        pixels = np.arange(self.image_shape[axis])
-        return ((pixels >= starts) & (pixels < starts + self.patch[axis])).astype(np.float64)
+        at = np.arange(self.image_shape[axis]) - starts
+        weights = np.ones(self.patch[axis]) if weights is None else weights
+        inside = (at >= 0) & (at < self.patch[axis])
+        return np.where(inside, weights[np.clip(at, 0, self.patch[axis] - 1)], 0.0)
 
     def _spread_cells(self, values: np.ndarray) -> np.ndarray:
-        spread = np.full((*values.shape[:-2], *self.image_shape), np.nan)
-        for i, j in np.ndindex(self.shape):
-            r0, c0, r1, c1 = self.cells[i, j]
-            spread[..., r0:r1, c0:c1] = values[..., i, j, None, None]
-        return spread
+        xp = namespace(values)
+        for axis in (0, 1):
+            edges, pixels = self._cell_edges(axis), np.arange(self.image_shape[axis])
+            owner = np.searchsorted(edges, pixels, "right") - 1
+            nobody = xp.full_like(xp.take(values, np.array([0]), axis=axis - 2), np.nan)
+            values = xp.take(xp.concatenate([values, nobody], axis - 2), owner, axis=axis - 2)
+        return values
 
 
 def make_grid(

@@ -20,9 +20,7 @@ BESIDE, ACROSS = 1 / 6, 1 / 12
 COARSEST = 8  # pixels along an axis
 
 
-def neighbours(
-    *, noise: float = 0.01, iterations: int = 40, key: jax.Array | None = None
-) -> Fill:
+def neighbours(*, noise: float = 0.01, iterations: int = 40, key: jax.Array | None = None) -> Fill:
     """Fill with the solution of "each pixel removed is the mean of its neighbours", and noise.
 
     The removed shape can then not be told from its border, as it can with a constant. It is a fill

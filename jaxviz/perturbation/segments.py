@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Reduce
+from jaxviz.perturbation.traced import as_floats, average, namespace, product
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,33 +61,33 @@ class Segments:
         """Turn one value per group into one value per pixel.
 
         Args:
-            values: (..., groups); NaN marks a group without a value.
+            values: (..., groups), may be traced; NaN marks a group without a value, an infinite one
+                makes its pixels infinite.
             reduce: "mean" or "sum" over the groups that cover a pixel, or "cell": the first of
                 them.
             weights: for grids only.
 
         Returns:
-            float64 (..., height, width); NaN where no group with a value covers the pixel.
+            float64 (..., height, width), or of the values' dtype if they are traced; NaN where no
+            group with a value covers the pixel.
 
         Raises:
-            ValueError: `reduce` is "bilinear", or `weights` are given.
+            ValueError: `reduce` is "bilinear" or "stretch", or `weights` are given.
         """
         if reduce not in ("mean", "sum", "cell") or weights is not None:
             raise ValueError(
                 '`reduce` must be "mean", "sum" or "cell", without weights, for segments:'
                 f" got {reduce!r}."
             )
-        values = np.asarray(values, np.float64)
-        table = self.table.astype(np.float64)
+        values = as_floats(values)
+        xp = namespace(values)
         if reduce == "cell":  # a label of no group reads the NaN that is put behind the values
             first = np.where(self.table.any(0), self.table.argmax(0), len(self.groups))
-            padded = np.concatenate([values, np.full((*values.shape[:-1], 1), np.nan)], -1)
-            return padded[..., first][..., self.indices]
+            nobody = xp.full_like(values[..., :1], np.nan)
+            return xp.concatenate([values, nobody], -1)[..., first][..., self.indices]
         # Per label first, (groups) @ (groups, labels), then every pixel looks up its own.
-        known = np.isfinite(values)
-        total, count = np.where(known, values, 0) @ table, known.astype(np.float64) @ table
-        divisor = count if reduce == "mean" else np.ones_like(count)
-        per_label = np.divide(total, divisor, out=np.full_like(total, np.nan), where=count > 0)
+        table = self.table.astype(np.float64)
+        per_label = average(lambda values: product(values, table), values, divide=reduce == "mean")
         return per_label[..., self.indices]
 
     def __eq__(self, other: object) -> bool:

@@ -31,7 +31,8 @@ def heatmap(
     """Draw one heatmap or a grid of them on one shared scale, beside their images if given.
 
     Args:
-        heatmap: (height, width) or (batch, height, width), in any unit; NaN is drawn grey.
+        heatmap: (height, width) or (batch, height, width), in any unit; NaN is drawn grey,
+            infinite values at the ends of the scale, whose limits are those of the finite ones.
         image: the image or batch that the heatmaps belong to.
         signed: True for a diverging scale around zero, False for a sequential one, None for
             diverging where a value is negative or, with `limits`, where zero lies between them.
@@ -47,7 +48,7 @@ def heatmap(
         A matplotlib Figure.
 
     Raises:
-        ValueError: if shapes disagree, a value is infinite, or an option is out of its range.
+        ValueError: if shapes disagree, or an option is out of its range.
 
     Example:
         >>> import numpy as np, jaxviz.plot
@@ -181,7 +182,7 @@ def occlusion(
         A matplotlib Figure.
 
     Raises:
-        ValueError: if shapes disagree, a value is infinite, or an option is out of its range.
+        ValueError: if shapes disagree, or an option is out of its range.
         TypeError: if classes are not integers.
 
     Example:

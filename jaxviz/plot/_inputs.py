@@ -31,13 +31,18 @@ def as_images(
     bad = int(np.count_nonzero(~np.isfinite(floats)))
     if bad:
         raise ValueError(f"`{name}` must be finite: got {bad} NaN or infinite values.")
-    low, high = 0.0, 255.0
-    if full.dtype != np.uint8:
-        low, high = float(floats.min()), float(floats.max())
-        if low >= 0 and high <= 255:
-            low, high = 0.0, 1.0 if high <= 1 else 255.0
-    high = high if low < high else low + 1.0
+    low, high = display_range(full)
     return np.broadcast_to((floats - low) / (high - low), (*full.shape[:3], 3))
+
+
+def display_range(images: np.ndarray) -> tuple[float, float]:
+    """Return which values of images are drawn black and white, low < high."""
+    if images.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(images.min()), float(images.max())
+    if low >= 0 and high <= 255:
+        return 0.0, 1.0 if high <= 1 else 255.0
+    return low, high if low < high else low + 1.0
 
 
 def as_maps(value: ArrayLike, name: str) -> np.ndarray:
@@ -47,7 +52,6 @@ def as_maps(value: ArrayLike, name: str) -> np.ndarray:
         raise ValueError(
             f"`{name}` must be (height, width) or (batch, height, width): got {array.shape}."
         )
-    _refuse_infinity(full, f"`{name}`")
     return full
 
 

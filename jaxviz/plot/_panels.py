@@ -23,9 +23,13 @@ def image_band(images: np.ndarray) -> Band:
 
 
 def heat_band(maps: np.ndarray, scale: Scale, edges: np.ndarray | None = None) -> Band:
+    # Infinite values lie at the ends of the scale: Matplotlib would draw them as missing.
+    ends = np.clip(maps, scale.norm.vmin, scale.norm.vmax)
+    drawn = np.where(np.isinf(maps), ends, maps)
+
     def draw(axes: Axes, i: int) -> None:
         axes.imshow(
-            maps[i], norm=scale.norm, cmap=scale.cmap, interpolation="nearest", aspect="auto"
+            drawn[i], norm=scale.norm, cmap=scale.cmap, interpolation="nearest", aspect="auto"
         )
         _contour(axes, edges, i)
 

@@ -32,13 +32,14 @@ def common_scale(
 ) -> Scale:
     check_robust(robust)
     known = values[~np.isnan(values)]
-    known = known if known.size else np.zeros(1)
+    finite = known[np.isfinite(known)]  # infinite values lie beyond the limits, and say so
+    finite = finite if finite.size else np.zeros(1)
     if limits is not None:
         signed = _signed_by(limits, signed)
-    signed = bool(known.min() < 0) if signed is None else signed
-    low, high = limits if limits is not None else _extremes(known, signed, robust or 100.0)
+    signed = bool(np.min(known, initial=0.0) < 0) if signed is None else signed
+    low, high = limits if limits is not None else _extremes(finite, signed, robust or 100.0)
     slack = ROUNDING * (high - low)
-    below, above = bool(known.min() < low - slack), bool(known.max() > high + slack)
+    below, above = bool(np.any(known < low - slack)), bool(np.any(known > high + slack))
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
     cmap = matplotlib.colormaps["RdBu_r" if signed else "viridis"]
     cmap = cmap.with_extremes(bad=MISSING)
@@ -106,7 +107,7 @@ def colour_bar(
 def blend(images: np.ndarray, maps: np.ndarray, scale: Scale, alpha: float) -> np.ndarray:
     # Rec. 601 luma, lifted off black: the dark ends of a diverging map vanish on a black ground.
     grey = 0.3 + 0.7 * (images @ np.array([0.299, 0.587, 0.114]))
-    colours = scale.cmap(scale.norm(np.ma.masked_invalid(maps)))[..., :3]
+    colours = scale.cmap(scale.norm(np.ma.masked_where(np.isnan(maps), maps)))[..., :3]
     signed = scale.norm.vmin == -(scale.norm.vmax or 0.0)
     position = np.asarray(scale.norm(np.nan_to_num(maps)))
     weight = np.clip(np.abs(2 * position - 1) if signed else position, 0, 1)

@@ -31,7 +31,7 @@ from jaxviz.scale.report import Report, reporting
 from jaxviz.scale.run import Kept, Run, Settled, make_run
 from jaxviz.scale.sources import Images, Preprocess, SourceLike, check_source, open_source
 from jaxviz.scale.store import BAD, Results, Store, connect, create, find
-from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.scorer import Scorer, image_shape_of
 
 
 def occlude_dataset(
@@ -64,6 +64,7 @@ def occlude_dataset(
     log: str | Path | None = None,
     workers: int | None = None,
     reading: Reading | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> StoredOcclusion:
     """Occlude many images, and keep the scores in a Zarr store; go on where an earlier run ended.
 
@@ -114,6 +115,7 @@ def occlude_dataset(
             log.jsonl is log.1.jsonl for process 1 of several.
         workers: threads that read images; None: as many as there are CPUs, at most 8.
         reading: see `jaxviz.occlude`; a store keeps that of its first run.
+        class_names: see `jaxviz.occlude`; a store keeps those of its first run.
 
     Returns:
         The store, for reading. It is finished, unless others have a share in it.
@@ -154,6 +156,7 @@ def occlude_dataset(
         stored=stored,
         mesh=mesh,
         reading=reading,
+        class_names=class_names,
     )
     kvstore = connect(store)
     with hold(kvstore, share):
@@ -289,6 +292,6 @@ def _log_file(log: str | Path | None, share: Share) -> Path | None:
 
 
 def _input_shape(f: Any) -> tuple[int, int, int] | None:
-    shape = getattr(f, "input_shape", None)
+    shape = image_shape_of(f)
     known = isinstance(shape, tuple) and len(shape) == 3 and None not in shape
     return shape if known else None

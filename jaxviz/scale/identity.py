@@ -21,7 +21,14 @@ from jaxviz.jaxpr.walk import equations, silent, trace
 
 Identity = dict[str, Any]
 # Recorded, but free to differ from one part of a run to the next: keys, or what they begin with.
-FREE = ("model.name", "versions.numpy", "versions.python", "versions.tensorstore", "reading.")
+FREE = (
+    "model.name",
+    "versions.numpy",
+    "versions.python",
+    "versions.tensorstore",
+    "reading.",
+    "class_names",
+)
 
 
 def fingerprint(function: Callable, *arguments: Any) -> str:

@@ -49,8 +49,21 @@ class StoredOcclusion:
             base = np.where(kept < 0, np.nan, np.take_along_axis(base, np.maximum(kept, 0), -1))
         if single:
             scores, base = scores[0], base[0]
-        config = (("model", str(self.identity["model"]["name"])), ("store", self.url))
-        return Occlusion(scores, base, self.grid, bool(single), False, config, reading=self.reading)
+        config = (
+            ("model", str(self.identity["model"]["name"])),
+            ("store", self.url),
+            ("preprocessing", str(self.identity["source"]["units"])),
+        )
+        return Occlusion(
+            scores,
+            base,
+            self.grid,
+            bool(single),
+            False,
+            config,
+            reading=self.reading,
+            class_names=self._names_of_kept(rows),
+        )
 
     @property
     def url(self) -> str:
@@ -96,6 +109,12 @@ class StoredOcclusion:
         return self._store.texts("name") if "name" in self._store.arrays else None
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of all K classes, if they have any."""
+        names = self.identity.get("class_names")
+        return None if names is None else tuple(names)
+
+    @property
     def done(self) -> np.ndarray:
         """Which images are finished, scored or bad: bool (N,)."""
         return self._store.status() != NOT_DONE
@@ -111,6 +130,14 @@ class StoredOcclusion:
             ImageError(int(i), names[i] if names else "", text)
             for i, text in zip(bad, why, strict=True)
         ]
+
+    def _names_of_kept(self, rows: np.ndarray) -> tuple[str, ...] | None:
+        """The names of the classes in `scores`; None where they are other ones in each image."""
+        if self.class_names is None or "class" not in self._store.arrays:
+            return self.class_names
+        kept = self._classes(rows)
+        same = len(kept) and (kept == kept[0]).all() and (kept[0] >= 0).all()
+        return tuple(self.class_names[int(c)] for c in kept[0]) if same else None
 
     def _classes(self, rows: np.ndarray) -> np.ndarray:
         array = self._store.arrays["class"]

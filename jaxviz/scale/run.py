@@ -5,6 +5,7 @@ timed for it unless asked, so that equal runs, wherever they are started, make e
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -27,6 +28,7 @@ from jaxviz.scale.store import ArraySpec, array_specs, name_array
 from jaxviz.scoring.compiled import Compiled, choose, fit
 from jaxviz.scoring.evaluators import Evaluator, choose_evaluators
 from jaxviz.scoring.scorer import Scorer
+from jaxviz.scoring.targets import class_names_of
 from jaxviz.scoring.task import Task, make_task
 
 BATCH, BATCH_ELSEWHERE = {"cpu": 16}, 256
@@ -93,6 +95,7 @@ class Run:
         batch_size: "auto", "fastest", or what was asked for.
         chunk: "auto", or what was asked for.
         reading: how the scores are meant to be read; recorded, and nothing else depends on it.
+        class_names: of all K classes; recorded, and nothing else depends on them.
     """
 
     images: Images
@@ -104,6 +107,7 @@ class Run:
     batch_size: int | str
     chunk: int | str
     reading: Reading | None = None
+    class_names: tuple[str, ...] | None = None
 
     def settle(self, recorded: Identity | None) -> Settled:
         """Return the program that a store records, or that a new store shall.
@@ -191,6 +195,8 @@ class Run:
         }
         if self.reading is not None:
             identity["reading"] = self.reading.record()
+        if self.class_names is not None:
+            identity["class_names"] = self.class_names
         return json.loads(json.dumps(identity))
 
     def arrays(self, settled: Settled) -> tuple[dict[str, ArraySpec], dict[str, np.ndarray]]:
@@ -268,6 +274,7 @@ def make_run(
     stored: str = "float32",
     mesh: Mesh | None = None,
     reading: Reading | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Run:
     """Return a run.
 
@@ -284,6 +291,7 @@ def make_run(
         stored: dtype of the scores in the store.
         mesh: devices to spread over.
         reading: how the scores are meant to be read.
+        class_names: of all K classes; None: those of `f`, if any.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -297,7 +305,11 @@ def make_run(
     starts = grid.starts.reshape(-1, 2)
     task = make_task(f, samples[:1], occluder, starts, dtype=dtype, mesh=mesh, memory=memory)
     reading = checked_reading(reading)
-    return Run(images, task, grid, kept, stored, method, batch_size, chunk, reading)
+    names = None
+    if class_names is not None or hasattr(f, "class_names"):
+        scores = jax.eval_shape(task.scorer.call, task.scorer.arrays, task.images)
+        names = class_names_of(f, scores.shape[-1], class_names)
+    return Run(images, task, grid, kept, stored, method, batch_size, chunk, reading, names)
 
 
 def _local_mesh() -> Mesh | None:

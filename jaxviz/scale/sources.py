@@ -18,7 +18,8 @@ import jax
 import numpy as np
 
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
-from jaxviz.images.files import Preprocessing, check_channels, fit_picture
+from jaxviz.images.files import check_channels, fit_picture
+from jaxviz.images.preprocessing import Preprocessing
 from jaxviz.scoring.arguments import checked_images
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]

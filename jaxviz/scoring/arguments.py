@@ -25,6 +25,8 @@ def check_batch_size(batch_size: int, default: str) -> None:
 
 def check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
     """Raise ValueError unless the array has one of the ranks."""
+    if not hasattr(images, "ndim"):
+        raise TypeError(f"`{name}` must be an array of pixels: got a {type(images).__name__}.")
     if images.ndim not in ranks:
         hint = f"; add a channel axis: {name}[..., None]" if images.ndim == 2 else ""
         wanted = "(H, W, C)" if ranks == (3,) else "(N, H, W, C) or (H, W, C)"
@@ -33,6 +35,11 @@ def check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
 
 def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
     """Return the images as floats (N, H, W, C), and whether it was a single one."""
+    if isinstance(images, jax.core.Tracer):
+        raise TypeError(
+            "`images` must be concrete: got a traced array; inside `jit`, `vmap` or `grad` call"
+            " `jaxviz.occlusion_scores`, one image at a time."
+        )
     try:
         array = np.asarray(images)
     except ValueError as error:
@@ -54,6 +61,21 @@ def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"`images` must be finite: got {array[where]} at index {where}.")
     return (array[None], True) if array.ndim == 3 else (array, False)
+
+
+def check_progress(progress: Any) -> None:
+    """Raise TypeError unless it is a bool or a function."""
+    if not (isinstance(progress, bool | np.bool_) or progress is None or callable(progress)):
+        raise TypeError(
+            f"`progress` must be True, False or a function (done, total): got {progress!r}."
+        )
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """Raise TypeError unless it is a number or None."""
+    number = isinstance(tolerance, int | float | np.integer | np.floating)
+    if tolerance is not None and (not number or isinstance(tolerance, bool)):
+        raise TypeError(f"`tolerance` must be a number from 0 to 1, or None: got {tolerance!r}.")
 
 
 def checked_memory(memory: int | str | None) -> int | None:

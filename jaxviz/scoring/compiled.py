@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil, inf, prod
 from time import perf_counter
 from typing import Any
@@ -21,6 +20,7 @@ from jax.sharding import Mesh
 
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.scoring.evaluators import Evaluator
+from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
 from jaxviz.scoring.task import Block, Task
 
@@ -51,7 +51,7 @@ class Compiled:
         bytes: what one call adds to the memory of a device, with the states that it reads.
         rows: how many images it gives to the scorer at once.
         held: bytes that it takes between calls.
-        scores: shape and dtype of what `evaluate` returns.
+        scores: shape of what `evaluate` returns, and the floating dtype that holds it.
     """
 
     prepare: Callable[..., Any]
@@ -71,12 +71,12 @@ class Programs:
     Attributes:
         compiled: by evaluator, block shape and content of the scorer for so many images at once.
         fastest: what a trial among some evaluators found, or running out of memory left.
-        checked: the evaluators that are known to score every image by itself.
+        checked: whether the scorer is known to score every image by itself.
     """
 
     compiled: dict[Hashable, Compiled] = field(default_factory=dict)
     fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, Block]] = field(default_factory=dict)
-    checked: set[Evaluator] = field(default_factory=set)
+    checked: bool = False
 
     @property
     def held(self) -> int:
@@ -90,7 +90,8 @@ class Programs:
             key = (evaluator, block, task.scorer_at(rows).content)
             try:
                 if key not in self.compiled:
-                    self.compiled[key] = _build(task, evaluator, block)
+                    with jax.disable_jit(False):  # programs are compiled before they are run
+                        self.compiled[key] = _build(task, evaluator, block)
                 return self.compiled[key]
             except jax.errors.JaxRuntimeError as error:
                 block = self.smaller(task, evaluator, block, error)
@@ -158,17 +159,17 @@ class Programs:
                 break
         return min(tried, key=lambda timed: timed[0])[1]
 
-    def check(self, task: Task, program: Compiled) -> Compiled:
-        """Check once that an evaluator scores every image by itself; return what fits memory."""
-        while program.evaluator not in self.checked:
-            try:
-                _check_rows(task, program)
-            except jax.errors.JaxRuntimeError as error:
-                half = self.smaller(task, program.evaluator, program.block, error)
-                program = self.compile(task, program.evaluator, half)
-            else:
-                self.checked.add(program.evaluator)
-        return program
+    def check(self, task: Task) -> None:
+        """Check once that the scorer scores every image by itself, whatever evaluates it."""
+        if self.checked:
+            return
+        try:
+            check_independence(task.scorer, task.images)
+        except jax.errors.JaxRuntimeError as error:
+            if not tells_of_memory(error):
+                raise
+            return  # where three images at once do not fit, a block of one still may
+        self.checked = True
 
 
 _programs = Cache[Programs](KEPT_BYTES, lambda programs: programs.held)
@@ -193,11 +194,13 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
         The program.
 
     Raises:
-        ValueError: the scorer's scores have the wrong shape or depend on the other images.
+        ValueError: the scorer's scores have the wrong shape, depend on the other images, or on
+            chance.
         MemoryError: a budget was set and not even a batch of one stays within it.
     """
     programs = programs_of(task)
-    return programs.check(task, programs.choose(task, batch_size))
+    programs.check(task)
+    return programs.choose(task, batch_size)
 
 
 def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:
@@ -244,7 +247,9 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
 
     def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
         scores = evaluator.evaluate(call, arrays, occluder, states, positions, clean)
-        return scores.astype(jnp.float64 if scores.dtype == jnp.float64 else jnp.float32)
+        # Integers of four bytes or more go as they are: float32 would round them above 2²⁴.
+        whole = jnp.issubdtype(scores.dtype, jnp.integer) and scores.dtype.itemsize >= 4
+        return scores if whole else scores.astype(np.promote_types(scores.dtype, np.float32))
 
     if task.mesh is not None:
         everywhere, images, positions = task.spec(), task.spec("images"), task.spec("positions")
@@ -255,16 +260,33 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     with_images = (*arguments, task.images_from(0, block))
     with _placed(task):
         first = jax.jit(prepare).trace(*with_images)
-        preparing = first.lower().compile()
-    with_rows = (*arguments, preparing(*with_images), *task.positions_from(0, block))
+        lowered = first.lower()
+    preparing = lowered.compile()
+
+    def prepared(*inputs: Any) -> Any:
+        with (
+            jax.disable_jit(False),
+            jax.debug_infs(False),
+        ):  # what lies beyond the border of a pool is -∞
+            return preparing(*inputs)
+
+    with_rows = (*arguments, prepared(*with_images), *task.positions_from(0, block))
     with _placed(task):
         second = jax.jit(evaluate).trace(*with_rows)
         lowered = second.lower()
     evaluating = lowered.compile()
+
+    def evaluated(*inputs: Any) -> Any:
+        with jax.disable_jit(False):
+            return evaluating(*inputs)
+
     size = program_bytes(preparing) + program_bytes(evaluating)
     # Not the sum: what both read of the scorer is one array.
     held = max(held_bytes(first, preparing), held_bytes(second, evaluating))
-    return Compiled(preparing, evaluating, evaluator, block, size, rows, held, lowered.out_info)
+    out: Any = lowered.out_info
+    kept = np.dtype(np.float64) if out.dtype.kind in "iu" else out.dtype  # NaN is kept as well
+    scores = jax.ShapeDtypeStruct(out.shape, kept)
+    return Compiled(prepared, evaluated, evaluator, block, size, rows, held, scores)
 
 
 @contextmanager
@@ -280,35 +302,6 @@ def _placed(task: Task) -> Iterator[None]:
 
 def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable:
     return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
-
-
-def _check_rows(task: Task, program: Compiled) -> None:
-    """Raise ValueError if the clean image's score depends on what else is in the batch."""
-    images = task.images_from(0, program.block)
-    positions, clean = task.positions_from(0, program.block)
-    arguments = task.arguments(program.rows)
-    # The others of the batch, as unlike as may be: low + high − x, upside down.
-    low, high = images.min(), images.max()
-    negative = low + high - images[:, ::-1, ::-1] + np.asarray(low == high, images.dtype)
-    states, others = (program.prepare(*arguments, x) for x in (images, negative))
-    alone, among = (
-        np.asarray(program.evaluate(*arguments, (*states[:-1], others[-1]), positions, rows))
-        for rows in (np.ones_like(clean), np.arange(len(clean)) == 0)
-    )
-    first, last, among = alone[0, 0], alone[0, -1], among[0, 0]
-    size = np.max(np.abs(first), where=np.isfinite(first), initial=0)
-    near = partial(np.allclose, first, rtol=1e-2, atol=1e-3 * size, equal_nan=True)
-    if not near(last):
-        raise ValueError(
-            "`f` must score equal images alike, but two of one batch differ by"
-            f" {np.max(np.abs(first - last)):.3g}; is a dropout in training mode in it?"
-        )
-    if not near(among):
-        raise ValueError(
-            "`f` must score every image by itself, but the score of an image changed by"
-            f" {np.max(np.abs(first - among)):.3g} when the other images of its batch changed; is a"
-            " batch normalisation in training mode, or a sum over the batch, in it?"
-        )
 
 
 def _seconds_per_row(task: Task, program: Compiled) -> float:

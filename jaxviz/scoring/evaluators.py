@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxviz._arguments import Pair
-from jaxviz.incremental import base, make_plan, update
+from jaxviz.incremental import base, make_plan, update, warn_of_effects
 from jaxviz.jaxpr.cpu_gradient import forward
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import (
@@ -130,7 +130,9 @@ class Incremental:
         """Return the clean scores, what updates read, and the canvas."""
         canvas = occluder.prepare(image)
         under = image if not occluder.complement else occluder.crop(canvas.under)
-        known = base(self.plan(call, arrays, image), Partial(call, arrays), under)
+        plan = self.plan(call, arrays, image)
+        warn_of_effects(plan, stacklevel=2)
+        known = base(plan, Partial(call, arrays), under)
         scores = known.scores if not occluder.complement else call(arrays, image[None])[0]
         # Without the network's own arrays, which would be copied for every image.
         return scores, known._replace(arrays=[]), canvas

@@ -8,8 +8,9 @@ bits.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -42,11 +43,17 @@ class Chunk(NamedTuple):
         images: (n, H, W, C).
         values: (n, 1 + P, ..., K), filled block by block.
         label: whatever the caller knows it by.
+        positions: (P, d); None: those of the task; or a function that gives them, called when all
+            chunks before are stored.
+        follows: whether it is of the image of the chunk before, which is neither prepared nor
+            scored clean again: values are (1, P, ..., K).
     """
 
     images: np.ndarray
     values: np.ndarray
     label: Any = None
+    positions: np.ndarray | Callable[[], np.ndarray] | None = None
+    follows: bool = False
 
 
 class Stored(NamedTuple):
@@ -115,29 +122,38 @@ class Blocks:
     def _more(self) -> bool:
         if self.chunk == len(self.begun):
             self.begun.extend(c for c in [next(self.chunks, None)] if c is not None)
-        return self.chunk < len(self.begun)
+        if self.chunk == len(self.begun):
+            return False
+        return not (callable(self.begun[self.chunk].positions) and self.launched)
 
     def _launch(self) -> None:
         arguments, block = self.task.arguments(self.program.rows), self.program.block
-        part = replace(self.task, images=self.begun[self.chunk].images)
+        chunk = self.begun[self.chunk]
+        if callable(chunk.positions):
+            chunk = self.begun[self.chunk] = chunk._replace(positions=chunk.positions())
+        positions = self.task.positions if chunk.positions is None else chunk.positions
+        part = replace(self.task, images=chunk.images, positions=positions)
+        if self.row == 0 and not chunk.follows:
+            self.states = None  # before the next are made, so that only one image's are held
+        row = max(self.row, int(chunk.follows))
         if self.states is None:
             self.states = self.program.prepare(*arguments, part.images_from(self.image, block))
-        rows = part.positions_from(self.row, block)
-        scores = self.program.evaluate(*arguments, self.states, *rows)
-        self.launched.append((self.image, self.row, scores))
-        self.row += scores.shape[1]
+        scores = self.program.evaluate(*arguments, self.states, *part.positions_from(row, block))
+        self.launched.append((self.image, row, scores))
+        self.row = row + scores.shape[1]
         if self.row >= part.rows:
-            self.image, self.row, self.states = self.image + scores.shape[0], 0, None
+            self.image, self.row = self.image + scores.shape[0], 0
         if self.image >= len(part.images):
             self.chunk, self.image = self.chunk + 1, 0
 
     def _store(self) -> Stored:
         chunk, (image, row, scores) = self.begun[0], self.launched[0]
-        room = chunk.values[image : image + scores.shape[0], row : row + scores.shape[1]]
+        first = row - chunk.follows
+        room = chunk.values[image : image + scores.shape[0], first : first + scores.shape[1]]
         room[:] = np.asarray(scores)[: room.shape[0], : room.shape[1]]
         self.launched.popleft()
         images, rows = chunk.values.shape[:2]
-        complete = image + scores.shape[0] >= images and row + scores.shape[1] >= rows
+        complete = image + scores.shape[0] >= images and first + scores.shape[1] >= rows
         if complete:
             self.begun.popleft()
             self.chunk -= 1
@@ -151,22 +167,13 @@ class Blocks:
         self.states = None
 
 
-def execute(
-    task: Task,
-    *,
-    batch_size: int | str = "auto",
-    progress: Progress = False,
-    after: Sequence[Scores] = (),
-) -> Scores:
+def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = False) -> Scores:
     """Score every position of every image.
 
     Args:
         task: what to score.
         batch_size: occluded images that a device evaluates at once, or "auto", see `choose`.
         progress: see `track`; in positions.
-        after: what earlier runs of this scorer gave, one of several that make one result. If the
-            last of them was interrupted, or Ctrl-C comes before the first block of this one, all
-            of this one is NaN, so that theirs is not lost.
 
     Returns:
         The scores; after Ctrl-C, those that were finished.
@@ -175,19 +182,65 @@ def execute(
         ValueError: see `choose`.
         MemoryError: not even a single image fits.
     """
-    if after and after[-1].partial:
-        return _nothing(task, after[-1])
-    try:
-        task = task.replicated()
-        program = choose(task, batch_size)
-    except KeyboardInterrupt:
-        if not after:
-            raise
-        return _nothing(task, after[-1])
+    task = task.replicated()
+    program = choose(task, batch_size)
     shape = (len(task.images), task.rows, *program.scores.shape[2:])
     values = np.full(shape, np.nan, program.scores.dtype)
-    with track(progress, len(task.images) * len(task.positions), "positions") as advance:
-        blocks = Blocks(task, program, [Chunk(task.images, values)], halve)
+    return _run(task, program, values, [Chunk(task.images, values)], progress)
+
+
+def execute_in_two(
+    task: Task,
+    count: int,
+    then: Callable[[int, np.ndarray], np.ndarray],
+    *,
+    batch_size: int | str = "auto",
+    progress: Progress = False,
+) -> Scores:
+    """Score some positions of every image, and then others, which their scores decide.
+
+    Args:
+        task: what to score first.
+        count: how many others there are of each image.
+        then: the number of an image and its scores, (1 + P, ..., K) as in `Scores` -> positions
+            (count, d); asked once for each image.
+        batch_size: see `execute`.
+        progress: see `execute`; of both together.
+
+    Returns:
+        The scores (N, 1 + P + count, ..., K); after Ctrl-C, those that were finished.
+
+    Raises:
+        ValueError, MemoryError: see `execute`.
+    """
+    task = task.replicated()
+    # One program for both: of a run of as many positions, and one image after the other.
+    rows = np.arange(len(task.positions) + count) % len(task.positions)
+    everything = replace(task, positions=task.positions[rows])
+    program = choose(everything, batch_size)
+    shape = (len(task.images), everything.rows, *program.scores.shape[2:])
+    values = np.full(shape, np.nan, program.scores.dtype)
+
+    def chunks() -> Iterator[Chunk]:
+        for n, image in enumerate(task.images):
+            first, others = np.split(values[n : n + 1], [task.rows], axis=1)
+            yield Chunk(image[None], first)
+            if count:
+                decide = partial(then, n, first[0])
+                yield Chunk(image[None], others, positions=decide, follows=True)
+
+    return _run(task, program, values, chunks(), progress)
+
+
+def _run(
+    task: Task,
+    program: Compiled,
+    values: np.ndarray,
+    chunks: Iterable[Chunk],
+    progress: Progress,
+) -> Scores:
+    with track(progress, len(values) * (values.shape[1] - 1), "positions") as advance:
+        blocks = Blocks(task, program, chunks, halve)
         try:
             for stored in blocks:
                 if stored.positions:
@@ -196,9 +249,3 @@ def execute(
             deque(blocks.rest(), maxlen=0)
             return Scores(values, partial=True)
     return Scores(values, partial=False)
-
-
-def _nothing(task: Task, like: Scores) -> Scores:
-    """What a run gives that was interrupted before its first block."""
-    shape = (len(task.images), task.rows, *like.values.shape[2:])
-    return Scores(np.full(shape, np.nan, like.values.dtype), partial=True)

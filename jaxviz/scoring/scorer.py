@@ -6,10 +6,11 @@ into a program as constants, nothing is out of date, and a model that was traine
 another one of the same content, runs the program that is there.
 """
 
+import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from jax.tree_util import Partial
 
 from jaxviz.jaxpr._jax import settings
 from jaxviz.jaxpr.content import UnknownContentError, content
-from jaxviz.jaxpr.split import Skeleton, split_arrays
+from jaxviz.jaxpr.split import Skeleton, as_callable, as_model, split_arrays
 from jaxviz.jaxpr.walk import Flat, run, trace
 
 Scorer = Callable[[jax.Array], jax.Array]
@@ -39,7 +40,8 @@ class Call:
             ValueError: what it returns are no scores.
         """
         try:
-            scores = self.skeleton.fill(arrays)(images)
+            with trained_told():
+                scores = self.skeleton.fill(arrays)(images)
         except jax.errors.TracerArrayConversionError as error:
             raise TypeError(
                 "`f` must be made of JAX operations, but turns its images into NumPy arrays, as"
@@ -47,6 +49,25 @@ class Call:
             ) from error
         check_output(scores, images.shape[0])
         return scores
+
+
+class TrainingError(ValueError):
+    """A Linen module is in training mode."""
+
+
+@contextlib.contextmanager
+def trained_told() -> Iterator[None]:
+    """Say that a Linen module is in training mode where it asks for a key, or to be changed."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ not in ("InvalidRngError", "ModifyScopeVariableError"):
+            raise
+        raise TrainingError(
+            "`f` must be in inference mode: got a Linen module that wants random keys, or to change"
+            " its variables; pass `train=False`, `deterministic=True` or"
+            " `use_running_average=True`."
+        ) from error
 
 
 class Lifted(NamedTuple):
@@ -116,29 +137,40 @@ def split(f: Scorer) -> SplitScorer:
     """Take a scorer apart.
 
     Args:
-        f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module), a
-            Keras model on the JAX backend, a bound method of one of these, or a plain function.
-            What a plain function closes over is read at every call of ours, and never compiled in.
+        f: a pytree that can be called (`nnx.Module`, `jax.tree_util.Partial`, an Equinox module),
+            (Linen module, variables), a Keras model, a bound method of one of
+            these, or a plain function. What a plain function closes over is read at every call of
+            ours, and never compiled in.
 
     Returns:
         The parts.
 
     Raises:
         TypeError: `f` cannot be called.
-        ValueError: `f` is a Keras model on another backend than JAX.
+        ValueError: `f` is a Keras model with layers that are not known, on another backend than
+            JAX.
 
     Example:
         >>> parts = split(Partial(lambda weight, images: images.mean((1, 2)) * weight, jnp.ones(3)))
         >>> [array.shape for array in parts.arrays]
         [(3,)]
     """
+    f = as_callable(f)
     if not callable(f):
         raise TypeError(f"`f` must be callable, images -> scores: got a {type(f).__name__}.")
     arrays, skeleton = split_arrays(_as_pytree(f))
     return SplitScorer([jnp.asarray(array) for array in arrays], Call(skeleton), _describe(f))
 
 
+def image_shape_of(f: Any) -> Any:
+    """Return the (H, W, C) that a model tells of its images, sizes None where open; else None."""
+    f = as_model(f)
+    shape = getattr(f, "image_shape", None)
+    return shape if shape is not None else getattr(f, "input_shape", None)
+
+
 def _as_pytree(f: Any) -> Any:
+    f = as_model(f)
     if hasattr(f, "stateless_call") and hasattr(f, "trainable_variables"):
         backend = sys.modules["keras"].backend.backend()
         if backend != "jax":
@@ -194,4 +226,9 @@ def check_output(scores: Any, rows: int) -> None:
         hint = "; give (N, 1) for a single score" if shape == (rows,) else ""
         raise ValueError(
             f"`f` must return scores (N, K), a row per image: got {shape} for {rows} images{hint}."
+        )
+    if jnp.issubdtype(scores.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"`f` must return real scores: got {scores.dtype}; give jnp.abs(scores), or the real"
+            " and the imaginary part as two scores."
         )

@@ -1,20 +1,104 @@
 """From the scores of all classes to the one number per position that a heatmap shows.
 
-Scores are arrays (N, ..., K): the leading axis is the images, the last one the classes.
+Scores are arrays (N, ..., K): the leading axis is the images, the last one the classes. They may be
+traced; then their values, and those of a traced target, are not checked.
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxviz._choices import Score
+from jaxviz.perturbation.traced import as_array, as_floats, is_traced, namespace
 
-Target = int | Sequence[int] | np.ndarray | Callable[[np.ndarray], np.ndarray] | None
+Target = (
+    int
+    | str
+    | Sequence[int]
+    | Sequence[str]
+    | np.ndarray
+    | Callable[[np.ndarray], np.ndarray]
+    | None
+)
 # Of every position (N, *positions), and of the clean images (N,).
 Picked = tuple[np.ndarray, np.ndarray]
 
 NEAR_CERTAIN = 1e-7  # probabilities are held this far from 0 and 1 before their odds are taken
+
+
+def by_name(target: Target, names: Sequence[str] | None) -> Target:
+    """Return a target in which names of classes are their numbers; any other as it is.
+
+    Args:
+        target: a name, or a name for each image; upper and lower case, and "_" and " ", are alike.
+        names: of the classes, in order; None: they have none.
+
+    Raises:
+        ValueError: no class is called so, which the message's nearest names may help with, or
+            several are.
+
+    Example:
+        >>> by_name("Tabby", ["tench", "tabby"])
+        1
+    """
+    if isinstance(target, str):
+        return _number(target, names)
+    if isinstance(target, list | tuple) and any(isinstance(one, str) for one in target):
+        return [_number(one, names) if isinstance(one, str) else one for one in target]
+    return target
+
+
+def _number(name: str, names: Sequence[str] | None) -> int:
+    if names is None:
+        raise ValueError(
+            f"`target` must be a number where classes have no names: got {name!r}; a model that has"
+            " `class_names` gives them to its results."
+        )
+    plain = [_plain(known) for known in names]
+    found = [number for number, known in enumerate(plain) if known == _plain(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"`target` must be one class: {name!r} is the name of {found}; give a number."
+        )
+    near = difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)
+    near += [known for known in plain if _plain(name) in known and known not in near]
+    nearest = ", ".join(f'"{names[plain.index(known)]}"' for known in near[:3])
+    raise ValueError(
+        f"`target` must be the name of a class: got {name!r};"
+        f" {f'the nearest are {nearest}' if near else 'none is like it'}."
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
+
+
+def class_names_of(
+    f: Any, classes: int, given: Sequence[str] | None = None
+) -> tuple[str, ...] | None:
+    """Return the names of a scorer's classes: those given, or else its own if they fit.
+
+    Args:
+        f: a scorer, perhaps with `class_names`.
+        classes: how many classes there are.
+        given: names that must fit.
+
+    Raises:
+        ValueError: those given are more or fewer than the classes.
+
+    Example:
+        >>> class_names_of(None, 2, ["cat", "dog"])
+        ('cat', 'dog')
+    """
+    fits = (1, 2) if classes == 1 else (classes,)  # one score: of the second of two classes
+    if given is not None and len(given) not in fits:
+        raise ValueError(f"`class_names` must name {classes} classes: got {len(given)} names.")
+    names = getattr(f, "class_names", None) if given is None else given
+    return tuple(map(str, names)) if names is not None and len(names) in fits else None
 
 
 def select(scores: np.ndarray, base: np.ndarray, target: Target) -> Picked:
@@ -52,7 +136,7 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> Picked:
 def _by_function(scores: np.ndarray, base: np.ndarray, target: Callable) -> Picked:
     """What a function makes of the axes behind the positions."""
     positions = scores.shape[: scores.ndim - base.ndim + 1]
-    picked, clean = np.asarray(target(scores)), np.asarray(target(base))
+    picked, clean = as_array(target(scores)), as_array(target(base))
     if picked.shape != positions or clean.shape != base.shape[:1]:
         raise ValueError(
             f"`target` must reduce scores of shape {scores.shape} to {positions}:"
@@ -63,8 +147,12 @@ def _by_function(scores: np.ndarray, base: np.ndarray, target: Callable) -> Pick
 
 def _of_classes(scores: np.ndarray, base: np.ndarray, classes: np.ndarray) -> Picked:
     """The scores of one class per image, (N,)."""
+    xp = namespace(scores, classes)
     at = classes.reshape(-1, *[1] * (scores.ndim - 1))
-    return np.take_along_axis(scores, at, -1)[..., 0], base[np.arange(len(base)), classes]
+    clean = xp.take_along_axis(base, classes[:, None], -1)[:, 0]
+    return xp.take_along_axis(scores, xp.broadcast_to(at, (*scores.shape[:-1], 1)), -1)[
+        ..., 0
+    ], clean
 
 
 def _of_weights(scores: np.ndarray, base: np.ndarray, weights: np.ndarray) -> Picked:
@@ -74,12 +162,13 @@ def _of_weights(scores: np.ndarray, base: np.ndarray, weights: np.ndarray) -> Pi
 
 def _largest(base: np.ndarray) -> np.ndarray:
     """The class with the largest clean score of each image; NaN never wins."""
-    return np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
+    xp = namespace(base)
+    return xp.argmax(xp.where(xp.isnan(base), -np.inf, base), -1)
 
 
 def _as_array(target: Any) -> np.ndarray:
     try:
-        return np.asarray(target)
+        return as_array(target)
     except ValueError as error:
         message = (
             "`target` must be one class, one per image, or weights: got lists of unequal length."
@@ -93,7 +182,8 @@ def _are_weights(numbers: np.ndarray, count: int, classes: int) -> bool:
     Raises:
         ValueError: they may as well be the classes of the images.
     """
-    one_hot = numbers.shape == (classes,) and sorted(numbers) == [0] * (classes - 1) + [1]
+    ones = numbers.shape == (classes,) and not is_traced(numbers)
+    one_hot = ones and sorted(numbers) == [0] * (classes - 1) + [1]
     if one_hot and numbers.dtype.kind in "iu" and count == classes > 1:
         raise ValueError(
             f"`target` {numbers.tolist()} may be a one-hot vector or one class for each of {count}"
@@ -110,7 +200,7 @@ def _weights(numbers: np.ndarray, count: int, classes: int) -> np.ndarray:
             f"`target` must weigh {classes} classes, for all images or each of {count}:"
             f" got weights of shape {numbers.shape}{hint}."
         )
-    return np.broadcast_to(numbers.astype(np.float64), (count, classes))
+    return namespace(numbers).broadcast_to(as_floats(numbers), (count, classes))
 
 
 def _classes(numbers: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -118,24 +208,26 @@ def _classes(numbers: np.ndarray, count: int, classes: int) -> np.ndarray:
     if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (count,)):
         hint = "; give weights as floats" if numbers.shape == (classes,) else ""
         raise ValueError(
-            "`target` must be one class or one per image"
-            f" ({count}): got {numbers.tolist()!r}{hint}."
+            f"`target` must be one class or one per image ({count}): got {_shown(numbers)}{hint}."
         )
-    if np.any(numbers < -classes) or np.any(numbers >= classes):
+    if not is_traced(numbers) and (np.any(numbers < -classes) or np.any(numbers >= classes)):
         raise ValueError(
             f"`target` must be a class from 0 to {classes - 1}: got {numbers.tolist()!r}."
         )
-    return np.broadcast_to(numbers, (count,)) % classes
+    return namespace(numbers).broadcast_to(numbers, (count,)) % classes
+
+
+def _shown(numbers: Any) -> str:
+    return str(numbers) if is_traced(numbers) else repr(numbers.tolist())
 
 
 def _weighted(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Σ over classes; a class without weight does not count, even where it scores −∞ (log 0)."""
-    endless = np.isinf(scores)
-    if endless.any():
-        off = weights.reshape(len(weights), *[1] * (scores.ndim - 2), -1) == 0
-        scores = np.where(endless & off, np.zeros((), scores.dtype), scores)
+    xp = namespace(scores, weights)
+    weights = weights.reshape(len(weights), *[1] * (scores.ndim - 2), -1)
+    scores = xp.where(xp.isinf(scores) & (weights == 0), 0, as_floats(scores, weights))
     with np.errstate(invalid="ignore"):  # ∞ − ∞ has no value
-        return np.einsum("n...k,nk->n...", scores, weights)
+        return (scores * xp.asarray(weights, scores.dtype)).sum(-1)
 
 
 def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:
@@ -151,21 +243,16 @@ def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:
         score: which of the five.
 
     Returns:
-        float64 (N, *positions); NaN for a relative drop from 0, and for a drop from −∞ to −∞.
+        float64 (N, *positions), or of the scores' dtype if they are traced; NaN for a relative drop
+        from 0, and for a drop from −∞ to −∞.
 
     Raises:
         ValueError: `score` is unknown, or odds are asked of numbers that are not probabilities.
     """
-    g = np.asarray(picked, np.float64)
-    f = np.asarray(clean, np.float64).reshape(-1, *[1] * (g.ndim - 1))
+    xp, g = namespace(picked, clean), as_floats(picked, clean)
+    f = as_floats(clean, picked).reshape(-1, *[1] * (g.ndim - 1))
     if score == "log_odds_drop":
-        both = np.concatenate([f.ravel(), g.ravel()])
-        least, most = np.fmin.reduce(both), np.fmax.reduce(both)
-        if least < 0 or most > 1 + 1e-6:
-            raise ValueError(
-                '`score` "log_odds_drop" needs probabilities, in [0, 1]:'
-                f" got scores from {least:.3g} to {most:.3g}."
-            )
+        _check_probabilities(f, g)
         return _log_odds(f) - _log_odds(g)
     if score == "drop":
         with np.errstate(invalid="ignore"):
@@ -176,13 +263,26 @@ def compare(picked: np.ndarray, clean: np.ndarray, score: Score) -> np.ndarray:
         return 1 - g
     if score == "relative_drop":
         with np.errstate(invalid="ignore"):
-            return (f - g) / np.where(f == 0, np.nan, np.abs(f))
+            return (f - g) / xp.where(f == 0, np.nan, xp.abs(f))
     raise ValueError(
         '`score` must be "drop", "raw", "complement", "relative_drop" or "log_odds_drop":'
         f" got {score!r}."
     )
 
 
+def _check_probabilities(f: np.ndarray, g: np.ndarray) -> None:
+    if is_traced(f, g):
+        return
+    both = np.concatenate([f.ravel(), g.ravel()])
+    least, most = np.fmin.reduce(both), np.fmax.reduce(both)
+    if least < 0 or most > 1 + 1e-6:
+        raise ValueError(
+            '`score` "log_odds_drop" needs probabilities, in [0, 1]:'
+            f" got scores from {least:.3g} to {most:.3g}."
+        )
+
+
 def _log_odds(p: np.ndarray) -> np.ndarray:
-    p = np.clip(p, NEAR_CERTAIN, 1 - NEAR_CERTAIN)
-    return np.log(p) - np.log1p(-p)
+    xp = namespace(p)
+    p = xp.clip(p, NEAR_CERTAIN, 1 - NEAR_CERTAIN)
+    return xp.log(p) - xp.log1p(-p)

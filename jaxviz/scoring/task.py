@@ -17,6 +17,7 @@ from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import Occluder
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
 from jaxviz.scoring.evaluators import Costs, Dense, Evaluator, Incremental, count_costs
+from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import Lifted, Scorer, SplitScorer, split
 
 _costs = Cache[Costs](1 << 20, lambda costs: 1 << 10)
@@ -165,6 +166,7 @@ def make_task(
     Raises:
         ValueError, TypeError: an argument breaks its rule.
     """
+    check_channels_last(f, images.shape if len(images) > 1 else images.shape[1:])
     mesh, budget = checked_mesh(mesh), checked_memory(memory)
     scorer = split(f)
     if dtype is not None:

@@ -1,5 +1,6 @@
 """The command line: whole folders or none, one sentence for what goes wrong, examples that work."""
 
+import csv
 import json
 import shlex
 import subprocess
@@ -78,7 +79,7 @@ def test_demo_writes_three_pictures_and_a_summary(demo_folder):
 
 def test_a_tolerance_is_told(tmp_path, capsys, model):
     out = tmp_path / "out"
-    command = f"occlude bundled digits --limit 1 --patch 4 --stride 4 --tolerance 1 --out {out}"
+    command = f"occlude bundled digits --limit 1 --patch 4 --stride 3 --tolerance 1 --out {out}"
     status, printed, _ = run(f"{command} --method incremental", capsys)
     assert status == 0 and "approximate: off by at most 0." in printed
     approximation = load_occlusion(out / "scores.npz").approximation
@@ -197,10 +198,13 @@ def test_a_model_of_one_score_has_two_classes(tmp_path, capsys, one_score):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on saving
 def test_a_model_that_is_no_classifier_of_images_is_refused(tmp_path, capsys):
     keras = pytest.importorskip("keras")
-    image, row = keras.layers.Input((8, 8, 1)), keras.layers.Input((5,))
+    image, volume = keras.layers.Input((8, 8, 1)), keras.layers.Input((4, 4, 4, 1))
     keras.Model(image, keras.layers.Conv2D(2, 3)(image)).save(tmp_path / "dense.keras")
-    keras.Model(row, keras.layers.Dense(2)(row)).save(tmp_path / "rows.keras")
-    for name, match in (("dense", "must give scores (K,)"), ("rows", "must take images (H, W, C)")):
+    keras.Model(volume, keras.layers.Conv3D(2, 3)(volume)).save(tmp_path / "volume.keras")
+    for name, match in (
+        ("dense", "must give scores (K,)"),
+        ("volume", "must take images (H, W, C)"),
+    ):
         status, _, errors = run(f"occlude {tmp_path}/{name}.keras digits --limit 1", capsys)
         assert status == 2 and match in errors, errors
 
@@ -462,3 +466,47 @@ def test_an_interrupted_occlusion_writes_the_images_it_came_to(tmp_path, monkeyp
             "digits[1]",
         ]
     assert load_occlusion(tmp_path / "scores.npz").partial
+
+
+def named_classes(folder):
+    file = folder / "classes.txt"
+    file.write_text("\n".join(f"digit {i}" for i in range(10)))
+    return file
+
+
+def test_targets_are_called_by_name_and_drawn_side_by_side(tmp_path, capsys):
+    names = named_classes(tmp_path)
+    line = f"occlude bundled digits --limit 1 --patch 14 --out {tmp_path / 'out'} --classes {names}"
+    assert main([*line.split(), "--target", "Digit 3,8"]) == 0
+    assert "targets.png" in capsys.readouterr().out
+    assert (tmp_path / "out" / "targets.png").stat().st_size > 1000
+    occ = load_occlusion(tmp_path / "out" / "scores.npz")
+    assert occ.class_names[3] == "digit 3" and ("preprocessing", "x") in occ.config
+    assert main([*line.split(), "--target", "digt 3"]) == 2
+    assert 'the nearest are "digit 3"' in capsys.readouterr().err
+
+
+def test_preprocessing_is_named_or_spelt_out(tmp_path, capsys):
+    line = f"occlude bundled digits --limit 1 --patch 14 --out {tmp_path / 'out'} --preprocess"
+    assert main([*line.split(), "raw"]) == 0
+    assert "input raw: x · 255" in capsys.readouterr().out
+    assert main([*line.split(), "raw", "--scale", "2"]) == 2
+    assert "give one or the other" in capsys.readouterr().err
+    assert main([*line.split(), "model"]) == 2
+    assert "needs a model that says what it takes" in capsys.readouterr().err
+
+
+def test_a_store_and_its_export_know_the_names(tmp_path, capsys):
+    names, store = named_classes(tmp_path), tmp_path / "out.zarr"
+    line = f"occlude bundled digits --limit 2 --patch 14 --store {store} --classes {names}"
+    assert main(line.split()) == 0
+    export = f"export {store} --npz {tmp_path / 'maps'}".split()
+    assert main([*export, "--target", "digit 3"]) == 0
+    with open(tmp_path / "maps" / "index.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class name"] for row in rows] == ["digit 3"] * 2 and rows[0]["class"] == "3"
+    (tmp_path / "short.txt").write_text("a\nb")
+    assert main([*export, "--classes", str(tmp_path / "short.txt")]) == 2
+    assert "must name all classes of the model, 10" in capsys.readouterr().err
+    assert main([*line.split()[:-1], str(tmp_path / "short.txt")]) == 2
+    assert "must name all classes of the model, 10" in capsys.readouterr().err

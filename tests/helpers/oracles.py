@@ -59,9 +59,10 @@ def slow_spread(values, starts, patch, image_shape, reduce="mean", weights=None)
         for i, top in enumerate(starts[0]):
             for j, left in enumerate(starts[1]):
                 if top <= row < top + patch[0] and left <= col < left + patch[1]:
-                    if np.isfinite(values[i, j]):
-                        total += values[i, j] * weights[row - top, col - left]
-                        weight += weights[row - top, col - left]
+                    share = float(weights[row - top, col - left])
+                    if share and not np.isnan(values[i, j]):
+                        total += float(values[i, j]) * share
+                        weight += share
         if weight:
             spread[row, col] = total / weight if reduce == "mean" else total
     return spread
@@ -127,20 +128,28 @@ def slow_tf_explain(f, image, size, target, value):
         occluded = np.array(image, np.float64)
         occluded[j * size : (j + 1) * size, i * size : (i + 1) * size] = value
         coarse[j, i] = 1 - scored(f, occluded)[target]
-    return slow_bilinear(coarse, (height, width))
+    return slow_stretch(coarse, (height, width))
 
 
-def slow_bilinear(values, shape):
+def slow_stretch(values, shape):
     """Each pixel between its four neighbours; centres at half pixels, clamped at the edge."""
+    middles = [(np.arange(n) + 0.5) * size / n for n, size in zip(values.shape, shape, strict=True)]
+    return slow_bilinear(values, middles, shape)
+
+
+def slow_bilinear(values, middles, shape):
+    """Each pixel's middle between four positions' (rows, cols); the outermost continue."""
     resized = np.zeros(shape)
-    for row, col in np.ndindex(shape):
-        y = np.clip((row + 0.5) * values.shape[0] / shape[0] - 0.5, 0, values.shape[0] - 1)
-        x = np.clip((col + 0.5) * values.shape[1] / shape[1] - 0.5, 0, values.shape[1] - 1)
-        top, left = int(y), int(x)
-        bottom, right = min(top + 1, values.shape[0] - 1), min(left + 1, values.shape[1] - 1)
-        upper = values[top, left] * (1 - x + left) + values[top, right] * (x - left)
-        lower = values[bottom, left] * (1 - x + left) + values[bottom, right] * (x - left)
-        resized[row, col] = upper * (1 - y + top) + lower * (y - top)
+    for pixel in np.ndindex(shape):
+        sides = []
+        for at, where in zip(pixel, middles, strict=True):
+            place, shares = np.clip(at + 0.5, where[0], where[-1]), []
+            low = max(k for k, middle in enumerate(where) if middle <= place)
+            if where[low] < place:
+                share = (place - where[low]) / (where[low + 1] - where[low])
+                shares = [(low, 1 - share), (low + 1, share)]
+            sides.append(shares or [(low, 1.0)])
+        resized[pixel] = sum(a * b * values[i, j] for i, a in sides[0] for j, b in sides[1])
     return resized
 
 

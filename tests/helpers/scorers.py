@@ -42,3 +42,14 @@ def weighted_sums(shape, classes=3, seed=0):
 def integers(shape, seed=0):
     """An image of small integers, as float32."""
     return np.random.default_rng(seed).integers(0, 9, shape).astype(np.float32)
+
+
+def depthwise_then_pool(images):
+    """A convolution, a depthwise one, an overlapping max pool, a sum: (N, H, W, 3) -> (N, 8)."""
+    options = {"window_strides": (1, 1), "padding": "SAME"}
+    options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(images, jnp.ones((3, 3, 3, 8)), **options)
+    kernel = jnp.ones((3, 3, 1, 8))
+    x = jax.lax.conv_general_dilated(x, kernel, feature_group_count=8, **options)
+    pool = (1, 3, 3, 1), (1, 2, 2, 1), "SAME"
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, *pool).sum((1, 2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxviz.images.files import Preprocessing, read_pictures
+from jaxviz.images import Preprocessing, read_pictures
 
 
 @pytest.fixture

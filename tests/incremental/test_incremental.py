@@ -1,5 +1,8 @@
 """`incremental` composes with jit, vmap, lax.map and grad, and refuses what it cannot do."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import networks
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from scorers import depthwise_then_pool
 
 from jaxviz.incremental import base, describe, incremental, make_plan, update
 from jaxviz.incremental.interpret import paste
@@ -95,6 +99,48 @@ def test_gradients_equal_dense_gradients(model, image, patches, starts):
         wanted = jax.grad(theirs, argument)(model, image, patches[0])
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_gradients_read_windows_by_gathers(image):
+    _, update = incremental(depthwise_then_pool, image, 3)
+    patch, start = jnp.ones((3, 3, 3)), jnp.array([4, 4])
+    _, backwards = jax.vjp(lambda patch: update(patch, start), patch)
+    names = {e.primitive.name for e in equations(jax.make_jaxpr(backwards)(jnp.ones(8)))}
+    assert "gather" in names and "dynamic_slice" not in names
+
+
+CRASHED = """
+import sys
+sys.path[:0] = {path}
+import jax, jax.numpy as jnp
+from jaxviz.incremental import incremental
+from scorers import depthwise_then_pool
+image, patch, start = jnp.ones((12, 12, 3)), jnp.ones((3, 3, 3)), jnp.array([4, 4])
+_, update = incremental(depthwise_then_pool, image, 3)
+print(jax.grad(lambda patch: update(patch, start).sum())(patch).sum())
+"""
+
+
+def test_eager_gradients_through_pools_and_depthwise_convolutions_end_well():
+    # In a process of its own: it used to end by a segmentation fault.
+    run = subprocess.run(
+        [sys.executable, "-c", CRASHED.format(path=sys.path)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    image, patch = jnp.ones((12, 12, 3)), jnp.ones((3, 3, 3))
+    wanted = jax.grad(lambda p: dense(depthwise_then_pool, image, p, (4, 4)).sum())(patch).sum()
+    assert float(run.stdout) == wanted
+
+
+def test_gradients_pass_windows_of_integers(image, patches, starts):
+    def f(images):
+        kept = jnp.cumsum((images > 0).astype(jnp.int32), 3) > 1
+        return jnp.where(kept[:, ::2], images[:, ::2], 0).sum((1, 2))
+
+    _, update = incremental(f, image, PATCH)
+    got = jax.vmap(jax.grad(lambda p, s: update(p, s).sum()))(patches, starts)
+    wanted = jax.vmap(jax.grad(lambda p, s: dense(f, image, p, s).sum()))(patches, starts)
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_gradients_follow_derivative_rules_of_the_function(image, patches, starts):
@@ -288,3 +334,102 @@ def test_a_patch_of_another_shape_or_dtype_is_refused(image):
         update(jnp.zeros((4, 5, 3)), jnp.zeros(2, jnp.int32))
     with pytest.raises(ValueError, match=r"`patch` must be \(5, 4, 3\) of float32"):
         update(jnp.zeros((5, 4, 3), jnp.int32), jnp.zeros(2, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    "start, error, match",
+    [
+        ([1, 2, 3], ValueError, r"got \[1, 2, 3\] of shape \(3,\)"),
+        ([1], ValueError, r"got \[1\] of shape \(1,\)"),
+        (1, ValueError, r"got 1 of shape \(\)"),
+        ([1.5, 2], TypeError, r"got \[1.5, 2\]"),
+        (jnp.ones(2), TypeError, "got Array"),
+        ([True, False], TypeError, "got .True, False."),
+        ("ab", TypeError, "got 'ab'"),
+        (None, TypeError, "got None"),
+        ([[1], [2, 3]], TypeError, "got "),
+    ],
+)
+def test_a_start_is_two_whole_numbers(image, patches, start, error, match):
+    _, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
+    with pytest.raises(error, match="`start` must be two whole numbers, .*" + match):
+        update(patches[0], start)
+    if isinstance(start, jax.Array):
+        with pytest.raises(error, match="`start` must be two whole numbers"):
+            jax.jit(update)(patches[0], start)
+
+
+def test_a_start_of_any_integers_is_where_it_says(image, patches):
+    y, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
+    wanted = update(patches[0], [1, 2])
+    for dtype in (np.int8, np.uint8, np.uint32, np.int64):
+        np.testing.assert_array_equal(update(patches[0], np.array([1, 2], dtype)), wanted)
+        traced = jax.jit(update)(patches[0], np.array([1, 2], dtype))
+        np.testing.assert_allclose(traced, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(update(patches[0], (jnp.int32(1), jnp.int32(2))), wanted)
+    far = ([10**12, 1], [-(10**12), 1], np.array([2**31 + 5, 1], np.uint32))
+    for start in (*far, jnp.array([2**31 + 5, 1], jnp.uint32), jnp.array([-(2**31), 1])):
+        np.testing.assert_array_equal(update(patches[0], start), y)
+
+
+@pytest.mark.parametrize(
+    "dtype, odd",
+    [(jnp.int32, -(2**31)), (jnp.uint8, 255), (jnp.bool_, False), (jnp.complex64, jnp.nan)],
+)
+def test_off_the_grid_no_score_is_that_of_another_position(image, patches, dtype, odd):
+    def f(images):
+        return (images.sum((1, 2)) * 0 + 7).astype(dtype)
+
+    y, update = incremental(f, image, PATCH, step=(2, 2))
+    np.testing.assert_array_equal(update(patches[0], [2, 4]), y)
+    for run in (update, jax.jit(update)):
+        got = run(patches[0], jnp.array([2, 3]))
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got, np.full(3, odd, dtype))
+
+
+@pytest.mark.parametrize("image", [None, [[[1.0]]], "x.png"])
+def test_an_image_is_an_array(image):
+    with pytest.raises(TypeError, match="`image` must be an array .* got a"):
+        incremental(lambda x: x.sum((1, 2)), image, 1)
+
+
+def test_a_patch_and_an_offset_are_numbers(image):
+    _, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
+    with pytest.raises(TypeError, match="`patch` must be an array: got a NoneType"):
+        update(None, [1, 2])
+    with pytest.raises(TypeError, match="`offset` must be a whole number or a .row, col. pair"):
+        incremental(lambda x: x.sum((1, 2)), image, PATCH, step=2, offset=(0.5, 1))
+
+
+def test_complex_scores_keep_both_parts(image, patches):
+    def f(images):
+        return jnp.fft.fft(images.sum((1, 2)))
+
+    _, update = incremental(f, image, PATCH)
+    wanted = dense(f, image, patches[0], (3, 4))
+    np.testing.assert_allclose(update(patches[0], [3, 4]), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["plain", "in a loop"])
+def test_what_a_function_prints_it_prints_for_the_clean_image_alone(image, patches, capfd, where):
+    def tell(carry, x):
+        jax.debug.print("seen {}", x)
+        return carry, None
+
+    def f(images):
+        if where == "plain":
+            tell(None, images.max())
+        else:
+            lax.scan(tell, None, images.max()[None])
+        return images.sum((1, 2))
+
+    with pytest.warns(UserWarning, match="prints or calls back: for the clean image alone") as told:
+        _, update = incremental(f, image, PATCH)
+    jax.effects_barrier()
+    assert capfd.readouterr().out.count("seen") == 1 and len(told) == 1
+    got = update(patches[0], [3, 4])
+    jax.effects_barrier()
+    assert "seen" not in capfd.readouterr().out
+    wanted = image.sum((0, 1)) + (patches[0] - image[3:8, 4:8]).sum((0, 1))
+    np.testing.assert_allclose(got, wanted, atol=1e-4)

@@ -157,7 +157,9 @@ POOLS = {
     "max": lambda x, **o: lax.reduce_window(x, -jnp.inf, lax.max, **o),
     "min": lambda x, **o: lax.reduce_window(x, jnp.inf, lax.min, **o),
     "sum": lambda x, **o: lax.reduce_window(x, 0.0, lax.add, **o),
-    "any": lambda x, **o: lax.reduce_window(x, 1.0, lambda a, b: jnp.maximum(a, b) + 0 * a, **o),
+    "product": lambda x, **o: lax.reduce_window(jnp.sign(x - 3), 1.0, lax.mul, **o),
+    "any": lambda x, **o: lax.reduce_window(x > 5, False, lax.bitwise_or, **o),
+    "all bits": lambda x, **o: lax.reduce_window(x.astype(jnp.int32), -1, lax.bitwise_and, **o),
     "flax max": lambda x, **o: nnx.max_pool(x, (3, 2), (2, 1), "SAME"),
     "flax average": relaxed(lambda x: nnx.avg_pool(x, (3, 2), (2, 2), "SAME")),
     "flax average inside": relaxed(
@@ -176,6 +178,23 @@ def test_pool_equals_dense(rng, name):
     dilation = dict(window_dilation=(1, 1, 2, 1)) if name in ("max", "min", "sum") else {}
     plan = check(lambda x: POOLS[name](x, **POOL_OPTIONS, **dilation), rng)
     assert dense_names(plan) == []
+
+
+@pytest.mark.parametrize(
+    "initial, combine",
+    [
+        (1.5, lax.add),
+        (2.0, lax.mul),
+        (4.0, lax.max),
+        (3.0, lax.min),
+        (1.0, lambda a, b: jnp.maximum(a, b) + 0 * a),  # nothing is known of it
+        (0.0, lambda a, b: a),
+    ],
+    ids=["add", "mul", "max", "min", "any", "first"],
+)
+def test_a_pool_that_starts_from_a_value_that_counts_equals_dense(rng, initial, combine):
+    plan = check(lambda x: lax.reduce_window(x, initial, combine, **POOL_OPTIONS), rng)
+    assert dense_names(plan)[0] == "reduce_window"
 
 
 def test_integer_pool_equals_dense(rng):

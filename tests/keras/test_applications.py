@@ -40,8 +40,9 @@ def shape_of(name: str) -> dict:
     return {"input_shape": (size, size, 3)}
 
 
-# The smallest network of each family (InceptionResNetV2 has InceptionV3's layers); the slow suite
-# has them all, whole and through files.
+# The smallest network of each family (InceptionResNetV2 has InceptionV3's layers). Of QUICK every
+# run of the tests has some; the slow ones have all, whole and through files.
+QUICK = ("MobileNetV2", "MobileNetV3Small", "ResNet50V2")
 FAMILIES = [
     "ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionResNetV2",
     "MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2",
@@ -146,7 +147,10 @@ def check(name: str, rng: np.random.Generator, convert) -> None:
     assert_equals_keras(model, convert(model), images)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
+)
 def test_one_network_of_each_family_equals_keras(name, rng, monkeypatch):
     if name in SERIES:
         module, most = SERIES[name]

@@ -166,7 +166,7 @@ def test_a_layer_name_that_is_no_attribute_gets_one():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: {"kind": "FancyLayer"}, r'"layer0" \(FancyLayer\)'),
+        (lambda: {"kind": "FancyLayer"}, r'FancyLayer \(1 layer: "layer0"\)'),
         (lambda: {"kind": "ReLU", "surprise": 3}, r'"layer0" \(ReLU\): field `surprise` = 3'),
         (lambda: {"kind": "Activation", "activation": "wild"}, "activation 'wild' is not known"),
         (
@@ -205,7 +205,7 @@ def test_weights_alone_ask_for_an_architecture(data_folder):
 
 
 def test_a_lambda_is_refused_by_name(data_folder):
-    with pytest.raises(KerasFileError, match=r'"lambda_1" \(Lambda\)'):
+    with pytest.raises(KerasFileError, match=r'Lambda \(1 layer: "lambda_1"\)'):
         load_keras(data_folder / "keras/naokishibuya__car-behavioral-cloning/model.h5")
 
 

@@ -157,7 +157,7 @@ LOAD = {"module": "keras.src.saving.saving_api", "class_name": "load_model", "co
 CODE = {"class_name": "__lambda__", "config": {"code": "4wAAAAA=", "defaults": None}}
 ARCHITECTURES = {
     "Lambda with code": (replaced("flat", class_name="Lambda", config={
-        "name": "flat", "function": CODE}), '"flat" .Lambda'),
+        "name": "flat", "function": CODE}), 'Lambda .1 layer: "flat"'),
     "os.system as a layer": (replaced("flat", module="os", class_name="system"), "`os.system`"),
     "os.system as an activation": (configured("conv", activation=OBJECT), "`os.system`"),
     "os.system as a function": (configured("conv", activation=FUNCTION), "`os.system`"),

@@ -91,7 +91,7 @@ def test_what_a_file_says_of_itself_is_printable(tmp_path, capsys):
     assert (found.keras_version, found.backend) == (None, None)
     model = load_keras(pair)
     summary(model)
-    assert model.labels is None and all(
+    assert model.class_names is None and all(
         line.isprintable() for line in (str(found) + capsys.readouterr().out).splitlines()
     )
 

@@ -1,6 +1,7 @@
 """Every option of `occlude` against a loop that pastes one patch at a time."""
 
 import warnings
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -286,6 +287,7 @@ def test_the_record_says_how_it_was_made():
         "fill": "constant [1.0, 2.0]",
         "channels": "(0,)",
         "region": "(1, 3, 4, 6)",
+        "images": f"{IMAGE.min():g} to {IMAGE.max():g}",
     }
     assert ("region", "a mask") in occlude(F, IMAGE, patch=2, region=MASK).config
     assert ("complement", "True") in occlude_segments(F, IMAGE, LABELS, complement=True).config
@@ -317,18 +319,97 @@ def test_a_refined_run_is_exact_where_it_says_so():
     assert f"approximate, {some.exact.mean():.0%} of the positions exact" in repr(some)
 
 
-def test_an_interrupted_refinement_stops_at_once():
-    told = []
+@pytest.mark.parametrize("method", ["dense", "incremental"])
+def test_a_refinement_prepares_each_image_once_and_scores_it_clean_once(method, monkeypatch):
+    from jaxviz.scoring import execute as blocks
+
+    prepared, rows, told = [], [], []
+    choose = blocks.choose
+
+    def watch(task, batch_size):
+        program = choose(task, batch_size)
+
+        def prepare(*arguments):
+            prepared.append(1)
+            return program.prepare(*arguments)
+
+        def evaluate(arrays, occluder, states, positions, clean):
+            rows.extend(np.asarray(clean)[:1].tolist())
+            return program.evaluate(arrays, occluder, states, positions, clean)
+
+        return replace(program, prepare=prepare, evaluate=evaluate)
+
+    monkeypatch.setattr(blocks, "choose", watch)
+    images = integers((3, *SHAPE))
+    options = dict(patch=2, stride=1, fill=3.0, method=method, batch_size=4)
+    progress = lambda done, total: told.append((done, total))  # noqa: E731
+    occ = occlude(F, images, **options, refine=(3, 0.2), progress=progress)
+    assert len(prepared) == 3 and sum(rows) == 3
+    done, totals = zip(*told, strict=True)
+    assert set(totals) == {occ.exact.sum()} and done[-1] == totals[0]
+    assert list(done) == sorted(set(done)) and done[0] < done[-1]
+    wanted = occlude(F, images, **options)
+    np.testing.assert_array_equal(occ.scores[occ.exact], wanted.scores[occ.exact])
+    np.testing.assert_array_equal(occ.base, wanted.base)
+
+
+def test_a_refined_score_that_is_not_finite_spoils_its_neighbours_only():
+    image = np.zeros((6, 6, 1), np.float32)
+    image[2, 2] = 1.0
+    for bad in (np.nan, np.inf):
+        f = lambda x, bad=bad: jnp.where(x[:, 2, 2] == 0, bad, x.sum((1, 2)))  # noqa: E731
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            occ = occlude(f, image, patch=1, refine=(2, 0.0))
+        good = np.isfinite(occ.scores[..., 0])
+        assert good.sum() == 36 - 9 and not good[1:4, 1:4].any()
+        np.testing.assert_array_equal(occ.scores[good], 1.0)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_an_interrupted_refinement_keeps_what_was_scored(after):
+    images, told = integers((2, *SHAPE)), []
 
     def stop(done, total):
         told.append(done)
-        raise KeyboardInterrupt
+        if len(told) == after:
+            raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted"):
-        occ = occlude(F, integers((2, *SHAPE)), patch=2, stride=1, refine=(3, 0.2), progress=stop)
-    assert len(told) == 1 and occ.partial
-    np.testing.assert_array_equal(occ.base[0], scored(F, integers((2, *SHAPE))[0]))
-    assert np.isnan(occ.base[1]).all() and np.isnan(occ.scores[1]).all()
+    options = dict(patch=2, stride=1, batch_size=16)
+    everything = occlude(F, images, **options)
+    with pytest.warns(UserWarning, match="others are interpolated or NaN"):
+        occ = occlude(F, images, **options, refine=(3, 0.2), progress=stop)
+    assert occ.partial and occ.exact[0].any() and len(told) == after
+    np.testing.assert_array_equal(occ.scores[occ.exact], everything.scores[occ.exact])
+    np.testing.assert_array_equal(occ.base[0], everything.base[0])
+    unknown = ~occ.exact.any((1, 2))
+    assert np.isnan(occ.scores[unknown]).all()
+
+
+def test_a_refinement_goes_on_with_smaller_blocks(monkeypatch):
+    from jaxviz.scoring import execute as blocks
+
+    calls, choose = [], blocks.choose
+
+    def once(task, batch_size):
+        program = choose(task, batch_size)
+
+        def evaluate(*arguments):
+            calls.append(1)
+            if len(calls) == 3:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: of this test")
+            return program.evaluate(*arguments)
+
+        return replace(program, evaluate=evaluate)
+
+    monkeypatch.setattr(blocks, "choose", once)
+    images = integers((2, *SHAPE))
+    options = dict(patch=2, stride=1, fill=3.0, batch_size=8)
+    with pytest.warns(UserWarning, match="out of memory at batch_size"):
+        occ = occlude(F, images, **options, refine=(3, 0.2))
+    wanted = occlude(F, images, **options)
+    np.testing.assert_array_equal(occ.scores[occ.exact], wanted.scores[occ.exact])
+    np.testing.assert_array_equal(occ.base, wanted.base)
 
 
 def test_memory_may_be_a_text():
@@ -347,22 +428,19 @@ def test_segments_may_cover_some_channels_only():
     assert ("channels", "(1,)") in occ.config
 
 
-def test_an_interruption_while_a_refinement_compiles_loses_nothing(monkeypatch):
-    from jaxviz.scoring import execute as blocks
+def test_whole_numbers_are_not_rounded():
+    def f(images):
+        return images.sum((1, 2)).astype(jnp.int32) + 2**24
 
-    images, chosen, choose = integers((3, *IMAGE.shape)), [], blocks.choose
+    image = np.ones((4, 6, 1), np.float32)
+    for method in ("dense", "incremental"):
+        occ = occlude(f, image, patch=2, method=method)
+        np.testing.assert_array_equal(occ.scores[..., 0], np.full((2, 3), 2**24 + 20))
+        assert occ.base[0] == 2**24 + 24
 
-    def stop(task, batch_size):
-        chosen.append(task)
-        if len(chosen) == 4:  # two runs an image: the second one of the second image
-            raise KeyboardInterrupt
-        return choose(task, batch_size)
 
-    everything = occlude(F, images, patch=2, stride=1)
-    monkeypatch.setattr(blocks, "choose", stop)
-    with pytest.warns(UserWarning, match="interrupted"):
-        occ = occlude(F, images, patch=2, stride=1, refine=(2, 0.2))
-    assert occ.partial and len(chosen) == 4
-    known = occ.exact[0]
-    np.testing.assert_array_equal(occ.scores[0][known], everything.scores[0][known])
-    assert np.isfinite(occ.base[:2]).all() and np.isnan(occ.base[2]).all()
+def test_complex_scores_are_refused():
+    with pytest.raises(
+        ValueError, match="`f` must return real scores: got complex64; give jnp.abs"
+    ):
+        occlude(lambda x: x.mean((1, 2)).astype(jnp.complex64), np.ones((4, 4, 1)), patch=2)

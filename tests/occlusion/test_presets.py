@@ -79,6 +79,21 @@ def test_tf_explain(size):
     ours = preset_map(presets.tf_explain(size, value=0.5), image, f)
     check(ours, slow_tf_explain(f, image, size, TARGET, 0.5))
     assert presets.tf_explain(4).occlude["fill"] == 127.5
+    assert presets.tf_explain(4).heatmap["reduce"] == "stretch"
+
+
+def test_an_interrupted_xplique_map_shows_no_zero_where_nothing_was_scored():
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        occ = occlude(F, IMAGE, **presets.xplique(2, 2), batch_size=16, progress=stop)
+    found, grid = occ.heatmap(TARGET), occ.grid
+    assert occ.partial and np.isnan(found).any() and np.isfinite(found[:2, :2]).all()
+    assert np.array_equal(
+        np.isnan(found), np.isnan(occ.heatmap(TARGET, reduce="cell", uncovered=0.0))
+    )
+    np.testing.assert_array_equal(found[grid.coverage == 0], 0)
 
 
 @pytest.mark.parametrize("mode", [0.5, "mean_patch", "mean_img", "gaussian"])

@@ -1,13 +1,18 @@
 """What can be read from a run: maps, classes, counts; a frozen pytree with a one-line repr."""
 
 import dataclasses
+from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import slow_spread
 
-from jaxviz.occlusion.result import Occlusion
+from jaxviz._choices import Reduce, Score
+from jaxviz.occlusion.kernel import occlusion_scores
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.result import Occlusion, load_occlusion
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.segments import make_segments
 
@@ -27,7 +32,7 @@ def one(occ, n=0):
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum"])
-@pytest.mark.parametrize("score", ["drop", "raw", "complement", "relative_drop", "log_odds_drop"])
+@pytest.mark.parametrize("score", get_args(Score))
 def test_a_heatmap_is_the_spread_comparison(occ, score, reduce):
     def odds(p):
         return np.log(p / (1 - p))
@@ -69,6 +74,98 @@ def test_uncovered_pixels_are_nan_or_what_is_asked(rng):
     occ = Occlusion(rng.uniform(size=(2, 2, 3)), rng.uniform(size=3), grid, single=True)
     assert np.isnan(occ.heatmap()[4]).all() and not np.isnan(occ.heatmap()[:4, :4]).any()
     np.testing.assert_array_equal(occ.heatmap(uncovered=0.0)[4], 0)
+
+
+@pytest.mark.parametrize("reduce", get_args(Reduce))
+def test_what_is_not_known_is_nan_and_not_uncovered(rng, reduce):
+    grid = make_grid((7, 7), patch=3, stride=2, border="valid")
+    scores, base = rng.uniform(size=(*grid.shape, 2)).astype(np.float32), np.array([0.5, 0.0])
+    scores[1:] = np.nan
+    occ = Occlusion(scores, base.astype(np.float32), grid, single=True, partial=True)
+    found = occ.heatmap(0, reduce=reduce, uncovered=-7.0)
+    assert np.isnan(found[5]).all() and np.isfinite(found[0]).all()
+    # From a base of 0 there is no relative drop, and from ∞ to ∞ no drop.
+    assert np.isnan(occ.heatmap(1, "relative_drop", reduce, uncovered=-7.0)).all()
+    endless = dataclasses.replace(occ, scores=scores + np.inf, base=occ.base + np.float32(np.inf))
+    assert np.isnan(endless.heatmap(0, reduce=reduce, uncovered=-7.0)).all()
+
+
+def test_a_sum_of_which_a_part_is_unfinished_is_nan(rng):
+    grid = make_grid((5, 1), patch=(3, 1), stride=1, border="valid")
+    scores = np.array([[[1.0]], [[2.0]], [[np.nan]]])
+    occ = Occlusion(scores, np.array([3.0]), grid, single=True, partial=True)
+    assert occ.heatmap(0, reduce="sum")[:2, 0].tolist() == [2, 3]
+    assert np.isnan(occ.heatmap(0, reduce="sum")[2:]).all()
+    assert dataclasses.replace(occ, partial=False).heatmap(0, reduce="sum")[2, 0] == 3
+    assert occ.heatmap(0, reduce="mean")[2, 0] == 1.5
+
+
+def test_uncovered_pixels_are_those_of_no_patch_even_where_others_are_unfinished():
+    grid = make_grid((5, 5), patch=2, border="valid")
+    scores = np.full((*grid.shape, 1), np.nan)
+    occ = Occlusion(scores, np.zeros(1), grid, single=True, partial=True)
+    found = occ.heatmap(0, uncovered=0.0)
+    assert np.isnan(found[:4, :4]).all() and np.all(found[4] == 0) and np.all(found[:, 4] == 0)
+
+
+@pytest.mark.parametrize("reduce", get_args(Reduce))
+@pytest.mark.parametrize(
+    "score, end", [("raw", np.inf), ("drop", -np.inf), ("complement", -np.inf)]
+)
+def test_an_infinite_score_is_infinite_on_the_map(occ, reduce, score, end):
+    occ.scores[0, 1, 1, 0] = np.inf
+    assert np.isposinf(occ.heatmap(0, score, reduce) * np.sign(end)).any()
+    assert np.isfinite(occ.heatmap(1, score, reduce)).all()
+
+
+@pytest.mark.parametrize("score", get_args(Score))
+@pytest.mark.parametrize("target", [None, 0, [0, 2], [0.5, 0.0, 2.0], lambda s: s[..., 1] ** 2])
+def test_a_traced_result_is_read_alike(occ, score, target):
+    if isinstance(target, list) and len(target) == 3:
+        occ = dataclasses.replace(occ, scores=occ.scores / 3, base=occ.base / 3)
+    found = jax.jit(lambda occ: occ.heatmap(target, score))(occ)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, occ.heatmap(target, score), rtol=2e-4, atol=2e-5)
+
+
+def test_a_traced_target_and_a_traced_class_map(occ):
+    for target in (np.int32(1), np.array([2, 0]), np.array([0.5, 0.0, 2.0], np.float32)):
+        found = jax.jit(lambda occ, target: occ.heatmap(target))(occ, target)
+        np.testing.assert_allclose(found, occ.heatmap(target), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(jax.jit(lambda occ: occ.class_map())(occ), occ.class_map())
+
+
+def test_gradients_of_a_heatmap_are_those_of_differences(occ):
+    weigh = np.random.default_rng(0).normal(size=(2, 6, 8)).astype(np.float32)
+
+    def total(occ):
+        return (occ.heatmap([0, 2], "drop") * weigh).sum()
+
+    found = jax.jit(jax.grad(total))(occ)
+    wide = dataclasses.replace(occ, scores=occ.scores.astype(float), base=occ.base.astype(float))
+    for name in ("scores", "base"):
+        gradient = getattr(found, name)
+        for index in ((0, 0, 0, 0)[-gradient.ndim :], (1, 2, 1, 2)[-gradient.ndim :]):
+            moved = getattr(wide, name).copy()
+            index = index if name == "scores" else (0, 0)
+            moved[index] += 1.0
+            change = total(dataclasses.replace(wide, **{name: moved})) - total(wide)
+            assert gradient[index] == pytest.approx(change, rel=1e-4, abs=1e-5)
+
+
+def test_a_map_of_the_kernel_s_scores_has_a_gradient(rng):
+    image = rng.uniform(size=(4, 6, 1)).astype(np.float32)
+    grid = make_grid((4, 6), patch=2)
+
+    def f(images):
+        return jnp.stack([(images**2).sum((1, 2, 3)), images.mean((1, 2, 3))], -1)
+
+    def top(image):
+        scores = occlusion_scores(f, image, patch=2)
+        return Occlusion(scores, f(image[None])[0], grid, single=True).heatmap(0).sum()
+
+    # The drop of a patch that becomes 0 is its sum of squares, on each of its four pixels.
+    np.testing.assert_allclose(jax.jit(jax.grad(top))(image), 8 * image, rtol=1e-4)
 
 
 def test_a_relative_drop_beyond_float32_is_silent(occ):
@@ -166,3 +263,43 @@ def test_dense_scores_have_no_class_map(rng):
     for read in (occ.class_map, occ.class_counts):
         with pytest.raises(ValueError, match=r"a class map needs scores \(K,\) per image"):
             read()
+
+
+class Named:
+    """A scorer that knows the names of its classes."""
+
+    class_names = ("tench", "golden retriever", "crane", "crane")
+
+    def __call__(self, images):
+        return images.mean((1, 2)) @ jnp.ones((3, 4)) * jnp.arange(4.0)[None]
+
+
+def test_classes_are_called_by_name(tmp_path, rng):
+    images = rng.uniform(size=(2, 6, 6, 3)).astype(np.float32)
+    occ = occlude(Named(), images, patch=3)
+    by_number = occ.heatmap(1)
+    for name in ("golden retriever", "Golden_Retriever", [1, "golden retriever"]):
+        np.testing.assert_array_equal(occ.heatmap(name), by_number)
+    occ.save(tmp_path / "occ.npz")
+    loaded = load_occlusion(tmp_path / "occ.npz")
+    assert loaded.class_names == Named.class_names
+    np.testing.assert_array_equal(loaded.heatmap("golden retriever"), by_number)
+    given = occlude(lambda x: x.mean((1, 2)), images, patch=3, class_names=["r", "g", "b"])
+    np.testing.assert_array_equal(given.heatmap("b"), given.heatmap(2))
+
+
+def test_a_name_that_is_none_tells_the_nearest(rng):
+    images = rng.uniform(size=(2, 6, 6, 3)).astype(np.float32)
+    occ = occlude(Named(), images, patch=3)
+    for name, message in (
+        ("golden retreiver", 'got .*; the nearest are "golden retriever"'),
+        ("retriever", '"golden retriever"'),
+        ("zzzz", "none is like it"),
+        ("crane", r"is the name of \[2, 3\]; give a number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            occ.heatmap(name)
+    with pytest.raises(ValueError, match="must be a number where classes have no names"):
+        occlude(lambda x: x.mean((1, 2)), images, patch=3).heatmap("tench")
+    with pytest.raises(ValueError, match="`class_names` must name 3 classes: got 1 names"):
+        occlude(lambda x: x.mean((1, 2)), images, patch=3, class_names=["a"])

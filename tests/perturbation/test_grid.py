@@ -1,12 +1,18 @@
 """Grids against walking along the axis, coverage and spreading against counting pixel by pixel."""
 
+from functools import partial
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles import slow_bilinear, slow_spread, slow_starts
+from oracles import slow_bilinear, slow_spread, slow_starts, slow_stretch
 
 from jaxviz._arguments import pair
+from jaxviz._choices import Reduce
 from jaxviz.perturbation.grid import Grid, make_grid
 
 
@@ -116,8 +122,9 @@ def test_spread_equals_counting(grid, reduce, weighted, some_missing, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     values = rng.integers(-4, 5, grid.shape).astype(np.float64)
     if some_missing:
-        values[rng.random(grid.shape) < 0.4] = np.nan
-    weights = rng.integers(1, 4, grid.patch).astype(np.float64) if weighted else None
+        for value in (np.nan, np.inf, -np.inf):
+            values[rng.random(grid.shape) < 0.2] = value
+    weights = rng.integers(0, 4, grid.patch).astype(np.float64) if weighted else None
     wanted = slow_spread(
         values, (grid.row_starts, grid.col_starts), grid.patch, grid.image_shape, reduce, weights
     )
@@ -137,28 +144,75 @@ def test_cell_writes_each_value_on_its_cell(grid):
 
 
 @given(grids())
-def test_bilinear_equals_four_neighbours(grid):
+def test_bilinear_lies_between_the_middles_of_patches(grid):
     values = np.random.default_rng(0).normal(size=grid.shape)
-    wanted = slow_bilinear(values, grid.image_shape)
+    starts = zip((grid.row_starts, grid.col_starts), grid.patch, strict=True)
+    middles = [np.array(where) + patch / 2 for where, patch in starts]
+    wanted = slow_bilinear(values, middles, grid.image_shape)
     np.testing.assert_allclose(grid.spread(values, "bilinear"), wanted, atol=1e-12)
 
 
-def test_bilinear_leaves_missing_positions_out():
+@given(grids())
+def test_stretch_equals_four_neighbours(grid):
+    values = np.random.default_rng(0).normal(size=grid.shape)
+    wanted = slow_stretch(values, grid.image_shape)
+    np.testing.assert_allclose(grid.spread(values, "stretch"), wanted, atol=1e-12)
+
+
+def centre_of_mass(grid, at, reduce):
+    """Of the map of a scorer that sees one pixel only."""
+    r, c = grid.starts[..., 0], grid.starts[..., 1]
+    (ph, pw), (row, col) = grid.patch, at
+    hit = (r <= row) & (row < r + ph) & (c <= col) & (col < c + pw)
+    found = grid.spread(hit.astype(float), reduce)
+    return [(axis * found).sum() / found.sum() for axis in np.indices(grid.image_shape)]
+
+
+@pytest.mark.parametrize("at", [(10, 13), (16, 16), (25, 6)])
+def test_bilinear_moves_nothing(at):
+    grid = make_grid((32, 32), patch=5, stride=1)
+    np.testing.assert_allclose(centre_of_mass(grid, at, "bilinear"), at, atol=1e-9)
+    # Patches are centred on a pixel up to half a stride, if at all.
+    grid = make_grid((32, 32), patch=6, stride=3)
+    np.testing.assert_allclose(centre_of_mass(grid, at, "bilinear"), at, atol=1.5)
+
+
+def test_stretch_moves_what_it_shows():
+    grid = make_grid((32, 32), patch=5, stride=1)
+    moved = centre_of_mass(grid, (10, 13), "stretch")
+    np.testing.assert_allclose(moved, (9.2, 12.65), atol=0.05)
+
+
+@pytest.mark.parametrize("reduce", ["bilinear", "stretch"])
+def test_interpolation_leaves_missing_positions_out(reduce):
     grid = make_grid((12, 12), patch=3)
     values = np.ones(grid.shape)
     values[0, 0] = np.nan
-    spread = grid.spread(values, "bilinear")
+    spread = grid.spread(values, reduce)
     assert np.isnan(spread[0, 0]) and not np.isnan(spread[3:, 3:]).any()
     np.testing.assert_allclose(spread[~np.isnan(spread)], 1)
 
 
-def test_an_infinite_value_is_left_out_of_sums():
-    grid = make_grid((4, 2), patch=2)
-    spread = grid.spread(np.array([[np.inf], [2.0]]), "mean")
-    assert np.isnan(spread[:2]).all() and np.all(spread[2:] == 2)
+@pytest.mark.parametrize("reduce", get_args(Reduce))
+@pytest.mark.parametrize("end", [np.inf, -np.inf])
+def test_an_infinite_value_is_infinite_wherever_it_has_a_part(reduce, end):
+    grid = make_grid((6, 4), patch=2)
+    values = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    plain, values[0, 0] = grid.spread(values, reduce), end
+    touched = grid.spread((values == end).astype(float), "mean" if reduce == "sum" else reduce) > 0
+    found = grid.spread(values, reduce)
+    assert touched[0, 0] and not touched[-1, -1]
+    np.testing.assert_array_equal(found, np.where(touched, end, plain))
 
 
-@given(grids(), st.sampled_from(["mean", "sum", "cell", "bilinear"]))
+@pytest.mark.parametrize("reduce", ["mean", "sum", "bilinear", "stretch"])
+def test_both_infinities_have_no_value(reduce):
+    grid = make_grid((6, 1), patch=(4, 1), stride=2)
+    found = grid.spread(np.array([[np.inf], [-np.inf]]), reduce)
+    assert np.isnan(found[3]).all()
+
+
+@given(grids(), st.sampled_from(get_args(Reduce)))
 def test_spread_keeps_leading_axes(grid, reduce):
     values = np.random.default_rng(0).normal(size=(2, 3, *grid.shape))
     spread = grid.spread(values, reduce)
@@ -166,12 +220,31 @@ def test_spread_keeps_leading_axes(grid, reduce):
     np.testing.assert_allclose(spread[1, 2], grid.spread(values[1, 2], reduce), rtol=1e-12)
 
 
-@pytest.mark.parametrize("reduce", ["mean", "sum", "cell", "bilinear"])
+@pytest.mark.parametrize("reduce", get_args(Reduce))
 def test_transposing_the_image_transposes_the_map(reduce):
     values = np.random.default_rng(0).normal(size=make_grid((9, 14), patch=(3, 4)).shape)
     tall = make_grid((9, 14), patch=(3, 4), stride=(3, 4))
     wide = make_grid((14, 9), patch=(4, 3), stride=(4, 3))
     np.testing.assert_allclose(tall.spread(values, reduce).T, wide.spread(values.T, reduce))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduce", get_args(Reduce))
+def test_traced_values_are_spread_alike(reduce, weighted):
+    grid = make_grid((7, 9), patch=(3, 2), stride=(2, 3), border="valid")
+    values = np.random.default_rng(0).normal(size=(2, *grid.shape)).astype(np.float32)
+    values[0, 0, 0], values[1, 1, 1], values[1, 2, 2] = np.nan, np.inf, -np.inf
+    weights = np.arange(6.0).reshape(3, 2) if weighted else None
+    spread = partial(grid.spread, reduce=reduce, weights=weights)
+    found = jax.jit(spread)(values)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, spread(values), rtol=1e-5, atol=1e-6)
+    gradient = jax.jit(jax.grad(lambda values: jnp.nansum(spread(values))))(
+        np.ones(grid.shape, np.float32)
+    )
+    steps = np.eye(grid.size).reshape(-1, *grid.shape)
+    wanted = np.nansum(spread(steps), (-2, -1)).reshape(grid.shape)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-5)
 
 
 def test_grid_is_a_value():
@@ -219,7 +292,7 @@ def test_bad_sizes_are_refused(options, error, match):
 
 def test_spread_refuses_what_it_does_not_know():
     grid: Grid = make_grid((4, 4), patch=2)
-    with pytest.raises(ValueError, match='`reduce` must be "mean", "sum", "cell" or "bilinear"'):
+    with pytest.raises(ValueError, match='`reduce` must be "mean", .* or "stretch": got'):
         grid.spread(np.zeros(grid.shape), "median")  # pyright: ignore
     with pytest.raises(ValueError, match=r"`weights` must have the patch's shape \(2, 2\): got"):
         grid.spread(np.zeros(grid.shape), weights=np.ones((3, 3)))

@@ -1,5 +1,6 @@
 """Label images as positions, against loops over pixels."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,9 +113,24 @@ def test_groups_of_other_labels_are_refused(groups, match):
         make_segments(LABELS, groups)
 
 
+@pytest.mark.parametrize("reduce", ["mean", "sum", "cell"])
+def test_traced_and_infinite_values_are_spread_alike(reduce):
+    where = make_segments(LABELS, [0, [0, 5]])
+    values = np.array([[1.0, np.inf], [np.nan, 2.0], [-np.inf, 3.0]], np.float32)
+    found = where.spread(values, reduce)
+    np.testing.assert_allclose(jax.jit(lambda v: where.spread(v, reduce))(values), found)
+    both, second = LABELS == 0, LABELS == 5
+    first = {"mean": [np.inf, 2.0, -np.inf], "sum": [np.inf, 2.0, -np.inf]}
+    for n, value in enumerate(first.get(reduce, [1.0, np.nan, -np.inf])):
+        np.testing.assert_array_equal(found[n, both], value)
+        np.testing.assert_array_equal(found[n, second], values[n, 1])
+    assert np.isnan(found[:, LABELS == 9]).all()
+
+
 def test_what_segments_cannot_do_is_refused():
     where = make_segments(LABELS)
-    with pytest.raises(ValueError, match="for segments: got 'bilinear'"):
-        where.spread(np.zeros(3), "bilinear")
+    for reduce in ("bilinear", "stretch"):
+        with pytest.raises(ValueError, match=f"for segments: got '{reduce}'"):
+            where.spread(np.zeros(3), reduce)
     with pytest.raises(ValueError, match="without weights, for segments"):
         where.spread(np.zeros(3), weights=np.ones((1, 1)))

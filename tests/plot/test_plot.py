@@ -153,6 +153,16 @@ def test_limits_decide_the_sign_and_rounding_is_no_excess(rng):
     assert maps_of(plot.heatmap(maps - 2, limits=(-2, -1)))[0].cmap.name == "viridis"
 
 
+def test_infinite_values_lie_at_the_ends_of_a_scale_of_the_finite_ones():
+    maps = np.array([[[0.0, 1.0], [np.inf, np.nan]], [[-3.0, -np.inf], [2.0, 1.0]]])
+    scale = common_scale(maps, None, None, None, "")
+    assert (scale.norm.vmin, scale.norm.vmax) == (-3, 3) and scale.extend == "both"
+    assert common_scale(np.full((1, 2, 2), np.inf), None, None, None, "").extend == "max"
+    drawn = maps_of(plot.heatmap(maps))[0].get_array()
+    assert drawn[1, 0] == 3 and drawn.mask.tolist() == [[False, False], [False, True]]
+    plot.overlay(np.zeros((2, 2, 2, 1)), maps)
+
+
 def test_robust_limits_ignore_outliers_and_the_bar_says_so(rng):
     maps = rng.normal(size=(3, 20, 20))
     maps[0, 0, 0] = 1e6
@@ -280,7 +290,6 @@ def test_notebooks_get_a_png_and_pyplot_is_never_imported():
 Z = np.zeros((2, 4, 4))
 BAD = [
     (lambda: plot.heatmap(np.zeros(3)), r"`heatmap` must be \(height, width\) or"),
-    (lambda: plot.heatmap(Z / np.ones(4) + np.inf), r"`heatmap` must hold numbers or NaN.*32 inf"),
     (lambda: plot.heatmap(Z, robust=30), r"`robust` must be a percentage in \(50, 100\]: got 30"),
     (lambda: plot.heatmap(Z, limits=(1, 1)), r"`limits` must be \(low, high\)"),
     (lambda: plot.heatmap(Z, signed=True, limits=(-1, 2)), r"`limits` must be \(-bound, bound\)"),

@@ -392,3 +392,19 @@ def test_memory_that_ends_later_is_an_error_with_advice(store, monkeypatch):
     with pytest.raises(MemoryError, match="`batch_size` must fit into memory: 11 images at once"):
         run(store)
     assert not open_store(store).done.any()
+
+
+def test_a_store_knows_the_names_of_classes(store, tmp_path):
+    count = run(store).base.shape[1]
+    names = [f"class {i}" for i in range(count)]
+    assert open_store(store).class_names is None
+    named = run(tmp_path / "named.zarr", class_names=names)
+    np.testing.assert_array_equal(named[3].heatmap("class 1"), named[3].heatmap(1))
+    assert open_store(tmp_path / "named.zarr").class_names == tuple(names)
+    assert run(tmp_path / "named.zarr").done.all()  # the names are free to differ
+    two = run(tmp_path / "two.zarr", class_names=names, classes=[2, 0])
+    assert two[:2].class_names == ("class 2", "class 0")
+    best = run(tmp_path / "best.zarr", class_names=names, top=2)
+    assert best[0].class_names == tuple(names[c] for c in best.classes[0])
+    with pytest.raises(ValueError, match=f"`class_names` must name {count} classes: got 1"):
+        run(tmp_path / "wrong.zarr", class_names=["one"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxviz.images.files import Preprocessing, read_pictures
+from jaxviz.images import Preprocessing, read_pictures
 from jaxviz.scale.sources import check_source, open_source
 
 

@@ -88,24 +88,46 @@ def test_what_was_launched_is_not_lost():
     assert (~np.isnan(occ.scores[..., 0])).sum() + 1 == 2 * 5  # one stored, one on its way
 
 
-def test_a_run_after_others_gives_nothing_rather_than_losing_them(monkeypatch):
+def test_an_interruption_before_the_first_block_is_one(monkeypatch):
     from jaxviz.scoring import execute as blocks
 
     def stop(*_):
         raise KeyboardInterrupt
 
     task = a_task()
-    first = blocks.execute(task)
-    assert not first.partial and np.isfinite(first.values).all()
     monkeypatch.setattr(blocks, "choose", stop)
-    second = blocks.execute(replace(task, positions=task.positions[:3]), after=[first])
-    assert second.partial and second.values.shape == (5, 4, 3) and np.isnan(second.values).all()
-    assert second.values.dtype == first.values.dtype
-    with pytest.raises(KeyboardInterrupt):
-        blocks.execute(task)
-    monkeypatch.undo()
-    third = blocks.execute(task, after=[first, second])
-    assert third.partial and np.isnan(third.values).all()
+    for run in (blocks.execute, lambda task: blocks.execute_in_two(task, 1, lambda n, v: None)):
+        with pytest.raises(KeyboardInterrupt):
+            run(task)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 100])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_two_stages_give_the_scores_of_the_positions_that_were_decided_on(batch, count):
+    from jaxviz.scoring import execute as blocks
+
+    task, asked, told = a_task(), {}, []
+    wanted = blocks.execute(task).values
+
+    def then(n, values):
+        assert not np.isnan(values).any() and len(values) == 4
+        asked[n] = (np.arange(count) * (n + 1) + n) % len(task.positions)
+        return task.positions[asked[n]]
+
+    found = blocks.execute_in_two(
+        replace(task, positions=task.positions[:3]),
+        count,
+        then,
+        batch_size=batch,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert not found.partial and found.values.shape == (len(wanted), 4 + count, *wanted.shape[2:])
+    np.testing.assert_array_equal(found.values[:, :4], wanted[:, :4])
+    for n, positions in asked.items():
+        np.testing.assert_array_equal(found.values[n, 4:], wanted[n, 1 + positions])
+    assert len(asked) == (len(wanted) if count else 0)
+    total = len(wanted) * (3 + count)
+    assert told[-1] == (total, total) and [done for done, _ in told] == sorted({d for d, _ in told})
 
 
 SCRIPT = """

@@ -105,11 +105,15 @@ def keras_model():
 
 
 def test_keras_on_jax():
-    check_as_scorer(keras_model(), leaves=9)
+    check_as_scorer(keras_model(), leaves=8)
 
 
-def test_keras_on_another_backend_is_refused(monkeypatch):
+def test_keras_with_a_layer_of_ones_own_runs_on_jax_alone(monkeypatch):
+    keras = pytest.importorskip("keras")
     model = keras_model()
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        model = keras.Sequential([model, keras.layers.Lambda(lambda x: 2 * x)])
+    check_as_scorer(model, leaves=9)
     monkeypatch.setattr("keras.backend.backend", lambda: "tensorflow")
     with pytest.raises(ValueError, match="Keras .* KERAS_BACKEND=jax .* got tensorflow"):
         split(model)

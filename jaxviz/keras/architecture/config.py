@@ -1,10 +1,12 @@
 """Configuration to architecture: Sequential and Functional models of Keras 1 to 3, as one graph.
 
 A `Model` has layers, each with its configuration in today's spelling, and calls in an order in
-which each follows the calls that it reads from. Nothing here knows what a layer computes.
+which each follows the calls that it reads from. `read_layers` reads the layers, which is enough to
+tell which are not known; `connect` then the calls. Nothing here knows what a layer computes.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -22,13 +24,19 @@ from jaxviz.keras.architecture.nodes import (
     shift_nested,
     structure,
 )
-from jaxviz.keras.architecture.operators_tf import translate_function, translate_node
+from jaxviz.keras.architecture.operators_tf import (
+    node_operation,
+    translate_function,
+    translate_node,
+)
 from jaxviz.keras.errors import KerasFileError
 
 MAX_LAYERS = 20_000
 MAX_NAME = 1000
 MAX_CALLS = 5_000
 MAX_READS = 20_000
+# Layers that hold another layer, or a model, in their field `layer`.
+WRAPPERS = ("SpectralNormalization", "TimeDistributed")
 
 
 class Input(NamedTuple):
@@ -43,8 +51,9 @@ class Input(NamedTuple):
 class Layer:
     """One layer of the architecture.
 
-    `model` is set when the layer is itself a model; `renames` and `constants` when it stands for a
-    TensorFlow operation: new names of keyword arguments, and constant positional ones.
+    `model` is set when the layer is itself a model, or wraps one, or wraps a layer; `renames` and
+    `constants` when it stands for a TensorFlow operation: new names of keyword arguments, and
+    constant positional ones. `inbound` is what the file says of its calls.
     """
 
     name: str
@@ -53,13 +62,20 @@ class Layer:
     model: "Model | None" = None
     renames: dict[str, str] | None = None
     constants: dict[int, Any] | None = None
+    inbound: Any = None
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the layer is not the model inside it, but does something with it."""
+        return self.model is not None and self.class_name in WRAPPERS
 
 
 @dataclass
 class Model:
     """A model without its arrays: layers, inputs, and calls in an order of evaluation.
 
-    `size` counts the calls, those inside nested models included.
+    `size` counts the calls, those inside nested models included. A `lone` model is made for the one
+    layer that another layer wraps. `source` is what it is read from.
     """
 
     name: str
@@ -70,26 +86,43 @@ class Model:
     outputs: Any = ()
     input_structure: Any = None
     size: int = 0
+    lone: bool = False
+    source: Mapping[str, Any] = field(default_factory=dict)
+    built_shape: tuple | None = None
 
 
-def parse_model(config: Mapping[str, Any], input_shape: tuple | None = None) -> Model:
-    """Return the architecture that `{"class_name": ..., "config": ...}` describes."""
+def read_layers(config: Mapping[str, Any]) -> Model:
+    """Return the layers that `{"class_name": ..., "config": ...}` describes, not connected yet."""
+    with _told():
+        return _read(config)
+
+
+def connect(model: Model, input_shape: tuple | None = None) -> None:
+    """Add, in place, the inputs, calls and outputs to a model of `read_layers`."""
+    with _told():
+        _connect(model, input_shape)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a damaged architecture runs into into an error that says so."""
     try:
-        return _parse(config, input_shape)
+        yield
+    except KerasFileError:
+        raise
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        if isinstance(error, KerasFileError):
-            raise
         raise KerasFileError(f"The architecture is damaged: {error!r}.") from error
     except RecursionError as error:
         raise KerasFileError("The architecture is nested too deeply to be one.") from error
 
 
-def _parse(config: Mapping[str, Any], input_shape: tuple | None) -> Model:
+def _read(config: Mapping[str, Any]) -> Model:
     class_name, inner = config.get("class_name"), config.get("config")
     if not isinstance(class_name, str) or class_name not in MODELS:
         raise KerasFileError(
             f"The model is of class {str(class_name)[:60]!r}, its author's own; only Sequential "
-            "and Functional models say what they compute."
+            "and Functional models say what they compute: build it again as one of these, as "
+            "`keras.Model(inputs, outputs)` with the same weights, and give that to `from_keras`."
         )
     if isinstance(inner, list):
         inner = {"name": "sequential", "layers": inner}
@@ -99,13 +132,25 @@ def _parse(config: Mapping[str, Any], input_shape: tuple | None) -> Model:
         raise KerasFileError(
             f"The model has {len(inner['layers'])} layers; {MAX_LAYERS} is the limit."
         )
-    model = Model(_name(inner.get("name") or "model"), class_name)
-    if class_name == "Sequential" or "input_layers" not in inner:
-        _parse_sequential(model, inner, input_shape or _built_shape(config, inner))
-    else:
-        _parse_functional(model, inner)
-    _check_size(model)
+    shape = _built_shape(config, inner)
+    name = _name(inner.get("name") or "model")
+    model = Model(name, class_name, source=inner, built_shape=shape)
+    for entry in inner["layers"]:
+        layer = _read_layer(entry)
+        layer.inbound = entry.get("inbound_nodes")
+        model.layers.append(layer)
     return model
+
+
+def _connect(model: Model, input_shape: tuple | None) -> None:
+    for layer in model.layers:
+        if layer.model is not None:
+            _connect(layer.model, None)
+    if model.class_name == "Sequential" or "input_layers" not in model.source:
+        _connect_sequential(model, input_shape or model.built_shape)
+    else:
+        _connect_functional(model)
+    _check_size(model)
 
 
 def _check_names(layers: list[Layer], inputs: Iterable[str]) -> None:
@@ -137,12 +182,12 @@ def _built_shape(config: Mapping, inner: Mapping) -> tuple | None:
     return tuple(built[1:]) if isinstance(built, list) and built else None
 
 
-def _parse_layer(entry: Mapping[str, Any]) -> Layer:
+def _read_layer(entry: Mapping[str, Any]) -> Layer:
     class_name, config = entry["class_name"], entry.get("config")
     if not isinstance(class_name, str) or not class_name.isprintable():
         raise KerasFileError(f"A layer of the model has no class name, but {class_name!r}.")
     if class_name in MODELS and _origin(entry) != "own":
-        model = _parse(entry, None)
+        model = _read(entry)
         inner = config.get("name") if isinstance(config, Mapping) else None
         return Layer(_name(inner or entry.get("name")), class_name, {}, model)
     if not isinstance(config, Mapping):
@@ -156,7 +201,16 @@ def _parse_layer(entry: Mapping[str, Any]) -> Layer:
     if class_name in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
         return _operation(name, class_name, config)
     modern_class, modern = modernise(class_name, config)
-    return Layer(name, modern_class, modern)
+    wrapped = modern.get("layer") if modern_class in WRAPPERS else None
+    model = None if wrapped is None else _wrapped(name, _read_layer(wrapped))
+    return Layer(name, modern_class, modern, model)
+
+
+def _wrapped(outer: str, inner: Layer) -> Model:
+    """Return the model inside a wrapper: the one that it wraps, or one of the layer alone."""
+    if inner.model is not None and not inner.wraps:
+        return inner.model
+    return Model(outer, "Sequential", [inner], lone=True)
 
 
 def _origin(entry: Mapping[str, Any]) -> str:
@@ -197,8 +251,8 @@ def _operation(name: str, class_name: str, config: Mapping[str, Any]) -> Layer:
         function = translate_function(config)
         if function is not None:
             return Layer(name, f"ops.{function[0]}", {}, renames=function[1])
-    what = config.get("function", config.get("symbol", "unknown"))
-    return Layer(name, f"{class_name} of {str(what)[:60]}", {})
+    what = config.get("function", config.get("symbol")) or node_operation(config)
+    return Layer(name, f"{class_name} of {str(what or 'an unknown operation')[:60]}", {})
 
 
 def _name(name: Any) -> str:
@@ -226,7 +280,7 @@ def _shape(value: Any) -> tuple[int | None, ...]:
 def _declared_input(layer: Layer) -> tuple[int | None, ...] | None:
     """The input shape that a layer's own configuration declares, without the batch."""
     config = layer.config
-    if layer.model is not None:
+    if layer.model is not None and not layer.wraps:
         return layer.model.inputs[0].shape if len(layer.model.inputs) == 1 else None
     for key in ("batch_shape", "batch_input_shape"):
         if config.get(key) is not None:
@@ -244,15 +298,15 @@ def _input(layer: Layer) -> Input:
     return Input(layer.name, shape, dtype if isinstance(dtype, str) else "float32")
 
 
-def _parse_sequential(model: Model, inner: Mapping, built_shape: tuple | None) -> None:
-    layers = [_parse_layer(entry) for entry in inner["layers"]]
+def _connect_sequential(model: Model, built_shape: tuple | None) -> None:
+    layers = model.layers
     if not layers:
         raise KerasFileError("The Sequential model has no layers.")
     if layers[0].class_name == "InputLayer":
         entry = _input(layers[0])
         layers = layers[1:]
     else:
-        shape = _declared_input(layers[0])
+        shape = _declared_input(layers[0]) if not model.lone else None
         if shape is None and built_shape is not None:
             shape = _shape(built_shape)
         dtype = "int32" if layers[0].class_name == "Embedding" else "float32"
@@ -270,25 +324,23 @@ def _parse_sequential(model: Model, inner: Mapping, built_shape: tuple | None) -
     model.layers, model.outputs = layers, here
 
 
-def _parse_functional(model: Model, inner: Mapping) -> None:
+def _connect_functional(model: Model) -> None:
     nodes: Nodes = {}
     inputs: dict[str, Input] = {}
-    for entry in inner["layers"]:
-        layer = _parse_layer(entry)
+    for layer in model.layers:
         if layer.class_name == "InputLayer":
             if layer.name in inputs:
                 raise KerasFileError(f'Two layers of the model have the same name, "{layer.name}".')
             inputs[layer.name] = _input(layer)
             continue
-        model.layers.append(layer)
-        inbound = entry.get("inbound_nodes")
-        if not isinstance(inbound, list) or not inbound:
+        if not isinstance(layer.inbound, list) or not layer.inbound:
             raise KerasFileError(f'Layer "{layer.name}" is not connected to anything.')
-        for number, described in enumerate(inbound):
+        for number, described in enumerate(layer.inbound):
             nodes[layer.name, number] = _call(layer, number, described)
+    model.layers = [layer for layer in model.layers if layer.class_name != "InputLayer"]
     _check_names(model.layers, inputs)
-    nodes, model.outputs = shift_nested(nodes, structure(inner["output_layers"]))
-    model.input_structure = structure(inner["input_layers"])
+    nodes, model.outputs = shift_nested(nodes, structure(model.source["output_layers"]))
+    model.input_structure = structure(model.source["input_layers"])
     names = [ref.layer for ref in refs(model.input_structure)]
     if sorted(names) != sorted(inputs):
         raise KerasFileError("The inputs of the model are not those of its input layers.")

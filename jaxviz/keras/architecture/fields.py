@@ -69,11 +69,11 @@ class Fields:
         return float(value)
 
     def boolean(self, name: str, default: bool | None = None) -> bool:
-        """Return a field that is true or false."""
+        """Return a field that is true or false, or 1 or 0, as people write it in Python."""
         value = self.raw(name, default)
-        if not isinstance(value, bool):
+        if not isinstance(value, bool | int | float) or value not in (0, 1):
             raise self.wrong(name, "true or false")
-        return value
+        return bool(value)
 
     def choice(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
         """Return a field that is one of the allowed words."""

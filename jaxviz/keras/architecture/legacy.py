@@ -128,16 +128,16 @@ def rotates_kernels(keras_version: str | None, backend: str | None, config: Any)
     return is_older(keras_version, (2, 0)) and _mentions(config, "dim_ordering", "th")
 
 
-def is_older(keras_version: str | None, than: tuple[int, int]) -> bool:
+def is_older(keras_version: str | None, than: tuple[int, ...]) -> bool:
     """Return whether a file's Keras is older; only Keras 1 wrote no version.
 
     Example:
         >>> is_older("2.0.6", (2, 2)), is_older(None, (2, 0)), is_older("3.15.1", (2, 2))
         (True, True, False)
     """
-    parts = ((keras_version or "1").split(".") + ["0"])[:2]
-    major, minor = (int(part) if part.isdigit() and len(part) < 9 else 0 for part in parts)
-    return (major, minor) < than
+    parts = (keras_version or "1").partition("-")[0].split(".") + ["0", "0"]
+    numbers = (int(part) if part.isdigit() and len(part) < 9 else 0 for part in parts)
+    return tuple(numbers)[: len(than)] < than
 
 
 def _mentions(config: Any, field: str, value: Any = None) -> bool:
@@ -159,18 +159,31 @@ def adapt_to_era(
 ) -> None:
     """Change, in place, the layers of an old file that computed something else under the same name.
 
-    Flatten kept the order of channels-first arrays before Keras 2.2; hard sigmoid was another
-    function before Keras 3; enlarging bilinearly sampled elsewhere before Keras 2.3.
+    Hard sigmoid was another function before Keras 3; enlarging bilinearly sampled elsewhere before
+    Keras 2.3; what random crops do at inference changed twice.
     """
     for layer in model.layers:
         if layer.model is not None:
             adapt_to_era(layer.model, keras_version, backend, config)
-        if layer.class_name == "Flatten" and is_older(keras_version, (2, 2)):
-            layer.config.pop("data_format", None)
+        if layer.class_name == "RandomCrop":
+            _adapt_random_crop(layer, keras_version)
         if is_older(keras_version, (3, 0)):
             _rename_hard_sigmoid(layer.config)
         if layer.config.get("interpolation") == "bilinear" and is_older(keras_version, (2, 3)):
             _adapt_bilinear(layer, keras_version, backend, config)
+
+
+def flatten_as_stored(model: "Model") -> None:
+    """Take the layout off every Flatten: its weights are of a Keras that moved no channels.
+
+    Flatten moves channels since it has the field, which came in Keras 2.1.6: in a file the field
+    decides. But an architecture written by a later Keras may be given with weights of an older one.
+    """
+    for layer in model.layers:
+        if layer.model is not None:
+            flatten_as_stored(layer.model)
+        if layer.class_name == "Flatten":
+            layer.config.pop("data_format", None)
 
 
 def _adapt_bilinear(
@@ -191,6 +204,24 @@ def _adapt_bilinear(
     if author is not None:
         layer.class_name = f"bilinear of {author}>{layer.class_name}"
     layer.config["interpolation"] = "bilinear_legacy"
+
+
+def _adapt_random_crop(layer: "Layer", keras_version: str | None) -> None:
+    """Say what a random crop does at inference; where the file does not tell, it is refused.
+
+    Up to 3.5 Keras cut out the middle in the shape that is asked for and resized it. 3.6 and 3.7
+    cut beside the middle; since 3.8 `predict` leaves the image as it is, of whatever size.
+    """
+    if keras_version is None or "." not in keras_version:
+        layer.class_name = "an unknown Keras>RandomCrop"
+    elif is_older(keras_version, (2, 9)):
+        layer.class_name = "Keras before 2.9>RandomCrop"
+    elif is_older(keras_version, (3, 6)):
+        layer.config["at_inference"] = "fit"
+    elif is_older(keras_version, (3, 8)):
+        layer.class_name = "Keras 3.6 and 3.7>RandomCrop"
+    else:
+        layer.config["at_inference"] = "nothing"
 
 
 def _rename_hard_sigmoid(config: dict[str, Any]) -> None:

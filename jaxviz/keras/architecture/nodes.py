@@ -3,6 +3,7 @@
 Arguments are nested tuples whose leaves are constants and `Ref`s, so that a call is hashable.
 """
 
+import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -93,11 +94,19 @@ def _keywords(kwargs: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
         )
     kept = {}
     for key, value in kwargs.items():
-        if key.endswith("mask") and key != "use_causal_mask" and value is not None:
-            raise KerasFileError(f"A layer of the model is given a `{key}`, which is not handled.")
-        if key != "training" and value is not None:
+        if key.endswith("mask") and key != "use_causal_mask":
+            if not _is_nothing(value):
+                raise KerasFileError(
+                    f"A layer of the model is given a `{key}`, which is not handled."
+                )
+        elif key != "training" and value is not None:
             kept[key] = freeze(value, old=old)
     return kept
+
+
+def _is_nothing(value: Any) -> bool:
+    """Return whether a value is null, or a list of nothing but nulls: a mask for no input."""
+    return value is None or isinstance(value, list) and all(map(_is_nothing, value))
 
 
 def freeze(value: Any, *, old: bool = False) -> Any:
@@ -177,7 +186,10 @@ def _shift(value: Any, shifted: set[str]) -> Any:
 
 
 def in_order(nodes: Nodes, inputs: set[str], outputs: Any) -> list[Call]:
-    """Sort calls so that each follows what it reads; a cycle or a loose end is an error."""
+    """Sort calls so that each follows what it reads; a cycle or a loose end is an error.
+
+    The order is otherwise that of the file, which is Keras's.
+    """
     reads: dict[Any, set] = {
         key: {(ref.layer, ref.node) for ref in call_refs(call) if ref.layer not in inputs}
         for key, call in nodes.items()
@@ -193,14 +205,19 @@ def in_order(nodes: Nodes, inputs: set[str], outputs: Any) -> list[Call]:
         if not users:
             raise KerasFileError(f'Layer "{layer}" is not connected to the output of the model.')
     waiting = {key: len(sources) for key, sources in reads.items()}
-    ready = [key for key, count in waiting.items() if count == 0]
-    for key in ready:  # grows while it is walked
+    keys = list(nodes)
+    rank = {key: number for number, key in enumerate(keys)}
+    ready = [rank[key] for key, count in waiting.items() if count == 0]  # sorted: a heap
+    ordered = []
+    while ready:
+        key = keys[heapq.heappop(ready)]
+        ordered.append(nodes[key])
         for reader in readers[key]:
             if reader is not None:
                 waiting[reader] -= 1
                 if waiting[reader] == 0:
-                    ready.append(reader)
-    if len(ready) != len(nodes):
+                    heapq.heappush(ready, rank[reader])
+    if len(ordered) != len(nodes):
         stuck = next(key for key, count in waiting.items() if count)
         raise KerasFileError(f'The model is cyclic: layer "{stuck[0]}" needs its own output.')
-    return [nodes[key] for key in ready]
+    return ordered

@@ -116,17 +116,29 @@ def translate_function(config: Mapping[str, Any]) -> tuple[str, dict[str, str]] 
     return FUNCTIONS.get(last)
 
 
-def translate_node(config: Mapping[str, Any]) -> tuple[str, dict[int, Any]] | None:
-    """Return a TensorFlowOpLayer's operation, and its constant arguments by position."""
+def node_operation(config: Mapping[str, Any]) -> str | None:
+    """Return the operation that a TensorFlowOpLayer's `node_def` names.
+
+    Example:
+        >>> node_operation({"node_def": '{"op": "Mean"}'})
+        'Mean'
+    """
     node = config.get("node_def")
     if isinstance(node, str):
         try:
             node = json.loads(node)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
-    if not isinstance(node, Mapping) or node.get("op") not in _NODES:
+    operation = node.get("op") if isinstance(node, Mapping) else None
+    return operation if isinstance(operation, str) else None
+
+
+def translate_node(config: Mapping[str, Any]) -> tuple[str, dict[int, Any]] | None:
+    """Return a TensorFlowOpLayer's operation, and its constant arguments by position."""
+    operation = node_operation(config)
+    if operation not in _NODES:
         return None
     constants = config.get("constants") or {}
     if not isinstance(constants, Mapping) or not all(str(key).isdigit() for key in constants):
         return None
-    return _NODES[node["op"]], {int(key): value for key, value in constants.items()}
+    return _NODES[operation], {int(key): value for key, value in constants.items()}

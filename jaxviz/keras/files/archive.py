@@ -25,7 +25,7 @@ class Archive(NamedTuple):
     """What a file holds, before any of it is interpreted.
 
     `format` is one of "keras", "hdf5 model", "hdf5 weights", "sharded weights", "json"; `config`
-    the architecture, `weights` the HDF5 group under which the layers' arrays lie, `labels` the
+    the architecture, `weights` the HDF5 group under which the layers' arrays lie, `class_names` the
     names of the classes.
     """
 
@@ -34,7 +34,7 @@ class Archive(NamedTuple):
     backend: str | None
     config: dict[str, Any] | None
     weights: Group | None
-    labels: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 def read_archive(path: str | os.PathLike[str]) -> Archive:
@@ -139,10 +139,10 @@ def _read_hdf5(data: bytes) -> Archive:
         raise KerasFileError("`model_config` of the HDF5 file must be a JSON object.")
     kind = "hdf5 weights" if config is None else "hdf5 model"
     version, backend = _optional_text(version), _optional_text(backend)
-    return Archive(kind, version, backend, config, weights, _labels(attributes))
+    return Archive(kind, version, backend, config, weights, _class_names(attributes))
 
 
-def _labels(attributes: dict[str, Any]) -> tuple[str, ...] | None:
+def _class_names(attributes: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the names of the classes, which some people store beside the model."""
     for key in ("class_names", "labels", "classes"):
         value = attributes.get(key)

@@ -5,8 +5,9 @@ attributes) and by class (Keras 3, `layers/conv2d_1/vars/0`). Arrays come out in
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from jaxviz.keras.architecture.config import Layer, Model
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.hdf5.file import Dataset, Group
+
+Path = tuple[str, ...]
 
 _ROTATED = ("Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose")
 
@@ -29,7 +32,7 @@ class Era(NamedTuple):
 class Slot:
     """A layer that may have weights: their names (None: whatever the file has) and their arrays."""
 
-    path: tuple[str, ...]
+    path: Path
     layer: Layer
     names: Sequence[str] | None
     arrays: list[Any] = field(default_factory=list)
@@ -40,7 +43,7 @@ class Slot:
         return f'"{"/".join(self.path)}" ({self.layer.class_name})'
 
 
-_FROZEN = {"moving_mean", "moving_variance", "mean", "variance", "count"}
+_FROZEN = {"moving_mean", "moving_variance", "mean", "variance", "count", "vector_u"}
 
 
 def is_by_class(group: Group) -> bool:
@@ -51,15 +54,9 @@ def is_by_class(group: Group) -> bool:
 def assign(model: Model, slots: Sequence[Slot], group: Group) -> None:
     """Fill every slot with its arrays, or say which are missing or left over."""
     if is_by_class(group):
-        _assign_by_class(model, {slot.path: slot for slot in slots}, group)
+        _assign_by_class(model, slots, group)
     else:
         _assign_named(model, slots, group)
-
-
-def _first_group(root: Group) -> str:
-    """Return the group of a by-class file's layers, which some releases call otherwise."""
-    other = "_layer_checkpoint_dependencies"
-    return other if other in root.links else "layers"
 
 
 def snake_case(class_name: str) -> str:
@@ -74,61 +71,126 @@ def snake_case(class_name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _assign_by_class(model: Model, slots: Mapping[tuple, Slot], root: Group) -> None:
-    used: set[str] = set()
-    start = _first_group(root)
-    _walk_by_class(model, (), start, slots, root, used)
-    for path in [*_datasets(root, start), *_datasets(root, "vars")]:
-        if path not in used:
+# Where Keras 2.12 and 2.13 keep the layers of a model. There a layer with weights counts twice in
+# the numbers of its class: conv2d, conv2d_2, conv2d_4.
+_DEPENDENCIES = "_layer_checkpoint_dependencies"
+
+
+class _ByClass:
+    """The arrays of a file of Keras 3's layout by their paths, and which of them were used.
+
+    Keras on Windows wrote "layers\\dense" as the name of one group: here it is "layers/dense".
+    """
+
+    def __init__(self, root: Group):
+        self.arrays: dict[str, Dataset] = {}
+        self.used: set[str] = set()
+        for path in _datasets(root):
+            plain = path.replace("\\", "/")
+            if plain in self.arrays:
+                raise KerasFileError(f'The file holds two arrays of the name "{plain}".')
+            node = root[path]
+            if isinstance(node, Dataset):
+                self.arrays[plain] = node
+        parts = {path.partition("/")[0] for path in self.arrays}
+        self.layers = _DEPENDENCIES if _DEPENDENCIES in parts else "layers"
+
+    def take(self, path: str) -> Dataset | None:
+        """Return an array, which is then used, None if there is none."""
+        self.used.add(path)
+        return self.arrays.get(path)
+
+    def take_all(self, group: str) -> list[Dataset]:
+        """Return all arrays of a group, which are then used."""
+        paths = self.below(group)
+        self.used.update(paths)
+        return [self.arrays[path] for path in paths]
+
+    def below(self, group: str) -> list[str]:
+        """Return the paths of all arrays in a group, in order."""
+        return sorted((p for p in self.arrays if p.startswith(group + "/")), key=_natural)
+
+    @cached_property
+    def numbered(self) -> dict[tuple[str, str], list[str]]:
+        """(group, class in snake case) to the layers of that class in it, in numeric order."""
+        found: dict[tuple[str, str], dict[str, None]] = {}
+        for path in sorted(self.arrays, key=_natural):
+            parts = path.split("/")
+            for depth in range(1, len(parts)):
+                stem = re.sub(r"_\d+$", "", parts[depth])
+                place = "/".join(parts[: depth + 1])
+                found.setdefault(("/".join(parts[:depth]), stem), {})[place] = None
+        return {key: list(places) for key, places in found.items()}
+
+
+def _assign_by_class(model: Model, slots: Sequence[Slot], root: Group) -> None:
+    stored, by_path = _ByClass(root), {slot.path: slot for slot in slots}
+    having = [slot.path for slot in slots if slot.names is None or slot.names]
+    weighted = {path[:n] for path in having for n in range(1, len(path) + 1)}
+    for path, place in _places(model, (), stored.layers, stored, weighted):
+        if path in by_path:
+            _fill_by_class(by_path[path], place, stored)
+    for path in stored.arrays:
+        if path not in stored.used and path.partition("/")[0] in (stored.layers, "vars"):
             raise KerasFileError(
                 f'The file holds an array "{path}" that no layer of the architecture uses.'
             )
 
 
-def _walk_by_class(
-    model: Model, outer: tuple, base: str, slots: Mapping, root: Group, used: set[str]
-) -> None:
+def _places(
+    model: Model, outer: Path, base: str, stored: _ByClass, weighted: Set[Path]
+) -> Iterator[tuple[Path, str]]:
+    """Yield each layer's path with the group of its arrays; `weighted` paths have some."""
     counts: dict[str, int] = {}
     for layer in model.layers:
+        path = (*outer, layer.name)
+        if stored.layers == _DEPENDENCIES and path not in weighted:
+            continue
         stem = snake_case("Functional" if layer.class_name == "Model" else layer.class_name)
         number = counts.get(stem, 0)
         counts[stem] = number + 1
         place = f"{base}/{stem}_{number}" if number else f"{base}/{stem}"
-        path = (*outer, layer.name)
+        if stored.layers == _DEPENDENCIES:
+            places = stored.numbered.get((base, stem), [])
+            place = places[number] if number < len(places) else place
+        yield path, place
         if layer.model is not None:
-            _walk_by_class(layer.model, path, place + "/layers", slots, root, used)
-        elif path in slots:
-            _fill_by_class(slots[path], place, root, used)
+            inner = f"{place}/layer" if layer.wraps else place
+            if layer.model.lone:
+                yield (*path, layer.model.layers[0].name), inner
+            else:
+                below = f"{inner}/{stored.layers}"
+                yield from _places(layer.model, path, below, stored, weighted)
 
 
-def _fill_by_class(slot: Slot, place: str, root: Group, used: set[str]) -> None:
+def _fill_by_class(slot: Slot, place: str, stored: _ByClass) -> None:
     if slot.names is None:
-        places = sorted(_datasets(root, place), key=_natural)
-        slot.arrays = [root[where] for where in places]
-        used.update(places)
+        slot.arrays = stored.take_all(place)
+        return
+    if slot.layer.wraps:  # it also stores the kernel of what it wraps, before its own
+        slot.arrays = stored.take_all(place + "/vars")[-len(slot.names) :]
         return
     counts: dict[str, int] = {}
     for name in slot.names:
         part = name.rpartition("/")[0]
         number = counts.get(part, 0)
         counts[part] = number + 1
-        node, where = None, ""
+        array, where = None, ""
         for spelling in (part, "_" + part) if part else ("",):
             where = "/".join(filter(None, (place, spelling, "vars", str(number))))
-            node = _lookup(root, where)
-            if node is not None:
+            array = stored.take(where)
+            if array is not None:
                 break
-        if not isinstance(node, Dataset):
+        if array is None:
             raise KerasFileError(
                 f'The file has no array "{where}" for the {name} of layer {slot.label}.'
             )
-        used.add(where)
-        slot.arrays.append(node)
+        slot.arrays.append(array)
 
 
-def _natural(path: str) -> list:
-    """Return a sorting key that puts "vars/10" after "vars/9"."""
-    return [(int(p), "") if p.isdigit() else (-1, p) for p in path.split("/")]
+def _natural(path: str) -> list[tuple[int, str]]:
+    """Return a sorting key that puts "vars/10" after "vars/9", "dense_10" after "dense_9"."""
+    return [(len(p) if p.isdigit() else 0, p) for p in re.split(r"(\d+)", path)]
 
 
 def _lookup(root: Group, path: str) -> Any:
@@ -138,9 +200,10 @@ def _lookup(root: Group, path: str) -> Any:
         return None
 
 
-def _datasets(root: Group, start: str) -> Iterator[str]:
-    """Yield the path of every array under a group, the states of random generators left out."""
-    waiting = [start] if _lookup(root, start) is not None else []
+def _datasets(root: Group) -> Iterator[str]:
+    """Yield the path of every array of layers, the states of random generators left out."""
+    starts = ("layers", _DEPENDENCIES, "vars")
+    waiting = [name for name in root.links if re.split(r"[/\\]", name)[0] in starts]
     while waiting:
         path = waiting.pop()
         root.file.count()
@@ -148,7 +211,7 @@ def _datasets(root: Group, start: str) -> Iterator[str]:
             raise KerasFileError("The groups of the HDF5 file are nested in a circle.")
         node = _lookup(root, path)
         if isinstance(node, Dataset):
-            if "seed_generator/" not in path:
+            if not re.search(r"seed_generator[/\\]", path):
                 yield path
         elif isinstance(node, Group):
             waiting.extend(f"{path}/{name}" for name in node.links)
@@ -201,13 +264,11 @@ def named_or_by_class(group: Group) -> dict[str, list[tuple[str, Dataset]]]:
     """Return each layer's (weight, array) pairs, of either layout; by-class layers are paths."""
     if not is_by_class(group):
         return named_arrays(group)
-    start = _first_group(group)
+    stored = _ByClass(group)
     found: dict[str, list[tuple[str, Dataset]]] = {}
-    for path in sorted(_datasets(group, start), key=_natural):
-        layer, _, number = path.removeprefix(start + "/").rpartition("/vars/")
-        array = group[path]
-        if isinstance(array, Dataset):
-            found.setdefault(layer, []).append((number, array))
+    for path in stored.below(stored.layers):
+        layer, _, number = path.removeprefix(stored.layers + "/").rpartition("/vars/")
+        found.setdefault(layer, []).append((number, stored.arrays[path]))
     return found
 
 
@@ -256,7 +317,8 @@ def _deal(slots: Sequence[Slot], arrays: Sequence[tuple[str, Dataset]]) -> None:
 
 
 def _is_trainable(slot: Slot, name: str) -> bool:
-    return slot.layer.config.get("trainable", True) is not False and name not in _FROZEN
+    frozen = slot.layer.config.get("trainable") in (False, 0)
+    return not frozen and name not in _FROZEN
 
 
 def to_modern(slot: Slot, era: Era) -> dict[str, np.ndarray]:

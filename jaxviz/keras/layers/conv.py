@@ -1,14 +1,16 @@
-"""Dense and convolution layers, in one to three dimensions, channels first or last.
+"""Dense, einsum and convolution layers, in one to three dimensions, channels first or last.
 
 Kernels are stored as Flax stores them: (*window, in / groups, out). "same" pads as TensorFlow does:
 the odd pixel goes to the end.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
@@ -22,6 +24,8 @@ from jaxviz.keras.layers.converter import (
     check_shape,
     parameter,
 )
+
+_EQUATION = re.compile(r"(\.\.\.)?[A-Za-z]+(\.\.\.)?,[A-Za-z]+->(\.\.\.)?[A-Za-z]*(\.\.\.)?")
 
 
 def axes_of(rank: int, features: str, *, channels_first: bool) -> tuple[str, str, str]:
@@ -104,6 +108,33 @@ class Dense(nnx.Module):
         return Dense(self.kernel, self.bias, DenseSpec(linear))
 
 
+@dataclass(frozen=True)
+class EinsumSpec:
+    """The constants of an einsum layer: an equation such as "abc,cd->abd"."""
+
+    equation: str
+    activation: Callable[[jax.Array], jax.Array]
+
+
+class EinsumDense(nnx.Module):
+    """activation(einsum(equation, x, kernel) + bias); the bias broadcasts from the last axis."""
+
+    def __init__(self, kernel: Weight, bias: Weight | None, spec: EinsumSpec):
+        self.kernel, self.bias, self.spec = parameter(kernel), parameter(bias), spec
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Contract arrays (N, ...) with the kernel."""
+        y = jnp.einsum(self.spec.equation, x, self.kernel[...].astype(x.dtype))
+        if self.bias is not None:
+            bias = self.bias[...].astype(y.dtype)
+            y = y + bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+        return self.spec.activation(y)
+
+    def without_activation(self) -> "EinsumDense":
+        """Return the layer without its activation, its arrays shared."""
+        return EinsumDense(self.kernel, self.bias, replace(self.spec, activation=linear))
+
+
 def kernel_and_bias(fields: Fields) -> Sequence[str]:
     """Return the weight names of a layer with a kernel and perhaps a bias."""
     return ("kernel", "bias") if fields.boolean("use_bias", True) else ("kernel",)
@@ -149,9 +180,26 @@ def _dense(fields: Fields, weights: Weights) -> Dense:
     return Dense(weights["kernel"], weights.get("bias"), spec)
 
 
+def _einsum_weights(fields: Fields) -> Sequence[str]:
+    return ("kernel", "bias") if fields.has("bias_axes") else ("kernel",)
+
+
+def _einsum(fields: Fields, weights: Weights) -> EinsumDense:
+    equation = fields.raw("equation")
+    if not isinstance(equation, str) or not _EQUATION.fullmatch(equation):
+        raise fields.wrong("equation", 'of two operands, such as "abc,cd->abd"')
+    letters = equation.partition(",")[2].partition("->")[0]
+    check_shape("kernel", weights["kernel"], (None,) * len(letters))
+    for name in ("output_shape", "bias_axes"):
+        fields.raw(name)
+    spec = EinsumSpec(equation, resolve(fields.raw("activation")))
+    return EinsumDense(weights["kernel"], weights.get("bias"), spec)
+
+
 TABLE = {
     "Conv1D": _conv(1),
     "Conv2D": _conv(2),
     "Conv3D": _conv(3),
     "Dense": Converter(_dense, kernel_and_bias),
+    "EinsumDense": Converter(_einsum, _einsum_weights),
 }

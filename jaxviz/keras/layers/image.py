@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxviz.keras.architecture.fields import Fields, without_wrapping
 from jaxviz.keras.layers.converter import Converter, Weights, spatial_axes
+from jaxviz.keras.layers.shape import Identity
 
 _METHODS = ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5")
 
@@ -185,6 +186,14 @@ def _center_crop(fields: Fields, weights: Weights) -> CenterCrop:
     return CenterCrop(space, fields.channels_first())
 
 
+def _random_crop(fields: Fields, weights: Weights) -> Resizing | Identity:
+    space = (fields.integer("height"), fields.integer("width"))
+    first = fields.channels_first()
+    if fields.choice("at_inference", ("fit", "nothing")) == "nothing":
+        return Identity()
+    return Resizing(space, "bilinear", False, "crop", 0.0, first)
+
+
 def _auto_contrast(fields: Fields, weights: Weights) -> AutoContrast:
     for name in ("factor", "bounding_box_format"):
         fields.raw(name)
@@ -212,6 +221,7 @@ def _factor(fields: Fields, name: str, default: float) -> float | tuple[float, .
 TABLE = {
     "AutoContrast": Converter(_auto_contrast),
     "CenterCrop": Converter(_center_crop),
+    "RandomCrop": Converter(_random_crop),
     "Rescaling": Converter(_rescaling),
     "Resizing": Converter(_resizing),
     **{f"UpSampling{rank}D": _up_sampling(rank) for rank in (1, 2, 3)},

@@ -20,8 +20,9 @@ class Flatten:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Flatten."""
-        # Since 2.2, Keras flattens in channels-last order whatever the layout, so that the Dense
-        # layer behind serves both: (N, C, H, W) to (N, H, W, C) to (N, H·W·C).
+        # Keras flattens in channels-last order whatever the layout, so that the Dense layer behind
+        # serves both: (N, C, H, W) to (N, H, W, C) to (N, H·W·C). It does so since the layer has a
+        # field for it: where the file has none, nothing is moved.
         if self.moves_channels and x.ndim > 2:
             x = jnp.moveaxis(x, 1, -1)
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))

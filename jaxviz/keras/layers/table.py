@@ -14,6 +14,7 @@ from jaxviz.keras.layers import (
     operators,
     pool,
     shape,
+    wrappers,
 )
 from jaxviz.keras.layers.converter import Converter
 
@@ -29,4 +30,5 @@ TABLE: Mapping[str, Converter] = {
     **pool.TABLE,
     **shape.TABLE,
     **operators.TABLE,
+    **wrappers.TABLE,
 }

@@ -106,14 +106,15 @@ def test_graphs_equal_keras(both, data):
 def test_nested_and_shared_layers_can_be_addressed(theirs, data):
     ours = from_keras(theirs)
     assert isinstance(ours.inner, KerasModel) and ours.layer("inner/c") is ours.inner.c
-    found = ours.activations(data, ["shared", "inner/c", "inner:1"][:2])
-    assert set(found) == {"shared", "shared:1", "inner/c"}
-    np.testing.assert_allclose(ours.shared(found["shared"]), found["shared:1"], atol=1e-6)
-    expected = ours.inner.c(jnp.asarray(data["image"]))
-    assert any(
-        np.allclose(found["inner/c"], e, atol=1e-5)
-        for e in (expected, ours.inner.c(found["shared:1"]))
-    )
+    names = ["shared", "shared#2", "inner/c", "inner#2/c"]
+    assert ours.layer("inner#2/c") is ours.inner.c
+    found = ours.activations(data, names)
+    assert list(found) == names and set(ours.activations(data)) == set(ours.layer_names)
+    np.testing.assert_allclose(ours.shared(found["shared"]), found["shared#2"], atol=1e-6)
+    on = [ours.inner.c(x) for x in (jnp.asarray(data["image"]), found["shared#2"])]
+    pairs = [(found["inner/c"], found["inner#2/c"]), (found["inner#2/c"], found["inner/c"])]
+    assert any(np.allclose(a, on[0], atol=1e-5) and np.allclose(b, on[1], atol=1e-5)
+               for a, b in pairs)  # fmt: skip
 
 
 def test_logits_look_through_nested_models_and_reshapes(rng):
@@ -183,10 +184,27 @@ def test_tensorflow_operations_are_translated(rng):
     np.testing.assert_allclose(model(x), expected, atol=1e-6)
 
 
+def operation_node(node) -> dict:
+    return {"class_name": "TensorFlowOpLayer", "name": "op", "inbound_nodes": [[["x", 0, 0, {}]]],
+            "config": {"name": "op", "node_def": node, "constants": {"0": 3.0}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        ({"op": "Mean"}, "Mean"),
+        ('{"op": "ResizeBilinear"}', "ResizeBilinear"),
+        ("{", "an unknown operation"),
+        ([], "an unknown operation"),
+    ],
+)
+def test_an_operation_node_that_is_refused_is_named(node, told):
+    with pytest.raises(KerasFileError, match=f'TensorFlowOpLayer of {told} .1 layer: "op"'):
+        load_keras(functional(operation_node(node), outputs=[["op", 0, 0]]))
+
+
 def test_operation_nodes_of_tensorflow_2_0_are_translated(rng):
-    node = {"class_name": "TensorFlowOpLayer", "name": "op", "inbound_nodes": [[["x", 0, 0, {}]]],
-            "config": {"name": "op", "node_def": {"name": "sub", "op": "Sub", "input": ["a", "x"]},
-                       "constants": {"0": 3.0}}}  # fmt: skip
+    node = operation_node({"name": "sub", "op": "Sub", "input": ["a", "x"]})
     model = load_keras(functional(node, outputs=[["op", 0, 0]]))
     x = rng.normal(size=(1, 4, 4, 2)).astype(np.float32)
     np.testing.assert_allclose(model(x), 3 - x, atol=1e-6)
@@ -198,7 +216,7 @@ def test_operation_nodes_of_tensorflow_2_0_are_translated(rng):
 )
 def test_operations_outside_the_list_are_refused_by_name(function):
     entry = operation("evil", function, [["x", 0, 0, {}]])
-    with pytest.raises(KerasFileError, match=f'"evil" .TFOpLambda of {function}'):
+    with pytest.raises(KerasFileError, match=f'TFOpLambda of {function} .1 layer: "evil"'):
         load_keras(functional(entry, outputs=[["evil", 0, 0]]))
 
 
@@ -237,10 +255,40 @@ def test_broken_graphs_are_refused(entries, outputs, message):
         load_keras(functional(*entries, outputs=[[outputs, 0, 0]]))
 
 
+@pytest.mark.parametrize("nothing", [None, [None, None], [None, [None]], []])
+def test_a_mask_of_nothing_is_no_mask(nothing, rng):
+    entry = plain("a", [[["x", 0, 0, {"mask": nothing}], ["x", 0, 0, {}]]], "Add", trainable=True)
+    tensor = {"class_name": "__keras_tensor__", "config": {"keras_history": ["x", 0, 0]}}
+    of_keras_3 = {"args": [[tensor, tensor]], "kwargs": {"mask": nothing}}
+    x = rng.normal(size=(1, 4, 4, 2)).astype(np.float32)
+    for inbound in (entry["inbound_nodes"], [of_keras_3]):
+        model = load_keras(functional({**entry, "inbound_nodes": inbound}, outputs=[["a", 0, 0]]))
+        np.testing.assert_array_equal(model(x), 2 * x)
+
+
+def test_dictionaries_of_inputs_in_another_order_are_another_model():
+    def named(first, second):
+        inputs = [
+            {"class_name": "InputLayer", "config": {"name": n, "batch_shape": [None, 2]}}
+            for n in ("x", "y")
+        ]
+        layer = plain("d", [[["x", 0, 0, {}], ["y", 0, 0, {}]]], "Subtract")
+        return load_keras({"class_name": "Functional", "config": {
+            "name": "m", "layers": [*inputs, layer], "output_layers": [["d", 0, 0]],
+            "input_layers": {"a": [first, 0, 0], "b": [second, 0, 0]}}})  # fmt: skip
+
+    data = {"a": jnp.full((1, 2), 5.0), "b": jnp.ones((1, 2))}
+    program = jax.jit(lambda model, data: model(data))
+    one, other = named("x", "y"), named("y", "x")
+    assert one._graph != other._graph and one._graph == named("x", "y")._graph
+    np.testing.assert_array_equal(program(one, data), [[4.0, 4.0]])
+    np.testing.assert_array_equal(program(other, data), [[-4.0, -4.0]])
+
+
 def test_a_class_of_the_authors_own_is_not_taken_for_kerass():
     entry = plain("a", [[["x", 0, 0, {}]]])
     for own in ({"module": "my_layers"}, {"module": None, "registered_name": "ReLU"}):
-        with pytest.raises(KerasFileError, match=r'"a" \((my_layers|own)>ReLU\)'):
+        with pytest.raises(KerasFileError, match=r'(my_layers|own)>ReLU \(1 layer: "a"\)'):
             load_keras(functional({**entry, **own}, outputs=[["a", 0, 0]]))
 
 
@@ -276,7 +324,7 @@ def test_quantised_layers_are_refused_with_all_others(tmp_path):
         model.save(tmp_path / "model.keras")
 
     built(build)
-    with pytest.raises(KerasFileError, match=r'read: "small" \(Dense, quantised\)\. Supply'):
+    with pytest.raises(KerasFileError, match=r'read: Dense, quantised \(1 layer: "small"\)\. Sup'):
         load_keras(tmp_path / "model.keras")
     mapped = {"class_name": "DTypePolicyMap", "config": {"default_policy": "float32",
               "policy_map": {"attention/query": "int4_from_float32"}}}  # fmt: skip
@@ -284,7 +332,7 @@ def test_quantised_layers_are_refused_with_all_others(tmp_path):
         plain("a", [[["x", 0, 0, {}]]], dtype=mapped),
         plain("b", [[["a", 0, 0, {}]]], "GRU"),
     ]
-    with pytest.raises(KerasFileError, match=r'"a" \(ReLU, quantised\), "b" \(GRU\)'):
+    with pytest.raises(KerasFileError, match=r'ReLU, quantised \(1 layer: "a"\), GRU \(1 layer'):
         load_keras(functional(*entries, outputs=[["b", 0, 0]]))
 
 
@@ -295,7 +343,7 @@ def test_unknown_layers_are_listed_together_and_can_be_supplied(rng):
         plain("last", [[["middle", 0, 0, {}]]], "LSTM"),
         outputs=[["last", 0, 0]],
     )
-    with pytest.raises(KerasFileError, match=r'"first" \(Swirl\), "middle" \(Lambda\), "last"'):
+    with pytest.raises(KerasFileError, match=r'Swirl .1 layer: "first".*Lambda .*LSTM .1 layer'):
         load_keras(model)
     supplied = {
         "Swirl": lambda config, weights: lambda x: x * config["speed"],
@@ -308,6 +356,39 @@ def test_unknown_layers_are_listed_together_and_can_be_supplied(rng):
     )
     with pytest.raises(ValueError, match="`custom_layers` must give a callable for Swirl"):
         load_keras(model, custom_layers={**supplied, "Swirl": lambda config, weights: 3})
+
+
+def test_each_unknown_class_is_told_once_before_anything_else_is_judged(tmp_path):
+    def nested(*entries, name):
+        inner = functional(*entries, outputs=[[entries[-1]["name"], 0, 0]])
+        inner["config"]["name"] = name
+        return {**inner, "name": name, "inbound_nodes": [[["x", 0, 0, {}]]]}
+
+    masked = [[["x", 0, 0, {"mask": ["x", 0, 0]}]]]
+    model = functional(
+        plain("a", masked, "LSTM"),
+        nested(plain("b", masked, "LSTM"), plain("c", [[["b", 0]]], "Swirl"), name="inner"),
+        plain("d", [["unreadable"]], "LSTM", layer={"class_name": "Swirl"}),
+        plain("e", [], "TimeDistributed", layer=plain("f", [], "Swirl")),
+        plain("g", [], "Embedding", mask_zero=True),
+        outputs=[["nowhere", 0, 0]],
+    )
+    with pytest.raises(KerasFileError) as error:
+        load_keras(model)
+    assert 'LSTM (3 layers: "a", "inner/b" ...), Swirl (2 layers: "inner/c", "e/f").' in str(
+        error.value
+    )
+    found = inspect_keras(model)
+    assert "LSTM (3 layers" in found.problem and ("inner/c", "Swirl") in found.layers
+    many = [plain(f"l{i}", [[["x", 0, 0, {}]]], f"Kind{i}") for i in range(30)]
+    with pytest.raises(KerasFileError, match='Kind19 .1 layer: "l19". and 10 other classes'):
+        load_keras(functional(*many, outputs=[["l0", 0, 0]]))
+
+
+def test_a_subclassed_model_says_what_to_do():
+    model = {"module": "mine", "class_name": "MyNet", "config": {"units": 3}}
+    with pytest.raises(KerasFileError, match=r"'MyNet'.*keras\.Model\(inp.*from_keras"):
+        load_keras(model)
 
 
 def test_a_supplied_layer_gets_its_weights(tmp_path, rng):

@@ -68,6 +68,14 @@ LAST_2D = [
     layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=3),
     layers.SeparableConv2D(5, (3, 2), activation="elu", use_bias=False),
     layers.Dense(7, activation="softmax"),
+    layers.EinsumDense("abcd,de->abce", (9, 8, 3), bias_axes="e", activation="relu"),
+    layers.EinsumDense("abcd,cde->ace", (8, 3), bias_axes="ce"),
+    layers.EinsumDense("...x,xy->...y", 2),
+    layers.SpectralNormalization(layers.Conv2D(3, 3)),
+    layers.TimeDistributed(layers.Conv1D(3, 2)),
+    layers.TimeDistributed(
+        keras.Sequential([keras.Input((8, 4)), layers.Conv1D(2, 3), layers.BatchNormalization()])
+    ),
     layers.MaxPooling2D(2),
     layers.MaxPooling2D(3, strides=2, padding="same"),
     layers.AveragePooling2D((2, 3)),

@@ -1,0 +1,95 @@
+"""`jaxviz view`: one HTML file of the images of a store."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxviz.cli.inputs import check_class_names, read_class_names
+from jaxviz.cli.output import say, stage
+from jaxviz.images.files import Pictures, read_pictures
+from jaxviz.occlusion.result import Occlusion
+from jaxviz.scale.reader import StoredOcclusion, open_store
+from jaxviz.viewer import report
+from jaxviz.viewer._numbers import kind_of
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Images of a store that holds some classes only: what a page reads of an occlusion.
+
+    Attributes:
+        occlusion: the images, with the classes that are kept as theirs.
+        classes: (N, k), which classes these are.
+        count: how many classes the network has.
+        kind: what its scores are. Of logits the others would be needed for probabilities.
+    """
+
+    occlusion: Occlusion
+    classes: np.ndarray
+    count: int
+    kind: str
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.occlusion, name)
+
+
+def view(args: argparse.Namespace) -> None:
+    """Write the page."""
+    stored = open_store(args.store)
+    chosen = np.arange(len(stored))[args.span or slice(None)]
+    wanted = chosen[stored.done[chosen] & (stored.predicted[chosen] >= 0)]
+    if not len(wanted):
+        raise ValueError(f"`view` needs finished images: {stored.url} has none of them.")
+    left, wanted = max(0, len(wanted) - args.limit), wanted[: args.limit]
+    names = read_class_names(args.classes)
+    check_class_names(args.classes, names, stored.base.shape[-1])
+    with stage("reading the images"):
+        pictures = _pictures(stored, args.images, wanted)
+    with stage("making the page"):
+        page = report(
+            _with_classes(stored, wanted),
+            pictures.values,
+            class_names=names or stored.class_names,
+            names=pictures.names,
+            title=f"What the network looks at: {Path(args.store).name}",
+        )
+        out = args.out or Path(f"{Path(args.store).name.removesuffix('.zarr')}.html")
+        page.save(out)
+    note = f"; {left} more were left out, see --span and --limit" if left else ""
+    say(f"wrote {len(wanted)} images to {out}{note}")
+
+
+def _with_classes(stored: StoredOcclusion, wanted: np.ndarray) -> Occlusion | _Kept:
+    occlusion, kept = stored[wanted], stored.classes
+    if kept is None:
+        return occlusion
+    classes = kept[wanted] if kept.ndim == 2 else np.broadcast_to(kept, (len(wanted), len(kept)))
+    base = stored.base
+    kind = kind_of(base[wanted])
+    return _Kept(occlusion, classes, base.shape[-1], "scores" if kind == "logits" else kind)
+
+
+def _pictures(stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray) -> Pictures:
+    """Read the pictures of the wanted images, found by their names where the store has them."""
+    height, width = stored.grid.image_shape
+    found = read_pictures(sources, (height, width, 3))
+    if stored.names:
+        places = {Path(name).name: place for place, name in enumerate(found.names)}
+        names = [Path(stored.names[i]).name for i in wanted]
+        lost = [name for name in names if name not in places]
+        if not lost:
+            order = [places[name] for name in names]
+            return Pictures(found.values[order], names, None)
+        if len(found.names) != len(stored):
+            raise ValueError(
+                f"IMAGES must hold the images of the store: {len(lost)} are missing, such as"
+                f" {lost[0]}."
+            )
+    if len(found.names) != len(stored):
+        raise ValueError(
+            f"IMAGES must be those of the store: got {len(found.names)}, it has {len(stored)}."
+        )
+    return Pictures(found.values[wanted], [found.names[i] for i in wanted], None)

@@ -1,0 +1,229 @@
+"""Photographs and what several methods say of them, a row for each photograph."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import matplotlib.patheffects as effects
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from scipy.ndimage import distance_transform_edt
+
+from jaxviz._choices import Scaling
+from jaxviz.images.resize import resize
+from jaxviz.plot._glow import dimmed, glow
+from jaxviz.plot._inputs import as_images, as_integers, as_maps, class_name, title_lines
+from jaxviz.plot._page import BOLD, GAP, INK, LINE, MARGIN, TEXT, Page, shorten, wrap, write_heading
+from jaxviz.plot._panels import PALETTE
+from jaxviz.plot._scale import check_robust
+
+SIDE, FOOT = 1.9, 0.42  # inches
+LEAST_REGION = 0.03  # of a class map's pixels: smaller regions get no name
+Panel = Callable[[Axes, int], object]
+
+
+def compare(
+    images: ArrayLike,
+    maps: Mapping[str, ArrayLike],
+    *,
+    class_maps: ArrayLike | None = None,
+    predicted: ArrayLike | None = None,
+    class_names: Sequence[str] | None = None,
+    scaling: Scaling = "image",
+    robust: float | None = None,
+    titles: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what several methods, or targets, say of the same images: a row each, in colour.
+
+    Args:
+        images: (batch, height, width), with 1 or 3 channels; or one image.
+        maps: {name of the column: maps (batch, h, w), drawn over the images as light, warm where
+            positive and cold where negative; or pictures (batch, h, w, 3), drawn as they are}. Maps
+            of another size than the images' are enlarged (bilinear). NaN sheds no light,
+            and what is infinite as much as the strongest.
+        class_maps: (batch, height, width) integers, as `Occlusion.class_map` returns them: the
+            last column, in which the image shows where the class stays `predicted`.
+        predicted: (batch,) integers, the classes of the clean images; None: the commonest ones of
+            the class maps.
+        class_names: the name of each class; None writes the number.
+        scaling: "image": colours end at each map's own strongest value; "shared": at that of the
+            column. It stands in the panel's corner.
+        robust: a percentage in (50, 100]: of the absolute values, in place of the strongest.
+        titles: one per image.
+        title: of the figure.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        ValueError: if shapes disagree, or an option is out of its range.
+
+    Example:
+        >>> import numpy as np, jaxviz.plot
+        >>> photos, drops = np.ones((2, 8, 8, 3)) / 2, np.ones((2, 8, 8))
+        >>> figure = jaxviz.plot.compare(photos, {"occlusion": drops, "Grad-CAM": drops[:, ::4]})
+    """
+    check_robust(robust)
+    if scaling not in get_args(Scaling):
+        raise ValueError(f'`scaling` must be "image" or "shared": got {scaling!r}.')
+    batched = np.ndim(images) - (np.shape(images)[-1] in (1, 3)) == 3
+    pictures = as_images(images, "images", batched)
+    columns: dict[str, Panel] = {"": lambda axes, i: _show(axes, pictures[i])}
+    for name, value in maps.items():
+        columns[name] = _panel(name, value, pictures, batched, scaling, robust or 100.0)
+    if class_maps is not None:
+        classes = np.asarray(class_maps) if batched else np.asarray(class_maps)[None]
+        columns["class when covered"] = _classes(classes, pictures, predicted, class_names)
+    lines = [" ".join(text for text, _ in line) for line in title_lines(titles, len(pictures))]
+    return _table(columns, pictures.shape, lines if titles is not None else [], title)
+
+
+def _table(
+    columns: Mapping[str, Panel], shape: tuple[int, ...], lines: Sequence[str], title: str
+) -> Figure:
+    count, height, width = shape[:3]
+    tall, wide = SIDE, SIDE * min(max(width / height, 0.3), 3.0)
+    label = 0.24 * bool(lines)
+    across = MARGIN + label + len(columns) * (wide + GAP) - GAP + MARGIN
+    heading = wrap(title, across - 2 * MARGIN, 12 * BOLD)
+    heads = (LINE + 0.05) * (len(columns) > 1)
+    top = MARGIN + 0.24 * len(heading) + heads
+    page = Page(across, top + count * (tall + GAP) - GAP + FOOT)
+    write_heading(page, heading)
+    for c, (name, draw) in enumerate(columns.items()):
+        x = MARGIN + label + c * (wide + GAP)
+        text = shorten(name, wide, TEXT * BOLD)
+        page.text(x + wide / 2, top - heads / 2 - 0.01, text, ha="center", weight="bold")
+        for i in range(count):
+            draw(page.axes(x, top + i * (tall + GAP), wide, tall), i)
+    for i, line in enumerate(lines):
+        y = top + i * (tall + GAP) + tall / 2
+        page.text(MARGIN + 0.1, y, shorten(line, tall, TEXT), rotation=90, ha="center")
+    if len(columns) > 1:
+        _key(page, MARGIN + label + wide + GAP, page.size[1] - FOOT / 2)
+    return page.figure
+
+
+def _key(page: Page, left: float, y: float) -> None:
+    """Draw the colours, and say where they end."""
+    page.text(left, y, "against", fontsize=8)
+    bar = page.axes(left + 0.52, y - 0.055, 1.1, 0.11)
+    shares = np.linspace(-1, 1, 201)[None]
+    bar.imshow(glow(np.full((1, 201, 3), 0.3), shares), aspect="auto")
+    note = "for the class; colours end at the value in the corner"
+    page.text(left + 1.7, y, note, fontsize=8)
+
+
+def _panel(
+    name: str,
+    value: ArrayLike,
+    pictures: np.ndarray,
+    batched: bool,
+    scaling: Scaling,
+    robust: float,
+) -> Panel:
+    if np.ndim(value) == (4 if batched else 3):
+        drawn = as_images(value, name, batched)
+        _check_count(name, drawn, pictures)
+        return lambda axes, i: _show(axes, drawn[i])
+    maps = as_maps(value, name)
+    _check_count(name, maps, pictures)
+    ends = np.array([_end(one, robust) for one in maps])
+    ends = ends if scaling == "image" else np.full_like(ends, ends.max())
+    fitted = np.stack([_fitted(one, pictures.shape[1:3]) for one in maps])
+
+    def draw(axes: Axes, i: int) -> None:
+        _show(axes, glow(pictures[i], fitted[i] / (ends[i] or 1.0)))
+        note = f"{ends[i]:.2g}" if ends[i] else "zero everywhere"
+        _write(axes, 0.97, 0.04, note, ha="right", va="bottom", fontsize=7)
+
+    return draw
+
+
+def _check_count(name: str, value: np.ndarray, pictures: np.ndarray) -> None:
+    if len(value) != len(pictures):
+        raise ValueError(
+            f"`maps` must hold one map per image: got {len(value)} of {name!r} for"
+            f" {len(pictures)} images."
+        )
+
+
+def _end(values: np.ndarray, robust: float) -> float:
+    known = np.abs(values[np.isfinite(values)])
+    if not known.size:
+        return 0.0
+    return float(np.percentile(known, robust)) or float(known.max())
+
+
+def _fitted(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if values.shape == shape:
+        return values
+    enlarged = resize(np.nan_to_num(values).astype(np.float32), (shape[0], shape[1]))
+    return np.asarray(enlarged, np.float64)
+
+
+def _classes(
+    maps: np.ndarray, pictures: np.ndarray, predicted: Any, names: Sequence[str] | None
+) -> Panel:
+    if maps.shape != pictures.shape[:3]:
+        raise ValueError(
+            f"`class_maps` must be as large as `images`: got {maps.shape} for {pictures.shape[:3]}."
+        )
+    maps = as_integers(maps, "class_maps")
+    own = [_commonest(one) for one in maps] if predicted is None else np.ravel(predicted).tolist()
+    if len(own) != len(maps):
+        raise ValueError(f"`predicted` must hold {len(maps)} classes: got {len(own)}.")
+
+    def draw(axes: Axes, i: int) -> None:
+        found, counts = np.unique(maps[i], return_counts=True)
+        others = [int(c) for c in found[np.argsort(-counts)] if c >= 0 and c != own[i]]
+        picture = np.where((maps[i] == own[i])[..., None], pictures[i], dimmed(pictures[i]))
+        for number, c in enumerate(others):
+            here = (maps[i] == c)[..., None]
+            hue = np.array(to_rgb(PALETTE[number % len(PALETTE)]))
+            picture = np.where(here, 0.45 * picture + 0.55 * hue, picture)
+        _show(axes, picture)
+        for c in [own[i], *others]:
+            _name_region(axes, maps[i] == c, class_name(c, names))
+
+    return draw
+
+
+def _commonest(classes: np.ndarray) -> int:
+    found, counts = np.unique(classes, return_counts=True)
+    return int(found[np.argmax(counts)])
+
+
+def _name_region(axes: Axes, region: np.ndarray, name: str) -> None:
+    """Write a class's name where its region is widest."""
+    if region.mean() < LEAST_REGION:
+        return
+    depth = np.asarray(distance_transform_edt(np.pad(region, 1)))[1:-1, 1:-1]
+    row, col = np.unravel_index(np.argmax(depth), region.shape)
+    height, width = region.shape
+    text = shorten(name, 0.9 * SIDE * width / height, 8)
+    # Half of the name, as a share of the panel: it must not leave it.
+    half = min(0.5, 0.062 * len(text) / 2 / (SIDE * width / height) + 0.03)
+    x = min(max((col + 0.5) / width, half), 1 - half)
+    _write(axes, x, 1 - (row + 0.5) / height, text, ha="center", va="center", fontsize=8)
+
+
+def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    outline = [effects.withStroke(linewidth=1.8, foreground=INK)]
+    axes.text(
+        x,
+        y,
+        text,
+        color="white",
+        transform=axes.transAxes,
+        path_effects=outline,
+        parse_math=False,
+        **style,
+    )
+
+
+def _show(axes: Axes, picture: np.ndarray) -> None:
+    axes.imshow(np.clip(picture, 0, 1), aspect="auto", interpolation="antialiased")
