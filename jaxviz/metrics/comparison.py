@@ -42,7 +42,7 @@ class Comparison:
     Example:
         >>> table = Comparison(np.asarray([[[1.0, 3.0]], [[0.0, 1.0]]]), ("a", "b"), ("m",))
         >>> table
-                 m
+           m
         a  2 ± 1
         b  0.5 ± 0.5
         2 images, mean ± standard error, seed 0

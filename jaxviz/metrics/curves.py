@@ -8,6 +8,7 @@ area is taken by the trapezoid over the fraction of parts changed, the unchanged
 the scorer's own score: nothing is made a probability.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -58,11 +59,12 @@ class Curve:
         """The area under each curve, (N,); () for a single image."""
         return np.trapezoid(self.scores, self.fraction, axis=-1)
 
-    def plot(self, **options: Any) -> Any:
-        """Draw the curves; see `jaxviz.plot.curves`."""
+    def plot(self, *, title: str = "", label: str = "score") -> Any:
+        """Draw the curve, the mean over images; see `jaxviz.plot.curves`."""
         from jaxviz.plot._metrics import curves
 
-        return curves({f"{self.kind}, {self.order.replace('_', ' ')}": self}, **options)
+        name = f"{self.kind}, {self.order.replace('_', ' ')}"
+        return curves({name: self}, title=title, label=label)
 
     def __repr__(self) -> str:
         what, steps = self.order.replace("_", " "), self.scores.shape[-1] - 1
@@ -90,11 +92,12 @@ class SymmetricGain:
         """AUC(least first) − AUC(most first), (N,); () for a single image."""
         return self.least_first.auc - self.most_first.auc
 
-    def plot(self, **options: Any) -> Any:
-        """Draw both curves; see `jaxviz.plot.curves`."""
+    def plot(self, *, title: str = "", label: str = "score") -> Any:
+        """Draw both curves, their means over images; see `jaxviz.plot.curves`."""
         from jaxviz.plot._metrics import curves
 
-        return curves({"least first": self.least_first, "most first": self.most_first}, **options)
+        both = {"least first": self.least_first, "most first": self.most_first}
+        return curves(both, title=title, label=label)
 
     def __repr__(self) -> str:
         scores = self.most_first.scores
@@ -301,7 +304,9 @@ class Ranked:
         what = "pixel" if by is None else "segment" if np.ndim(by) > 1 else f"cells of {by}"
         self.config = (("fill", str(self.fill)), ("by", what), ("steps", str(steps)))
 
-    def scores(self, curves, steps, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    def scores(
+        self, curves: Sequence[tuple[int, int]], steps: Sequence[int], run: Run
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return scores (N, curves, steps) of (order, inserting) at some steps, and clean ones."""
         rows = [(order, step, inserting) for order, inserting in curves for step in steps]
         given, occluder = self.given, RankedOccluder(self.fill, self.steps)
@@ -312,6 +317,7 @@ class Ranked:
         return picked.reshape(len(picked), len(curves), -1), clean
 
     def curves(self, wanted: list[tuple[int, int]], run: Run) -> list[Curve]:
+        """Return the curves of some (order, inserting), all of one kind."""
         # A curve has one end that is the clean image, which the run scores anyway.
         inserting = wanted[0][1]
         steps = range(self.steps) if inserting else range(1, self.steps + 1)

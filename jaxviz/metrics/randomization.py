@@ -36,7 +36,10 @@ class Randomization:
 
     @property
     def value(self) -> np.ndarray:
-        """Spearman's ρ, the mean over layers, (N,): small is good; () for a single image."""
+        """Spearman's ρ, the mean over layers, (N,): small is good; () for a single image.
+
+        NaN where a destroyed layer leaves a constant map, as a network does whose units all die.
+        """
         return self.similarity["spearman"].mean(0)
 
     def plot(self, *, title: str = "") -> Any:
@@ -56,10 +59,16 @@ class Randomization:
         lines = [f"Randomization({self.order})"]
         width = max(map(len, self.layers))
         for i, name in enumerate(self.layers):
-            rows = ((k, np.atleast_2d(v.T).T[i]) for k, v in self.similarity.items())
-            said = ", ".join(f"{k} {np.mean(v):.3f}" for k, v in rows)
+            said = ", ".join(f"{k} {_mean(np.ravel(v[i]))}" for k, v in self.similarity.items())
             lines.append(f"  {name.ljust(width)}  {said}")
         return "\n".join(lines)
+
+
+def _mean(values: np.ndarray) -> str:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "undefined"
+    return f"{known.mean():.3f}" + f" (n = {len(known)})" * (len(known) < len(values))
 
 
 def randomization(
@@ -101,7 +110,7 @@ def randomization(
         >>> from jax.tree_util import Partial
         >>> f = Partial(lambda w, x: x.sum((1, 2)) @ w, np.arange(12.0).reshape(3, 4))
         >>> images = np.random.default_rng(0).random((2, 8, 8, 3))
-        >>> randomization(lambda f, x: x.sum(-1), f, images).value.tolist()  # it never changes
+        >>> randomization(lambda f, x: x.sum(-1), f, images).value.round(6).tolist()  # never changes
         [1.0, 1.0]
 
     Source: J. Adebayo et al., Sanity Checks for Saliency Maps, 2018, arXiv:1810.03292; A. Binder et
@@ -158,7 +167,7 @@ def random_logit(
     Example:
         >>> images = np.random.default_rng(0).random((2, 8, 8, 3))
         >>> found = random_logit(lambda x, t: x.sum(-1), images, target=0, classes=3)
-        >>> found["spearman"].tolist()  # it does not look at the class
+        >>> found["spearman"].round(6).tolist()  # it does not look at the class
         [1.0, 1.0]
 
     Source: L. Sixt, M. Granz and T. Landgraf, When Explanations Lie, 2020, arXiv:1912.09818.

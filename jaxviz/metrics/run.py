@@ -1,7 +1,7 @@
 """Score changed images by the package's block engine; some with arrays of their own beside them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,6 @@ from jaxviz.perturbation.filters import wide
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import check_batch_size
 from jaxviz.scoring.execute import execute
-from jaxviz.scoring.scorer import Call
 from jaxviz.scoring.targets import Picked, Target, select
 from jaxviz.scoring.task import make_task
 
@@ -31,21 +30,22 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class PixelsOnly:
-    """A scorer that is given images with further channels, which it does not see.
+    """A scorer's structure, for images with further channels, which the scorer does not see.
 
     Attributes:
-        call: the scorer.
+        skeleton: of the scorer.
         channels: how many of them are pixels.
         dtype: of the pixels.
     """
 
-    call: Call
+    skeleton: Any
     channels: int
     dtype: str
 
-    def __call__(self, arrays: Sequence[jax.Array], images: jax.Array) -> jax.Array:
-        """Score images (N, H, W, C + more)."""
-        return self.call(arrays, images[..., : self.channels].astype(self.dtype))
+    def fill(self, arrays: Sequence[jax.Array]) -> Callable[[jax.Array], jax.Array]:
+        """Return the scorer of images (N, H, W, C + more)."""
+        f = self.skeleton.fill(arrays)
+        return lambda images: f(images[..., : self.channels].astype(self.dtype))
 
 
 def target_scores(
@@ -79,8 +79,9 @@ def target_scores(
     if beside is not None:
         dtype = wide(images.dtype)
         together = np.concatenate([images.astype(dtype), beside.astype(dtype)], -1)
-        call: Any = PixelsOnly(task.scorer.call, images.shape[-1], str(images.dtype))
-        task = replace(task, scorer=replace(task.scorer, call=call), images=together)
+        skeleton: Any = PixelsOnly(task.scorer.call.skeleton, images.shape[-1], str(images.dtype))
+        scorer = replace(task.scorer, call=replace(task.scorer.call, skeleton=skeleton))
+        task = replace(task, scorer=scorer, images=together)
     found = execute(task, batch_size=run.batch_size, progress=run.progress)
     if found.partial:
         warnings.warn("interrupted: what was not scored is NaN.", stacklevel=4)

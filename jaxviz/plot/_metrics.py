@@ -100,12 +100,15 @@ def table(
 
 
 def layers(names: Sequence[str], values: Mapping[str, np.ndarray], *, title: str = "") -> Figure:
-    """Draw similarities over the layers of a network, their mean over images."""
+    """Draw similarities over the layers of a network, their mean over images that have one."""
     figure = Figure(figsize=(1.8 + 0.45 * len(names), 3.4), layout="constrained")
     axes = figure.subplots()
     for label, similarity in values.items():
         each = np.asarray(similarity).reshape(len(names), -1)
-        axes.plot(range(len(names)), each.mean(-1), marker="o", markersize=4, label=label)
+        known = np.isfinite(each)
+        total, count = np.sum(each, -1, where=known), known.sum(-1)
+        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        axes.plot(range(len(names)), mean, marker="o", markersize=4, label=label)
     axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set(ylabel="similarity to the clean map", ylim=(None, 1.05))

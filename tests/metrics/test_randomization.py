@@ -192,6 +192,17 @@ def test_chosen_layers_and_single_images(rng):
     assert len(found.plot(title="A check").axes[0].lines) == 4
 
 
+def test_constant_maps_are_counted_and_left_out():
+    rows = np.asarray([[0.5, np.nan, 0.1], [np.nan] * 3])
+    found = jv.metrics.Randomization(("top", "low"), {"spearman": rows})
+    assert repr(found).split("\n")[1:] == [
+        "  top  spearman 0.300 (n = 2)", "  low  spearman undefined"
+    ]  # fmt: skip
+    drawn = found.plot().axes[0].lines[0].get_ydata()
+    np.testing.assert_allclose(drawn, [0.3, np.nan])
+    assert np.isnan(found.value[1])
+
+
 def test_random_logits_are_other_classes(rng):
     images, seen = rng.random((40, 6, 6, 1)).astype(np.float32), []
 
