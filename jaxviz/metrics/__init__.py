@@ -5,14 +5,14 @@ single image. What is random takes a `key`, and the same key gives the same numb
 undefined is NaN, never 0. Every convention is stated in docs/metrics.md.
 """
 
-from jaxviz.metrics.compare import compare, floors
 from jaxviz.metrics.comparison import Comparison, Difference
 from jaxviz.metrics.curves import Curve, SymmetricGain, deletion, insertion, srg
+from jaxviz.metrics.debias import Road, road
 from jaxviz.metrics.fidelity import mu_fidelity, sensitivity_n
+from jaxviz.metrics.judge import compare, floors
 from jaxviz.metrics.localization import energy_pointing_game, pointing_game
-from jaxviz.metrics.randomization import Randomization, random_logit, randomization
-from jaxviz.metrics.road import Road, road
 from jaxviz.metrics.robustness import infidelity, max_sensitivity
+from jaxviz.metrics.sanity import Randomization, random_logit, randomization
 from jaxviz.metrics.shape import complexity, sparseness
 from jaxviz.perturbation.impute import neighbours
 

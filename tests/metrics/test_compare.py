@@ -166,3 +166,11 @@ def test_drawing_a_table_of_other_shapes_is_told():
         jv.plot.table(["a"], ["b"], np.ones((2, 1)), np.ones((1, 1)))
     with pytest.raises(ValueError, match="`named` must hold at least one curve"):
         jv.plot.curves({})
+
+
+def test_no_function_shares_its_name_with_a_module():
+    """Importing such a module would put it in the function's place."""
+    from pathlib import Path
+
+    modules = {path.stem for path in Path(jv.metrics.__file__).parent.glob("*.py")}
+    assert not modules & set(jv.metrics.__all__)
