@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxviz._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from jaxviz import attribution as attribution
     from jaxviz import datasets as datasets
     from jaxviz import images as images
     from jaxviz import keras_vis as keras_vis
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from jaxviz import plot as plot
     from jaxviz import viewer as viewer
     from jaxviz._versions import show_versions
+    from jaxviz.attribution.result import Attribution
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
+    from jaxviz.jaxpr.faster import faster_on_cpu
     from jaxviz.keras import (
         KerasFileError,
         convert_keras,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from jaxviz.perturbation import fills as fills
     from jaxviz.perturbation.grid import Grid
     from jaxviz.perturbation.segments import Segments
+    from jaxviz.saved import load
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.reader import StoredOcclusion, open_store
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
+    "attribution": "jaxviz.attribution",
     "datasets": "jaxviz.datasets",
     "fills": "jaxviz.perturbation.fills",
     "images": "jaxviz.images",
@@ -75,6 +80,7 @@ _MODULES = {
     "viewer": "jaxviz.viewer",
 }
 _NAMES = {
+    "Attribution": "jaxviz.attribution.result",
     "Estimate": "jaxviz.scale.estimate",
     "Grid": "jaxviz.perturbation.grid",
     "KerasFileError": "jaxviz.keras",
@@ -93,10 +99,12 @@ _NAMES = {
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
+    "faster_on_cpu": "jaxviz.jaxpr.faster",
     "from_equinox": "jaxviz.scoring.adapt",
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
+    "load": "jaxviz.saved",
     "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.occlusion.result",
     "load_weights": "jaxviz.keras",
@@ -120,6 +128,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "Attribution",
     "Estimate",
     "Grid",
     "KerasFileError",
@@ -134,11 +143,13 @@ __all__ = [
     "Segments",
     "StoredOcclusion",
     "activations",
+    "attribution",
     "channels_last",
     "convert_keras",
     "datasets",
     "estimate",
     "explain",
+    "faster_on_cpu",
     "fills",
     "from_equinox",
     "from_keras",
@@ -146,6 +157,7 @@ __all__ = [
     "incremental",
     "inspect_keras",
     "keras_vis",
+    "load",
     "load_keras",
     "load_occlusion",
     "load_weights",

@@ -11,6 +11,14 @@ Reduce = Literal["mean", "sum", "cell", "bilinear", "stretch"]
 Score = Literal["drop", "raw", "complement", "relative_drop", "log_odds_drop"]
 Order = Literal["most_first", "least_first"]
 Randomized = Literal["cascading", "independent"]
+Channels = Literal["sum", "abs_sum", "max_abs", "norm"]
+Normalize = Literal["max_abs", "min_max"]
+Upsample = Literal["bilinear", "nearest", "bicubic", "corners", "floor"]
+PathRule = Literal["gauss_legendre", "trapezoid", "mean", "right", "midpoint"]
+Fuse = Literal["mean", "max"]
+Alpha = Literal["paper", "torch_cam", "tf_keras_vis"]
+Noise = Literal["range", "absolute"]
+Smoothed = Literal["mean", "square", "variance"]
 Stored = Literal["float32", "float16"]
 OnError = Literal["raise", "skip"]
 # Of `jaxviz bench`: ours, other libraries, networks, dtypes.
@@ -18,6 +26,27 @@ OwnMethod = Literal["loop", "dense", "incremental", "approximate"]
 Peer = Literal["captum", "xplique", "tf-explain", "seed's loop"]
 BenchModel = Literal["mnist_cnn", "vgg16", "resnet50", "mobilenet_v2", "squeezenet"]
 BenchDtype = Literal["float32", "bfloat16"]
+# Of `jaxviz attribute --method`: functions of `jaxviz.attribution`, and occlusion.
+MapMethod = Literal[
+    "ablation_cam",
+    "deconvnet",
+    "deep_lift",
+    "eigen_cam",
+    "elementwise_cam",
+    "grad_cam",
+    "grad_cam_pp",
+    "guided",
+    "guided_grad_cam",
+    "hires_cam",
+    "input_x_gradient",
+    "integrated_gradients",
+    "layer_cam",
+    "occlusion",
+    "saliency",
+    "score_cam",
+    "smooth",
+    "xgrad_cam",
+]
 # Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
 PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]
 # Of pictures: what a network takes, and how they are brought to its size.

@@ -32,7 +32,7 @@ from jax.tree_util import Partial
 from jaxviz._names import numbered
 from jaxviz.jaxpr.compiled import compiled
 from jaxviz.jaxpr.split import as_model
-from jaxviz.jaxpr.walk import replay, trace
+from jaxviz.jaxpr.walk import Flat, replay, trace
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
 
@@ -170,11 +170,64 @@ def capture(f: ScorerLike, images: jax.Array, layers: Sequence[Layer]) -> dict[L
     asked = {layer: _name(scorer, layer, names) for layer in inner}
     own_activations = getattr(scorer, "activations", None)
     if own_activations is not None:
-        values = own_activations(images, list(dict.fromkeys(asked.values())))
-        output = scorer(images) if None in layers else jnp.zeros(())
+        wanted, both = (
+            list(dict.fromkeys(asked.values())),
+            getattr(scorer, "with_activations", None),
+        )
+        if None in layers and both is not None:
+            output, values = both(images, wanted)
+        else:
+            values = own_activations(images, wanted)
+            output = scorer(images) if None in layers else jnp.zeros(())
     else:
         values, output = _run_tagged(scorer, images)
     return {layer: output if layer is None else values[asked[layer]] for layer in layers}
+
+
+class Located(NamedTuple):
+    """A scorer's equations at one shape of images, and which of its arrays are layers' outputs.
+
+    Attributes:
+        flat: its inputs are the images; its one output is the scorer's.
+        values: of its constants.
+        numbers: layer name -> number of its output, in order of evaluation.
+    """
+
+    flat: Flat
+    values: list[Any]
+    numbers: dict[str, int]
+
+
+def locate(f: ScorerLike, images: jax.Array) -> Located:
+    """Trace a scorer once; layers of models nested in an adapter model are named "model/layer".
+
+    Args:
+        f: a scorer.
+        images: (N, H, W, C), or their shape.
+    """
+    scorer = as_scorer(f)
+    if hasattr(scorer, "with_activations"):
+        return _locate_adapted(scorer, images)
+    _, flat, values, _ = trace(_tagging(scorer), images)
+    tags = [e for e in flat.equations if e.primitive.name == "name"]
+    names = numbered(e.params["name"] for e in tags)
+    return Located(flat, values, {n: e.results[0] for n, e in zip(names, tags, strict=True)})
+
+
+def _locate_adapted(model: Any, images: jax.Array) -> Located:
+    names: list[str] = []
+
+    def run(images: jax.Array) -> Any:
+        output, found = model.with_activations(images, model.layer_names)
+        arrays = {name: value for name, value in found.items() if isinstance(value, jax.Array)}
+        names[:] = arrays
+        return output, list(arrays.values())
+
+    _, flat, values, _ = trace(run, images)
+    count = len(flat.outputs) - len(names)
+    inner = zip(names, flat.outputs[count:], strict=True)
+    numbers = {name: number for name, number in inner if isinstance(number, int)}
+    return Located(flat._replace(outputs=flat.outputs[:count]), values, numbers)
 
 
 def as_scorer(model: ScorerLike) -> Scorer:

@@ -8,6 +8,7 @@ import pytest
 
 import jaxviz
 from jaxviz import (
+    attribution,
     datasets,
     fills,
     metrics,
@@ -21,6 +22,7 @@ from jaxviz import (
 from jaxviz.maximization import objective
 
 MODULES = [
+    attribution,
     objective,
     datasets,
     fills,

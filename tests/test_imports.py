@@ -26,6 +26,7 @@ FLOORS = {
     "network": 4,
     "maximization": 4,
     "scale": 5,
+    "saved": 5,
     "keras_vis": 6,
     "bench": 6,
     "cli": 7,

@@ -1,4 +1,4 @@
-"""The repository itself: bare notebooks, a layout that the README tells truly, no stray paths."""
+"""The repository itself: bare notebooks, a layout that is told truly, no stray paths."""
 
 import json
 import re
@@ -39,15 +39,14 @@ def test_no_file_names_this_machine():
 
 
 def _layout() -> str:
-    readme = (ROOT / "README.md").read_text()
-    return readme.split("## Layout")[1].split("```text\n")[1].split("```")[0]
+    return (ROOT / "docs" / "architecture.md").read_text().split("```text\n")[1].split("```")[0]
 
 
 def _packages(folder: Path) -> set[str]:
     return {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
 
 
-def test_the_layout_section_of_the_readme_is_true():
+def test_the_layout_in_the_documentation_is_true():
     rooms, inside, package = set(), {}, ""
     for indent, name in re.findall(r"^(  |    )(\w+(?:\.py|/))", _layout(), re.MULTILINE):
         if len(indent) == 2:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from jaxviz._choices import BenchDtype, BenchModel, OwnMethod, Peer, Reduce, Score
+from jaxviz._choices import BenchDtype, BenchModel, MapMethod, OwnMethod, Peer, Reduce, Score
 from jaxviz._version import __version__
 from jaxviz.cli import options, values
 
@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     _inspect(add)
     _convert(add)
     _occlude(add)
+    _attribute(add)
     _maximize(add)
     _activations(add)
     _status(add)
@@ -103,6 +104,32 @@ def _occlude(add: Add) -> None:
     options.add_maps(parser)
     options.add_run(parser)
     options.add_store(parser)
+
+
+def _attribute(add: Add) -> None:
+    text = "map what speaks for a class, by several methods side by side"
+    example = "jaxviz attribute bundled digits --limit 3 --method grad_cam,saliency,occlusion"
+    parser = _command(add, "attribute", text, example, writes=True)
+    options.add_model(parser)
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help=options.IMAGES)
+    options.add_preprocessing(parser)
+    text = "read the first N images only"
+    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
+    options.add_classes(parser)
+    how = parser.add_argument_group("the maps")
+    default = ("grad_cam", "integrated_gradients", "occlusion")
+    text = f"some of {', '.join(get_args(MapMethod))}; default: {','.join(default)}"
+    how.add_argument("--method", type=values.words, default=default, metavar="A,B,…", help=text)
+    text = "of class activation maps: its name; default: the last one with positions"
+    how.add_argument("--layer", metavar="NAME", help=text)
+    text = "one or several: numbers, names of --classes, predicted (default), or true"
+    how.add_argument("--target", default="predicted", metavar="A,B,…", help=text)
+    text = "explain the scores before the last softmax or sigmoid, and not the probabilities"
+    how.add_argument("--logits", action="store_true", help=text)
+    text = "colours end at this percentile, above 50, and not at the extremes"
+    how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
+    text = "default: what fits"
+    how.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
 
 
 def _maximize(add: Add) -> None:

@@ -73,10 +73,10 @@ def occlude(args: argparse.Namespace) -> int:
     model = load_model(args.model, args.weights)
     pictures, images = read_images(args, model, args.images, args.limit)
     names = read_class_names(args.classes) or model.class_names
-    args.targets = _split_targets(args.target, names)
-    targets = [_target(one, pictures, names) for one in args.targets]
+    args.targets = split_targets(args.target, names)
+    targets = [target_of(one, pictures, names) for one in args.targets]
     for one in targets:
-        _check_target(one, model.output_shape)
+        check_target(one, model.output_shape)
     target = targets[0]
     check_class_names(args.classes, names, model.output_shape[0])
     preset = make_preset(args, images.shape[1:3])
@@ -108,7 +108,7 @@ def occlude(args: argparse.Namespace) -> int:
         _draw_occlusion(folder, args, pictures, occ.base[some], maps, classes, names, score)
         if len(targets) > 1:
             several = {
-                _target_name(name, names): occ.heatmap(one)[some][:DRAWN]
+                target_name(name, names): occ.heatmap(one)[some][:DRAWN]
                 for name, one in zip(args.targets, targets, strict=True)
             }
             figure = plot.compare(
@@ -168,7 +168,8 @@ def _begun(occ: Occlusion) -> int:
     return count
 
 
-def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
+def target_of(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
+    """Return the target that one word of --target names."""
     if text == "predicted":
         return None
     if text == "true":
@@ -185,14 +186,14 @@ def _target(text: str, pictures: Pictures, names: Sequence[str] | None) -> Any:
     return by_name(text, names)
 
 
-def _split_targets(text: str, names: Sequence[str] | None) -> list[str]:
+def split_targets(text: str, names: Sequence[str] | None) -> list[str]:
     """Return the targets that --target names, A,B,…; a name may hold a comma itself."""
     if names is not None and text in names:
         return [text]
     return [part.strip() for part in text.split(",")]
 
 
-def _check_target(target: Any, output_shape: Any) -> None:
+def check_target(target: Any, output_shape: Any) -> None:
     """Refuse a class that the model lacks before anything is computed."""
     if not isinstance(output_shape, tuple) or len(output_shape) != 1:
         raise ValueError(f"the model must give scores (K,) per image: it gives {output_shape}.")
@@ -206,7 +207,8 @@ def _check_target(target: Any, output_shape: Any) -> None:
         raise ValueError(f"`--target` must be a class from 0 to {classes - 1}: got {wrong[0]}.")
 
 
-def _target_name(text: str, names: Sequence[str] | None) -> str:
+def target_name(text: str, names: Sequence[str] | None) -> str:
+    """Return a word of --target, for a picture."""
     if text in ("predicted", "true"):
         return f"the {text} class"
     number = int(text) if text.lstrip("-").isdigit() else None
@@ -224,11 +226,11 @@ def _draw_occlusion(
     score: str,
 ) -> None:
     some = slice(0, DRAWN)
-    of = "" if base.shape[-1] == 1 else f" of {_target_name(args.targets[0], names)}"
+    of = "" if base.shape[-1] == 1 else f" of {target_name(args.targets[0], names)}"
     signed = True if score.endswith("drop") else None
     scale: dict[str, Any] = {"signed": signed, "label": SCORE_NAMES[score] + of}
     scale["robust"] = args.robust
-    predicted = _predicted(base[some])
+    predicted = predicted_classes(base[some])
     labels = None if pictures.labels is None else pictures.labels[some]
     figure = plot.occlusion(
         pictures.values[some],
@@ -255,7 +257,7 @@ def _print_occlusion(
 ) -> None:
     rows = []
     single = base.shape[-1] == 1
-    for i, (name, clean) in enumerate(zip(pictures.names, _predicted(base), strict=True)):
+    for i, (name, clean) in enumerate(zip(pictures.names, predicted_classes(base), strict=True)):
         best = [clean] if single else np.argsort(-base[i], kind="stable")[: args.top]
         scores = ", ".join(
             f"{class_name(c, names)} ({base[i, 0 if single else c]:.3g})" for c in best
@@ -272,6 +274,6 @@ def _print_occlusion(
     table(title, columns, rows[:DRAWN])
 
 
-def _predicted(base: np.ndarray) -> np.ndarray:
+def predicted_classes(base: np.ndarray) -> np.ndarray:
     """Return the class of each clean image, as `Occlusion.class_map` has it."""
     return (base[:, 0] > 0.5).astype(int) if base.shape[-1] == 1 else base.argmax(-1)

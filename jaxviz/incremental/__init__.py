@@ -34,7 +34,15 @@ import jax
 
 from jaxviz.incremental.approximate import Calibration, calibrate
 from jaxviz.incremental.describe import describe
-from jaxviz.incremental.interpret import Base, base, run_base, run_update, update, update_by
+from jaxviz.incremental.interpret import (
+    Base,
+    base,
+    prepared,
+    run_base,
+    run_update,
+    update,
+    update_by,
+)
 from jaxviz.incremental.plan import Body, Plan
 from jaxviz.incremental.planner import make_plan
 from jaxviz.jaxpr.cache import Cache
@@ -49,15 +57,17 @@ __all__ = [
     "describe",
     "incremental",
     "make_plan",
+    "prepared",
     "update",
     "warn_of_effects",
 ]
 
 
 class _Jitted(NamedTuple):
-    """Base and update of one plan, compiled when they are first called."""
+    """The parts of one plan, compiled when they are first called."""
 
     base: Callable[..., Any]
+    prepared: Callable[..., Any]
     update: Callable[..., Any]
     bytes: int
 
@@ -67,8 +77,10 @@ _JITTED = Cache[_Jitted](1 << 29, lambda jitted: jitted.bytes)
 
 def _jitted(body: Body) -> _Jitted:
     def make() -> _Jitted:
-        base, update = (jax.jit(partial(run, body)) for run in (run_base, run_update))
-        return _Jitted(base, update, body.bytes)
+        first, second, third = (
+            jax.jit(partial(run, body)) for run in (run_base, prepared, run_update)
+        )
+        return _Jitted(first, second, third, body.bytes)
 
     return _JITTED.get(body, make)
 
@@ -135,7 +147,8 @@ def incremental(
     plan = make_plan(f, image, patch_shape, step=step, offset=offset)
     warn_of_effects(plan)
     arrays = [*split_arrays(f)[0], *plan.captured]
+    jitted = _jitted(plan.body)
     with jax.debug_infs(False):  # what lies beyond the border of a pool is -∞
-        scores, saved = _jitted(plan.body).base(arrays, image)
-    clean = Base(plan.tree.unflatten(scores), saved, arrays, image)
+        scores, saved = jitted.base(arrays, image)
+    clean = Base(plan.tree.unflatten(scores), saved, arrays, image, jitted.prepared(arrays))
     return clean.scores, jax.tree_util.Partial(_update, plan, clean)

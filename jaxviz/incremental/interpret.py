@@ -12,21 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxviz.incremental.plan import Body, Plan
+from jaxviz.incremental.plan import Body, Plan, Step
 from jaxviz.incremental.reach import FARTHEST
 from jaxviz.incremental.window import Cursor, Read, Saved, read
 from jaxviz.jaxpr import cpu
 from jaxviz.jaxpr.split import split_arrays
-from jaxviz.jaxpr.walk import value_of
+from jaxviz.jaxpr.walk import Operand, value_of
 
 
 class Base(NamedTuple):
-    """The clean image's scores, what updates read of it, and the inputs of the scorer."""
+    """The clean image's scores, what updates read of it, and the inputs of the scorer.
+
+    `kernels` are what `prepared` makes of the arrays.
+    """
 
     scores: Any
     saved: tuple[Any, ...]
     arrays: list[Any]
     image: jax.Array
+    kernels: tuple[Any, ...]
 
 
 def base(plan: Plan, f: Callable, image: jax.Array) -> Base:
@@ -47,7 +51,18 @@ def base_from_arrays(plan: Plan, arrays: list[Any], image: jax.Array) -> Base:
     """Evaluate the unmodified image, given the arrays of the scorer."""
     arrays = [*arrays, *plan.captured]
     scores, saved = run_base(plan.body, arrays, image)
-    return Base(plan.tree.unflatten(scores), saved, arrays, image)
+    return Base(plan.tree.unflatten(scores), saved, arrays, image, prepared(plan.body, arrays))
+
+
+def prepared(body: Body, arrays: list[Any]) -> tuple[Any, ...]:
+    """Return what a plan's convolutions, by their forms, make of their kernels: once a run."""
+    known: dict[Operand, Any] = dict(zip(body.program.arrays, arrays, strict=True))
+
+    def of(step: Step) -> Any:
+        kernel = known.get(step.equation.operands[1]) if step.form is not None else None
+        return None if kernel is None or step.form is None else step.form.prepare(kernel)
+
+    return tuple(map(of, body.steps))
 
 
 def run_base(body: Body, arrays: list[Any], image: jax.Array) -> tuple[list[Any], tuple[Any, ...]]:
@@ -56,7 +71,7 @@ def run_base(body: Body, arrays: list[Any], image: jax.Array) -> tuple[list[Any]
     known = dict(zip(program.arrays, arrays, strict=True)) | {program.image: image}
     for eqn in program.equations:
         args = [value_of(operand, known) for operand in eqn.operands]
-        outs = cpu.bind_whole(eqn.primitive, eqn.params, args, platform=body.platform)
+        outs = cpu.bind_whole(eqn.primitive, eqn.params, args, platform=body.platform, once=True)
         known.update(zip(eqn.results, outs, strict=True))
     scores = [value_of(x, known) for x in program.outputs]
     return scores, tuple(_save(spec, known) for spec in body.saved)
@@ -93,10 +108,12 @@ def update_by(
             f"`patch` must be {plan.body.patch} of {base.image.dtype}, as planned: "
             f"got {patch.shape} of {patch.dtype}."
         )
-    inputs = (base.arrays, base.saved, base.image, patch, start)
     if plan.written is None:
-        return plan.tree.unflatten(run(plan.body, *inputs[:2], *inputs[3:]))
-    return plan.tree.unflatten(_run_with_rules((run, plan.body, plan.written), *inputs))
+        scores = run(plan.body, base.arrays, base.kernels, base.saved, patch, start)
+    else:
+        inputs = (base.arrays, base.kernels, base.saved, base.image, patch, start)
+        scores = _run_with_rules((run, plan.body, plan.written), *inputs)
+    return plan.tree.unflatten(scores)
 
 
 def _as_array(value: Any, name: str) -> jax.Array:
@@ -131,7 +148,12 @@ def checked_start(start: Any) -> jax.Array:
 
 
 def run_update(
-    body: Body, arrays: list[Any], saved: tuple[Any, ...], patch: jax.Array, start: jax.Array
+    body: Body,
+    arrays: list[Any],
+    kernels: tuple[Any, ...],
+    saved: tuple[Any, ...],
+    patch: jax.Array,
+    start: jax.Array,
 ) -> list[Any]:
     """Run the equations that the patch reaches, on windows where the plan says so."""
     places = [at.place(start[axis]) for axis, at in enumerate(body.positions)]
@@ -143,9 +165,12 @@ def run_update(
 
     known = dict(zip(body.program.arrays, arrays, strict=True))
     known[body.program.image] = read(body.paste, patch, saved, cursor)
-    for step in body.steps:
+    for step, kernel in zip(body.steps, kernels, strict=True):
         args = [fetch(plan) for plan in step.reads]
-        results = cpu.bind(step.equation.primitive, step.params, args, platform=body.platform)
+        if kernel is not None and step.form is not None:
+            results = [step.form.apply(args[0], kernel)]
+        else:
+            results = cpu.bind(step.equation.primitive, step.params, args, platform=body.platform)
         known.update(zip(step.equation.results, results, strict=True))
     return [_on_grid(body, start, fetch(plan)) for plan in body.outputs]
 
@@ -170,21 +195,24 @@ def _odd(dtype: Any) -> Any:
 # scorer was written, before inlining. Outside of any jit of ours, so that what is compiled by
 # content never holds the rules of one of several functions with the same content.
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _run_with_rules(how: Any, arrays: Any, saved: Any, image: Any, patch: Any, start: Any) -> Any:
+def _run_with_rules(
+    how: Any, arrays: Any, kernels: Any, saved: Any, image: Any, patch: Any, start: Any
+) -> Any:
     run, body, _ = how
-    return run(body, arrays, saved, patch, start)
+    return run(body, arrays, kernels, saved, patch, start)
 
 
 @_run_with_rules.defjvp
 def _differentiate_as_written(how: Any, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     run, body, written = how
-    arrays, saved, image, patch, start = primals
+    arrays, kernels, saved, image, patch, start = primals
 
     def dense(arrays: list[Any], image: jax.Array, patch: jax.Array) -> list[Any]:
         return written(arrays, paste(image, patch, start))
 
-    inputs, directions = (arrays, image, patch), (tangents[0], tangents[2], tangents[3])
-    return run(body, arrays, saved, patch, start), jax.jvp(dense, inputs, directions)[1]
+    inputs, directions = (arrays, image, patch), (tangents[0], tangents[3], tangents[4])
+    scores = run(body, arrays, kernels, saved, patch, start)
+    return scores, jax.jvp(dense, inputs, directions)[1]
 
 
 def paste(image: jax.Array, patch: jax.Array, start: jax.Array) -> jax.Array:

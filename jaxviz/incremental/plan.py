@@ -11,11 +11,15 @@ from jaxviz.incremental.program import Program, Written
 from jaxviz.incremental.reach import Positions
 from jaxviz.incremental.window import Read, Saved
 from jaxviz.jaxpr.cache import BYTES_AN_EQUATION
+from jaxviz.jaxpr.convolution.forms import Form
 from jaxviz.jaxpr.walk import Equation
 
 
 class Step(NamedTuple):
-    """One equation that the patch reaches: how to read its operands, and with which parameters."""
+    """One equation that the patch reaches: how to read its operands, and with which parameters.
+
+    `form` is how a convolution is carried out, if not as it stands.
+    """
 
     equation: Equation
     params: dict[str, Any]
@@ -25,6 +29,7 @@ class Step(NamedTuple):
     reason: str
     dense: Cost
     windowed: Cost
+    form: Form | None = None
 
 
 @dataclass(frozen=True, eq=False)

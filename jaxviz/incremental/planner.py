@@ -11,6 +11,8 @@ from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 
+import jax
+
 from jaxviz._arguments import pair
 from jaxviz.incremental.cost import cost
 from jaxviz.incremental.plan import Body, Plan, Step
@@ -21,6 +23,7 @@ from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read,
 from jaxviz.jaxpr._jax import platform_of, settings
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
+from jaxviz.jaxpr.convolution.forms import Form, choose
 from jaxviz.jaxpr.split import as_callable
 from jaxviz.jaxpr.walk import Equation, Operand
 
@@ -41,9 +44,10 @@ class Planner:
         positions: tuple[Positions, Positions],
         dense_above: float,
         field: int | None,
+        platform: str,
     ) -> None:
         self.program, self.known, self.positions = program, known, positions
-        self.dense_above, self.field = dense_above, field
+        self.dense_above, self.field, self.platform = dense_above, field, platform
         self.table = Table()
         self.slots: dict[Saved, int] = {}
         self.uniform: dict[int, frozenset[int]] = {}
@@ -112,7 +116,16 @@ class Planner:
         moved = sum(read.moved for read in reads)
         dense = cost(name, eqn.params, site.shapes, site.result)
         windowed = cost(name, params, resize.shapes, cut, moved=moved)
-        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed)
+        form = self.form(eqn, params, reads)
+        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, form)
+
+    def form(self, eqn: Equation, params: Any, reads: tuple[Read, ...]) -> Form | None:
+        """Choose how a convolution of these regions is carried out; None: as it stands."""
+        if self.platform != "cpu" or eqn.primitive.name != "conv_general_dilated":
+            return None
+        dtypes = (self.program.aval(operand).dtype for operand in eqn.operands)
+        pairs = zip(reads, dtypes, strict=True)
+        return choose(params, *(jax.ShapeDtypeStruct(read.shape, dtype) for read, dtype in pairs))
 
     def site(self, eqn: Equation) -> Site:
         """Collect what rules see of an equation; values only where there is a window to keep."""
@@ -269,12 +282,14 @@ def _choose(program: Program, shape: tuple[int, ...], freedom: Freedom, platform
     )
     shares = SHARES if freedom.dense_above is None else (freedom.dense_above,)
     known = Known(program, {*RULES, "iota"})
-    planners = [Planner(program, known, positions, share, freedom.field) for share in shares]
-    bodies = [_plan(planner, platform) for planner in planners]
+    planners = [
+        Planner(program, known, positions, share, freedom.field, platform) for share in shares
+    ]
+    bodies = [_plan(planner) for planner in planners]
     return min(bodies, key=lambda body: sum(step.windowed.seconds for step in body.steps))
 
 
-def _plan(planner: Planner, platform: str) -> Body:
+def _plan(planner: Planner) -> Body:
     program, positions = planner.program, planner.positions
     planner.mark(program.image, (Reach(0), Reach(1), None))
     paste = planner.paste()
@@ -290,7 +305,7 @@ def _plan(planner: Planner, platform: str) -> Body:
         positions,
         (positions[0].patch, positions[1].patch, planner.shape(program.image)[2]),
         exact=planner.field is None,
-        platform=platform,
+        platform=planner.platform,
     )
 
 

@@ -81,6 +81,11 @@ def platform_of(*trees: Any) -> str:
     return default if isinstance(default, str) else default.platform
 
 
+def mesh_is_set() -> bool:
+    """Say whether a mesh is set around the call, which what is traced now then holds."""
+    return not jax.sharding.get_abstract_mesh().empty
+
+
 def settings() -> Hashable:
     """Return what changes the numbers of a program besides its equations: part of every key."""
     config: Any = jax.config

@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxviz.jaxpr._jax import platform_of
-from jaxviz.jaxpr.cpu import bind_whole, depthwise, is_depthwise, is_plain
+from jaxviz.jaxpr.convolution.blocks import blocks_of_pixels, blocks_of_taps
+from jaxviz.jaxpr.convolution.shapes import FEW_CHANNELS, is_depthwise, is_plain
+from jaxviz.jaxpr.convolution.views import depthwise
+from jaxviz.jaxpr.cpu import bind_whole
 from jaxviz.jaxpr.walk import Equation, Rule, replay
 
 Pair = tuple[int, int]
-FEW_CHANNELS = 4
 FEW_BLOCK_CHANNELS = 16
 SMALL_WINDOW = 9
 
@@ -34,7 +36,7 @@ def quick_rules(platform: str) -> Mapping[str, Rule]:
 
 
 def forward(function: Callable[..., Any], *args: Any) -> Any:
-    """Evaluate `function(*args)`, its depthwise convolutions as sums over taps.
+    """Evaluate `function(*args)`, its convolutions by the forms that are fastest on a CPU.
 
     All else is as quick, or quicker, as XLA does it, where no gradient is taken.
     """
@@ -173,39 +175,10 @@ def _convolution_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[j
     if strides != (1, 1):
         if x.shape[3] > FEW_CHANNELS or dilation != (1, 1):
             return None
-        x, kernel = _in_blocks(x, kernel, strides, padding)
+        x = blocks_of_pixels(params, x, kernel.shape[:2])
+        kernel = blocks_of_taps(strides, kernel)
         padding = ((0, 0), (0, 0))
     return [_convolution((padding, dilation), precision, x, kernel)]
-
-
-def _in_blocks(
-    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Sequence[Pair]
-) -> tuple[jax.Array, jax.Array]:
-    """Return image and kernel of an equal convolution of stride 1, its pixels blocks of pixels.
-
-    On one axis y[o] = sum over k of x[o*s + k] * w[k]. With k = t*s + r that is the sum over t and
-    r of X[o + t, r] * W[t, r], where X and W are x and w in blocks of s, and r is one more axis of
-    channels. For 3 taps and s = 2, a tap of 0 fills the last block of w:
-
-        blocks of x   0 1 | 2 3 | 4 5 | 6 7
-        y[0]          w w | w 0
-        y[1]                w w | w 0
-    """
-    grow, border = [], []
-    for n, k, s, (low, high) in zip(x.shape[1:3], kernel.shape[:2], strides, padding, strict=True):
-        taps = -(-k // s)
-        positions = (n + low + high - k) // s + 1
-        grow.append((0, taps * s - k))
-        # Just the blocks that outputs read: negative where pixels behind them are never read.
-        border.append((low, (positions + taps - 1) * s - n - low, 0))
-    kernel = jnp.pad(kernel, (*grow, (0, 0), (0, 0)))
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *border, (0, 0, 0)))
-    (tall, wide), channels = strides, x.shape[3]
-    x = x.reshape(x.shape[0], x.shape[1] // tall, tall, x.shape[2] // wide, wide, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], x.shape[1], x.shape[3], -1)
-    rows, cols = kernel.shape[0] // tall, kernel.shape[1] // wide
-    kernel = kernel.reshape(rows, tall, cols, wide, channels, -1).transpose(0, 2, 1, 3, 4, 5)
-    return x, kernel.reshape(rows, cols, tall * wide * channels, -1)
 
 
 def _convolve(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:

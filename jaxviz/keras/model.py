@@ -221,6 +221,23 @@ class KerasModel(nnx.Module):
         names = [known[n] if isinstance(n, int) and n in _indices(known) else n for n in asked]
         return self._read(images, names, output=False)[1]
 
+    def with_activations(
+        self, images: Images, layers: Sequence[str | int]
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Return the output and the outputs of named layers, all from one evaluation.
+
+        Args:
+            images: (N, *input_shape), any real dtype.
+            layers: names or indices of `layer_names`.
+
+        Returns:
+            (N, *output_shape), and layer as asked to (N, *shape).
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        return self._read(images, layers)
+
     def _everything(self, images: Images) -> tuple[Any, dict[str, Any]]:
         """Return the output, and the outputs of all layers, from one evaluation."""
         return self._read(images, list(self._graph.called))

@@ -98,7 +98,7 @@ def make_stages(shape: tuple[int, int], refinement: Refinement) -> Stages:
     """Return which positions of a grid of that shape are scored."""
     rows, cols = (_every(refinement.factor, size) for size in shape)
     left = shape[0] * shape[1] - len(rows) * len(cols)
-    return Stages(shape, rows, cols, min(round(refinement.share * shape[0] * shape[1]), left))
+    return Stages(shape, rows, cols, min(round(refinement.share * (shape[0] * shape[1])), left))
 
 
 def _every(factor: int, count: int) -> np.ndarray:

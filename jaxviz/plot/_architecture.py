@@ -53,8 +53,8 @@ class Drawing:
 
 def architecture(
     model: Any,
-    image_shape: Sequence[int] | None = None,
     *,
+    image_shape: Sequence[int] | None = None,
     patch: int | tuple[int, int] | None = None,
     title: str = "",
 ) -> Drawing:

@@ -14,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 from jaxviz._choices import Scaling
 from jaxviz.images.resize import resize
 from jaxviz.plot._glow import dimmed, glow
-from jaxviz.plot._inputs import as_images, as_integers, as_maps, class_name, title_lines
+from jaxviz.plot._inputs import as_images, as_integers, as_maps, class_name, maps_of, title_lines
 from jaxviz.plot._page import BOLD, GAP, INK, LINE, MARGIN, TEXT, Page, shorten, wrap, write_heading
 from jaxviz.plot._panels import PALETTE
 from jaxviz.plot._scale import check_robust
@@ -129,7 +129,7 @@ def _panel(
         drawn = as_images(value, name, batched)
         _check_count(name, drawn, pictures)
         return lambda axes, i: _show(axes, drawn[i])
-    maps = as_maps(value, name)
+    maps = as_maps(maps_of(value), name)
     _check_count(name, maps, pictures)
     ends = np.array([_end(one, robust) for one in maps])
     ends = ends if scaling == "image" else np.full_like(ends, ends.max())

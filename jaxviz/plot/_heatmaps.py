@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from jaxviz.plot._inputs import as_images, as_integers, as_maps, class_lines, title_lines
+from jaxviz.plot._inputs import (
+    as_images,
+    as_integers,
+    as_maps,
+    class_lines,
+    maps_of,
+    title_lines,
+)
 from jaxviz.plot._page import Band, compose, panel_size
 from jaxviz.plot._panels import class_band, heat_band, image_band
 from jaxviz.plot._scale import blend, colour_bar, common_scale
@@ -32,7 +39,8 @@ def heatmap(
 
     Args:
         heatmap: (height, width) or (batch, height, width), in any unit; NaN is drawn grey,
-            infinite values at the ends of the scale, whose limits are those of the finite ones.
+            infinite values at the ends of the scale, whose limits are those of the finite ones; or
+            a result, such as an `Occlusion` or `Attribution`, whose `heatmap()` is drawn.
         image: the image or batch that the heatmaps belong to.
         signed: True for a diverging scale around zero, False for a sequential one, None for
             diverging where a value is negative or, with `limits`, where zero lies between them.
@@ -55,6 +63,7 @@ def heatmap(
         >>> figure = jaxviz.plot.heatmap(np.eye(4) - 0.5, label="drop", title="An example")
         >>> figure.savefig("/dev/null", format="png")
     """
+    heatmap = maps_of(heatmap)
     maps = as_maps(heatmap, "heatmap")
     scale = common_scale(maps, signed, robust, limits, label)
     bands = [heat_band(maps, scale)]
@@ -83,7 +92,7 @@ def overlay(
 
     Args:
         image: (height, width), with 1 or 3 channels, or a batch of such.
-        heatmap: (height, width) or (batch, height, width).
+        heatmap: (height, width) or (batch, height, width), or a result.
         alpha: opacity at the end of the scale, in (0, 1].
         signed: as in `heatmap`, like all further options.
         robust: see `heatmap`.
@@ -106,6 +115,7 @@ def overlay(
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"`alpha` must lie in (0, 1]: got {alpha}.")
+    heatmap = maps_of(heatmap)
     maps = as_maps(heatmap, "heatmap")
     images = as_images(image, "image", np.ndim(heatmap) == 3, maps.shape)
     scale = common_scale(maps, signed, robust, limits, label)
@@ -190,6 +200,7 @@ def occlusion(
         >>> images, drops = np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8))
         >>> figure = jaxviz.plot.occlusion(images, drops, drops.astype(int), true=[0, 1])
     """
+    heatmaps = maps_of(heatmaps)
     maps = as_maps(heatmaps, "heatmaps")
     batched = np.ndim(heatmaps) == 3
     pictures = as_images(images, "images", batched, maps.shape)
@@ -209,10 +220,10 @@ def occlusion(
 
 
 def occlusion_png(result: Any) -> bytes | None:
-    """Draw what a notebook shows of an `Occlusion`: the heatmaps of the clean images' classes.
+    """Draw what a notebook shows of a result: the heatmaps of the clean images' classes.
 
     Args:
-        result: an `Occlusion`; the first 16 images of it are drawn.
+        result: an `Occlusion` or `Attribution`; the first 16 images of it are drawn.
 
     Returns:
         A PNG, or None where the scores have no class by default (dense outputs).
@@ -229,10 +240,18 @@ def occlusion_png(result: Any) -> bytes | None:
     except ValueError:
         return None
     maps = maps if maps.ndim == 2 else maps[:SHOWN]
-    reading = getattr(result, "reading", None)
-    score = "drop" if reading is None else reading.score
-    signed, label = score.endswith("drop") or None, score.replace("_", " ")
-    label += " in score" * (score == "drop")
+    signed, label = _said_of(result)
     buffer = BytesIO()
     heatmap(maps, signed=signed, label=label).savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _said_of(result: Any) -> tuple[bool | None, str]:
+    """Return whether a result's maps are signed, None where they tell, and what they are."""
+    method = getattr(result, "method", None)
+    if method is not None:
+        return None, method
+    reading = getattr(result, "reading", None)
+    score = "drop" if reading is None else reading.score
+    label = score.replace("_", " ") + " in score" * (score == "drop")
+    return score.endswith("drop") or None, label

@@ -5,6 +5,7 @@ value"; the rules are those that the package `jaxviz.plot` states.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +34,11 @@ def as_images(
         raise ValueError(f"`{name}` must be finite: got {bad} NaN or infinite values.")
     low, high = display_range(full)
     return np.broadcast_to((floats - low) / (high - low), (*full.shape[:3], 3))
+
+
+def maps_of(value: Any) -> Any:
+    """Return the maps that a result, anything with `heatmap()`, makes by default; or the value."""
+    return value.heatmap() if hasattr(value, "heatmap") else value
 
 
 def display_range(images: np.ndarray) -> tuple[float, float]:

@@ -11,8 +11,8 @@ from jaxviz.plot._heatmaps import gallery, heatmap
 
 def kernels(
     weights: Any,
-    layer: str | None = None,
     *,
+    layer: str | None = None,
     most: int = 64,
     title: str = "",
     columns: int | None = None,
@@ -37,7 +37,7 @@ def kernels(
 
     Example:
         >>> import jaxviz as jv
-        >>> figure = jv.plot.kernels(jv.models.mnist_cnn(), "conv2d")
+        >>> figure = jv.plot.kernels(jv.models.mnist_cnn(), layer="conv2d")
     """
     array = np.asarray(weights if layer is None else _kernel_of(weights, layer), np.float64)
     if array.ndim != 4 or 0 in array.shape:

@@ -11,14 +11,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import ceil, inf, prod
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jaxviz.jaxpr.cache import Cache
+from jaxviz.jaxpr.hoist import hoist
 from jaxviz.scoring.evaluators import Evaluator
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
@@ -39,13 +40,22 @@ RUN_OVER_TRIAL = 5
 KEPT_BYTES, LEAST_BYTES = 2**30, 2**20
 
 
+class Weights(NamedTuple):
+    """A scorer's arrays, and what follows from them alone: for `prepare`, and for `evaluate`."""
+
+    arrays: Any
+    first: list[jax.Array]
+    second: list[jax.Array]
+
+
 @dataclass(frozen=True)
 class Compiled:
     """An evaluator, compiled for one block shape.
 
     Attributes:
-        prepare: (arrays, occluder, images) -> states.
-        evaluate: (arrays, occluder, states, positions, clean) -> scores (images, B, ..., K).
+        arrange: arrays -> weights, with what both make of the arrays alone: once a run.
+        prepare: (weights, occluder, images) -> states.
+        evaluate: (weights, occluder, states, positions, clean) -> scores (images, B, ..., K).
         evaluator: which one.
         block: which shape.
         bytes: what one call adds to the memory of a device, with the states that it reads.
@@ -54,6 +64,7 @@ class Compiled:
         scores: shape of what `evaluate` returns, and the floating dtype that holds it.
     """
 
+    arrange: Callable[[Any], Weights]
     prepare: Callable[..., Any]
     evaluate: Callable[..., jax.Array]
     evaluator: Evaluator
@@ -62,6 +73,11 @@ class Compiled:
     rows: int
     held: int
     scores: jax.ShapeDtypeStruct
+
+    def arguments(self, task: Task) -> tuple[Weights, Any]:
+        """Return what every call gets: the weights, arranged once for a run, and the occluder."""
+        arrays, occluder = task.arguments(self.rows)
+        return task.scorer.once(self.arrange, arrays), occluder
 
 
 @dataclass
@@ -240,23 +256,15 @@ def _cut(task: Task, batch: int) -> Block:
 
 def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     rows = evaluator.images_at_once(*block)
-    call, arguments = task.scorer_at(rows).call, task.arguments(rows)
-
-    def prepare(arrays: Any, occluder: Any, images: jax.Array) -> Any:
-        return jax.vmap(lambda image: evaluator.prepare(call, arrays, occluder, image))(images)
-
-    def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
-        scores = evaluator.evaluate(call, arrays, occluder, states, positions, clean)
-        # Integers of four bytes or more go as they are: float32 would round them above 2²⁴.
-        whole = jnp.issubdtype(scores.dtype, jnp.integer) and scores.dtype.itemsize >= 4
-        return scores if whole else scores.astype(np.promote_types(scores.dtype, np.float32))
-
+    arrays, occluder = task.arguments(rows)
+    arrange, prepare, evaluate = _parts(task, evaluator, block)
     if task.mesh is not None:
         everywhere, images, positions = task.spec(), task.spec("images"), task.spec("positions")
         states = (everywhere, everywhere, images)
         prepare = _over(task.mesh, prepare, states, images)
         split = (*states, positions, positions)
         evaluate = _over(task.mesh, evaluate, split, task.spec("images", "positions"))
+    arguments = (arrange(arrays), occluder)
     with_images = (*arguments, task.images_from(0, block))
     with _placed(task):
         first = jax.jit(prepare).trace(*with_images)
@@ -286,7 +294,51 @@ def _build(task: Task, evaluator: Evaluator, block: Block) -> Compiled:
     out: Any = lowered.out_info
     kept = np.dtype(np.float64) if out.dtype.kind in "iu" else out.dtype  # NaN is kept as well
     scores = jax.ShapeDtypeStruct(out.shape, kept)
-    return Compiled(prepared, evaluated, evaluator, block, size, rows, held, scores)
+    return Compiled(arrange, prepared, evaluated, evaluator, block, size, rows, held, scores)
+
+
+def _parts(
+    task: Task, evaluator: Evaluator, block: Block
+) -> tuple[Callable[[Any], Weights], Callable, Callable]:
+    """Return `arrange`, `prepare` and `evaluate` for the block of one device."""
+    rows = evaluator.images_at_once(*block)
+    call, (arrays, occluder) = task.scorer_at(rows).call, task.arguments(rows)
+
+    def prepare(arrays: Any, occluder: Any, images: jax.Array) -> Any:
+        return jax.vmap(lambda image: evaluator.prepare(call, arrays, occluder, image))(images)
+
+    def evaluate(arrays: Any, occluder: Any, states: Any, positions: jax.Array, clean: jax.Array):
+        scores = evaluator.evaluate(call, arrays, occluder, states, positions, clean)
+        # Integers of four bytes or more go as they are: float32 would round them above 2²⁴.
+        whole = jnp.issubdtype(scores.dtype, jnp.integer) and scores.dtype.itemsize >= 4
+        return scores if whole else scores.astype(np.promote_types(scores.dtype, np.float32))
+
+    shapes = jax.eval_shape(lambda tree: tree, (arrays, occluder))
+    images = jax.ShapeDtypeStruct((block.images, *task.images.shape[1:]), task.images.dtype)
+    positions = jax.ShapeDtypeStruct((block.positions, *task.positions.shape[1:]), jnp.int32)
+    clean = jax.ShapeDtypeStruct((block.positions,), jnp.bool_)
+    with jax.default_device(task.device):
+        first = hoist(prepare, *shapes, images)
+        states = jax.eval_shape(prepare, *shapes, images)
+        second = hoist(evaluate, *shapes, states, positions, clean)
+
+    def made(arrays: Any) -> tuple[list[jax.Array], list[jax.Array]]:
+        return first.prepare(arrays), second.prepare(arrays)
+
+    everywhere = None if task.mesh is None else NamedSharding(task.mesh, task.spec())
+    make = jax.jit(made, out_shardings=everywhere)
+
+    def arrange(arrays: Any) -> Weights:
+        if not (first.prepares or second.prepares):
+            return Weights(arrays, [], [])
+        with jax.disable_jit(False):
+            return Weights(arrays, *make(arrays))
+
+    return (
+        arrange,
+        lambda weights, *rest: first.evaluate(weights.arrays, weights.first, *rest),
+        lambda weights, *rest: second.evaluate(weights.arrays, weights.second, *rest),
+    )
 
 
 @contextmanager
@@ -306,7 +358,7 @@ def _over(mesh: Mesh, function: Callable, inputs: Any, outputs: Any) -> Callable
 
 def _seconds_per_row(task: Task, program: Compiled) -> float:
     rows, seconds = task.positions_from(0, program.block), []
-    arguments = task.arguments(program.rows)
+    arguments = program.arguments(task)
     try:
         states = program.prepare(*arguments, task.images_from(0, program.block))
         while len(seconds) < 2 or sum(seconds) < TRIAL_SECONDS:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxviz._arguments import Pair
-from jaxviz.incremental import base, make_plan, update, warn_of_effects
+from jaxviz.incremental import base, make_plan, prepared, update, warn_of_effects
 from jaxviz.jaxpr.cpu_gradient import forward
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import (
@@ -135,7 +135,7 @@ class Incremental:
         known = base(plan, Partial(call, arrays), under)
         scores = known.scores if not occluder.complement else call(arrays, image[None])[0]
         # Without the network's own arrays, which would be copied for every image.
-        return scores, known._replace(arrays=[]), canvas
+        return scores, known._replace(arrays=[], kernels=()), canvas
 
     def evaluate(
         self,
@@ -149,10 +149,12 @@ class Incremental:
         """Score the windows as one batch."""
         image = jax.eval_shape(lambda states: states[1].image[0], states)
         plan = self.plan(call, arrays, image)
+        everything = [*arrays, *plan.captured]
+        kernels = prepared(plan.body, everything)
 
         def score(state, start, is_clean):
             scores, known, canvas = state
-            known = known._replace(arrays=[*arrays, *plan.captured])
+            known = known._replace(arrays=everything, kernels=kernels)
             changed = update(plan, known, occluder.patch(canvas, start), start)
             return jnp.where(is_clean, scores, changed)
 

@@ -127,7 +127,7 @@ class Blocks:
         return not (callable(self.begun[self.chunk].positions) and self.launched)
 
     def _launch(self) -> None:
-        arguments, block = self.task.arguments(self.program.rows), self.program.block
+        arguments, block = self.program.arguments(self.task), self.program.block
         chunk = self.begun[self.chunk]
         if callable(chunk.positions):
             chunk = self.begun[self.chunk] = chunk._replace(positions=chunk.positions())

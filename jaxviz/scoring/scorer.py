@@ -11,11 +11,12 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from jaxviz.jaxpr._jax import settings
@@ -113,6 +114,7 @@ class SplitScorer:
     name: str
     sharding: Any = None
     _lifted: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
+    _once: list[tuple[Any, Any, Any]] = field(default_factory=list, init=False, repr=False)
 
     def at(self, shape: tuple[int, ...], dtype: Any) -> Lifted:
         """Return the scorer at a shape (N, H, W, C) of images, traced once for this object."""
@@ -120,6 +122,15 @@ class SplitScorer:
         if key not in self._lifted:
             self._lifted[key] = self._lift(jax.ShapeDtypeStruct(shape, dtype))
         return self._lifted[key]
+
+    def once(self, arrange: Callable[[list[jax.Array]], Any], arrays: list[jax.Array]) -> Any:
+        """Return what a function makes of the scorer's arrays: called once for this object."""
+        for known, of, value in self._once:
+            if known is arrange and of is arrays:
+                return value
+        value = arrange(arrays)
+        self._once[:] = [(arrange, arrays, value)]  # one: a run goes on with one program
+        return value
 
     def _lift(self, images: jax.ShapeDtypeStruct) -> Lifted:
         shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.arrays]
@@ -188,6 +199,16 @@ def _as_pytree(f: Any) -> Any:
     if inspect.ismethod(f) and not jax.tree_util.all_leaves([f.__self__]):
         return Partial(f.__func__, f.__self__)
     return f
+
+
+def cast(scorer: SplitScorer, images: np.ndarray, dtype: Any) -> tuple[SplitScorer, np.ndarray]:
+    """Return a scorer and images in a floating dtype, the dtype of the pass; None: as they are."""
+    if dtype is None:
+        return scorer, images
+    is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
+    pairs = zip(scorer.arrays, is_float, strict=True)
+    arrays = [a.astype(dtype) if real else a for a, real in pairs]
+    return replace(scorer, arrays=arrays), images.astype(dtype)
 
 
 class _KerasCall:

@@ -125,12 +125,26 @@ def select(scores: np.ndarray, base: np.ndarray, target: Target) -> Picked:
             f"`target` must be a function for scores of shape {base.shape[1:]} per image: such as"
             " lambda scores: scores[..., 3].mean((-1, -2))."
         )
-    if target is None:
-        return _of_classes(scores, base, _largest(base))
+    numbers = _largest(base) if target is None else resolve(target, *base.shape)
+    of = _of_classes if numbers.ndim == 1 else _of_weights
+    return of(scores, base, numbers)
+
+
+def resolve(target: Any, count: int, classes: int) -> np.ndarray:
+    """Return the classes of the images, int (N,), or their weights, float64 (N, K).
+
+    Args:
+        target: a class, one per image, or weights, see `select`.
+        count: how many images there are.
+        classes: how many classes.
+
+    Raises:
+        ValueError: see `select`.
+    """
     numbers = _as_array(target)
-    if _are_weights(numbers, *base.shape):
-        return _of_weights(scores, base, _weights(numbers, *base.shape))
-    return _of_classes(scores, base, _classes(numbers, *base.shape))
+    if _are_weights(numbers, count, classes):
+        return _weights(numbers, count, classes)
+    return _classes(numbers, count, classes)
 
 
 def _by_function(scores: np.ndarray, base: np.ndarray, target: Callable) -> Picked:

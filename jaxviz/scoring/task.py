@@ -7,7 +7,6 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -18,7 +17,7 @@ from jaxviz.perturbation.occluders import Occluder
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
 from jaxviz.scoring.evaluators import Costs, Dense, Evaluator, Incremental, count_costs
 from jaxviz.scoring.layout import check_channels_last
-from jaxviz.scoring.scorer import Lifted, Scorer, SplitScorer, split
+from jaxviz.scoring.scorer import Lifted, Scorer, SplitScorer, cast, split
 
 _costs = Cache[Costs](1 << 20, lambda costs: 1 << 10)
 
@@ -168,11 +167,5 @@ def make_task(
     """
     check_channels_last(f, images.shape if len(images) > 1 else images.shape[1:])
     mesh, budget = checked_mesh(mesh), checked_memory(memory)
-    scorer = split(f)
-    if dtype is not None:
-        kind = checked_dtype(dtype)
-        is_float = [jnp.issubdtype(array.dtype, jnp.floating) for array in scorer.arrays]
-        pairs = zip(scorer.arrays, is_float, strict=True)
-        scorer = replace(scorer, arrays=[a.astype(kind) if real else a for a, real in pairs])
-        images = images.astype(kind)
+    scorer, images = cast(split(f), images, None if dtype is None else checked_dtype(dtype))
     return Task(scorer, (Dense(),), occluder, images, positions, mesh, budget)

@@ -22,7 +22,7 @@ from jaxviz.datasets import load_digits
 from jaxviz.keras import load_keras
 from jaxviz.maximization.maximize import maximize
 
-COMMANDS = ["demo", "inspect", "occlude", "maximize", "activations"]
+COMMANDS = ["demo", "inspect", "occlude", "attribute", "maximize", "activations"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -54,6 +54,7 @@ def photo(tmp_path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.mark.slow  # `make demo` is run by itself
 def test_demo_writes_three_pictures_and_a_summary(demo_folder):
     assert names_in(demo_folder) == [
         "activations.png",
@@ -254,12 +255,12 @@ def test_architecture_and_weights_may_lie_in_two_files(tmp_path, capsys, data_fo
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_example_in_the_help_works(tmp_path, monkeypatch, capsys, name, demo_folder):
+def test_the_example_in_the_help_works(tmp_path, monkeypatch, capsys, name):
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
     example = capsys.readouterr().out.split("example:\n")[1].strip()
     assert example.startswith(f"jaxviz {name}")
-    if name == "demo":  # it has run for demo_folder
+    if name == "demo":  # which `make demo` runs, and a slow test
         return
     monkeypatch.chdir(tmp_path)
     assert run(example.removeprefix("jaxviz "), capsys)[0] == 0

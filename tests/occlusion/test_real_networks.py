@@ -39,6 +39,7 @@ def test_a_real_network_equals_the_loop(data_folder, file, size, mode, scale, me
     assert occ.scores.std() > 1e-4
 
 
+@pytest.mark.slow
 def test_squeezenet_sees_the_zebra_where_it_stands(data_folder):
     photograph = photo(data_folder, "captum_zebra.jpg", 227, "RGB")
     image = photograph[..., ::-1] - np.array([104, 117, 123], np.float32)

@@ -160,6 +160,7 @@ def test_what_older_files_hold_is_no_bound():
     assert Approximation.of(None) is None
 
 
+@pytest.mark.slow
 def test_how_it_is_run_changes_nothing(f, images, rough):
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("images", "positions"))
     how = dict(mesh=mesh, batch_size=5, progress=lambda done, total: None)
@@ -168,6 +169,7 @@ def test_how_it_is_run_changes_nothing(f, images, rough):
     np.testing.assert_allclose(other.scores, rough.scores, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_single_image_a_region_and_channels(f, images):
     options = dict(HIDE, stride=3, region=(4, 4, 34, 34), channels=[0, 2], method="incremental")
     right = occlude(f, images[0], **options)

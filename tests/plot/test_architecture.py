@@ -27,7 +27,7 @@ def test_layers_of_one_row_stand_beside_each_other():
         a, b = jv.tag("a", x * 2), jv.tag("b", x + 1)
         return jv.tag("c", a * b).mean((1, 2))
 
-    drawing = jv.plot.architecture(f, (4, 4, 1))
+    drawing = jv.plot.architecture(f, image_shape=(4, 4, 1))
     root = ET.fromstring(drawing.svg)
     boxes = [
         (float(r.get("x")), float(r.get("y")))
@@ -42,7 +42,7 @@ def test_a_network_without_a_shape_or_layers_is_told():
     with pytest.raises(ValueError, match="`image_shape` must be given"):
         jv.plot.architecture(lambda x: x.mean((1, 2)))
     with pytest.raises(ValueError, match="must have layers with names"):
-        jv.plot.architecture(lambda x: x.mean((1, 2)), (4, 4, 1))
+        jv.plot.architecture(lambda x: x.mean((1, 2)), image_shape=(4, 4, 1))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -59,8 +59,8 @@ def test_kernels_are_drawn_one_panel_each(channels):
 
 def test_the_kernels_of_a_layer_are_found_by_its_name():
     model = jv.models.mnist_cnn()
-    assert jv.plot.kernels(model, "conv2d_1", most=4)
+    assert jv.plot.kernels(model, layer="conv2d_1", most=4)
     with pytest.raises(ValueError, match="'preds' has none; found: conv2d.kernel"):
-        jv.plot.kernels(model, "preds")
+        jv.plot.kernels(model, layer="preds")
     with pytest.raises(ValueError, match="`weights` must be"):
         jv.plot.kernels(np.zeros((3, 3)))

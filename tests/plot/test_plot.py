@@ -342,3 +342,19 @@ def test_maps_must_be_numbers(value):
         plot.heatmap(value)
     with pytest.raises(TypeError, match=r"`maps\['a'\]` must hold numbers"):
         plot.activations({"a": value})
+
+
+def test_results_are_drawn_as_their_maps():
+    class Result:
+        def heatmap(self):
+            return np.arange(24.0).reshape(2, 3, 4)
+
+    photos = np.ones((2, 3, 4, 3)) / 2
+    for draw in (
+        lambda maps: plot.heatmap(maps, image=photos),
+        lambda maps: plot.overlay(photos, maps),
+        lambda maps: plot.occlusion(photos, maps),
+    ):
+        ours, plain = draw(Result()), draw(Result().heatmap())
+        for one, other in zip(images_of(ours), images_of(plain), strict=True):
+            assert np.array_equal(one.get_array(), other.get_array())

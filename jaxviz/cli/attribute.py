@@ -1,0 +1,114 @@
+"""`jaxviz attribute`: several methods' maps of the same images, side by side."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any, get_args
+
+import numpy as np
+
+from jaxviz import attribution, plot
+from jaxviz._choices import MapMethod
+from jaxviz.attribution.result import Attribution
+from jaxviz.cli.inputs import (
+    check_class_names,
+    class_name,
+    load_model,
+    preprocessing,
+    read_class_names,
+    read_images,
+)
+from jaxviz.cli.occlude import (
+    DRAWN,
+    check_target,
+    predicted_classes,
+    split_targets,
+    target_name,
+    target_of,
+)
+from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
+from jaxviz.keras import logits
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.result import Occlusion
+from jaxviz.plot._scale import check_robust
+
+Result = Attribution | Occlusion
+
+
+def attribute(args: argparse.Namespace) -> int:
+    """Write attribution.png, maps.npz and each method's result; 130 if one was interrupted."""
+    check_robust(args.robust)
+    _check_methods(args.method, args.layer)
+    model = load_model(args.model, args.weights)
+    scorer = logits(model) if args.logits else model
+    pictures, images = read_images(args, model, args.images, args.limit)
+    names = read_class_names(args.classes) or model.class_names
+    check_class_names(args.classes, names, model.output_shape[0])
+    targets = {word: target_of(word, pictures, names) for word in split_targets(args.target, names)}
+    for target in targets.values():
+        check_target(target, model.output_shape)
+    results: dict[str, Result] = {}
+    maps: dict[str, np.ndarray] = {}
+    with output_folder(args.out) as folder:
+        for method in args.method:
+            for word, target in targets.items():
+                label = f"{method}, {target_name(word, names)}" if len(targets) > 1 else method
+                with stage(label, "images") as told:
+                    found = _explain(method, scorer, images, target, args, told)
+                if isinstance(found, Occlusion):
+                    maps[label] = found.heatmap(target)
+                else:
+                    maps[label] = found.heatmap()
+                found.save(folder / f"{label.replace(', ', '-').replace(' ', '-')}.npz")
+                results[label] = found
+        write_arrays(folder / "maps.npz", {**maps, "names": pictures.names})
+        base = np.asarray(next(iter(results.values())).base)
+        titles = [class_name(c, names) for c in predicted_classes(base[:DRAWN])]
+        shown = {label: values[:DRAWN] for label, values in maps.items()}
+        figure = plot.compare(
+            pictures.values[:DRAWN], shown, titles=titles, robust=args.robust, scaling="image"
+        )
+        figure.savefig(folder / "attribution.png")
+    _print(results, maps, len(images))
+    if any(isinstance(r, Attribution) and r.probabilities for r in results.values()):
+        say("the scores are probabilities, flat where the network is sure: see --logits")
+    say(f"input {preprocessing(args, model).describe()}")
+    say(f"wrote attribution.png, maps.npz and {len(results)} results to {args.out}")
+    return 130 if any(result.partial for result in results.values()) else 0
+
+
+def _check_methods(methods: Sequence[str], layer: str | None) -> None:
+    known = get_args(MapMethod)
+    for method in methods:
+        if method not in known:
+            raise ValueError(f"`--method` must hold some of {', '.join(known)}: got {method!r}.")
+    if layer is not None and not any(_takes_layer(method) for method in methods):
+        raise ValueError("`--layer` is for class activation maps: give such a --method, or none.")
+
+
+def _takes_layer(method: str) -> bool:
+    return method != "occlusion" and "layer" in signature(getattr(attribution, method)).parameters
+
+
+def _explain(
+    method: str, scorer: Any, images: np.ndarray, target: Any, args: argparse.Namespace, told: Any
+) -> Result:
+    options: dict[str, Any] = {"batch_size": args.batch_size or "auto", "progress": told}
+    if method == "occlusion":
+        patch = max(1, round(min(images.shape[1:3]) / 4))
+        return occlude(scorer, images, patch=patch, stride=max(1, patch // 4), **options)
+    if args.layer is not None and _takes_layer(method):
+        options["layer"] = int(args.layer) if args.layer.lstrip("-").isdigit() else args.layer
+    return getattr(attribution, method)(scorer, images, target=target, **options)
+
+
+def _print(results: Mapping[str, Result], maps: Mapping[str, np.ndarray], count: int) -> None:
+    rows = []
+    for label, result in results.items():
+        known = maps[label][np.isfinite(maps[label])]
+        delta = getattr(result, "delta", None)
+        gap = "" if delta is None else f"{np.abs(delta).max():.2g}"
+        layer = dict(result.config).get("layer", "")
+        rows.append([label, layer, float(known.min()), float(known.max()), gap])
+    columns = ["method", "layer", "least", "greatest", "largest gap of the sum"]
+    table(f"Attribution of {count} images", columns, rows)

@@ -1,0 +1,81 @@
+"""What was compiled for a model is found again without tracing, and is never out of date."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxviz import attribution as att
+
+
+class Counted(nnx.Module):
+    """One convolution and a dense layer; counts how often it is traced."""
+
+    def __init__(self, power=1, factor=None):
+        rngs = nnx.Rngs(0)
+        self.conv, self.dense = nnx.Conv(2, 3, (3, 3), rngs=rngs), nnx.Linear(3, 2, rngs=rngs)
+        self.power, self.factor = power, factor
+
+    def __call__(self, x):
+        TRACED.append(1)
+        x = jax.nn.relu(self.conv(x)) ** self.power
+        x = x if self.factor is None else self.factor(x)
+        return self.dense(x.mean((1, 2)))
+
+
+TRACED: list[int] = []
+
+
+@pytest.fixture
+def image(rng):
+    TRACED.clear()
+    return rng.normal(size=(4, 5, 2)).astype(np.float32)
+
+
+def fresh(model, image, method=att.saliency, **options):
+    """The same, of a function, which is traced at every run."""
+    return method(lambda x: model(x), image, **options).values
+
+
+def test_a_model_is_traced_once(image):
+    model = Counted()
+    first = att.grad_cam(model, image, target=0)
+    count = len(TRACED)
+    again = att.grad_cam(model, image[::-1], target=1)
+    assert len(TRACED) == count and dict(again.config) == dict(first.config)
+    assert dict(first.config)["layer"] == "conv"
+    expected = att.grad_cam(Counted(), image[::-1], target=1)
+    np.testing.assert_allclose(again.values, expected.values, atol=1e-6)
+    smooth = att.smooth(model, image, samples=2)
+    assert att.smooth(model, image, samples=2).method == smooth.method == "smooth saliency"
+
+
+def test_new_weights_and_another_structure_count(image):
+    model = Counted()
+    att.saliency(model, image, target=0)
+    model.dense.kernel[...] = model.dense.kernel[...] * 2 + 1
+    found = att.saliency(model, image, target=0).values
+    np.testing.assert_allclose(found, fresh(model, image, target=0), atol=1e-6)
+    model.power = 2
+    found = att.saliency(model, image, target=0).values
+    np.testing.assert_allclose(found, fresh(model, image, target=0), atol=1e-6)
+
+
+def test_options_and_baselines_count(image):
+    model = Counted()
+    for options in ({"baseline": 0.0}, {"baseline": 0.5}, {"baseline": 0.5, "points": 3}):
+        found = att.integrated_gradients(model, image, target=0, **options).values
+        expected = fresh(model, image, att.integrated_gradients, target=0, **options)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for backprop in (att.guided, att.deconvnet):
+        expected = fresh(model, image, backprop, target=0)
+        np.testing.assert_allclose(backprop(model, image, target=0).values, expected, atol=1e-6)
+
+
+def test_arrays_that_a_model_brings_along_are_never_old(image):
+    scale = [jnp.float32(2)]
+    model = Counted(factor=lambda x: x * scale[0])
+    first = att.saliency(model, image, target=0).values
+    scale[0] = jnp.float32(6)
+    np.testing.assert_allclose(att.saliency(model, image, target=0).values, 3 * first, rtol=1e-5)
