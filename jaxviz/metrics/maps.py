@@ -77,12 +77,15 @@ def read_values(values: Maps, images: np.ndarray, *, target: Target = None) -> n
     Raises:
         ValueError: they are of another shape, or hold NaN or infinity.
     """
+    single = getattr(values, "single", len(images) == 1)
     array = getattr(values, "values", values)
-    if np.ndim(array) == images.ndim - getattr(values, "single", False):
-        array = np.asarray(array, np.float64)
-        array = array[None] if getattr(values, "single", False) else array
-    elif np.shape(array) == images.shape[1:] and len(images) == 1:
-        array = np.asarray(array, np.float64)[None]
+    shape = np.shape(array)[-3:]
+    known = np.ndim(array) == 4 or (
+        single and np.ndim(array) == 3 and shape[2] in (1, images.shape[3])
+    )
+    of_a_layer = hasattr(values, "heatmap") and shape[:2] != images.shape[1:3]
+    if known and not of_a_layer:
+        array = np.asarray(array, np.float64).reshape(-1, *shape)
     else:
         array = maps_of(values, images, target=target)[..., None]
     if array.shape[:3] != images.shape[:3] or array.shape[3] not in (1, images.shape[3]):

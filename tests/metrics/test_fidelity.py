@@ -132,6 +132,23 @@ def test_a_map_stands_for_every_channel(case):
     np.testing.assert_array_equal(one, other)
 
 
+def test_values_of_results_are_read(case):
+    f, images, maps = case
+    for make in (jv.attribution.saliency, jv.attribution.input_x_gradient):
+        for some in (images, images[0]):
+            att = make(f, some, target=1)
+            one, other = (
+                jv.metrics.infidelity(f, some, v, target=1, samples=3) for v in (att, att.values)
+            )
+            np.testing.assert_array_equal(one, other)
+    occ = jv.occlude(f, images, patch=3)  # of no channel, and coarse
+    one, other = (
+        jv.metrics.infidelity(f, images, v, target=1, samples=3)
+        for v in (occ, occ.heatmap(target=1))
+    )
+    np.testing.assert_array_equal(one, other)
+
+
 def test_max_sensitivity_equals_the_loop(case):
     f, images, _ = case
 
