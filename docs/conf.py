@@ -78,7 +78,8 @@ def write_api_pages() -> None:
             held = {
                 f"{module.__name__}.{n}": getattr(module, n)
                 for n in getattr(module, "__all__", [])
-                if getattr(module, n) not in [*functions.values(), *types.values()]
+                if callable(getattr(module, n))
+                and getattr(module, n) not in [*functions.values(), *types.values()]
             }
             intro = f"```{{eval-rst}}\n.. automodule:: {module.__name__}\n```\n\n"
             pages[name] = (f"jaxviz.{name}", intro, held)
@@ -96,8 +97,7 @@ def directive(name: str, value: object) -> str:
     """Return the directive that shows one name."""
     if inspect.isclass(value):
         return f"```{{eval-rst}}\n.. autoclass:: {name}\n   :members:\n```"
-    kind = "autofunction" if callable(value) else "autodata"
-    return f"```{{eval-rst}}\n.. {kind}:: {name}\n```"
+    return f"```{{eval-rst}}\n.. autofunction:: {name}\n```"
 
 
 def escape_formulas(

@@ -150,6 +150,19 @@ class KerasModel(nnx.Module):
         return white_of(self)
 
     @property
+    def data_format(self) -> str | None:
+        """Where its layers have channels, "channels_first" or "channels_last"; None: none says."""
+        told = set()
+        for attribute in self._graph.attributes.values():
+            layer = getattr(self, attribute)
+            if isinstance(layer, KerasModel):
+                told.add(layer.data_format)
+            first = getattr(getattr(layer, "spec", layer), "channels_first", None)
+            told.add({True: "channels_first", False: "channels_last", None: None}[first])
+        told.discard(None)
+        return min(told, default=None)
+
+    @property
     def image_shape(self) -> tuple[int | None, ...] | None:
         """(height, width, channel) of the images that the model takes; None if it takes none.
 

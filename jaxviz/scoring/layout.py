@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxviz.jaxpr.split import as_callable
+from jaxviz.jaxpr.split import as_callable, as_model
 
 LEAST_SIDE = 8  # fewer columns than this may well be channels
 MOST_APART = 2  # sides of a photograph are less unequal; a signal's length and channels are more
@@ -46,11 +46,18 @@ def check_channels_last(f: Any, shape: tuple[int, ...]) -> None:
     """Raise ValueError if images (..., H, W, C) look as if they were (..., C, H, W).
 
     That is: one or three rows, and two further axes of a photograph's sides. A scorer whose
-    `input_shape` is just this is taken at its word.
+    `input_shape` is just this is taken at its word, unless it is a model of Keras that says
+    itself that its channels come first.
     """
     rows, *sides = shape[-3:]
     known = getattr(f, "input_shape", None)
-    if known is not None and tuple(known)[-3:] == tuple(shape[-3:]):
+    fits = isinstance(known, tuple) and known[-3:] == tuple(shape[-3:])
+    if fits and getattr(as_model(f), "data_format", None) == "channels_first":
+        raise ValueError(
+            "`f` must take images (height, width, channel): got a model whose channels come first,"
+            f" {tuple(shape[-3:])}; give jaxviz.channels_last(f) and images with channels last."
+        )
+    if fits:
         return
     if rows in (1, 3) and min(sides) >= LEAST_SIDE and max(sides) <= MOST_APART * min(sides):
         back = (1, 2, 0) if len(shape) == 3 else (0, 2, 3, 1)

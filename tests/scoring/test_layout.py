@@ -67,3 +67,18 @@ def test_a_scorer_that_states_its_shape_is_taken_at_its_word():
         check_channels_last(f, (5, 1, 16, 16))
     f.input_shape = (1, 16, 16)
     check_channels_last(f, (5, 1, 16, 16))
+
+
+def test_a_model_of_keras_that_says_its_channels_come_first_is_not_covered_across_them():
+    keras = pytest.importorskip("keras")
+
+    def conv(data_format, shape):
+        layers = [keras.layers.Conv2D(2, 3, data_format=data_format), keras.layers.Flatten()]
+        return jv.from_keras(keras.Sequential([keras.Input(shape), *layers]))
+
+    first, last = conv("channels_first", (3, 6, 7)), conv("channels_last", (6, 7, 3))
+    assert (first.data_format, last.data_format) == ("channels_first", "channels_last")
+    image = np.random.default_rng(0).random((6, 7, 3), np.float32)
+    with pytest.raises(ValueError, match="a model whose channels come first"):
+        jv.occlude(first, image.transpose(2, 0, 1), patch=2)
+    assert jv.occlude(channels_last(first), image, patch=2).grid.shape == (3, 4)
