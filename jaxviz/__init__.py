@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxviz import datasets as datasets
     from jaxviz import images as images
     from jaxviz import keras_vis as keras_vis
+    from jaxviz import metrics as metrics
     from jaxviz import models as models
     from jaxviz import plot as plot
     from jaxviz import viewer as viewer
@@ -68,6 +69,7 @@ _MODULES = {
     "fills": "jaxviz.perturbation.fills",
     "images": "jaxviz.images",
     "keras_vis": "jaxviz.keras_vis",
+    "metrics": "jaxviz.metrics",
     "models": "jaxviz.models",
     "objectives": "jaxviz.maximization.objectives",
     "parametrize": "jaxviz.maximization.parametrize",
@@ -161,6 +163,7 @@ __all__ = [
     "load_weights",
     "logits",
     "maximize",
+    "metrics",
     "models",
     "objectives",
     "occlude",

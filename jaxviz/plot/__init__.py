@@ -14,16 +14,19 @@ from jaxviz.plot._architecture import Drawing, architecture
 from jaxviz.plot._compare import compare
 from jaxviz.plot._heatmaps import gallery, heatmap, occlusion, occlusion_png, overlay
 from jaxviz.plot._kernels import kernels
+from jaxviz.plot._metrics import curves, table
 
 __all__ = [
     "Drawing",
     "activations",
     "architecture",
     "compare",
+    "curves",
     "gallery",
     "heatmap",
     "kernels",
     "occlusion",
     "occlusion_png",
     "overlay",
+    "table",
 ]
