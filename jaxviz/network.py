@@ -187,7 +187,7 @@ def _planned(program: Program, shape: tuple[int, ...], patch: tuple[int, int]) -
     """Follow a patch through the whole program, on windows wherever there is a rule."""
     positions = tuple(Positions.on_grid(shape[i], patch[i], 1, 0) for i in (0, 1))
     known = Known(program, {*RULES, "iota"})
-    planner = Planner(program, known, (positions[0], positions[1]), 1.0, None)
+    planner = Planner(program, known, (positions[0], positions[1]), 1.0, None, "cpu")
     planner.mark(program.image, (Reach(0), Reach(1), None))
     planner.paste()
     for equation in program.read:
