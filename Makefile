@@ -17,7 +17,7 @@ demo: setup
 setup: $(VENV)/.has-photos
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 test-all: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"

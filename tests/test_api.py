@@ -112,6 +112,9 @@ POSITIONAL = {
     "jaxviz.presets.xplique": ["patch", "stride"],
     "jaxviz.presets.pair": ["size"],
     "jaxviz.presets.monai": ["window"],
+    "jaxviz.rules.alpha_beta": ["alpha", "beta"],
+    "jaxviz.rules.epsilon": ["size"],
+    "jaxviz.rules.gamma": ["factor"],
     "jaxviz.datasets.load_digits": ["split"],
     "jaxviz.datasets.load_mnist": ["path", "split"],
 }

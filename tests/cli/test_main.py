@@ -427,8 +427,8 @@ sys.exit(str(heavy) if heavy else len(commands))
 
 def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
-    assert done.returncode == 9, done.stderr[-300:]
-    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 9
+    assert done.returncode == 11, done.stderr[-300:]
+    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 11
 
 
 def test_python_m_jaxviz_is_the_command():
