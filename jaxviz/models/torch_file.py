@@ -234,7 +234,7 @@ def _tensors(found: Any) -> Iterator[tuple[str, _Tensor]]:
 def _storages(stream: BytesIO, found: Any, keys: Any) -> dict[str, np.ndarray]:
     """Return each storage as a view of the file's bytes."""
     wanted = {tensor.storage.key: tensor.storage for _, tensor in _tensors(found)}
-    data, at, storages = stream.getbuffer(), stream.tell(), {}
+    data, at, storages = stream.getvalue(), stream.tell(), {}
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise WeightsFileError("the file is damaged: the keys of its storages are no list.")
     for key in keys:
