@@ -111,10 +111,7 @@ def occlude(args: argparse.Namespace) -> int:
                 target_name(name, names): occ.heatmap(one)[some][:DRAWN]
                 for name, one in zip(args.targets, targets, strict=True)
             }
-            figure = plot.compare(
-                pictures.values[:DRAWN], several, robust=args.robust, scaling="image"
-            )
-            figure.savefig(folder / "targets.png")
+            _draw_targets(folder, pictures, several, args.robust)
         if args.html:
             _write_page(folder, occ, pictures, images, names, args.images)
     _print_occlusion(args, pictures, occ.base[some], classes, names)
@@ -127,6 +124,13 @@ def occlude(args: argparse.Namespace) -> int:
     more += ", occlusion.html" if args.html else ""
     say(f"wrote occlusion.png, overlay.png{more}, maps.npz, scores.npz to {args.out}")
     return 130 if occ.partial else 0
+
+
+def _draw_targets(
+    folder: Path, pictures: Pictures, maps: dict[str, np.ndarray], robust: float | None
+) -> None:
+    figure = plot.compare(pictures.values[:DRAWN], maps, robust=robust, scaling="image")
+    figure.savefig(folder / "targets.png")
 
 
 def _write_page(

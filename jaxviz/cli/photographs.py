@@ -2,8 +2,6 @@
 
 import argparse
 import time
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxviz import plot
+from jaxviz import attribution, plot
 from jaxviz.cli.output import say, stage, table
 from jaxviz.datasets import load_photograph
 from jaxviz.images.preprocessing import preprocess
@@ -31,7 +29,6 @@ CLASS_IMAGE: dict[str, Any] = {
     "steps": 64,
     "regularizers": (penalty(total_variation, 60),),
 }
-ATTRIBUTION = "jaxviz.attribution"
 POINTS = 16  # of integrated gradients, on the way from grey
 
 
@@ -72,10 +69,7 @@ def _probabilities(model: Any, images: jax.Array) -> jax.Array:
 
 
 def _attributions(model: Any, images: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the maps of methods by gradient, where the package has them."""
-    if find_spec(ATTRIBUTION) is None:
-        return {}
-    attribution = import_module(ATTRIBUTION)
+    """Return the maps of methods by gradient."""
     with stage("following gradients"):
         cam = attribution.grad_cam(model, images, target=predicted, layer="head")
         path = attribution.integrated_gradients(model, images, target=predicted, points=POINTS)

@@ -56,6 +56,11 @@ def as_callable(f: Any) -> Any:
     return f
 
 
+def as_node(f: Any) -> Any:
+    """Return a callable that may stand among a pytree's nodes: a plain function is wrapped."""
+    return Partial(f) if jax.tree_util.all_leaves([f]) else f
+
+
 def split_arrays(f: Callable[..., Any]) -> tuple[list[Any], Skeleton]:
     """Split a callable into its arrays, JAX's and NumPy's, and the rest."""
     leaves, treedef = jax.tree.flatten(as_model(as_callable(f)))

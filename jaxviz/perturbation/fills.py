@@ -15,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import Partial
 
+from jaxviz.jaxpr.split import as_node
 from jaxviz.perturbation import filters
 from jaxviz.perturbation.fill import (
     ArrayLike,
@@ -270,11 +271,7 @@ def function(make: PatchFn) -> Fill:
         'function <lambda>'
     """
     name = getattr(make, "__name__", type(make).__name__)
-    return Fill(None, None, Partial(_function, _as_pytree(make)), f"function {name}")
-
-
-def _as_pytree(make):
-    return Partial(make) if jax.tree_util.all_leaves([make]) else make
+    return Fill(None, None, Partial(_function, as_node(make)), f"function {name}")
 
 
 def _function(make, under, other, inside, start):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxviz.jaxpr.split import as_callable, as_model
+from jaxviz.jaxpr.split import as_callable, as_model, as_node
 
 LEAST_SIDE = 8  # fewer columns than this may well be channels
 MOST_APART = 2  # sides of a photograph are less unequal; a signal's length and channels are more
@@ -29,13 +29,7 @@ def channels_last(f: Any) -> Partial:
         >>> f(jnp.ones((5, 8, 9, 3))).shape
         (5, 3)
     """
-    return Partial(_call, as_pytree(f))
-
-
-def as_pytree(f: Any) -> Any:
-    """Return a callable that may stand among a pytree's leaves or nodes."""
-    called = as_callable(f)
-    return Partial(called) if jax.tree_util.all_leaves([called]) else called
+    return Partial(_call, as_node(as_callable(f)))
 
 
 def _call(f: Any, images: jax.Array) -> jax.Array:

@@ -269,3 +269,9 @@ def test_dead_units_give_zeros(image):
 def test_what_is_wrong_is_told(image, method, options, error, said):
     with pytest.raises(error, match=said):
         method(scorer, image, **options)
+
+
+def test_scores_that_have_no_derivative_are_told():
+    image = np.ones((4, 4, 1), np.float32)
+    with pytest.raises(ValueError, match="its scores are int32"):
+        jv.attribution.saliency(lambda x: x.sum((1, 2)).astype(np.int32), image)

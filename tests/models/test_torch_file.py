@@ -199,3 +199,8 @@ def test_other_formats_are_refused(read):
         read(file(state(), machine={"little_endian": False}))
     with pytest.raises(WeightsFileError, match="before its zip format"):
         read(file(state(), magic=MAGIC + 1))
+
+
+def test_a_pickle_without_an_end_is_told(read):
+    with pytest.raises(WeightsFileError, match="not a sound file of torch: pickle exhausted"):
+        read(b"\x80\x02")

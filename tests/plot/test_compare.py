@@ -86,3 +86,9 @@ def test_what_is_infinite_is_as_strong_as_the_strongest(photos):
 def test_what_does_not_fit_is_refused(photos, options, message):
     with pytest.raises(ValueError, match=message):
         plot.compare(photos, **options)
+
+
+def test_as_many_predicted_classes_as_images_are_needed():
+    images, maps = np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4))
+    with pytest.raises(ValueError, match="`predicted` must hold 2 classes: got 1"):
+        plot.compare(images, {"m": maps}, class_maps=maps.astype(int), predicted=[0])
