@@ -169,6 +169,8 @@ def run_update(
         args = [fetch(plan) for plan in step.reads]
         if kernel is not None and step.form is not None:
             results = [step.form.apply(args[0], kernel)]
+        elif step.run is not None:
+            results = step.run.apply(args, [cursor.of(axes) for axes in step.run.places])
         else:
             results = cpu.bind(step.equation.primitive, step.params, args, platform=body.platform)
         known.update(zip(step.equation.results, results, strict=True))

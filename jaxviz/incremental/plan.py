@@ -1,5 +1,6 @@
 """The plan as data: per equation, how its operands are read and what it costs; and its totals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,16 +10,23 @@ import numpy as np
 from jaxviz.incremental.cost import Cost
 from jaxviz.incremental.program import Program, Written
 from jaxviz.incremental.reach import Positions
-from jaxviz.incremental.window import Read, Saved
+from jaxviz.incremental.window import Index, Read, Saved
 from jaxviz.jaxpr.cache import BYTES_AN_EQUATION
 from jaxviz.jaxpr.convolution.forms import Form
 from jaxviz.jaxpr.walk import Equation
 
 
+class Run(NamedTuple):
+    """How an operation carries itself out, given where its windows lie, see `rules.access`."""
+
+    apply: Callable[[list[Any], list[dict[int, Any]]], list[Any]]
+    places: tuple[dict[int, Index], ...]
+
+
 class Step(NamedTuple):
     """One equation that the patch reaches: how to read its operands, and with which parameters.
 
-    `form` is how a convolution is carried out, if not as it stands.
+    `form` is how a convolution is carried out, if not as it stands; `run` what else is.
     """
 
     equation: Equation
@@ -30,6 +38,7 @@ class Step(NamedTuple):
     dense: Cost
     windowed: Cost
     form: Form | None = None
+    run: Run | None = None
 
 
 @dataclass(frozen=True, eq=False)
