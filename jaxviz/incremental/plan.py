@@ -26,7 +26,9 @@ class Run(NamedTuple):
 class Step(NamedTuple):
     """One equation that the patch reaches: how to read its operands, and with which parameters.
 
-    `form` is how a convolution is carried out, if not as it stands; `run` what else is.
+    `form` is how a convolution is carried out, if not as it stands; `run` what else is. With
+    `difference` it is a sum, of the changed region, which is read as it is and as it was, added to
+    the clean sum; the last read is the whole array, for where that is not finite.
     """
 
     equation: Equation
@@ -39,6 +41,7 @@ class Step(NamedTuple):
     windowed: Cost
     form: Form | None = None
     run: Run | None = None
+    difference: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,11 @@ class Body:
     patch: tuple[int, ...]
     exact: bool
     platform: str
+
+    @property
+    def seconds(self) -> float:
+        """Time of one update on a CPU, as the cost model estimates it."""
+        return sum(step.windowed.seconds for step in self.steps)
 
     @property
     def bytes(self) -> int:
@@ -115,7 +123,7 @@ class Plan:
     @property
     def seconds_window(self) -> float:
         """Time of one update on a CPU, as the cost model estimates it."""
-        return sum(step.windowed.seconds for step in self.body.steps)
+        return self.body.seconds
 
     def __repr__(self) -> str:
         """Say how much is windowed and what it saves."""

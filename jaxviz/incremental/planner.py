@@ -21,6 +21,7 @@ from jaxviz.incremental.plan import Body, Plan, Run, Step
 from jaxviz.incremental.program import Known, Program, trace_scorer
 from jaxviz.incremental.reach import FARTHEST, Positions, Reach, Span, join_all, whole_axis
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
+from jaxviz.incremental.unroll import unrolled
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
 from jaxviz.jaxpr._jax import platform_of, settings
 from jaxviz.jaxpr.cache import Cache
@@ -32,6 +33,8 @@ from jaxviz.jaxpr.walk import Equation, Operand
 # A window of 70 % of its array costs about what the array does, since it has to be cut out and
 # pasted; where exactly it stops paying depends on what follows, so a few limits are planned.
 SHARES = (0.5, 0.7, 0.85, 1.0)
+# Scans are written out, which takes long to compile, where that leaves so much of the time.
+UNROLLED_PAYS = 0.8
 
 Reaches = tuple[Reach | None, ...]
 Seen = tuple[np.ndarray, np.ndarray]
@@ -136,6 +139,9 @@ class Planner:
             rank = len(self.shape(array))
             whole = Change((None,) * rank, (None,) * rank, change.seen)
             self.changed[array] = whole if len(change.reaches) != rank else change
+        sum_reads = self.sum_by_difference(eqn, site) if access is None else None
+        if sum_reads is not None:
+            return self.sum_step(eqn, site, sum_reads)
         window = change.windows
         asks = _asks(site, access, window)
         reads = tuple(map(self.read, eqn.operands, asks))
@@ -161,6 +167,41 @@ class Planner:
             for spans in (window, *(ask.spans for ask in asks))
         ]
         return Run(partial(access.run, resize), tuple(places))
+
+    def sum_by_difference(self, eqn: Equation, site: Site) -> tuple[Read, ...] | None:
+        """Plan to sum over whole axes only what the patch changes, as it is and as it was.
+
+        Not for half precision, where the sum of the clean image is rounded too coarsely; nor where
+        it hardly saves anything.
+        """
+        if (
+            eqn.primitive.name != "reduce_sum"
+            or site.dtype.itemsize < 4
+            or site.dtype.kind not in "if"
+        ):
+            return None
+        (operand,), (result,) = eqn.operands, eqn.results
+        change, axes = self.changes_of(eqn)[0], eqn.params["axes"]
+        if any(span is not None and a not in axes for a, span in enumerate(change.windows)):
+            return None
+        ask, whole = Ask(change.windows), Ask((None,) * len(change.windows))
+        now = self.read(operand, ask)
+        if 2 * prod(now.shape) > prod(site.shapes[0]):
+            return None
+        tables = (self.table, self.slots)
+        before = plan_read(operand, site.shapes[0], None, ask, *tables)
+        clean = plan_read(result, site.result, None, Ask((None,) * len(site.result)), *tables)
+        return now, before, clean, self.read(operand, whole)
+
+    def sum_step(self, eqn: Equation, site: Site, reads: tuple[Read, ...]) -> Step:
+        """Return the step of a sum by difference."""
+        region = reads[0].shape
+        moved = sum(read.moved for read in reads[:3])
+        dense = cost("reduce_sum", eqn.params, site.shapes, site.result)
+        windowed = cost("reduce_sum", eqn.params, (region,), site.result, moved=moved).times(2)
+        return Step(
+            eqn, eqn.params, reads, site.result, site.result, "", dense, windowed, difference=True
+        )
 
     def form(self, eqn: Equation, params: Any, reads: tuple[Read, ...]) -> Form | None:
         """Choose how a convolution of these regions is carried out; None: as it stands."""
@@ -220,24 +261,32 @@ class Planner:
         self, eqn: Equation, site: Site, access: Access, axis: int
     ) -> tuple[Reach | None, int]:
         """Join what every changed operand does to one axis of the result; and how it is aligned."""
-        dim, found, whole, align = site.result[axis], [], [], 1
-        for operand, follows in zip(eqn.operands, access.follows, strict=True):
+        count, found, whole, align = site.result[axis], [], [], 1
+        for operand, follows, shape in zip(eqn.operands, access.follows, site.shapes, strict=True):
             if not (isinstance(operand, int) and operand in self.changed):
                 continue
             change = self.changed[operand]
-            pairs = zip(change.reaches, follows, strict=True)
-            hits = [(r, f.reads) for r, f in pairs if r and f and f.axis == axis]
-            if not hits:
-                whole.append(change.seen)
+            hits = [
+                (reach, follow.reads, dim)
+                for reach, follow, dim in zip(change.reaches, follows, shape, strict=True)
+                if follow is not None and follow.axis == axis
+            ] or [(None, None, count)]
+            reach, reads, dim = next((hit for hit in hits if hit[0] is not None), hits[0])
+            if reach is None or reads is None:
+                whole.append((change.seen, reads, dim))
                 continue
-            reach, reads = hits[0]
-            reach, align = reach.through(reads, dim), lcm(align, reads.up)
+            reach, align = reach.through(reads, count), lcm(align, reads.up)
             if self.field is not None:
                 reach = self.positions[reach.axis].limit(reach, self.field + align - 1)
             found.append(reach.where(change.seen[reach.axis]))
-        # An operand that is read whole changes all, for the starts for which it changes.
-        found += [whole_axis(found[0].axis, seen[found[0].axis], dim) for seen in whole if found]
-        return (join_all(found) if found else None), align
+        if not found:
+            return None, align
+        # An operand all of which may change does, for the starts for which it changes at all.
+        image_axis = found[0].axis
+        for seen, reads, dim in whole:
+            reach = whole_axis(image_axis, seen[image_axis], dim)
+            found.append(reach if reads is None else reach.through(reads, count))
+        return join_all(found), align
 
     def uniform_axes(self, eqn: Equation) -> frozenset[int]:
         """Return the axes along which an unchanged result repeats one slice: broadcast biases."""
@@ -350,12 +399,20 @@ def _choose(program: Program, shape: tuple[int, ...], freedom: Freedom, platform
         Positions.on_grid(shape[1], columns, step[1], offset[1]),
     )
     shares = SHARES if freedom.dense_above is None else (freedom.dense_above,)
-    known = Known(program, {*RULES, "iota"})
-    planners = [
-        Planner(program, known, positions, share, freedom.field, platform) for share in shares
-    ]
-    bodies = [_plan(planner) for planner in planners]
-    return min(bodies, key=lambda body: sum(step.windowed.seconds for step in body.steps))
+
+    def best(program: Program) -> Body:
+        known = Known(program, {*RULES, "iota"})
+        bodies = [
+            _plan(Planner(program, known, positions, share, freedom.field, platform))
+            for share in shares
+        ]
+        return min(bodies, key=lambda body: body.seconds)
+
+    body, written_out = best(program), unrolled(program)
+    if written_out is not None:
+        other = best(written_out)
+        body = other if other.seconds < UNROLLED_PAYS * body.seconds else body
+    return body
 
 
 def _plan(planner: Planner) -> Body:
