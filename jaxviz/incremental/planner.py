@@ -1,40 +1,25 @@
-"""Planning: which equations run on windows, what they read, when to give windows up.
+"""Planning: which equations run on windows, what they read, where windows are given up.
 
-On shapes alone. The planner walks the equations once, keeping the reach of every array that the
-patch changes; a rule turns the reaches of the operands into those of the result, and the window of
-the result into regions of the operands. `make_plan` does so for a few shares of an array above
-which windows are given up, and keeps the plan that the cost model finds fastest.
+On shapes alone. The planner walks the equations once, keeping for every array how the patch changes
+it; a rule turns the reaches of the operands into those of the result, and the window of the result
+into regions of the operands.
 """
 
-from collections.abc import Callable
 from functools import partial
-from itertools import count
 from math import lcm, prod
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxviz._arguments import pair
 from jaxviz.incremental.cost import cost
-from jaxviz.incremental.plan import Body, Plan, Run, Step
-from jaxviz.incremental.program import Known, Program, trace_scorer
-from jaxviz.incremental.reach import FARTHEST, Positions, Reach, Span, join_all, whole_axis
+from jaxviz.incremental.plan import Body, Run, Step
+from jaxviz.incremental.program import Known, Program
+from jaxviz.incremental.reach import Positions, Reach, Span, join_all, whole_axis
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
-from jaxviz.incremental.unroll import unrolled
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
-from jaxviz.jaxpr._jax import platform_of, settings
-from jaxviz.jaxpr.cache import Cache
-from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.convolution.forms import Form, choose
-from jaxviz.jaxpr.split import as_callable
 from jaxviz.jaxpr.walk import Equation, Operand
-
-# A window of 70 % of its array costs about what the array does, since it has to be cut out and
-# pasted; where exactly it stops paying depends on what follows, so a few limits are planned.
-SHARES = (0.5, 0.7, 0.85, 1.0)
-# Scans are written out, which takes long to compile, where that leaves so much of the time.
-UNROLLED_PAYS = 0.8
 
 Reaches = tuple[Reach | None, ...]
 Seen = tuple[np.ndarray, np.ndarray]
@@ -184,10 +169,11 @@ class Planner:
         change, axes = self.changes_of(eqn)[0], eqn.params["axes"]
         if any(span is not None and a not in axes for a, span in enumerate(change.windows)):
             return None
+        pairs = zip(change.windows, site.shapes[0], strict=True)
+        if 2 * prod(span.size if span else dim for span, dim in pairs) > prod(site.shapes[0]):
+            return None
         ask, whole = Ask(change.windows), Ask((None,) * len(change.windows))
         now = self.read(operand, ask)
-        if 2 * prod(now.shape) > prod(site.shapes[0]):
-            return None
         tables = (self.table, self.slots)
         before = plan_read(operand, site.shapes[0], None, ask, *tables)
         clean = plan_read(result, site.result, None, Ask((None,) * len(site.result)), *tables)
@@ -324,98 +310,8 @@ def _asks(site: Site, access: Access | None, window: Spans) -> list[Ask]:
     return asks
 
 
-class Freedom(NamedTuple):
-    """What a plan depends on besides the function and the shapes; see `make_plan`."""
-
-    patch_shape: tuple[int, int]
-    step: tuple[int, int]
-    offset: tuple[int, int]
-    dense_above: float | None
-    field: int | None
-
-
-_BODIES = Cache[Body](1 << 28, lambda body: body.bytes)
-_unknown = count()
-
-
-def make_plan(
-    f: Callable,
-    image: Any,
-    patch_shape: int | tuple[int, int],
-    *,
-    step: int | tuple[int, int] = (1, 1),
-    offset: int | tuple[int, int] = (0, 0),
-    dense_above: float | None = None,
-    field: int | None = None,
-) -> Plan:
-    """Plan on shapes alone how `f` is evaluated again after a patch.
-
-    `f` is traced at every call, so that a plan is never out of date; its `body` is the same object
-    for the same content, so that what was compiled for it is found again.
-
-    Args:
-        f: a scorer, images (1, H, W, C) -> any tree of arrays (1, ...).
-        image: an array or `jax.ShapeDtypeStruct` of shape (H, W, C); only shape and dtype matter.
-        patch_shape: side or (rows, columns) of the patch, in pixels.
-        step: rows and columns between the starts that updates will get; (1, 1) allows every start.
-        offset: one such start; the others differ from it by multiples of `step`.
-        dense_above: share of an array above which its window is given up, in [0, 1]; None: what
-            the cost model finds fastest.
-        field: approximate: how many cells of each layer beyond the patch its effect is followed,
-            along each axis, both sides together; None: all of them, exact.
-
-    Returns:
-        A `Plan`, for `base` and `update`.
-
-    Raises:
-        TypeError: `f` cannot be called, `image` is no array, or `patch_shape`, `step` or `offset`
-            are no whole numbers.
-        ValueError: the image is not (H, W, C), a patch or step is smaller than 1, or `f` does not
-            return one row per image.
-    """
-    _check(f, image)
-    patch, step = pair(patch_shape, "patch_shape", least=1), pair(step, "step", least=1)
-    scored = trace_scorer(f, image)
-    first = pair(offset, "offset", least=-FARTHEST)
-    freedom = Freedom(patch, step, first, dense_above, field)
-    platform = platform_of(f, scored.captured, image)
-    try:
-        key = content(scored.flat)
-    except UnknownContentError:  # a callback: it may be another one each time
-        key = next(_unknown)
-
-    def make() -> Body:
-        return _choose(scored.program, image.shape, freedom, platform)
-
-    body = _BODIES.get((key, freedom, settings(), platform), make)
-    return Plan(scored.captured, body, scored.tree, scored.written)
-
-
-def _choose(program: Program, shape: tuple[int, ...], freedom: Freedom, platform: str) -> Body:
-    """Plan for several shares, keep what is fastest by the cost model."""
-    (rows, columns), step, offset = freedom.patch_shape, freedom.step, freedom.offset
-    positions = (
-        Positions.on_grid(shape[0], rows, step[0], offset[0]),
-        Positions.on_grid(shape[1], columns, step[1], offset[1]),
-    )
-    shares = SHARES if freedom.dense_above is None else (freedom.dense_above,)
-
-    def best(program: Program) -> Body:
-        known = Known(program, {*RULES, "iota"})
-        bodies = [
-            _plan(Planner(program, known, positions, share, freedom.field, platform))
-            for share in shares
-        ]
-        return min(bodies, key=lambda body: body.seconds)
-
-    body, written_out = best(program), unrolled(program)
-    if written_out is not None:
-        other = best(written_out)
-        body = other if other.seconds < UNROLLED_PAYS * body.seconds else body
-    return body
-
-
-def _plan(planner: Planner) -> Body:
+def plan_by(planner: Planner) -> Body:
+    """Walk the equations that the patch may reach; return the plan."""
     program, positions = planner.program, planner.positions
     paste = planner.begin()
     steps = tuple(filter(None, map(planner.step, program.read)))
@@ -432,15 +328,3 @@ def _plan(planner: Planner) -> Body:
         exact=planner.field is None,
         platform=planner.platform,
     )
-
-
-def _check(f: Any, image: Any) -> None:
-    if not callable(as_callable(f)):
-        raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
-    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        raise TypeError(
-            "`image` must be an array (height, width, channel), or its jax.ShapeDtypeStruct: got a"
-            f" {type(image).__name__}."
-        )
-    if len(image.shape) != 3:
-        raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")
