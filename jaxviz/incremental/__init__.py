@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxviz.incremental.approximate import Calibration, calibrate
+from jaxviz.incremental.choose import make_plan
 from jaxviz.incremental.describe import describe
 from jaxviz.incremental.interpret import (
     Base,
@@ -44,7 +45,6 @@ from jaxviz.incremental.interpret import (
     update_by,
 )
 from jaxviz.incremental.plan import Body, Plan
-from jaxviz.incremental.planner import make_plan
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.split import split_arrays
 
