@@ -18,6 +18,7 @@ from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_float32
 from jaxviz.attribution.memo import memo_of
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import (
@@ -28,7 +29,6 @@ from jaxviz.scoring.arguments import (
     checked_memory,
     checked_mesh,
 )
-from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import cast, split
 from jaxviz.scoring.targets import resolve
 
@@ -89,8 +89,7 @@ def attribute(
         return _traced(method, kernel, scorer, images, target, reading)
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
-    batch, single = checked_images(images)
-    check_channels_last(scorer, np.shape(images))
+    batch, single = checked_images(images, scorer)
     dtype = None if run.dtype is None else checked_dtype(run.dtype)
     parts, batch = cast(split(scorer), batch, dtype)
     mesh, budget = checked_mesh(run.mesh), checked_memory(run.memory)
@@ -145,8 +144,8 @@ def make_result(
 def _traced(
     method: str, kernel: Kernel, scorer: Any, images: Any, target: Any, reading: MapReading
 ) -> Attribution:
-    images = jnp.asarray(images)
-    check_rank(images, "images", 3, 4)
+    check_rank(images, "images", 3, 4, f=scorer)
+    images = with_channels_last(scorer, jnp.asarray(images))
     single = images.ndim == 3
     batch = images[None] if single else images
     shape = jax.eval_shape(lambda x: score(scorer, x), batch[:1]).shape[1:]

@@ -197,7 +197,7 @@ def make_sampling(
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
     scorer = as_scorer(f)
-    batch, single = checked_images(images)
+    batch, single = checked_images(images, scorer)
     maker, positions = masks((batch.shape[1], batch.shape[2]))
     occluder: Any = MaskOccluder(checked_baseline(baseline, batch), maker)
     task = make_task(

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy import ndimage
 
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.keras import KerasModel
 from jaxviz.keras_vis.calls import called_as
 from jaxviz.keras_vis.losses import losses, output_or
@@ -20,7 +21,7 @@ from jaxviz.keras_vis.modifiers import (
     print_losses,
 )
 from jaxviz.layers import Layer, ScorerLike, activations, as_scorer, layer_names, resolve
-from jaxviz.scoring.scorer import image_shape_of
+from jaxviz.scoring.arguments import as_pixels, check_rank, checked_image_shape
 
 
 @called_as(
@@ -197,7 +198,7 @@ def visualize_cam(
         grad_modifier: None, "negate", "absolute", "invert", "relu", "small_values", or a function.
 
     Returns:
-        (H, W): enlarged by a cubic spline and scaled to 0…1.
+        (H, W): enlarged by a cubic spline and scaled to 0…1; of a signal, (1, L).
 
     Raises:
         ValueError: a layer or filter is unknown, or none before `layer` has positions.
@@ -219,10 +220,11 @@ def visualize_cam(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, penultimate, image
     )
     _, _, gradient, value = loss_of(image)
-    gradient = np.asarray(gradient_modifier(grad_modifier)(np.asarray(gradient)))
+    value, gradient = (np.asarray(x[:, None] if x.ndim == 3 else x) for x in (value, gradient))
+    gradient = np.asarray(gradient_modifier(grad_modifier)(gradient))
     gradient = gradient / (abs(gradient.max()) + 1e-7)
     weights = gradient.mean((0, 1, 2))
-    heatmap = np.maximum(np.asarray(value)[0] @ weights, 0)
+    heatmap = np.maximum(value[0] @ weights, 0)
     zoom = [i / j for i, j in zip(image.shape[1:3], heatmap.shape, strict=True)]
     return normalize(np.asarray(ndimage.zoom(heatmap, zoom)))
 
@@ -243,15 +245,15 @@ def _seed(
 ) -> jax.Array:
     """Return the image (1, H, W, C) to start from: the one given, or noise about the middle."""
     if seed is not None:
-        image = jnp.asarray(seed)
+        image = jnp.asarray(as_pixels(seed, "seed_input"))
+        image = with_channels_last(model, image, "seed_input") if image.ndim > 2 else image
         image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
         image = image[None] if image.ndim == 3 else image
-        if image.ndim != 4 or image.shape[0] != 1:
+        check_rank(image, "seed_input", 4, f=model)
+        if image.shape[0] != 1:
             raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
         return image
-    shape = image_shape_of(model) if image_shape is None else image_shape
-    if shape is None or len(shape) != 3 or None in shape:
-        raise ValueError(f"`image_shape` must be (height, width, channels): got {shape}.")
+    shape = checked_image_shape(model, image_shape)
     key = jax.random.key(0) if key is None else key
     low, high = input_range
     noise = jax.random.uniform(key, (1, *shape), jnp.float32)
@@ -281,7 +283,8 @@ def _penultimate(model: Any, layer: Layer, image: jax.Array) -> str:
             kind = type(model.layer(name)).__name__
             fits = "Conv" in kind or kind == "Pool"
         else:
-            fits = activations(model, image, name)[name].ndim == 4
+            rank = activations(model, image, name)[name].ndim
+            fits = rank == 4 or (rank == 3 and image.shape[1] == 1)
         if fits:
             return name
     raise ValueError("`penultimate` must be given: no layer before has positions.")

@@ -299,7 +299,7 @@ class Ranked:
         if not whole or steps < 1:
             raise ValueError(f"`steps` must be a whole number from 1: got {steps!r}.")
         self.f, self.target, self.steps = f, target, int(steps)
-        self.given = _prepared(images, maps, target, by, key)
+        self.given = _prepared(f, images, maps, target, by, key)
         self.fill = checked_fill(fill, self.given.pixels, complement=False, stacklevel=4)
         what = "pixel" if by is None else "segment" if np.ndim(by) > 1 else f"cells of {by}"
         self.config = (("fill", str(self.fill)), ("by", what), ("steps", str(steps)))
@@ -337,8 +337,8 @@ class Ranked:
         ]  # fmt: skip
 
 
-def _prepared(images, maps, target, by, key) -> _Prepared:
-    pixels, single = checked_images(images)
+def _prepared(f, images, maps, target, by, key) -> _Prepared:
+    pixels, single = checked_images(images, f)
     parts = parts_of(by, pixels.shape[:3])
     counts = parts.reshape(len(parts), -1).max(1).astype(np.int64) + 1
     if counts.max() > MOST_PARTS:

@@ -76,7 +76,7 @@ def mu_fidelity(
     Source: U. Bhatt, A. Weller and J. Moura, Evaluating and Aggregating Feature-based Model
     Explanations, 2020, arXiv:2005.00631.
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     array = maps_of(maps, pixels, target=target)
     rows, cols = pair(grid, "grid", least=1)
     if rows > pixels.shape[1] or cols > pixels.shape[2]:
@@ -145,7 +145,7 @@ def sensitivity_n(
     Source: M. Ancona et al., Towards Better Understanding of Gradient-based Attribution Methods,
     2018, arXiv:1711.06104.
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     array = maps_of(maps, pixels, target=target)
     if len(np.shape(by)) == 3:  # pyright: ignore
         raise ValueError("`by` must be labels (H, W) for all images: got labels of each image.")

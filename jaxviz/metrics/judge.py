@@ -78,7 +78,7 @@ def compare(
         >>> table.difference("pixels", "negative", "srg").low > 0
         True
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     chosen = _named(metrics)
     if not maps or not chosen:
         raise ValueError("`maps` and `metrics` must each name at least one: got none.")

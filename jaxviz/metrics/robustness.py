@@ -69,7 +69,7 @@ def infidelity(
     Source: C. Yeh et al., On the (In)fidelity and Sensitivity of Explanations, 2019,
     arXiv:1901.09392.
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     given = read_values(values, pixels, target=target)
     check_samples(samples)
     _check_above_0(noise, "noise")

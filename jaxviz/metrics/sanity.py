@@ -118,7 +118,7 @@ def randomization(
     """
     if order not in get_args(Randomized):
         raise ValueError(f'`order` must be "cascading" or "independent": got {order!r}.')
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, model)
     weights = weights_of(model, jax.ShapeDtypeStruct((1, *pixels.shape[1:]), pixels.dtype))
     names = _chosen(weights, layers)
     key = make_key(key)

@@ -16,7 +16,6 @@ from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import Occluder
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
 from jaxviz.scoring.evaluators import Costs, Dense, Evaluator, Incremental, count_costs
-from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import Lifted, Scorer, SplitScorer, cast, split
 
 _costs = Cache[Costs](1 << 20, lambda costs: 1 << 10)
@@ -155,7 +154,7 @@ def make_task(
 
     Args:
         f: see `split`.
-        images: float (N, H, W, C).
+        images: float (N, H, W, C), see `checked_images`.
         occluder: how one position changes an image.
         positions: int32 (P, d).
         dtype: of the forward pass; None: that of the images.
@@ -165,7 +164,6 @@ def make_task(
     Raises:
         ValueError, TypeError: an argument breaks its rule.
     """
-    check_channels_last(f, images.shape if len(images) > 1 else images.shape[1:])
     mesh, budget = checked_mesh(mesh), checked_memory(memory)
     scorer, images = cast(split(f), images, None if dtype is None else checked_dtype(dtype))
     return Task(scorer, (Dense(),), occluder, images, positions, mesh, budget)
