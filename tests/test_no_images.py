@@ -95,6 +95,8 @@ def test_what_is_no_shape_is_refused_in_a_sentence(shape):
 @pytest.mark.parametrize("maps", [[MAPS], MAPS, None])
 def test_maps_to_compare_have_names(maps):
     with pytest.raises(TypeError, match="`maps` must be a dictionary, name -> maps"):
+        M.compare(f, IMAGES, maps)
+    with pytest.raises(TypeError, match="`maps` must be a dictionary, name -> maps"):
         P.compare(IMAGES, maps)
     with pytest.raises(TypeError, match="`named` must be a dictionary, name -> curve"):
         P.curves(maps)

@@ -19,13 +19,8 @@ from jaxviz._choices import Distance
 from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import (
-    Sampling,
-    check_count,
-    feature_labels,
-    generator,
-    make_sampling,
-)
+from jaxviz.attribution.sampled import Sampling, check_count, feature_labels, make_sampling
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import Coalitions
 from jaxviz.perturbation.segments import Segments

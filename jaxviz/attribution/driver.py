@@ -4,6 +4,7 @@ On traced images, as inside `jit`, `vmap` or `grad`, the same function runs the 
 gives an `Attribution` of traced arrays.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import (
     check_batch_size,
+    check_progress,
     check_rank,
     checked_dtype,
     checked_images,
@@ -87,6 +89,7 @@ def attribute(
     leaves = jax.tree.leaves((scorer, images, target))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return _traced(method, kernel, scorer, images, target, reading)
+    check_progress(run.progress)
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
     batch, single = checked_images(images, scorer)
@@ -123,7 +126,12 @@ def make_result(
     reading: MapReading | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Attribution:
-    """Return a result of arrays with a leading axis N, which a single image loses."""
+    """Return a result of arrays with a leading axis N, which a single image loses.
+
+    NaN among them is told, unless an interrupted run left it.
+    """
+    if not partial and not isinstance(found.values, jax.core.Tracer):
+        _warn_of_nan(found)
     pairs = tuple((k, str(v)) for k, v in (config or {}).items() if v is not None)
 
     def own(array: Any) -> Any:
@@ -139,6 +147,17 @@ def make_result(
         reading=reading or MapReading(),
         config=pairs,
     )
+
+
+def _warn_of_nan(found: Found) -> None:
+    both = (np.isnan(x).reshape(len(x), -1).any(1) for x in (found.values, found.base))
+    unknown = np.logical_or(*both)
+    if unknown.any():
+        warnings.warn(
+            f"`f`, or its derivative, gave NaN: so are values of {unknown.sum()} of {len(unknown)}"
+            " images.",
+            stacklevel=4,
+        )
 
 
 def _traced(

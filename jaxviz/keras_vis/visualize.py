@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy import ndimage
 
+from jaxviz.jaxpr.keys import checked_key
 from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.keras import KerasModel
 from jaxviz.keras_vis.calls import called_as
@@ -159,7 +160,7 @@ def visualize_saliency(
     Source:
         Simonyan, Vedaldi, Zisserman, 2013, arXiv:1312.6034.
     """
-    image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
+    image = _given(model, seed_input)
     loss_of = losses(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, wrt, image
     )
@@ -213,7 +214,7 @@ def visualize_cam(
     Source:
         Selvaraju et al., "Grad-CAM", ICCV 2017, arXiv:1610.02391.
     """
-    image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
+    image = _given(model, seed_input)
     if penultimate is None:
         penultimate = _penultimate(model, layer, image)
     loss_of = losses(
@@ -245,20 +246,24 @@ def _seed(
 ) -> jax.Array:
     """Return the image (1, H, W, C) to start from: the one given, or noise about the middle."""
     if seed is not None:
-        image = jnp.asarray(as_pixels(seed, "seed_input"))
-        image = with_channels_last(model, image, "seed_input") if image.ndim > 2 else image
-        image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
-        image = image[None] if image.ndim == 3 else image
-        check_rank(image, "seed_input", 4, f=model)
-        if image.shape[0] != 1:
-            raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
-        return image
+        return _given(model, seed)
     shape = checked_image_shape(model, image_shape)
-    key = jax.random.key(0) if key is None else key
+    key = checked_key(key)
     low, high = input_range
     noise = jax.random.uniform(key, (1, *shape), jnp.float32)
     noise = (noise - noise.mean()) / (noise.std() + 1e-7)
     return noise * (0.05 * (high - low)) + (low + high) / 2
+
+
+def _given(model: Any, seed: Any) -> jax.Array:
+    """Return a given image, (H, W, C) or as the model takes it, as floats (1, H, W, C)."""
+    image = as_pixels(seed, "seed_input")
+    image = image[None] if image.ndim == 3 else image
+    check_rank(image, "seed_input", 4, f=model)
+    if image.shape[0] != 1:
+        raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
+    image = with_channels_last(model, jnp.asarray(image), "seed_input")
+    return image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
 
 
 def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:

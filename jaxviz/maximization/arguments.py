@@ -36,15 +36,6 @@ def checked_objectives(objective: Any) -> list[Objective]:
     return objectives
 
 
-def check_key(key: Any) -> None:
-    """Raise TypeError unless it is one random key, of the new or the old kind."""
-    array = isinstance(key, jax.Array | np.ndarray)
-    typed = array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = array and key.dtype == np.uint32
-    if not array or key.ndim != (0 if typed else 1) or not (typed or raw):
-        raise TypeError(f"`key` must be a random key, such as `jax.random.key(0)`: got {key!r}.")
-
-
 def check_range(value_range: tuple[float, float]) -> None:
     """Raise ValueError unless the value range has a lowest and a highest value."""
     low, high = value_range
@@ -54,7 +45,7 @@ def check_range(value_range: tuple[float, float]) -> None:
 
 def checked_start(f: Any, start: Any, shape: tuple[int, int, int], seeds: int | None) -> jax.Array:
     """Return what to start from: images (S, H, W, C), or a number."""
-    number = np.ndim(start) == 0 and isinstance(start, int | float | np.number)
+    number = isinstance(start, int | float | np.number)
     images = jnp.asarray(start if number else as_pixels(start, "start"), jnp.float32)
     images = turned(f, images)
     images = images[None] if images.ndim == 3 else images

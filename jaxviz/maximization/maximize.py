@@ -13,9 +13,9 @@ import numpy as np
 import optax
 from jax.typing import DTypeLike
 
+from jaxviz.jaxpr.keys import check_key
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.maximization.arguments import (
-    check_key,
     check_objectives,
     check_options,
     check_range,
@@ -36,7 +36,7 @@ from jaxviz.maximization.schedule import Schedule
 from jaxviz.maximization.step import network
 from jaxviz.maximization.transforms import Transform
 from jaxviz.progress import Progress
-from jaxviz.scoring.arguments import checked_image_shape
+from jaxviz.scoring.arguments import check_progress, checked_image_shape
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import split
 
@@ -150,6 +150,7 @@ def maximize(
     """
     objectives = checked_objectives(objective)
     check_key(key)
+    check_progress(progress)
     shape = checked_image_shape(f, image_shape)
     check_range(value_range)
     usual = defaults(shape, value_range)

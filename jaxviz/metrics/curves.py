@@ -17,10 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._choices import Order
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.metrics.maps import Maps, as_given, maps_of
 from jaxviz.metrics.parts import By, means, parts_of
-from jaxviz.metrics.run import Run, generator, target_scores
+from jaxviz.metrics.run import Run, target_scores
 from jaxviz.perturbation.fills import FillLike, checked_fill
 from jaxviz.perturbation.ranked import LEAST_FIRST, MOST_FIRST, RankedOccluder, changed
 from jaxviz.progress import Progress

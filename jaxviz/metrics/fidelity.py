@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair, pair
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.metrics.maps import Maps, as_given, maps_of
 from jaxviz.metrics.parts import By, cells, evenly, parts_of, sums
-from jaxviz.metrics.run import Run, generator, numbers, target_scores
+from jaxviz.metrics.run import Run, numbers, target_scores
 from jaxviz.metrics.statistics import pearson, spearman
 from jaxviz.perturbation.fills import FillLike, checked_fill
 from jaxviz.perturbation.occluders import LabelOccluder

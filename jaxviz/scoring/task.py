@@ -19,6 +19,8 @@ from jaxviz.scoring.evaluators import Costs, Dense, Evaluator, Incremental, coun
 from jaxviz.scoring.scorer import Lifted, Scorer, SplitScorer, cast, split
 
 _costs = Cache[Costs](1 << 20, lambda costs: 1 << 10)
+_usual_rows = Cache[list[int]](1 << 20, lambda rows: 1 << 10)
+_keys = Cache[Hashable](1 << 12, lambda key: 1)
 
 
 class Block(NamedTuple):
@@ -92,17 +94,39 @@ class Task:
     @property
     def key(self) -> Hashable:
         """Equal for tasks that compile to the same programs, whatever their arrays hold."""
-        leaves, structure = jax.tree.flatten(self.arguments(1))
+        # By what the scorer is for one image, or for as many as the program took that such a task
+        # had last: a run has to trace it for these, so that one which is repeated traces it once.
+        # Which program is taken is found out anew by the scorer for its own number of images.
+        rows = _usual_rows.get(self._looks, lambda: [1])[0]
+        return _keys.get((rows, self._key(rows)), partial(self._key, 1))
+
+    def remember(self, rows: int) -> None:
+        """Note how many images its program gives to the scorer at once."""
+        _usual_rows.get(self._looks, lambda: [1])[0] = rows
+        _keys.get((rows, self._key(rows)), partial(self._key, 1))
+
+    @property
+    def _looks(self) -> Hashable:
+        """What is known of it without tracing; of the scorer's structure a number alone."""
+        return (hash(self.scorer.call), *self._surroundings((self.scorer.arrays, self.occluder)))
+
+    def _key(self, rows: int) -> Hashable:
+        return (self.scorer_at(rows).content, *self._surroundings(self.arguments(rows)))
+
+    def _surroundings(self, arguments: Any) -> tuple[Hashable, ...]:
+        leaves, structure = jax.tree.flatten(arguments)
         shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
         image = (self.images.shape[1:], str(self.images.dtype), self.positions.shape[1:])
-        where = (self.mesh, self.device)
-        return (self.scorer_at(1).content, structure, shapes, image, where, settings())
+        return (structure, shapes, image, (self.mesh, self.device), settings())
 
     def costs(self, evaluator: Incremental) -> Costs:
         """Return what one position takes, dense and on windows; from shapes alone."""
-        image = jax.ShapeDtypeStruct(self.images.shape[1:], self.images.dtype)
-        call, arrays, _ = self.scorer_at(1)
-        count = partial(count_costs, evaluator, call, arrays, image)
+
+        def count() -> Costs:
+            image = jax.ShapeDtypeStruct(self.images.shape[1:], self.images.dtype)
+            call, arrays, _ = self.scorer_at(1)
+            return count_costs(evaluator, call, arrays, image)
+
         return _costs.get((self.key, evaluator), count)
 
     def operations(self, evaluator: Evaluator, grid: Grid) -> int:

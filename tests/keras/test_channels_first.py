@@ -123,8 +123,8 @@ def test_many_images_go_into_a_store_either_way(models, tmp_path):
 
 
 def test_where_both_orders_fit_it_is_the_model_s():
-    model = made("channels_first", (3, 3, 3))
-    images = np.arange(27, dtype=np.float32).reshape(1, 3, 3, 3)
+    model = made("channels_first", (4, 4, 4))
+    images = np.arange(64, dtype=np.float32).reshape(1, 4, 4, 4) / 64
     ours = jv.occlude(model, images, patch=1)
     np.testing.assert_allclose(ours.base, model(images), rtol=1e-5)
     covered = images.copy()
