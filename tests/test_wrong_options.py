@@ -44,7 +44,7 @@ TAKING = {
     "sensitivity_n": lambda **o: M.sensitivity_n(f, IMAGES, MAPS, **o),
     "infidelity": lambda **o: M.infidelity(f, IMAGES, MAPS, **o),
     "road": lambda **o: M.road(f, IMAGES, MAPS, **o),
-    "max_sensitivity": lambda **o: M.max_sensitivity(mean_map, IMAGES, samples=1, **o),
+    "max_sensitivity": lambda **o: M.max_sensitivity(mean_map, IMAGES, samples=2, **o),
     "random_logit": lambda **o: M.random_logit(mean_map, IMAGES, target=0, classes=3, **o),
     "floors": lambda **o: M.floors(IMAGES, **o),
     "neighbours": lambda **o: M.neighbours(**o),

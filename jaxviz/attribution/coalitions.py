@@ -98,11 +98,11 @@ def kernel_shap(
 
 def shapley_coalitions(count: int, samples: int, key: jax.Array | None) -> np.ndarray:
     """Coalitions of `count` features, 0 or 1 (n, count): all of them, or some in pairs."""
+    rng, sizes = generator(key), np.arange(1, count)
     if count < 2:
         return np.zeros((0, count), int)
     if 2 ** min(count, 62) - 2 <= samples:
         return np.array(list(product((0, 1), repeat=count)))[1:-1]
-    rng, sizes = generator(key), np.arange(1, count)
     weights = 1 / (sizes * (count - sizes))
     half = -(-samples // 2)
     drawn = rng.choice(sizes, half, p=weights / weights.sum())

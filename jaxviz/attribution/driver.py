@@ -156,7 +156,7 @@ def _warn_of_nan(found: Found) -> None:
         warnings.warn(
             f"`f`, or its derivative, gave NaN: so are values of {unknown.sum()} of {len(unknown)}"
             " images.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
