@@ -137,7 +137,7 @@ def occlude(
         check_batch_size(batch_size, '"auto"')
     patches = Patches(patch, stride, margin, border, fill, channels, complement, region)
     reading = checked_reading(reading)
-    batch, single = checked_images(images)
+    batch, single = checked_images(images, f)
     grid = patches.grid((batch.shape[1], batch.shape[2]))
     occluder, wanted = patches.occluder(batch, grid), patches.wanted(grid)
     starts = grid.starts[wanted]
@@ -214,7 +214,7 @@ def occlude_segments(
     check_progress(progress)
     if batch_size != "auto":
         check_batch_size(batch_size, '"auto"')
-    batch, single = checked_images(images)
+    batch, single = checked_images(images, f)
     segments = make_segments(labels, groups)
     if segments.image_shape != batch.shape[1:3]:
         raise ValueError(

@@ -6,7 +6,8 @@ lie there, else from the least to the greatest value of the batch. An image must
 
 A map is (height, width), or (batch, height, width). All maps of one figure share one scale:
 diverging and centred on zero when signed, sequential when not. NaN in a map means "no value" and is
-drawn grey; infinity is an error. pyplot is never touched, so no state leaks and no window opens.
+drawn grey; infinity is drawn as the strongest value. pyplot is never touched, so no state leaks and
+no window opens.
 """
 
 from jaxviz.plot._activations import activations

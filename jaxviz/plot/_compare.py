@@ -14,7 +14,15 @@ from scipy.ndimage import distance_transform_edt
 from jaxviz._choices import Scaling
 from jaxviz.images.resize import resize
 from jaxviz.plot._glow import dimmed, glow
-from jaxviz.plot._inputs import as_images, as_integers, as_maps, class_name, maps_of, title_lines
+from jaxviz.plot._inputs import (
+    as_array,
+    as_images,
+    as_integers,
+    as_maps,
+    class_name,
+    maps_of,
+    title_lines,
+)
 from jaxviz.plot._page import BOLD, GAP, INK, LINE, MARGIN, TEXT, Page, shorten, wrap, write_heading
 from jaxviz.plot._panels import PALETTE
 from jaxviz.plot._scale import check_robust
@@ -60,6 +68,7 @@ def compare(
 
     Raises:
         ValueError: if shapes disagree, or an option is out of its range.
+        TypeError: if something else than numbers is given, or `maps` is no dictionary.
 
     Example:
         >>> import numpy as np, jaxviz.plot
@@ -69,7 +78,10 @@ def compare(
     check_robust(robust)
     if scaling not in get_args(Scaling):
         raise ValueError(f'`scaling` must be "image" or "shared": got {scaling!r}.')
-    batched = np.ndim(images) - (np.shape(images)[-1] in (1, 3)) == 3
+    if not isinstance(maps, Mapping):
+        raise TypeError(f"`maps` must be a dictionary, name -> maps: got a {type(maps).__name__}.")
+    images = as_array(images, "`images`")
+    batched = images.ndim > 1 and images.ndim - (images.shape[-1] in (1, 3)) == 3
     pictures = as_images(images, "images", batched)
     columns: dict[str, Panel] = {"": lambda axes, i: _show(axes, pictures[i])}
     for name, value in maps.items():

@@ -141,7 +141,7 @@ def occlude_dataset(
     share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)
     log = _log_file(log, share)
     shape = image_shape or _input_shape(f)
-    images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
+    images = check_source(open_source(source, image_shape=shape, preprocess=preprocess), f)
     patches = Patches(patch, stride, margin, border, fill, channels, complement)
     run = make_run(
         f,
