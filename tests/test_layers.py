@@ -237,13 +237,36 @@ def test_names_that_repeat_stay_distinct(images):
 
 
 def test_scorers_without_layers_that_can_be_seen_say_why(images):
-    haiku, equinox = pytest.importorskip("haiku"), pytest.importorskip("equinox")
-    net = haiku.without_apply_rng(haiku.transform(lambda x: haiku.Linear(3)(x.mean((1, 2)))))
-    of_haiku = Partial(net.apply, net.init(jax.random.key(0), images))
+    equinox = pytest.importorskip("equinox")
     of_equinox = equinox.nn.Lambda(lambda x: x.mean((1, 2)))
-    for scorer in (of_haiku, of_equinox, lambda x: x.mean((1, 2))):
+    for scorer in (of_equinox, lambda x: x.mean((1, 2))):
         with pytest.raises(ValueError, match=r"has none .* jv\.tag .* jv\.from_keras"):
             activations(scorer, images)
+
+
+def test_modules_of_haiku_are_named_as_in_their_parameters(images):
+    haiku = pytest.importorskip("haiku")
+
+    class Block(haiku.Module):
+        def __init__(self):
+            super().__init__(name="block")
+            self.conv = haiku.Conv2D(4, 3, name="conv")
+
+        def __call__(self, x):
+            return self.conv(self.conv(x))
+
+    net = haiku.without_apply_rng(
+        haiku.transform(lambda x: haiku.Linear(3)(Block()(x).mean((1, 2))))
+    )
+    params = net.init(jax.random.key(0), images[..., :1].repeat(4, -1))
+    model = Partial(net.apply, params)
+    found = activations(model, images[..., :1].repeat(4, -1))
+    assert list(found) == ["block/~/conv", "block/~/conv#2", "block", "linear"]
+    np.testing.assert_array_equal(found["block"], found["block/~/conv#2"])
+    np.testing.assert_allclose(
+        found["linear"], model(images[..., :1].repeat(4, -1)), rtol=1e-5, atol=1e-6
+    )
+    assert set(params) == {"block/~/conv", "linear"}
 
 
 def test_layers_by_index_and_in_the_order_asked(images):
