@@ -34,7 +34,7 @@ from jax.tree_util import Partial
 
 from jaxviz._names import numbered
 from jaxviz.jaxpr.compiled import compiled
-from jaxviz.jaxpr.split import as_model
+from jaxviz.jaxpr.split import as_model, split_arrays
 from jaxviz.jaxpr.walk import Flat, replay, trace
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
@@ -287,9 +287,12 @@ _tracing: ContextVar[_Tracing | None] = ContextVar("tracing", default=None)
 
 def _tagging(f: Any) -> Callable[[jax.Array], jax.Array]:
     """Return f with its modules' outputs tagged, those of a scorer inside f left alone."""
+    arrays, skeleton = split_arrays(f)
 
     def run(images: jax.Array) -> jax.Array:
-        modules = list(nnx.iter_modules(f)) if isinstance(f, nnx.Module) else []
+        # Made anew: NNX's own scan takes no variables that an outer trace made.
+        model = skeleton.fill(arrays)
+        modules = list(nnx.iter_modules(model)) if isinstance(model, nnx.Module) else []
         paths = {id(module): ".".join(map(str, path)) for path, module in modules if path}
         classes = {type(module) for _, module in modules if callable(module)}
         token = _tracing.set(_Tracing(paths))
@@ -299,7 +302,7 @@ def _tagging(f: Any) -> Callable[[jax.Array], jax.Array]:
                 _haiku_methods(partial(_tag_haiku, paths)),
                 _tagged_calls(classes),
             ):
-                return f(images)
+                return model(images)
         finally:
             _tracing.reset(token)
 

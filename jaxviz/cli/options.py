@@ -133,8 +133,9 @@ def add_store(parser: ArgumentParser) -> None:
     group = parser.add_argument_group(
         "many images",
         "With --store, nothing is drawn: the scores go to a Zarr store; after an\n"
-        "interruption the same command goes on. Then: jaxviz status STORE, and\n"
-        "jaxviz export STORE --png FOLDER.",
+        "interruption the same command goes on. One folder is read with its\n"
+        "subfolders. Then: jaxviz status STORE, jaxviz export STORE --png FOLDER,\n"
+        "and jaxviz view STORE IMAGES.",
     )
     group.add_argument("--store", metavar="STORE", help=STORE)
     text = "one of several processes that SLURM, GKE or a TPU pod started, on any hosts"

@@ -88,7 +88,7 @@ def albums(tmp_path):
 
 def brightness(page):
     """Return {name: brightness} of a page's pictures."""
-    pictures = [(r["name"], r["picture"].partition(",")[2]) for r in page_of(page)["images"]]
+    pictures = [(r["name"], r["src"].partition(",")[2]) for r in page_of(page)["images"]]
     opened = ((name, Image.open(io.BytesIO(base64.b64decode(text)))) for name, text in pictures)
     return {name: round(float(np.asarray(picture).mean()), -1) for name, picture in opened}
 
