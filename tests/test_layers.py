@@ -250,8 +250,9 @@ class Scanned(nnx.Module):
 
     def __init__(self, rngs):
         make = nnx.vmap(lambda rngs: nnx.Linear(4, 4, rngs=rngs), in_axes=0, out_axes=0)
+        make = nnx.split_rngs(splits=3)(make)
         self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
-        self.stack = make(rngs.fork(split=3))
+        self.stack = make(rngs)
         self.head = nnx.Linear(4, 5, rngs=rngs)
 
     def __call__(self, x):
