@@ -1,7 +1,7 @@
 """`jaxviz view`: one HTML file of the images of a store."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxviz.cli.inputs import check_class_names, read_class_names
 from jaxviz.cli.output import say, stage
-from jaxviz.images.files import Pictures, read_pictures
+from jaxviz.images.decode import image_files, read_image
+from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.occlusion.result import Occlusion
 from jaxviz.scale.reader import StoredOcclusion, open_store
 from jaxviz.viewer import report
@@ -47,13 +48,14 @@ def view(args: argparse.Namespace) -> None:
     names = read_class_names(args.classes)
     check_class_names(args.classes, names, stored.base.shape[-1])
     with stage("reading the images"):
-        pictures = _pictures(stored, args.images, wanted)
+        found = stored_pictures(stored, args.images, wanted)
+        pictures = np.stack([load() for _, load in found])
     with stage("making the page"):
         page = report(
             _with_classes(stored, wanted),
-            pictures.values,
+            pictures,
             class_names=names or stored.class_names,
-            names=pictures.names,
+            names=[name for name, _ in found],
             title=f"What the network looks at: {Path(args.store).name}",
         )
         out = args.out or Path(f"{Path(args.store).name.removesuffix('.zarr')}.html")
@@ -72,24 +74,57 @@ def _with_classes(stored: StoredOcclusion, wanted: np.ndarray) -> Occlusion | _K
     return _Kept(occlusion, classes, base.shape[-1], "scores" if kind == "logits" else kind)
 
 
-def _pictures(stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray) -> Pictures:
-    """Read the pictures of the wanted images, found by their names where the store has them."""
+def stored_pictures(
+    stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray, what: str = "IMAGES"
+) -> list[tuple[str, Callable[[], np.ndarray]]]:
+    """Return a name and a function that reads it for the picture of each wanted image of a store.
+
+    Pictures are found by their names where the store has them, else by their order.
+
+    Args:
+        stored: the store.
+        sources: files and folders, which hold its images.
+        wanted: (n,) numbers of images.
+        what: what the sources are called in messages.
+
+    Raises:
+        ValueError: they are others.
+    """
     height, width = stored.grid.image_shape
-    found = read_pictures(sources, (height, width, 3))
+    found = [entry for source in sources for entry in _entries(source)]
+
+    def picture(place: int, name: str | None = None) -> tuple[str, Callable[[], np.ndarray]]:
+        own, _, load = found[place]
+        return name or own, lambda: fit_picture(load(), (height, width, 3))
+
     if stored.names:
-        places = {Path(name).name: place for place, name in enumerate(found.names)}
-        names = [Path(stored.names[i]).name for i in wanted]
+        places = {Path(name).name: place for place, (name, _, _) in enumerate(found)}
+        places |= {name: place for place, (name, _, _) in enumerate(found)}
+        every = stored.names
+        # As the store has it, in its subfolder; else the file of that name, wherever it lies.
+        names = [n if (n := every[i]) in places else Path(n).name for i in wanted]
         lost = [name for name in names if name not in places]
         if not lost:
-            order = [places[name] for name in names]
-            return Pictures(found.values[order], names, None)
-        if len(found.names) != len(stored):
+            return [picture(places[name], Path(name).name) for name in names]
+        if len(found) != len(stored):
             raise ValueError(
-                f"IMAGES must hold the images of the store: {len(lost)} are missing, such as"
+                f"{what} must hold the images of the store: {len(lost)} are missing, such as"
                 f" {lost[0]}."
             )
-    if len(found.names) != len(stored):
+    if len(found) != len(stored):
         raise ValueError(
-            f"IMAGES must be those of the store: got {len(found.names)}, it has {len(stored)}."
+            f"{what} must be those of the store: got {len(found)}, it has {len(stored)}."
         )
-    return Pictures(found.values[wanted], [found.names[i] for i in wanted], None)
+    return [picture(int(i)) for i in wanted]
+
+
+def _entries(source: str) -> list[Entry]:
+    """Return the pictures of a source; those of a folder with its subfolders, as stores have."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return picture_entries(source)
+    files = image_files(folder, subfolders=True)
+    return [
+        (file.relative_to(folder).as_posix(), None, lambda file=file: read_image(file))
+        for file in files
+    ]
