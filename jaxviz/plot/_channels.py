@@ -7,6 +7,7 @@ red against green, and yellow against blue. What stands for what is written on t
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 MOST_CHANNELS = 32  # more are no image: feature maps, or channels that stand first
 PAIR = np.array([[1.0, 0.55, 0.1], [0.0, 0.45, 0.9]])  # orange and blue, which add up to white
@@ -31,9 +32,9 @@ def channels_note(channels: int) -> str:
     return known.get(channels, f"{channels} channels as 3 main colours")
 
 
-def channels_of(value: object, batched: bool) -> int:
+def channels_of(value: ArrayLike, batched: bool) -> int:
     """Return how many channels images have, as `as_images` counts them."""
-    shape = np.shape(value)  # pyright: ignore[reportArgumentType]
+    shape = np.shape(value)
     return shape[-1] if len(shape) == 3 + batched else 1
 
 

@@ -1,6 +1,7 @@
 """Photographs and what several methods say of them, a row for each photograph."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -105,7 +106,9 @@ def compare(
         columns["class when covered"] = _classes(classes, pictures, predicted, class_names)
     lines = [" ".join(text for text, _ in line) for line in title_lines(titles, len(pictures))]
     lines = lines if titles is not None else []
-    return _table(columns, pictures.shape, lines, title, lambda *at: _key(*at, style, scaling))
+    return _table(
+        columns, pictures.shape, lines, title, partial(_key, style=style, scaling=scaling)
+    )
 
 
 def _is_batch(images: ArrayLike, maps: Mapping[str, ArrayLike]) -> bool:

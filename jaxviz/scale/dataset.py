@@ -145,7 +145,7 @@ def occlude_dataset(
     share, workers = check_share(share), check_workers(workers) or min(os.cpu_count() or 1, 8)
     log = _log_file(log, share)
     shape = image_shape or _input_shape(f)
-    if isinstance(preprocess, str):
+    if preprocess is not None and not callable(preprocess):
         preprocess = named_preprocessing(preprocess, f, argument="preprocess")
     images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
     patches = Patches(patch, stride, margin, border, fill, channels, complement)
