@@ -42,7 +42,9 @@ from jaxviz.plot._scale import check_robust, flat_note
 
 SIDE, FOOT = 1.9, 0.42  # inches
 LEAST_REGION = 0.03  # of a class map's pixels: smaller regions get no name
+ENDS = "colours end at the value in the corner"
 Panel = Callable[[Axes, int], object]
+Key = Callable[[Page, float, float], None]
 
 
 def compare(
@@ -123,7 +125,7 @@ def _table(
     shape: tuple[int, ...],
     lines: Sequence[str],
     title: str,
-    key: Callable[[Page, float, float], None],
+    make_key: Callable[[float], tuple[Key, float]],
 ) -> Figure:
     count, height, width = shape[:3]
     tall, wide = SIDE, SIDE * min(max(width / height, 0.3), 3.0)
@@ -132,7 +134,8 @@ def _table(
     heading = wrap(title, across - 2 * MARGIN, 12 * BOLD)
     heads = (LINE + 0.05) * (len(columns) > 1)
     top = MARGIN + 0.24 * len(heading) + heads
-    page = Page(across, top + count * (tall + GAP) - GAP + FOOT)
+    key, foot = make_key(across)
+    page = Page(across, top + count * (tall + GAP) - GAP + foot)
     write_heading(page, heading)
     for c, (name, draw) in enumerate(columns.items()):
         x = MARGIN + label + c * (wide + GAP)
@@ -144,30 +147,38 @@ def _table(
         y = top + i * (tall + GAP) + tall / 2
         page.text(MARGIN + 0.1, y, shorten(line, tall, TEXT), rotation=90, ha="center")
     if len(columns) > 1:
-        roomy = across > 8
-        key(page, MARGIN + label + (wide + GAP) * roomy, page.size[1] - FOOT / 2)
+        roomy = across > 8 and foot == FOOT
+        y = page.size[1] - foot + FOOT / 2
+        key(page, MARGIN + (label + wide + GAP) * roomy, y)
     return page.figure
 
 
-def _key(page: Page, left: float, y: float, style: Overlay, scaling: Scaling) -> None:
-    """Draw the colours, and say where they end."""
+def _key(across: float, style: Overlay, scaling: Scaling) -> tuple[Key, float]:
+    """Return how to draw the colours and to say where they end, and the height of it."""
     end = "each map's own" if scaling == "image" else "one for a column"
-    if style == "contour":
-        note = f"lines at half of the value in the corner, {end}"
-        for text, colour in (("for the class", FOR), ("against", AGAINST)):
-            axes = page.axes(left, y - 0.02, 0.22, 0.04)
-            axes.set_facecolor(colour)
-            page.text(left + 0.28, y, text, fontsize=8)
-            left += 0.28 + text_width(text, 8) + 0.16
-    else:
-        note = f"for the class; colours end at the value in the corner, {end}"
-        page.text(left, y, "against", fontsize=8)
-        bar = page.axes(left + 0.52, y - 0.055, 1.1, 0.11)
-        shares = np.linspace(-1, 1, 201)[None]
-        bar.imshow(glow(np.full((1, 201, 3), 0.3), shares), aspect="auto")
-        left += 1.7
-    lines = wrap(note, page.size[0] - left - MARGIN, 8, 2)
-    page.text(left, y, "\n".join(lines), fontsize=8)
+    what = "lines at half of the value in the corner" if style == "contour" else ENDS
+    used = MARGIN + (text_width("for the class against", 8) + 0.95 if style == "contour" else 2.6)
+    beside = used + text_width(f"{what}, {end}", 8) + MARGIN <= across
+    lines = wrap(f"{what}, {end}", across - 2 * MARGIN, 8)
+
+    def draw(page: Page, left: float, y: float) -> None:
+        if style == "contour":
+            for text, colour in (("for the class", FOR), ("against", AGAINST)):
+                page.axes(left, y - 0.02, 0.22, 0.04).set_facecolor(colour)
+                page.text(left + 0.28, y, text, fontsize=8)
+                left += 0.28 + text_width(text, 8) + 0.16
+        else:
+            page.text(left, y, "against", fontsize=8)
+            bar = page.axes(left + 0.52, y - 0.055, 1.1, 0.11)
+            shares = np.linspace(-1, 1, 201)[None]
+            bar.imshow(glow(np.full((1, 201, 3), 0.3), shares), aspect="auto")
+            page.text(left + 1.7, y, "for the class", fontsize=8)
+            left += 1.7 + text_width("for the class", 8) + 0.16
+        for row, line in enumerate(lines):
+            at = (left, y) if beside else (MARGIN, y + 0.19 + 0.15 * row)
+            page.text(*at, line, fontsize=8)
+
+    return draw, FOOT + (0.0 if beside else 0.04 + 0.15 * len(lines))
 
 
 def _panel(
