@@ -282,7 +282,7 @@ def test_activations_mark_dead_maps_and_leave_no_space(rng):
     ink = np.argwhere((pixels(figure) < 250).any(-1))
     free = (np.array(pixels(figure).shape[:2]) - 1 - ink.max(0)) / 160  # below and on the right
     assert free.max() < 0.6
-    both = plot.activations({"a": maps, "b": maps}, image=np.ones((6, 6, 3)))
+    both = plot.activations({"a": maps[..., :3], "b": maps[..., 2:4]}, image=np.ones((6, 6, 3)))
     assert both.get_figheight() < 1.3 * figure.get_figheight()  # all three beside each other
 
 
@@ -316,8 +316,8 @@ BAD = [
     (lambda: plot.heatmap(Z, titles=["one"]), "`titles` must hold one title per image"),
     (lambda: plot.heatmap(Z, titles="ab"), "`titles` must hold one title per image"),
     (
-        lambda: plot.heatmap(Z, image=np.zeros((2, 4, 5))),
-        "`image` must have as many images and pix",
+        lambda: plot.occlusion(np.zeros((2, 4, 5)), Z),
+        "`images` must have as many images and pix",
     ),
     (lambda: plot.overlay(np.zeros((2, 4, 4, 40)), Z), "`image` must be .* with 1 to 32 channels"),
     (lambda: plot.overlay(np.zeros((1, 4, 4, 3)), Z), "`image` must have as many images as the"),
