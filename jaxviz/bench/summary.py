@@ -44,16 +44,13 @@ def summary(report: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"no row of {why}" for why in report.get("missing", ()))])
 
 
-def missing(
-    methods: Sequence[str] | None, dtype: str, costly_only_on: Sequence[str] | None
-) -> list[str]:
+def missing(methods: Sequence[str] | None, dtype: str, cheap_only: Sequence[str]) -> list[str]:
     """Return which rows a run leaves out, and why.
 
     Args:
         methods: those asked for; None: all.
         dtype: of the forward pass.
-        costly_only_on: the networks that "approximate" and other libraries are measured on, if not
-            on all.
+        cheap_only: networks on which neither "approximate" nor other libraries are measured.
     """
     told = []
     others = [name for name in get_args(Peer) if methods is None or name in methods]
@@ -64,10 +61,10 @@ def missing(
         lacking = [need for need in peers.PEERS[name][0] if not find_spec(need)]
         if lacking:
             told.append(f"{name}: not installed ({', '.join(lacking)})")
-    costly = methods is None or {"approximate", *get_args(Peer)} & set(methods)
-    if costly_only_on is not None and costly:
-        some = " and ".join(costly_only_on)
-        told.append(f"approximate and other libraries but on {some}: --quick leaves them out")
+    costly = ["approximate"] if methods is None or "approximate" in methods else []
+    costly += ["other libraries"] * bool(others)
+    if cheap_only and costly:
+        told.append(f"{' and '.join(costly)} on {', '.join(cheap_only)}: left out by --quick")
     return told
 
 

@@ -70,7 +70,7 @@ def run_bench(
         "dtype": dtype,
         "quick": quick,
         "matmul": matmul_speed(dtype),
-        "missing": missing(methods, dtype, QUICK_MODELS if quick else None),
+        "missing": missing(methods, dtype, [m for m in wanted if quick and m not in QUICK_MODELS]),
         "rows": [],
     }
     for row in _rows(wanted, chosen, report, tell):
