@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxviz.images.resize import resize
+from jaxviz.plot._channels import MOST_CHANNELS, in_colour
 from jaxviz.plot._page import INK, WRONG
 
 
@@ -20,20 +22,35 @@ def as_images(
     array = as_array(value, f"`{name}`")
     full = array if batched else array[None]
     full = full[..., None] if full.ndim == 3 else full
-    if full.ndim != 4 or full.shape[-1] not in (1, 3) or 0 in full.shape:
+    if full.ndim != 4 or full.shape[-1] > MOST_CHANNELS or 0 in full.shape:
         rule = "(batch, height, width)" if batched else "(height, width)"
-        raise ValueError(f"`{name}` must be {rule} with 1 or 3 channels: got {array.shape}.")
-    if like is not None and full.shape[:3] != like:
         raise ValueError(
-            f"`{name}` must have as many images and pixels as the maps: got {full.shape[:3]} "
-            f"for maps of {like}."
+            f"`{name}` must be {rule}, with 1 to {MOST_CHANNELS} channels behind if any: got"
+            f" {array.shape}."
+        )
+    if like is not None and full.shape[: len(like)] != like:
+        raise ValueError(
+            f"`{name}` must have as many images{' and pixels' * (len(like) > 1)} as the maps: got"
+            f" {full.shape[: len(like)]} for maps of {like}."
         )
     floats = _as_floats(full, f"`{name}`")
     bad = int(np.count_nonzero(~np.isfinite(floats)))
     if bad:
         raise ValueError(f"`{name}` must be finite: got {bad} NaN or infinite values.")
     low, high = display_range(full)
-    return np.broadcast_to((floats - low) / (high - low), (*full.shape[:3], 3))
+    return in_colour((floats - low) / (high - low))
+
+
+def fitted(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return maps (batch, h, w) in another size, bilinear; NaN stays where most of it was."""
+    if maps.shape[1:] == tuple(shape):
+        return maps
+    size = shape[0], shape[1]
+    known = ~np.isnan(maps)
+    weights = np.stack([resize(k.astype(np.float32), size) for k in known])
+    values = np.stack([resize(np.nan_to_num(m).astype(np.float32), size) for m in maps])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(weights >= 0.5, values / weights, np.nan).astype(np.float64)
 
 
 def maps_of(value: Any) -> Any:

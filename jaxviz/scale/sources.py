@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
-from jaxviz.images.preprocessing import Preprocessing
+from jaxviz.images.preprocessing import Preprocessing, as_pictures
 from jaxviz.jaxpr.layout import turned, with_channels_last
 from jaxviz.scoring.arguments import checked_images
 
@@ -80,13 +80,16 @@ def open_source(
         image_shape: (height, width, channel) that image files are read in: values in [0, 1],
             stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need
             it.
-        preprocess: (1, H, W, C) -> (1, H, W, C), applied to every image; None: none.
+        preprocess: applied to every image: a function (1, H, W, C) -> (1, H, W, C) of what was
+            read; or a `Preprocessing`, which takes pictures, so that elements must be bytes or
+            floats in [0, 1]; None: none.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: there are no images, or a file holds none.
+        ValueError: there are no images, a file holds none, or a `Source`, which reads for itself,
+            shall be preprocessed.
         TypeError: the source has no length.
 
     Example:
@@ -94,6 +97,11 @@ def open_source(
         5
     """
     if isinstance(source, Source):
+        if preprocess is not None:
+            raise ValueError(
+                "`preprocess` must be None for a `Source`, which reads images by itself: let its"
+                " `read` do it."
+            )
         return source
     if isinstance(source, str | Path) and Path(source).is_dir():
         return _folder(Path(source), image_shape, preprocess)
@@ -217,7 +225,11 @@ class _Reader:
 
     def __call__(self, element: Any) -> np.ndarray:
         image = self.take(element)
-        return image if self.preprocess is None else np.asarray(self.preprocess(image[None]))[0]
+        if self.preprocess is None:
+            return image
+        if isinstance(self.preprocess, Preprocessing):  # of pictures, not of bytes
+            image = as_pictures(image, "source")
+        return np.asarray(self.preprocess(image[None]))[0]
 
 
 def _image_of(element: Any) -> np.ndarray:
