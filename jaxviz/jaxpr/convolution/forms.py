@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxviz.jaxpr.convolution import model, winograd
 from jaxviz.jaxpr.convolution.higher import convolve_higher, rows_added
@@ -74,22 +75,33 @@ def choose(
         return None
     if is_depthwise(params, image, kernel):
         return Form("depthwise", partial(depthwise, params), 0.0)
-    sizes = Sizes.of(params, image, kernel)
-    found = list(_forms(params, sizes))
-    best = min(found, key=_seconds)
-    if not once and sizes.kernel == (3, 3) and image.dtype == jnp.float32:
-        tiled = min(_tiled(params, sizes, error), key=_seconds, default=best)
-        if tiled.seconds + LEAST_SAVED_BY_TILES < best.seconds:
-            return tiled
+    best = min(_forms(params, Sizes.of(params, image, kernel)), key=_seconds)
+    tiled = [] if once else _tiles(params, image, kernel, error)
+    fastest = min(tiled, key=_seconds, default=best)
+    if fastest.seconds + LEAST_SAVED_BY_TILES < best.seconds:
+        return fastest
     return None if best.name == "as it stands" else best
+
+
+def candidates(params: Params, image: Any, kernel: Any, error: float = 0.0) -> list[Form]:
+    """Return all forms among which `choose` chooses, the convolution as it stands first."""
+    sizes = Sizes.of(params, image, kernel)
+    if not is_depthwise(params, image, kernel):
+        return [*_forms(params, sizes), *_tiles(params, image, kernel, error)]
+    whole = Form("as it stands", partial(_as_it_stands, params), model.as_it_stands(sizes))
+    return [whole, Form("depthwise", partial(depthwise, params), 0.0)]
 
 
 def _seconds(form: Form) -> float:
     return form.seconds
 
 
+def _as_it_stands(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated_p.bind(image, kernel, **params)
+
+
 def _forms(params: Params, sizes: Sizes) -> Iterator[Form]:
-    yield Form("as it stands", lambda image, kernel: image, model.as_it_stands(sizes))
+    yield Form("as it stands", partial(_as_it_stands, params), model.as_it_stands(sizes))
     if sizes.groups > 1:
         form = partial(grouped_products, params)
         yield Form("grouped products", form, model.grouped_products(sizes))
@@ -104,9 +116,12 @@ def _forms(params: Params, sizes: Sizes) -> Iterator[Form]:
             yield Form("higher", partial(convolve_higher, params["padding"], params), seconds)
 
 
-def _tiled(params: Params, sizes: Sizes, error: float) -> Iterator[Form]:
+def _tiles(params: Params, image: Any, kernel: Any, error: float) -> Iterator[Form]:
+    sizes = Sizes.of(params, image, kernel)
     if (
-        asks_for_the_highest(params)
+        sizes.kernel != (3, 3)
+        or image.dtype != jnp.float32
+        or asks_for_the_highest(params)
         or sizes.groups > 1
         or not has_unit(params, "window_strides", "rhs_dilation")
     ):
