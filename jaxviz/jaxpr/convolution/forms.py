@@ -8,6 +8,7 @@ in blocks of pixels, which a gradient gains by, is not faster than XLA's own for
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 import jax
@@ -47,16 +48,24 @@ class Form(NamedTuple):
         apply: (image, prepared kernel) -> result.
         seconds: of one image, by the model.
         prepare: kernel -> what `apply` reads of it.
+        elements: how many elements `prepare` makes of one tap of one channel and feature.
     """
 
     name: str
     apply: Callable[[jax.Array, Any], jax.Array]
     seconds: float
     prepare: Callable[[jax.Array], Any] = _itself
+    elements: float = 0.0
 
 
 def choose(
-    params: Params, image: Any, kernel: Any, error: float = 0.0, *, once: bool = False
+    params: Params,
+    image: Any,
+    kernel: Any,
+    error: float = 0.0,
+    *,
+    preparing: float = 0.0,
+    worth: float | None = None,
 ) -> Form | None:
     """Return the fastest form by the model; None: the convolution as it stands.
 
@@ -67,7 +76,9 @@ def choose(
         image: (N, H, W, C), an array or its shape and dtype.
         kernel: (rows, columns, C, F), likewise.
         error: what one convolution may deviate, relative to its largest result; 0: rounding alone.
-        once: whether it is carried out a few times only, so that preparing a kernel does not pay.
+        preparing: how often a kernel is prepared, for each image: 0, once for all of a long run;
+            1, anew for each; infinity, too seldom used for a form that prepares it.
+        worth: the least seconds that such a form must save for each image; None: 0.1 ms.
     """
     if not is_plain(params, image, kernel) or image.dtype not in FULL:
         return None
@@ -75,10 +86,15 @@ def choose(
         return None
     if is_depthwise(params, image, kernel):
         return Form("depthwise", partial(depthwise, params), 0.0)
-    best = min(_forms(params, Sizes.of(params, image, kernel)), key=_seconds)
-    tiled = [] if once else _tiles(params, image, kernel, error)
+    sizes = Sizes.of(params, image, kernel)
+    best = min(_forms(params, sizes), key=_seconds)
+    tiled = [
+        form._replace(seconds=form.seconds + preparing * model.preparing(sizes, form.elements))
+        for form in (_tiles(params, image, kernel, error) if preparing < inf else ())
+    ]
     fastest = min(tiled, key=_seconds, default=best)
-    if fastest.seconds + LEAST_SAVED_BY_TILES < best.seconds:
+    least = LEAST_SAVED_BY_TILES if worth is None else worth
+    if fastest.seconds + least < best.seconds:
         return fastest
     return None if best.name == "as it stands" else best
 
@@ -136,6 +152,7 @@ def _tiles(params: Params, image: Any, kernel: Any, error: float) -> Iterator[Fo
                 partial(winograd.along_width, constants, params),
                 model.tiles_along_width(sizes, m),
                 partial(winograd.along_width_taps, constants),
+                (m + 2) / 3,
             )
         if both_error <= error:
             yield Form(
@@ -143,4 +160,5 @@ def _tiles(params: Params, image: Any, kernel: Any, error: float) -> Iterator[Fo
                 partial(winograd.along_both, constants, params),
                 model.tiles_along_both(sizes, m),
                 partial(winograd.along_both_taps, constants),
+                (m + 2) ** 2 / 9,
             )

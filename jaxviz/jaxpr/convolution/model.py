@@ -116,6 +116,12 @@ def tiles_along_both(sizes: Sizes, m: int) -> float:
     return operations / _product_rate(sizes.channels) + moved + count * SECONDS_AN_OPERATION
 
 
+def preparing(sizes: Sizes, elements: float) -> float:
+    """Return the seconds of making so many elements of each of a kernel's."""
+    kernel = prod(sizes.kernel) * sizes.channels * sizes.features
+    return kernel * elements * RATES.viewing
+
+
 def _higher_rate(channels: int) -> float:
     return _slowed(RATES.higher, channels, RATES.half)
 
