@@ -80,8 +80,8 @@ def occlusion_scores(
     states = jax.tree.map(lambda x: x[None], states)
 
     def evaluate(known: Any, starts: jax.Array, states: Any) -> jax.Array:
-        clean = jnp.zeros(len(starts), bool)
-        return evaluator.evaluate(scorer.call, *known, states, starts, clean)[0]
+        (arrays, occluder), clean = known, jnp.zeros(len(starts), bool)
+        return evaluator.evaluate(scorer.call, arrays, occluder, states, starts, clean)[0]
 
     starts = jnp.asarray(grid.starts.reshape(-1, 2))
     count = grid.size if batch_size is None else min(batch_size, grid.size)
