@@ -20,6 +20,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from typing import Any
 
@@ -252,6 +253,12 @@ def fastest(run: Callable[[int], Any], batches: tuple[int, ...]) -> int:
     return min(seconds, key=lambda batch: seconds[batch])
 
 
+def distributions(*modules: str) -> list[str]:
+    """Return the distributions that some modules come from, those that are installed."""
+    known = packages_distributions()
+    return [known[module][0] for module in modules if module in known]
+
+
 def kept(names: tuple[str, ...]) -> list[common.Row]:
     """Return the rows of networks that are not measured now, of the newest result."""
     found = sorted(common.RESULTS.glob(f"{NAME}-*.json"))
@@ -289,7 +296,7 @@ def main() -> None:
             "images/s: of `occlude` and captum, positions/s.",
             "Medians of runs in turn, network by network, each network in a run of its own.",
         ],
-        packages=["captum", "torch", "tensorflow", "onnxruntime", "openvino"],
+        packages=distributions("captum", "torch", "tensorflow", "onnxruntime", "openvino"),
         settings=settings,
     )
 
