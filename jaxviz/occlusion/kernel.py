@@ -1,10 +1,13 @@
 """The occlusion kernel: pure, no jit inside, composable with `jit`, `vmap` and `grad`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
+from jaxviz.jaxpr.hoist import hoist
 from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.perturbation.fill import FillLike, check_fill
 from jaxviz.perturbation.fills import make_fill
@@ -70,17 +73,24 @@ def occlusion_scores(
         check_batch_size(batch_size, "None")
     evaluator = make_evaluator("dense" if method == "auto" else method, grid)
     scorer = split(f)
-    context = (scorer.call, scorer.arrays, PatchOccluder(filled, grid.patch))
-    states = jax.tree.map(lambda x: x[None], evaluator.prepare(*context, image))
+    known = (scorer.arrays, PatchOccluder(filled, grid.patch))
+    states = evaluator.prepare(scorer.call, *known, image)
+    states = jax.tree.map(lambda x: x[None], states)
 
-    def score(starts: jax.Array) -> jax.Array:
-        return evaluator.evaluate(*context, states, starts, jnp.zeros(len(starts), bool))[0]
+    def evaluate(known: Any, starts: jax.Array, states: Any) -> jax.Array:
+        (arrays, occluder), clean = known, jnp.zeros(len(starts), bool)
+        return evaluator.evaluate(scorer.call, arrays, occluder, states, starts, clean)[0]
 
     starts = jnp.asarray(grid.starts.reshape(-1, 2))
     count = grid.size if batch_size is None else min(batch_size, grid.size)
     chunks = -(-grid.size // count)
     padded = jnp.resize(starts, (chunks, count, 2))
-    scores = jax.lax.map(score, padded) if chunks > 1 else score(padded[0])[None]
+    if chunks > 1:
+        parts = hoist(evaluate, known, padded[0], states)
+        ready = parts.prepare(known)  # kernels are transformed here, not in every chunk
+        scores = jax.lax.map(lambda chunk: parts.evaluate(known, ready, chunk, states), padded)
+    else:
+        scores = evaluate(known, padded[0], states)[None]
     return scores.reshape(-1, *scores.shape[2:])[: grid.size].reshape(
         *grid.shape, *scores.shape[2:]
     )

@@ -22,6 +22,7 @@ from jaxviz.scoring.evaluators import Incremental
         (networks.resnet50, 25_557_032 - 26_560),
         (networks.mobilenet_v2, 3_504_872 - 17_056),
         (networks.squeezenet, 1_235_496),
+        (networks.efficientnet_lite0, 4_652_008 - 21_008),
     ],
 )
 def test_networks_have_the_published_number_of_weights(network, count):

@@ -148,10 +148,15 @@ def test_other_sizes_are_tried_if_that_pays(f, clock, monkeypatch, compiling, sc
     assert len(timed) == tried
 
 
-@pytest.mark.parametrize("shape, first", [((127, 127), 16), ((128, 128), 8), ((64, 512), 8)])
-def test_large_images_come_in_smaller_batches(shape, first):
-    images = np.zeros((1, *shape, 1), np.float32)
-    assert programs._batches(dataclasses.replace(task_of(len), images=images))[0] == first
+@pytest.mark.parametrize(
+    "shape, windows, whole", [((127, 127), 16, 16), ((128, 128), 8, 1), ((64, 512), 8, 1)]
+)
+def test_large_images_come_in_smaller_batches(shape, windows, whole):
+    task = dataclasses.replace(task_of(len), images=np.zeros((1, *shape, 1), np.float32))
+    evaluators = Incremental((2, 2), (2, 2), (0, 0)), Dense()
+    batches = [programs._batches(task, evaluator) for evaluator in evaluators]
+    assert [batch[0] for batch in batches] == [windows, whole]
+    assert len({len(batch) for batch in batches}) == 1, "they are tried in turn"
 
 
 def test_only_the_best_evaluator_is_tried_at_other_sizes(f, clock, monkeypatch):
