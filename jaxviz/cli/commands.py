@@ -78,14 +78,14 @@ def _demo(add: Add) -> None:
 def _inspect(add: Add) -> None:
     text = "tell what a Keras file holds, and whether it can be loaded"
     parser = _command(add, "inspect", text, "jaxviz inspect bundled", module="keras")
-    options.add_model(parser)
+    options.add_model(parser, files=True)
 
 
 def _convert(add: Add) -> None:
     text = "write the Flax parameters of a Keras file"
     example = "jaxviz convert bundled mnist_cnn.npz"
     parser = _command(add, "convert", text, example, module="keras")
-    options.add_model(parser)
+    options.add_model(parser, files=True)
     text = "*.npz, *.safetensors, or a folder for orbax"
     parser.add_argument("out", type=Path, metavar="OUT", help=text)
 
@@ -145,9 +145,8 @@ def _maximize(add: Add) -> None:
     parser.add_argument(
         "--range",
         type=values.numbers,
-        default=(0.0, 1.0),
         metavar="LO,HI",
-        help="of a pixel; default: 0,1",
+        help="of a pixel; default: black to white in the units the model says, else 0,1",
     )
     options.add_size(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")

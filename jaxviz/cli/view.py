@@ -1,8 +1,10 @@
 """`jaxviz view`: one HTML file of the images of a store."""
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +79,7 @@ def _with_classes(stored: StoredOcclusion, wanted: np.ndarray) -> Occlusion | _K
 def stored_pictures(
     stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray, what: str = "IMAGES"
 ) -> list[tuple[str, Callable[[], np.ndarray]]]:
-    """Return a name and a function that reads it for the picture of each wanted image of a store.
-
-    Pictures are found by their names where the store has them, else by their order.
+    """Return, for each wanted image of a store, its name and a function that reads its picture.
 
     Args:
         stored: the store.
@@ -91,40 +91,48 @@ def stored_pictures(
         ValueError: they are others.
     """
     height, width = stored.grid.image_shape
-    found = [entry for source in sources for entry in _entries(source)]
-
-    def picture(place: int, name: str | None = None) -> tuple[str, Callable[[], np.ndarray]]:
-        own, _, load = found[place]
-        return name or own, lambda: fit_picture(load(), (height, width, 3))
-
-    if stored.names:
-        places = {Path(name).name: place for place, (name, _, _) in enumerate(found)}
-        places |= {name: place for place, (name, _, _) in enumerate(found)}
-        every = stored.names
-        # As the store has it, in its subfolder; else the file of that name, wherever it lies.
-        names = [n if (n := every[i]) in places else Path(n).name for i in wanted]
-        lost = [name for name in names if name not in places]
-        if not lost:
-            return [picture(places[name], Path(name).name) for name in names]
-        if len(found) != len(stored):
-            raise ValueError(
-                f"{what} must hold the images of the store: {len(lost)} are missing, such as"
-                f" {lost[0]}."
-            )
-    if len(found) != len(stored):
-        raise ValueError(
-            f"{what} must be those of the store: got {len(found)}, it has {len(stored)}."
-        )
-    return [picture(int(i)) for i in wanted]
-
-
-def _entries(source: str) -> list[Entry]:
-    """Return the pictures of a source; those of a folder with its subfolders, as stores have."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return picture_entries(source)
-    files = image_files(folder, subfolders=True)
+    entries = _entries(sources)
+    places = _places(stored, [name for name, _, _ in entries], wanted, what)
+    names = stored.names or [name for name, _, _ in entries]
     return [
-        (file.relative_to(folder).as_posix(), None, lambda file=file: read_image(file))
-        for file in files
+        (names[image], partial(_fitted, entries[place], (height, width, 3)))
+        for image, place in zip(wanted.tolist(), places, strict=True)
     ]
+
+
+def _fitted(entry: Entry, shape: tuple[int, int, int]) -> np.ndarray:
+    return fit_picture(entry[2](), shape)
+
+
+def _entries(sources: Sequence[str]) -> list[Entry]:
+    """List IMAGES as a run into a store does: one folder with its subfolders."""
+    if len(sources) != 1 or not Path(sources[0]).is_dir():
+        return [entry for source in sources for entry in picture_entries(source)]
+    folder = Path(sources[0])
+    files = image_files(folder, subfolders=True)
+    return [(f.relative_to(folder).as_posix(), None, partial(read_image, f)) for f in files]
+
+
+def _places(stored: StoredOcclusion, found: list[str], wanted: np.ndarray, what: str) -> list[int]:
+    """Return where the wanted images are among those found, by their names where they have some.
+
+    The files may lie elsewhere now: then their own names tell them, unless two share one.
+    """
+    lost: list[str] = []
+    if stored.names and list(stored.names) != found:
+        for short in (str, lambda name: Path(name).name):
+            known = [short(name) for name in found]
+            counts = Counter(known)
+            places = {name: i for i, name in enumerate(known) if counts[name] == 1}
+            names = [short(stored.names[i]) for i in wanted]
+            lost = [name for name in names if name not in places]
+            if not lost:
+                return [places[name] for name in names]
+    if len(found) == len(stored):
+        return wanted.tolist()
+    if lost:
+        raise ValueError(
+            f"{what} must hold the images of the store: {len(lost)} are missing, or another file"
+            f" has their name, such as {lost[0]}."
+        )
+    raise ValueError(f"{what} must be those of the store: got {len(found)}, it has {len(stored)}.")

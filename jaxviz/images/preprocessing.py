@@ -184,6 +184,7 @@ def preprocess(
         raise ValueError(
             f"`model` must have an `input_shape` (H, W, C) without open sizes: got {shape}."
         )
+    shape = getattr(model, "image_shape", shape)  # (H, W, C), also where channels come first
     if fit not in get_args(Fit):
         raise ValueError(f'`fit` must be "stretch" or "crop": got {fit!r}.')
     chosen = named_preprocessing(preprocessing, model)

@@ -15,6 +15,7 @@ from jaxviz._choices import Overlay, Scaling
 from jaxviz.plot._channels import channels_note, channels_of
 from jaxviz.plot._glow import AGAINST, FOR, dimmed, glow, show_contours
 from jaxviz.plot._inputs import (
+    as_array,
     as_images,
     as_integers,
     as_maps,
@@ -86,6 +87,7 @@ def compare(
 
     Raises:
         ValueError: if shapes disagree, or an option is out of its range.
+        TypeError: if something else than numbers is given, or `maps` is no dictionary.
 
     Example:
         >>> import numpy as np, jaxviz.plot
@@ -95,8 +97,11 @@ def compare(
     check_robust(robust)
     if scaling not in get_args(Scaling):
         raise ValueError(f'`scaling` must be "image" or "shared": got {scaling!r}.')
+    if not isinstance(maps, Mapping):
+        raise TypeError(f"`maps` must be a dictionary, name -> maps: got a {type(maps).__name__}.")
     if style not in (known := get_args(Overlay)[1:]):
         raise ValueError(f"`style` must be one of {', '.join(known)}: got {style!r}.")
+    images = as_array(images, "`images`")
     batched = _is_batch(images, maps)
     pictures = as_images(images, "images", batched)
     note = channels_note(channels_of(images, batched))

@@ -19,7 +19,7 @@ def as_images(
     value: ArrayLike, name: str, batched: bool, like: tuple[int, ...] | None = None
 ) -> np.ndarray:
     """Return the batch as (batch, height, width, 3) floats in 0…1."""
-    array = np.asarray(value)
+    array = as_array(value, f"`{name}`")
     full = array if batched else array[None]
     full = full[..., None] if full.ndim == 3 else full
     if full.ndim != 4 or full.shape[-1] > MOST_CHANNELS or 0 in full.shape:
@@ -78,11 +78,21 @@ def as_maps(value: ArrayLike, name: str) -> np.ndarray:
     return full
 
 
-def _as_floats(value: ArrayLike, where: str) -> np.ndarray:
+def as_array(value: ArrayLike, where: str) -> np.ndarray:
+    """Return an array of real numbers, of any dtype."""
     try:
-        return np.asarray(value).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{where} must hold numbers: got a {type(value).__name__}.") from error
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{where} must be one array: got parts of unequal shapes.") from error
+    if array.dtype.kind == "c":
+        raise TypeError(f"{where} must hold real numbers: got complex ones.")
+    if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # bfloat16 is a "V"
+        raise TypeError(f"{where} must hold numbers: got a {type(value).__name__}.")
+    return array
+
+
+def _as_floats(value: ArrayLike, where: str) -> np.ndarray:
+    return as_array(value, where).astype(np.float64)
 
 
 def _refuse_infinity(array: np.ndarray, where: str) -> None:

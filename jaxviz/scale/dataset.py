@@ -147,7 +147,7 @@ def occlude_dataset(
     shape = image_shape or _input_shape(f)
     if preprocess is not None and not callable(preprocess):
         preprocess = named_preprocessing(preprocess, f, argument="preprocess")
-    images = check_source(open_source(source, image_shape=shape, preprocess=preprocess))
+    images = check_source(open_source(source, image_shape=shape, preprocess=preprocess), f)
     patches = Patches(patch, stride, margin, border, fill, channels, complement)
     run = make_run(
         f,

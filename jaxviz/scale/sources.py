@@ -20,6 +20,7 @@ import numpy as np
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
 from jaxviz.images.preprocessing import Preprocessing, as_pictures
+from jaxviz.jaxpr.layout import turned, with_channels_last
 from jaxviz.scoring.arguments import checked_images
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
@@ -136,10 +137,12 @@ class Images:
         source: where they come from.
         samples: some that can be read, spread over the source, by number; all of the shape and the
             dtype that the images have.
+        f: the scorer, which may tell that it takes channels first, see `with_channels_last`.
     """
 
     source: Source
     samples: dict[int, np.ndarray]
+    f: Any = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -152,6 +155,7 @@ class Images:
     def read(self, index: int) -> np.ndarray | str:
         """Return image `index`, (H, W, C), or why it is bad."""
         image = _checked(self.source, index)
+        image = image if isinstance(image, str) else turned(self.f, image)
         if isinstance(image, str) or image.shape == self.template.shape:
             return image
         return f"its shape is {image.shape}, not {self.template.shape} as that of the others"
@@ -169,17 +173,18 @@ class Images:
         }
 
 
-def check_source(source: Source) -> Images:
+def check_source(source: Source, f: Any = None) -> Images:
     """Read some images of a source, so that its shape is known.
 
     Args:
         source: the images.
+        f: the scorer, if it is known.
 
     Returns:
         The images; the first that can be read tells the shape.
 
     Raises:
-        ValueError: not one image can be read.
+        ValueError: not one image can be read, or they look channels first.
 
     Example:
         >>> sorted(check_source(open_source(np.zeros((9, 2, 2, 1)))).samples)
@@ -199,8 +204,10 @@ def check_source(source: Source) -> Images:
                 f"`source` must hold images: not one of {len(source)} can be read; of the first:"
                 f" {found[0]}"
             )
-    shape = next(iter(good.values())).shape
-    return Images(source, {i: image for i, image in good.items() if image.shape == shape})
+    first = next(iter(good.values()))
+    shape = (first if f is None else with_channels_last(f, first, "source")).shape
+    last = {i: turned(f, image) for i, image in good.items()}
+    return Images(source, {i: image for i, image in last.items() if image.shape == shape}, f)
 
 
 def _checked(source: Source, index: int) -> np.ndarray | str:
