@@ -77,6 +77,7 @@ class Bar:
         )
         self._text, self._unit, self._vanishes, self._clock = text, unit, vanishes, clock
         self._began, self._next = clock(), FIRST_LINE
+        self._first: tuple[float, int] | None = None  # seconds and steps when steps began to count
         self._drawn = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -114,12 +115,15 @@ class Bar:
 
     def _write_line(self, done: int, total: int) -> None:
         took = self._clock() - self._began
-        if took < self._next or not 0 < done < total:
+        if done and self._first is None:
+            self._first = took, done
+        if took < self._next or not 0 < done < total or self._first is None:
             return
         self._next = took + min((GROWTH - 1) * took, MOST_APART)
         what = f"{self._text}: " if self._text != self._unit else ""
-        left = duration(took * (total - done) / done)
-        line = f"{what}{done:,} of {total:,} {self._unit}, {duration(took)}, about {left} left"
+        since, steps = took - self._first[0], done - self._first[1]  # without what was compiled
+        left = f", about {duration(since * (total - done) / steps)} left" if steps else ""
+        line = f"{what}{done:,} of {total:,} {self._unit}, {duration(took)}{left}"
         self.console.print(" ".join(line.split()), highlight=False, markup=False, soft_wrap=True)
 
     def stop(self) -> None:

@@ -79,7 +79,7 @@ def _with_classes(stored: StoredOcclusion, wanted: np.ndarray) -> Occlusion | _K
 def stored_pictures(
     stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray, what: str = "IMAGES"
 ) -> list[tuple[str, Callable[[], np.ndarray]]]:
-    """Return a name and a function that reads it for the picture of each wanted image of a store.
+    """Return, for each wanted image of a store, its name and a function that reads its picture.
 
     Args:
         stored: the store.
@@ -92,13 +92,16 @@ def stored_pictures(
     """
     height, width = stored.grid.image_shape
     entries = _entries(sources)
-    chosen = [entries[i] for i in _places(stored, [name for name, _, _ in entries], wanted, what)]
-    names = [stored.names[i] for i in wanted] if stored.names else [name for name, _, _ in chosen]
+    places = _places(stored, [name for name, _, _ in entries], wanted, what)
+    names = stored.names or [name for name, _, _ in entries]
+    return [
+        (names[image], partial(_fitted, entries[place], (height, width, 3)))
+        for image, place in zip(wanted.tolist(), places, strict=True)
+    ]
 
-    def reading(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
-        return lambda: fit_picture(load(), (height, width, 3))
 
-    return [(name, reading(load)) for name, (_, _, load) in zip(names, chosen, strict=True)]
+def _fitted(entry: Entry, shape: tuple[int, int, int]) -> np.ndarray:
+    return fit_picture(entry[2](), shape)
 
 
 def _entries(sources: Sequence[str]) -> list[Entry]:

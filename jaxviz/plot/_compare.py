@@ -99,9 +99,9 @@ def compare(
         raise ValueError(f'`scaling` must be "image" or "shared": got {scaling!r}.')
     if not isinstance(maps, Mapping):
         raise TypeError(f"`maps` must be a dictionary, name -> maps: got a {type(maps).__name__}.")
-    images = as_array(images, "`images`")
     if style not in (known := get_args(Overlay)[1:]):
         raise ValueError(f"`style` must be one of {', '.join(known)}: got {style!r}.")
+    images = as_array(images, "`images`")
     batched = _is_batch(images, maps)
     pictures = as_images(images, "images", batched)
     note = channels_note(channels_of(images, batched))
