@@ -34,8 +34,10 @@ from jax.tree_util import Partial
 
 from jaxviz._names import numbered
 from jaxviz.jaxpr.compiled import compiled
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.jaxpr.split import as_model, split_arrays
 from jaxviz.jaxpr.walk import Flat, replay, trace
+from jaxviz.scoring.arguments import as_pixels
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
 
@@ -73,7 +75,7 @@ def activations(
 
     Args:
         model: a scorer, see the module's text for which layers it has.
-        images: (N, H, W, C), in the units the model expects.
+        images: (N, H, W, C), or as the model itself takes them, in the units it expects.
         layers: names or indices, one or a sequence; None for all. Only what they need is computed.
 
     Returns:
@@ -90,13 +92,14 @@ def activations(
         >>> jv.activations(f, jnp.ones((2, 4, 4, 3)), "mean")["mean"].shape
         (2, 3)
     """
+    images = as_pixels(images, "images")
     if np.ndim(images) != 4:
         raise ValueError(
             "`images` must have shape (batch, height, width, channel): got "
             f"{np.shape(images)}; add the batch axis with images[None]."
         )
-    images = jnp.asarray(images)
     model = as_scorer(model)
+    images = with_channels_last(model, jnp.asarray(images))
     parts = split(model)
     check_independence(parts, images)
     names = layer_names(model, images)

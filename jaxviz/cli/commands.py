@@ -192,13 +192,17 @@ def _view(add: Add) -> None:
 
 def _export(add: Add) -> None:
     text = "draw the heatmaps of a store, or write them as arrays"
-    example = "jaxviz export out.zarr --png heatmaps/"
+    example = "jaxviz export out.zarr --png heatmaps/ --photos photos/"
     parser = _command(add, "export", text, example, module="stores")
     parser.add_argument("store", metavar="STORE", help=options.STORE)
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="one picture per image")
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
+    text = f"draw the photograph beside: the images that the store was made of: {options.IMAGES}"
+    parser.add_argument("--photos", nargs="+", metavar="IMAGES", help=text)
     text = "only images A to B − 1"
-    parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
+    parser.add_argument(
+        "--span", "--images", dest="span", type=values.span, metavar="A:B", help=text
+    )
     text = "its number or name; default: each image's predicted class"
     parser.add_argument("--target", metavar="CLASS", help=text)
     options.add_classes(parser)

@@ -12,6 +12,8 @@ from PIL import Image
 from jaxviz.cli.commands import make_parser
 from jaxviz.cli.main import main
 from jaxviz.cli.stores import occlude_store
+from jaxviz.cli.view import stored_pictures
+from jaxviz.scale.reader import open_store
 
 
 def page_of(path):
@@ -57,6 +59,18 @@ def test_other_images_are_refused(store, tmp_path, capsys):
     np.save(tmp_path / "other.npy", np.zeros((2, 28, 28), np.uint8))
     assert run(f"view {store} {tmp_path}/other.npy") == 2
     assert "IMAGES must" in capsys.readouterr().err
+
+
+def test_pictures_of_subfolders_are_found_by_their_whole_names(tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    for name, grey in (("a/1.png", 10), ("b/1.png", 200)):
+        (folder / name).parent.mkdir(parents=True)
+        Image.fromarray(np.full((28, 28), grey, np.uint8)).save(folder / name)
+    monkeypatch.chdir(tmp_path)
+    assert run(f"occlude bundled {folder} --patch 14 --store two.zarr") == 0
+    stored = open_store("two.zarr")
+    found = stored_pictures(stored, [str(folder)], np.array([1, 0]))
+    assert [round(255 * load().mean()) for _, load in found] == [200, 10]
 
 
 def test_occlude_writes_a_page_beside_its_pictures(tmp_path):
