@@ -6,8 +6,7 @@ The names of a scorer's layers:
 - an NNX module: the attribute path of each submodule, `"block.conv"`, `"layers.0"`;
 - a Linen module, as `Partial(module.apply, variables)` or `(module, variables)`: the path of each
   submodule;
-- a function transformed by Haiku: the `module_name` of each module, "res_net18/~/initial_conv", as
-  in its parameters;
+- a function of Haiku: the `module_name` of each module, "res_net18/~/initial_conv";
 - anything else: the names given inside it with `tag`. Tags also work inside modules.
 
 A submodule or tag that runs more than once adds `"#2"`, `"#3"`, … A layer is addressed by name, by
