@@ -114,7 +114,9 @@ KEPT = {
 )
 def test_windows_equal_dense_at_every_position(rng, patch, step):
     plan = check(lambda x: {name: f(x) for name, f in KEPT.items()}, rng, patch=patch, step=step)
-    assert set(dense_names(plan)) <= {"broadcast_in_dim", "reshape", "slice", "rev"}  # of a border
+    # What is left is the rim of a border, or too small for windows on so small an image.
+    small = {"broadcast_in_dim", "reshape", "slice", "rev", "scan", "concatenate"}
+    assert set(dense_names(plan)) <= small
 
 
 def through(f):
