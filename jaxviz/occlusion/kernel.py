@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
 from jaxviz.jaxpr.hoist import hoist
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.perturbation.fill import FillLike, check_fill
 from jaxviz.perturbation.fills import make_fill
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
-from jaxviz.scoring.arguments import check_batch_size, check_rank
+from jaxviz.scoring.arguments import as_pixels, check_batch_size, check_rank
 from jaxviz.scoring.evaluators import make_evaluator
-from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import Scorer, split
 
 
@@ -61,11 +61,9 @@ def occlusion_scores(
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
     """
-    if image is None or isinstance(image, str):
-        check_rank(image, "image", 3)
-    image = jnp.asarray(image)
-    check_rank(image, "image", 3)
-    check_channels_last(f, image.shape)
+    image = as_pixels(image, "image")
+    check_rank(image, "image", 3, f=f)
+    image = with_channels_last(f, jnp.asarray(image), "image")
     image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
     size = image.shape[0], image.shape[1]
     grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)

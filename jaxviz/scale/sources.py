@@ -19,7 +19,8 @@ import numpy as np
 
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
-from jaxviz.images.preprocessing import Preprocessing
+from jaxviz.images.preprocessing import Preprocessing, as_pictures
+from jaxviz.jaxpr.layout import turned, with_channels_last
 from jaxviz.scoring.arguments import checked_images
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
@@ -79,13 +80,16 @@ def open_source(
         image_shape: (height, width, channel) that image files are read in: values in [0, 1],
             stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need
             it.
-        preprocess: (1, H, W, C) -> (1, H, W, C), applied to every image; None: none.
+        preprocess: applied to every image: a function (1, H, W, C) -> (1, H, W, C) of what was
+            read; or a `Preprocessing`, which takes pictures, so that elements must be bytes or
+            floats in [0, 1]; None: none.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: there are no images, or a file holds none.
+        ValueError: there are no images, a file holds none, or a `Source`, which reads for itself,
+            shall be preprocessed.
         TypeError: the source has no length.
 
     Example:
@@ -93,6 +97,11 @@ def open_source(
         5
     """
     if isinstance(source, Source):
+        if preprocess is not None:
+            raise ValueError(
+                "`preprocess` must be None for a `Source`, which reads images by itself: let its"
+                " `read` do it."
+            )
         return source
     if isinstance(source, str | Path) and Path(source).is_dir():
         return _folder(Path(source), image_shape, preprocess)
@@ -128,10 +137,12 @@ class Images:
         source: where they come from.
         samples: some that can be read, spread over the source, by number; all of the shape and the
             dtype that the images have.
+        f: the scorer, which may tell that it takes channels first, see `with_channels_last`.
     """
 
     source: Source
     samples: dict[int, np.ndarray]
+    f: Any = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -144,6 +155,7 @@ class Images:
     def read(self, index: int) -> np.ndarray | str:
         """Return image `index`, (H, W, C), or why it is bad."""
         image = _checked(self.source, index)
+        image = image if isinstance(image, str) else turned(self.f, image)
         if isinstance(image, str) or image.shape == self.template.shape:
             return image
         return f"its shape is {image.shape}, not {self.template.shape} as that of the others"
@@ -161,17 +173,18 @@ class Images:
         }
 
 
-def check_source(source: Source) -> Images:
+def check_source(source: Source, f: Any = None) -> Images:
     """Read some images of a source, so that its shape is known.
 
     Args:
         source: the images.
+        f: the scorer, if it is known.
 
     Returns:
         The images; the first that can be read tells the shape.
 
     Raises:
-        ValueError: not one image can be read.
+        ValueError: not one image can be read, or they look channels first.
 
     Example:
         >>> sorted(check_source(open_source(np.zeros((9, 2, 2, 1)))).samples)
@@ -191,8 +204,10 @@ def check_source(source: Source) -> Images:
                 f"`source` must hold images: not one of {len(source)} can be read; of the first:"
                 f" {found[0]}"
             )
-    shape = next(iter(good.values())).shape
-    return Images(source, {i: image for i, image in good.items() if image.shape == shape})
+    first = next(iter(good.values()))
+    shape = (first if f is None else with_channels_last(f, first, "source")).shape
+    last = {i: turned(f, image) for i, image in good.items()}
+    return Images(source, {i: image for i, image in last.items() if image.shape == shape}, f)
 
 
 def _checked(source: Source, index: int) -> np.ndarray | str:
@@ -210,7 +225,11 @@ class _Reader:
 
     def __call__(self, element: Any) -> np.ndarray:
         image = self.take(element)
-        return image if self.preprocess is None else np.asarray(self.preprocess(image[None]))[0]
+        if self.preprocess is None:
+            return image
+        if isinstance(self.preprocess, Preprocessing):  # of pictures, not of bytes
+            image = as_pictures(image, "source")
+        return np.asarray(self.preprocess(image[None]))[0]
 
 
 def _image_of(element: Any) -> np.ndarray:

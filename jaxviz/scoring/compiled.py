@@ -218,7 +218,9 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
     """
     programs = programs_of(task)
     programs.check(task)
-    return programs.choose(task, batch_size)
+    program = programs.choose(task, batch_size)
+    task.remember(program.rows)
+    return program
 
 
 def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:

@@ -321,3 +321,21 @@ def test_other_errors_of_the_device_pass_through(f, monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: broken"):
         occlude(f, IMAGES[0], **TILES)
+
+
+def test_a_repeated_run_traces_the_scorer_once_and_is_never_out_of_date():
+    scale, traced = [1.0], []
+
+    def f(images):
+        traced.append(images.shape)
+        return scale[0] * images.mean((1, 2))
+
+    image = np.ones((6, 6, 2), np.float32)
+    options = {"patch": 2, "method": "dense", "batch_size": 5}
+    first = occlude(f, image, **options)
+    traced.clear()
+    again = occlude(f, image, **options)
+    assert traced == [(5, 6, 6, 2)]
+    np.testing.assert_array_equal(again.scores, first.scores)
+    scale[0] = 2.0
+    np.testing.assert_allclose(occlude(f, image, **options).scores, 2 * first.scores)
