@@ -52,7 +52,7 @@ class Rates(NamedTuple):
 
 
 OLDER = Rates(1.1e11, 1.0, 2.0e11, 50, inf, 5e5, 5e-10, 6e-10, 6e-10, 1.8e-9, 1.8e-9)
-NEWER = Rates(2.1e11, 0.6, 1.9e11, 4, 1.5e6, 1e6, 3e-10, 2.5e-9, 1.0e-9, 1.2e-9, 2.1e-9)
+NEWER = Rates(2.1e11, 0.6, 1.9e11, 4, 2e6, 1e6, 3e-10, 2.5e-9, 1.0e-9, 1.2e-9, 2.1e-9)
 NEW = (0, 12)  # the version of JAX that brought them
 RATES = NEWER if jax.__version_info__[:2] >= NEW else OLDER
 
