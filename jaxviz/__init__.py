@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     from jaxviz.occlusion import presets as presets
     from jaxviz.occlusion.explain import explain
     from jaxviz.occlusion.kernel import occlusion_scores
-    from jaxviz.occlusion.occlude import occlude, occlude_segments
+    from jaxviz.occlusion.occlude import occlude
     from jaxviz.occlusion.presets import Preset
     from jaxviz.occlusion.reading import Reading
     from jaxviz.occlusion.result import Occlusion, load_occlusion
     from jaxviz.perturbation import fills as fills
     from jaxviz.perturbation.grid import Grid
-    from jaxviz.perturbation.segments import Segments
+    from jaxviz.perturbation.segments import Segments, make_segments
     from jaxviz.saved import load
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
@@ -109,10 +109,11 @@ _NAMES = {
     "load_occlusion": "jaxviz.occlusion.result",
     "load_weights": "jaxviz.keras",
     "logits": "jaxviz.keras",
+    "make_segments": "jaxviz.perturbation.segments",
     "maximize": "jaxviz.maximization.maximize",
     "occlude": "jaxviz.occlusion.occlude",
     "occlude_dataset": "jaxviz.scale.dataset",
-    "occlude_segments": "jaxviz.occlusion.occlude",
+    "occlude_segments": "jaxviz.occlusion.segments",
     "occlusion_scores": "jaxviz.occlusion.kernel",
     "open_store": "jaxviz.scale.reader",
     "pick": "jaxviz.scoring.adapt",
@@ -162,6 +163,7 @@ __all__ = [
     "load_occlusion",
     "load_weights",
     "logits",
+    "make_segments",
     "maximize",
     "metrics",
     "models",

@@ -1,0 +1,96 @@
+"""Windows of a few sizes for positions of many: each has a program, and each program its price.
+
+A position changes the pixels of a box. Sizes of boxes are rounded up, along each axis, to one of
+
+    8 12 16 24 32 48 64 96 …, and the image's own side,
+
+so that many boxes share a window; then sizes are joined, and what windows do not pay for runs
+dense, as long as that lowers the seconds of one image:
+
+    Σ over sizes of (a program + a pass for the clean image + positions · a window)
+    + dense positions · a pass.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from math import prod
+
+from jaxviz._arguments import Pair
+from jaxviz.scoring.evaluators import LEAST_SPEED_UP, WORTH_COMPILING_SECONDS
+
+LEAST_SIDE = 8
+Window = Pair | None  # (rows, cols); None: none, the position runs dense
+
+
+def assign_windows(
+    sizes: Sequence[Pair],
+    image_shape: Pair,
+    seconds: Callable[[Pair], tuple[float, float]],
+    *,
+    dense: bool,
+) -> list[Window]:
+    """Return the window of every box of one image; None: it runs dense.
+
+    Args:
+        sizes: (height, width) of the boxes, at least one.
+        image_shape: (height, width).
+        seconds: (rows, cols) of a window -> seconds of a position, dense and on such a window.
+        dense: whether a position may run dense.
+
+    Returns:
+        Sizes (rows, cols), none smaller than the box, nor larger than the image.
+
+    Example:
+        >>> cost = lambda window: (1.0, window[0] * window[1] / 1000)
+        >>> boxes = [(5, 7)] * 50 + [(6, 9)] + [(60, 60)]
+        >>> windows = assign_windows(boxes, (64, 64), cost, dense=True)
+        >>> windows[0], windows[50], windows[51]
+        ((8, 12), (8, 12), None)
+    """
+    own: list[Window] = [_rounded(size, image_shape) for size in sizes]
+    smallest = min((size for size in own if size is not None), key=prod)
+    whole, least = seconds(smallest)
+    if dense and len(sizes) * (whole - least) <= WORTH_COMPILING_SECONDS:
+        return [None] * len(sizes)  # not even if all were of the smallest size
+
+    def price(windows: list[Window]) -> float:
+        counts = Counter(windows)
+        total = whole * counts.pop(None, 0)
+        for size, count in counts.items():
+            assert size is not None
+            each = seconds(size)[1] * (LEAST_SPEED_UP if dense else 1)
+            total += WORTH_COMPILING_SECONDS + whole + count * each
+        return total
+
+    while True:
+        several = [_moved(own, *move) for move in _moves(set(own), dense)]
+        best = min(several, key=price, default=own)
+        if price(best) >= price(own):
+            return own
+        own = best
+
+
+def _moves(sizes: set[Window], dense: bool) -> Iterator[tuple[set[Window], Window]]:
+    """Yield which sizes might become which other: two of them one that holds both, one dense."""
+    windows = sorted(size for size in sizes if size is not None)
+    for a, b in combinations(windows, 2):
+        yield {a, b}, (max(a[0], b[0]), max(a[1], b[1]))
+    for size in windows if dense else ():
+        yield {size}, None
+
+
+def _moved(windows: list[Window], these: set[Window], becomes: Window) -> list[Window]:
+    return [becomes if size in these else size for size in windows]
+
+
+def _rounded(size: Pair, most: Pair) -> Pair:
+    """Round both sides up."""
+    return _side(size[0], most[0]), _side(size[1], most[1])
+
+
+def _side(size: int, most: int) -> int:
+    """Return the least of 8, 12, 16, 24, 32, 48 … that is no smaller, at most `most`."""
+    power = max(LEAST_SIDE, 1 << (int(size) - 1).bit_length())
+    between = power * 3 // 4
+    return min(between if size <= between and power > LEAST_SIDE else power, most)
