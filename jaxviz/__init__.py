@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from jaxviz.saved import load
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
+    from jaxviz.scale.judge import judge_dataset
+    from jaxviz.scale.judged import StoredComparison, open_comparison
     from jaxviz.scale.reader import StoredOcclusion, open_store
     from jaxviz.scoring.adapt import from_equinox, pick
     from jaxviz.scoring.layout import channels_last
@@ -93,6 +95,7 @@ _NAMES = {
     "Preset": "jaxviz.occlusion.presets",
     "Reading": "jaxviz.occlusion.reading",
     "Segments": "jaxviz.perturbation.segments",
+    "StoredComparison": "jaxviz.scale.judged",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
     "channels_last": "jaxviz.scoring.layout",
@@ -104,6 +107,7 @@ _NAMES = {
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
+    "judge_dataset": "jaxviz.scale.judge",
     "load": "jaxviz.saved",
     "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.occlusion.result",
@@ -115,6 +119,7 @@ _NAMES = {
     "occlude_dataset": "jaxviz.scale.dataset",
     "occlude_segments": "jaxviz.occlusion.segments",
     "occlusion_scores": "jaxviz.occlusion.kernel",
+    "open_comparison": "jaxviz.scale.judged",
     "open_store": "jaxviz.scale.reader",
     "pick": "jaxviz.scoring.adapt",
     "save_strip": "jaxviz.images.filmstrip",
@@ -142,6 +147,7 @@ __all__ = [
     "Preset",
     "Reading",
     "Segments",
+    "StoredComparison",
     "StoredOcclusion",
     "activations",
     "attribution",
@@ -157,6 +163,7 @@ __all__ = [
     "images",
     "incremental",
     "inspect_keras",
+    "judge_dataset",
     "keras_vis",
     "load",
     "load_keras",
@@ -172,6 +179,7 @@ __all__ = [
     "occlude_dataset",
     "occlude_segments",
     "occlusion_scores",
+    "open_comparison",
     "open_store",
     "parametrize",
     "pick",

@@ -28,12 +28,14 @@ from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.cli.streams import write
 from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.judged import StoredComparison, open_comparison
 from jaxviz.scale.lock import in_use
-from jaxviz.scale.reader import StoredOcclusion, open_store
+from jaxviz.scale.reader import ImageError, StoredOcclusion, open_store
 from jaxviz.scale.sources import Source, open_source
-from jaxviz.scale.store import connect
+from jaxviz.scale.store import connect, find
 from jaxviz.scoring.targets import by_name
 
+Stored = StoredOcclusion | StoredComparison
 SHOWN = 20  # bad images in a table
 SIDE = 224  # heatmaps are enlarged, by whole pixels, to about this size
 
@@ -50,7 +52,7 @@ def occlude_store(args: argparse.Namespace) -> int:
     try:
         stored = occlude_dataset(
             model,
-            _source(args, model, shape),
+            source_of(args, model, shape),
             args.store,
             **make_preset(args, shape[:2]),
             **_kept(args.keep),
@@ -60,7 +62,7 @@ def occlude_store(args: argparse.Namespace) -> int:
             chunk=args.chunk or "auto",
             stored=args.stored,
             share=args.share,
-            on_error=args.on_error or _on_error(args.images),
+            on_error=args.on_error or on_error_of(args.images),
             log=args.log,
             class_names=names,
             progress=jax.process_index() == 0,
@@ -73,8 +75,10 @@ def occlude_store(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> None:
-    """Print how far a store is."""
-    stored = open_store(args.store)
+    """Print how far a store is, of scores or of judged maps."""
+    found = find(connect(args.store))
+    judged = found is not None and "value" in found.arrays
+    stored = open_comparison(args.store) if judged else open_store(args.store)
     if not args.json:
         _tell(stored)
         return
@@ -143,7 +147,7 @@ class _Fitted:
         return self.preprocessing(fit_picture(load(), self.shape)[None])[0]
 
 
-def _source(args: argparse.Namespace, model: Any, shape: tuple[int, int, int]) -> Source:
+def source_of(args: argparse.Namespace, model: Any, shape: tuple[int, int, int]) -> Source:
     """Return IMAGES, read one at a time; a folder with its subfolders."""
     prepare = preprocessing(args, model)
     if len(args.images) == 1 and Path(args.images[0]).is_dir():
@@ -158,7 +162,7 @@ def _source(args: argparse.Namespace, model: Any, shape: tuple[int, int, int]) -
     return Source(elements[: args.limit], read, names[: args.limit], units)
 
 
-def _on_error(images: Sequence[str]) -> OnError:
+def on_error_of(images: Sequence[str]) -> OnError:
     """A folder may hold a file that is no image; one that was named must be one."""
     return "skip" if any(Path(path).is_dir() for path in images) else "raise"
 
@@ -174,23 +178,33 @@ def _kept(text: str | None) -> dict[str, Any]:
         raise ValueError(f"`--keep` must be I,J,… or topK: got {text!r}.") from None
 
 
-def _tell(stored: StoredOcclusion) -> None:
+def _tell(stored: Stored) -> None:
     table(stored.url, ["", ""], list(_facts(stored)))
-    errors = stored.errors
+    tell_bad(stored.errors)
+
+
+def tell_bad(errors: Sequence[ImageError]) -> None:
+    """Print the bad images of a store."""
     if errors:
         table("Bad images", ["image", "name", "why"], [list(e) for e in errors[:SHOWN]])
     if len(errors) > SHOWN:
         say(f"and {len(errors) - SHOWN} more")
 
 
-def _facts(stored: StoredOcclusion) -> Iterator[tuple[str, str]]:
+def _facts(stored: Stored) -> Iterator[tuple[str, str]]:
     run, done = stored.identity, int(stored.done.sum())
     yield "images", f"{done:,} of {len(stored):,} done ({100 * done / len(stored):.1f} %)"
     yield "bad", f"{len(stored.errors):,}"
     yield "in use by", in_use(connect(stored.url)) or "nobody"
     yield "model", f"{run['model']['name']} {run['model']['fingerprint'][:12]}"
-    yield "positions", str(stored.grid)
-    yield "fill", f"{run['fill']['name']} {run['fill']['values'] or ''}".strip()
+    if isinstance(stored, StoredOcclusion):
+        yield "positions", str(stored.grid)
+        yield "fill", f"{run['fill']['name']} {run['fill']['values'] or ''}".strip()
+    else:
+        yield "maps", ", ".join(stored.methods)
+        yield "metrics", ", ".join(run["metrics"].values())
+        yield "target", "predicted" if run["target"] is None else str(run["target"])
+        yield "seed", str(run["seed"])
     yield "images are", run["source"]["units"]
     yield "program", ", ".join(f"{key} {value}" for key, value in run["program"].items())
     yield "versions", ", ".join(f"{key} {value}" for key, value in run["versions"].items())

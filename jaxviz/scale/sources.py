@@ -21,6 +21,7 @@ from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
 from jaxviz.images.preprocessing import Preprocessing
 from jaxviz.scoring.arguments import checked_images
+from jaxviz.scoring.scorer import image_shape_of
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
 KEYS = ("images", "x_test", "x", "x_train")
@@ -153,11 +154,18 @@ class Images:
         names = self.source.names
         return f"image {index}" + (f" ({names[index]})" if names else "")
 
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of the samples, by number: enough to tell another source."""
+    def identity(self) -> dict[str, Any]:
+        """Return what tells another source: its size, its names, and the SHA-256 of the samples."""
+        names = self.source.names
         return {
-            str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
-            for i, image in self.samples.items()
+            "images": len(self),
+            "shape": self.template.shape,
+            "units": self.source.units,
+            "names": hashlib.sha256("\n".join(names).encode()).hexdigest() if names else None,
+            "samples": {
+                str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
+                for i, image in self.samples.items()
+            },
         }
 
 
@@ -193,6 +201,23 @@ def check_source(source: Source) -> Images:
             )
     shape = next(iter(good.values())).shape
     return Images(source, {i: image for i, image in good.items() if image.shape == shape})
+
+
+def open_images(
+    f: Any,
+    source: SourceLike,
+    image_shape: tuple[int, int, int] | None,
+    preprocess: Preprocess | None,
+) -> Images:
+    """Open a source of images for a scorer, which may tell their shape, and read some of them.
+
+    Raises:
+        ValueError, TypeError: see `open_source` and `check_source`.
+    """
+    told = image_shape_of(f)
+    known = isinstance(told, tuple) and len(told) == 3 and None not in told
+    shape = image_shape or (told if known else None)
+    return check_source(open_source(source, image_shape=shape, preprocess=preprocess))
 
 
 def _checked(source: Source, index: int) -> np.ndarray | str:
