@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from jaxviz.perturbation.grid import Grid
     from jaxviz.perturbation.segments import Segments, make_segments
     from jaxviz.saved import load
+    from jaxviz.scale.attribute import attribute_dataset
+    from jaxviz.scale.attributed import StoredAttribution, open_attribution
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
     from jaxviz.scale.judge import judge_dataset
@@ -96,8 +98,10 @@ _NAMES = {
     "Reading": "jaxviz.occlusion.reading",
     "Segments": "jaxviz.perturbation.segments",
     "StoredComparison": "jaxviz.scale.judged",
+    "StoredAttribution": "jaxviz.scale.attributed",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
+    "attribute_dataset": "jaxviz.scale.attribute",
     "channels_last": "jaxviz.scoring.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
@@ -120,6 +124,7 @@ _NAMES = {
     "occlude_segments": "jaxviz.occlusion.segments",
     "occlusion_scores": "jaxviz.occlusion.kernel",
     "open_comparison": "jaxviz.scale.judged",
+    "open_attribution": "jaxviz.scale.attributed",
     "open_store": "jaxviz.scale.reader",
     "pick": "jaxviz.scoring.adapt",
     "save_strip": "jaxviz.images.filmstrip",
@@ -148,8 +153,10 @@ __all__ = [
     "Reading",
     "Segments",
     "StoredComparison",
+    "StoredAttribution",
     "StoredOcclusion",
     "activations",
+    "attribute_dataset",
     "attribution",
     "channels_last",
     "convert_keras",
@@ -180,6 +187,7 @@ __all__ = [
     "occlude_segments",
     "occlusion_scores",
     "open_comparison",
+    "open_attribution",
     "open_store",
     "parametrize",
     "pick",

@@ -18,6 +18,7 @@ from jaxviz._choices import (
     Peer,
     Reduce,
     Score,
+    Stored,
 )
 from jaxviz._version import __version__
 from jaxviz.cli import options, values
@@ -140,6 +141,15 @@ def _attribute(add: Add) -> None:
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     text = "default: what fits"
     how.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
+    many = parser.add_argument_group(
+        "many images",
+        "With --store, nothing is drawn: the maps go to a Zarr store; after an\n"
+        "interruption the same command goes on. Then: jaxviz status STORE, and\n"
+        "jaxviz export STORE --png FOLDER.",
+    )
+    many.add_argument("--store", metavar="STORE", help=options.STORE)
+    options.add_parts(many)
+    many.add_argument("--stored", choices=get_args(Stored), default="float32")
 
 
 def _judge(add: Add) -> None:

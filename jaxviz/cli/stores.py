@@ -3,7 +3,7 @@
 import argparse
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from jaxviz.cli.inputs import (
     make_preset,
     preprocessing,
     read_class_names,
+    refuse,
 )
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.cli.streams import write
 from jaxviz.images.files import Entry, fit_picture, picture_entries
+from jaxviz.scale.attributed import StoredAttribution, open_attribution
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.judged import StoredComparison, open_comparison
 from jaxviz.scale.lock import in_use
@@ -35,7 +37,9 @@ from jaxviz.scale.sources import Source, open_source
 from jaxviz.scale.store import connect, find
 from jaxviz.scoring.targets import by_name
 
-Stored = StoredOcclusion | StoredComparison
+Stored = StoredOcclusion | StoredComparison | StoredAttribution
+# Options of `export` for stores of scores alone, and what they are when they are not given.
+OF_SCORES = {"target": None, "score": "drop", "reduce": "mean"}
 SHOWN = 20  # bad images in a table
 SIDE = 224  # heatmaps are enlarged, by whole pixels, to about this size
 
@@ -70,17 +74,15 @@ def occlude_store(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is in {args.store}: the same command goes on.")
         return 130
-    _tell(stored)
+    tell(stored)
     return 0
 
 
 def status(args: argparse.Namespace) -> None:
     """Print how far a store is, of scores or of judged maps."""
-    found = find(connect(args.store))
-    judged = found is not None and "value" in found.arrays
-    stored = open_comparison(args.store) if judged else open_store(args.store)
+    stored = _open(args.store)
     if not args.json:
-        _tell(stored)
+        tell(stored)
         return
     done, errors = stored.done, stored.errors
     facts = {
@@ -95,9 +97,22 @@ def status(args: argparse.Namespace) -> None:
     write(json.dumps(facts))  # in ASCII: names survive any encoding of stdout
 
 
+def _open(store: str) -> Stored:
+    """Open a store of any kind."""
+    found = find(connect(store))
+    arrays = {} if found is None else found.arrays
+    if "value" in arrays:
+        return open_comparison(store)
+    return open_attribution(store) if "values/0" in arrays else open_store(store)
+
+
 def export(args: argparse.Namespace) -> None:
     """Write the heatmaps of a store, as pictures or arrays, with a table of what they are."""
-    stored = open_store(args.store)
+    stored = _open(args.store)
+    if isinstance(stored, StoredAttribution):
+        refuse(args, OF_SCORES, "is for stores of scores: leave it out")
+    elif not isinstance(stored, StoredOcclusion):
+        stored = open_store(args.store)  # which says what it is
     folder = args.png or args.npz
     if folder is None or (args.png and args.npz):
         raise ValueError("`export` needs one of --png FOLDER and --npz FOLDER.")
@@ -105,21 +120,22 @@ def export(args: argparse.Namespace) -> None:
     wanted = chosen[stored.done[chosen] & (stored.predicted[chosen] >= 0)]
     if not len(wanted):
         raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
-    names, kept = stored.names, stored.classes
-    args.class_names = _names_and_target(stored, args)
+    names = stored.names
+    one: Callable[..., list[dict[str, Any]]] = _maps_of
+    if isinstance(stored, StoredOcclusion):
+        one = _one_of_scores(stored, args)
     with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps", "images") as told:
         rows = []
-        for image in wanted.tolist():
-            own = kept[image] if kept is not None and kept.ndim == 2 else kept
-            rows.append(_export_one(stored, image, args, out, names[image] if names else "", own))
-            told(len(rows), len(wanted))
+        for done, image in enumerate(wanted.tolist(), 1):
+            rows += one(stored, image, args, out, names[image] if names else "")
+            told(done, len(wanted))
         with open(out / "index.csv", "w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
     left = len(chosen) - len(wanted)
     note = f"; {left} are bad or not done" if left else ""
-    say(f"wrote {len(wanted)} heatmaps and index.csv to {folder}{note}")
+    say(f"wrote {len(rows)} heatmaps and index.csv to {folder}{note}")
 
 
 def _join(args: argparse.Namespace) -> None:
@@ -178,7 +194,8 @@ def _kept(text: str | None) -> dict[str, Any]:
         raise ValueError(f"`--keep` must be I,J,… or topK: got {text!r}.") from None
 
 
-def _tell(stored: Stored) -> None:
+def tell(stored: Stored) -> None:
+    """Print how far a store is, and its bad images."""
     table(stored.url, ["", ""], list(_facts(stored)))
     tell_bad(stored.errors)
 
@@ -200,6 +217,9 @@ def _facts(stored: Stored) -> Iterator[tuple[str, str]]:
     if isinstance(stored, StoredOcclusion):
         yield "positions", str(stored.grid)
         yield "fill", f"{run['fill']['name']} {run['fill']['values'] or ''}".strip()
+    elif isinstance(stored, StoredAttribution):
+        yield "maps", ", ".join(stored.maps)
+        yield "methods", ", ".join(run["methods"].values())
     else:
         yield "maps", ", ".join(stored.methods)
         yield "metrics", ", ".join(run["metrics"].values())
@@ -208,6 +228,62 @@ def _facts(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "images are", run["source"]["units"]
     yield "program", ", ".join(f"{key} {value}" for key, value in run["program"].items())
     yield "versions", ", ".join(f"{key} {value}" for key, value in run["versions"].items())
+
+
+def _one_of_scores(stored: StoredOcclusion, args: argparse.Namespace) -> Callable[..., Any]:
+    """Return what exports one image of a store of scores."""
+    kept = stored.classes
+    args.class_names = _names_and_target(stored, args)
+
+    def one(stored: Any, image: int, args: Any, out: Path, name: str) -> list[dict[str, Any]]:
+        own = kept[image] if kept is not None and kept.ndim == 2 else kept
+        return [_export_one(stored, image, args, out, name, own)]
+
+    return one
+
+
+def _maps_of(
+    stored: StoredAttribution, image: int, args: argparse.Namespace, out: Path, name: str
+) -> list[dict[str, Any]]:
+    """Export every map of one image."""
+    rows = []
+    names = read_class_names(args.classes)
+    for title, result in stored[image].items():
+        facts = {
+            "image": image,
+            "name": name,
+            "map": title,
+            "class": int(np.asarray(result.target)),
+            "class name": class_name(int(np.asarray(result.target)), names) if names else "",
+        }
+        rows.append(_write_map(result.heatmap(), facts, args, out, title, signed=True))
+    return rows
+
+
+def _write_map(
+    values: np.ndarray,
+    facts: dict[str, Any],
+    args: argparse.Namespace,
+    out: Path,
+    title: str = "",
+    *,
+    signed: bool,
+) -> dict[str, Any]:
+    """Write one heatmap with what is known of it, and return that."""
+    known, name = values[np.isfinite(values)], facts["name"]
+    words = [f"{facts['image']:06d}", *([Path(name).stem] if name else [])]
+    words += [title.replace(", ", "-").replace("/", "-")] if title else []
+    file = f"{'-'.join(words)}.{'png' if args.png else 'npz'}"
+    facts |= {
+        "least": float(known.min()) if known.size else None,
+        "greatest": float(known.max()) if known.size else None,
+        "file": file,
+    }
+    if args.png:
+        _picture(values, signed).save(out / file, pnginfo=_note(facts))
+    else:
+        write_arrays(out / file, {"heatmap": values, "facts": json.dumps(facts)})
+    return facts
 
 
 def _export_one(
@@ -222,23 +298,14 @@ def _export_one(
     target = stored.predicted_class(image) if args.target is None else args.target
     names = args.class_names
     values = occ.heatmap(_kept_index(kept, image, target), args.score, args.reduce)
-    known = values[np.isfinite(values)]
-    file = f"{image:06d}{'-' * bool(name)}{Path(name).stem}.{'png' if args.png else 'npz'}"
     facts = {
         "image": image,
         "name": name,
         "class": target,
         "class name": class_name(target, names) if names else "",
         "score": args.score,
-        "least": float(known.min()) if known.size else None,
-        "greatest": float(known.max()) if known.size else None,
-        "file": file,
     }
-    if args.png:
-        _picture(values, args.score.endswith("drop")).save(out / file, pnginfo=_note(facts))
-    else:
-        write_arrays(out / file, {"heatmap": values, "facts": json.dumps(facts)})
-    return facts
+    return _write_map(values, facts, args, out, signed=args.score.endswith("drop"))
 
 
 def _names_and_target(stored: StoredOcclusion, args: argparse.Namespace) -> Sequence[str] | None:

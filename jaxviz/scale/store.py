@@ -18,6 +18,12 @@ A store of judged maps holds, in place of scores, row, col and class,
     value      (image, method, metric)    float64, NaN where undefined
     target     (image,)                   int32, the class whose maps and scores they are; −1: bad
 
+and one of attribution maps, for map number m of every image,
+
+    values/m   (image, row, col, channel) the map, NaN for a bad image
+    delta/m    (image,)                   float32, the gap of its sum, where it has one
+    sampling/m (image,)                   float32, its error, where it is sampled
+
 The group's attribute "jaxviz" holds the run's identity, see `jaxviz.scale.identity`.
 """
 
@@ -346,7 +352,7 @@ def _location(kvstore: ts.KvStore, name: str) -> dict[str, Any]:
 def _foreign(kvstore: ts.KvStore) -> str:
     """What is there besides the arrays of a store whose making was interrupted."""
     ours = {"scores", "base", "predicted", "status", "error", "row", "col", "name", "class"}
-    ours |= {"value", "target"}
+    ours |= {"value", "target", "values", "delta", "sampling"}
     keys = [key.decode(errors="replace") for key in kvstore.list().result()]
     return next((key for key in keys if key.split("/")[0] not in {*ours, "zarr.json.__lock"}), "")
 

@@ -18,7 +18,9 @@ from small_network import (
 
 import jaxviz as jv
 from jaxviz import attribution as att
+from jaxviz.attribution.deep_lift import Regions
 from jaxviz.attribution.integrated import quadrature
+from jaxviz.jaxpr.walk import trace
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,27 @@ def test_deep_lift_of_a_dense_network_by_hand():
 
 def _gate(x):
     return x * jax.nn.sigmoid(jnp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape))
+
+
+def test_deep_lift_takes_no_array_for_a_function_of_one_of_another_shape(rng):
+    steps = jnp.linspace(0.1, 0.9, 9)
+
+    def f(images):  # clamp takes a scalar for its bound, and is elementwise in the others
+        return jax.vmap(lambda image: jax.lax.clamp(image.mean(), steps, 2.0).sum()[None])(images)
+
+    def one(images):
+        return jnp.stack([jax.lax.clamp(images[0].mean(), steps, 2.0).sum()[None]])
+
+    image = rng.uniform(size=(4, 5, 1)).astype(np.float32)
+    below = int(np.sum(np.asarray(steps) < image.mean()))
+    assert 0 < below < 9
+    for scorer in (f, one):
+        found = att.deep_lift(scorer, image)
+        np.testing.assert_allclose(found.values, image * below / 20, rtol=1e-5)
+        flat = trace(scorer, image[None], open_derivatives=True).flat
+        regions = Regions(flat)
+        for number, root in regions.roots.items():
+            assert flat.avals[number].shape == flat.avals[root].shape
 
 
 def test_deep_lift_is_complete_where_derivatives_are_not():

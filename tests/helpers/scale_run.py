@@ -8,6 +8,7 @@ Usage: python scale_run.py STORE [JSON]; the JSON holds options of `occlude_data
   die_making  … or at this array while the store is made
   slow_trace  file: the scorer is traced once it is there; FILE.reached tells that it waits
   judge     true: judge maps by metrics instead, and not `occlude_dataset` but `judge_dataset`
+  attribute true: explain by two methods instead, by `attribute_dataset`
   hosts     [coordinator, processes, process]: join a `jax.distributed` cluster first
 """
 
@@ -89,6 +90,19 @@ def judge(f, source, store, **options):
     return judge_dataset(f, source, store, **{**settings, "progress": False, **options})
 
 
+def attribute(f, source, store, **options):
+    """Explain by a method with a gap of its sum, and by one that draws at random."""
+    from jaxviz.attribution import integrated_gradients, rise
+    from jaxviz.scale.attribute import attribute_dataset
+
+    methods = {
+        "ig": partial(integrated_gradients, points=4),
+        "rise": partial(rise, samples=10, cells=3),
+    }
+    settings = {"methods": methods, "chunk": 4, "progress": False}
+    return attribute_dataset(f, source, store, **{**settings, **options})
+
+
 def waiting(f, file):
     """The scorer, whose first trace waits for a file; the same function otherwise."""
 
@@ -159,6 +173,9 @@ def main(store, options):
         f = waiting(f, file)
     if options.pop("judge", False):
         judge(f, source, store, **options)
+        return
+    if options.pop("attribute", False):
+        attribute(f, source, store, **options)
         return
     settings = {"patch": 4, "stride": 2, "chunk": 4, "progress": False, **options}
     occlude_dataset(f, source, store, **settings)
