@@ -428,7 +428,7 @@ def test_kernels_compose_with_jit_vmap_and_grad(images, name):
     np.testing.assert_allclose((slope * way).sum(), measured, rtol=5e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["rise", "hsic", "kernel_shap"])
+@pytest.mark.parametrize("name", ["hsic", "kernel_shap"])
 def test_kernels_explain_all_classes_and_name_the_largest(images, name):
     method, options = METHODS[name]
     every = jax.jit(lambda x: method(scorer, x, target="all", **options))(images)
@@ -445,7 +445,7 @@ def test_a_kernel_is_differentiated_by_the_scorer_too(images):
         return att.kernel_shap(f, images[0], target=1, segments=LABELS).values[0, 0, 0]
 
     # The share of a segment is x·w summed over it: its slope by w is x there.
-    slope = jax.grad(number)(jnp.asarray(W)).reshape(*SHAPE, 3)
+    slope = jax.jit(jax.grad(number))(jnp.asarray(W)).reshape(*SHAPE, 3)
     inside = (LABELS == LABELS[0, 0])[..., None]
     np.testing.assert_allclose(slope[..., 1], np.where(inside, images[0], 0), atol=1e-5)
     assert not slope[..., 0].any()
@@ -464,7 +464,8 @@ def test_rise_stops_early_under_jit_too():
 
 def test_keys_may_be_traced_where_masks_are_made_on_the_device(images):
     keys = jax.random.split(jax.random.key(3), 2)
-    values = jax.vmap(lambda key: att.rise(scorer, images[0], key=key, samples=30).values)(keys)
+    one = lambda key: att.rise(scorer, images[0], key=key, samples=30).values  # noqa: E731
+    values = jax.jit(jax.vmap(one))(keys)
     for key, found in zip(keys, values, strict=True):
         wanted = att.rise(scorer, images[0], key=key, samples=30).values
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
@@ -472,12 +473,12 @@ def test_keys_may_be_traced_where_masks_are_made_on_the_device(images):
         jax.jit(lambda key: att.lime(scorer, images[0], key=key).values)(keys[0])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["rise", "sobol", "hsic"])  # which divide by what varies
 def test_kernels_of_constant_scores_have_no_nan(name):
     method, options = METHODS[name]
     f = lambda x: jnp.ones((len(x), 2)) + 0 * x.sum((1, 2, 3))[:, None]  # noqa: E731
     number = lambda x: method(f, x, target=0, **options).values.sum()  # noqa: E731
-    assert np.isfinite(jax.grad(number)(jnp.ones(SHAPE))).all()
+    assert np.isfinite(jax.jit(jax.grad(number))(jnp.ones(SHAPE))).all()
 
 
 def test_kernels_demand_images_and_classes(images):

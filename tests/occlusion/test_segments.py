@@ -253,6 +253,17 @@ def test_progress_counts_the_positions_of_all_sizes(all_sizes):
     assert told[-1] == (4, 4)
 
 
+def test_a_page_needs_the_same_segments_in_all_images():
+    images = integers((2, *SHAPE))
+    labels = np.stack([patches_of_pixels(seed, 3) for seed in range(2)])
+    occ = occlude_segments(network, images, labels)
+    assert jv.viewer.report(
+        occlude_segments(network, images[0], labels[0]), images[0, ..., :1]
+    ).html
+    with pytest.raises(ValueError, match="the same segments in all images: got 3 segments an im"):
+        jv.viewer.report(occ, images[..., :1])
+
+
 GOOD = make_segments(patches_of_pixels(0))
 
 
