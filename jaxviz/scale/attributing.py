@@ -236,7 +236,7 @@ class Attributing:
 
     def _one(self, method: Method, images: np.ndarray, target: int | None) -> Attribution:
         result = method(self.f, images, target=target)
-        if result.partial:
+        if getattr(result, "partial", False):
             raise KeyboardInterrupt
         return as_attribution(result, target)
 

@@ -186,16 +186,17 @@ def _gate(x):
 
 
 def test_deep_lift_takes_no_array_for_a_function_of_one_of_another_shape(rng):
-    steps = jnp.linspace(0.1, 0.9, 9)
+    steps = jnp.linspace(0.0, 1.0, 9)
 
-    def f(images):  # clamp takes a scalar for its bound, and is elementwise in the others
-        return jnp.stack([jax.lax.clamp(images[0].mean(), steps, 2.0).sum()[None]])
+    def f(images):  # a select takes a scalar for its choice, and is elementwise in the others
+        bright = images[0].mean() > 0.3
+        chosen = jax.lax.select_n(bright, steps, 2 * steps).sum()
+        return jnp.stack([(images[0].sum() + chosen)[None]])
 
-    image = rng.uniform(size=(4, 5, 1)).astype(np.float32)
-    below = int(np.sum(np.asarray(steps) < image.mean()))
-    assert 0 < below < 9
+    image = rng.uniform(0.2, 1, size=(4, 5, 1)).astype(np.float32)
     found = att.deep_lift(f, image)
-    np.testing.assert_allclose(found.values, image * below / 20, rtol=1e-5)
+    np.testing.assert_allclose(found.values, image, rtol=1e-5)
+    np.testing.assert_allclose(found.delta, -steps.sum(), rtol=1e-5)  # the choice has no slope
     flat = trace(f, image[None], open_derivatives=True).flat
     for number, root in Regions(flat).roots.items():
         assert flat.avals[number].shape == flat.avals[root].shape

@@ -53,7 +53,9 @@ def test_the_maps_are_those_of_the_library(whole):
     assert ("points", "4") in whole[0]["ig"].config
 
 
-@pytest.mark.parametrize("write", [WRITES + 3, 2 * WRITES - 1])
+@pytest.mark.parametrize(
+    "write", [WRITES + 3, pytest.param(2 * WRITES - 1, marks=pytest.mark.slow)]
+)
 def test_killed_run_is_finished_to_the_same_bits(tmp_path, whole, write):
     store, log = tmp_path / "out.zarr", tmp_path / "log"
     assert start(store, attribute=True, die_at=write).wait() == -signal.SIGKILL
@@ -163,7 +165,7 @@ def every(f, images, *, target):
 
 
 def huge(f, images, *, target):
-    return saliency(lambda x: 1e6 * f(x), images, target=0)
+    return saliency(lambda x: 1e9 * f(x), images, target=0)
 
 
 @pytest.mark.parametrize(
