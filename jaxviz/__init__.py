@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from jaxviz.occlusion.presets import Preset
     from jaxviz.occlusion.reading import Reading
     from jaxviz.occlusion.result import Occlusion, load_occlusion
+    from jaxviz.occlusion.segments import occlude_segments
     from jaxviz.perturbation import fills as fills
     from jaxviz.perturbation.grid import Grid
     from jaxviz.perturbation.segments import Segments, make_segments

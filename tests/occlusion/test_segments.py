@@ -103,11 +103,16 @@ def test_a_fill_sees_the_whole_image_on_windows_too(fill):
     np.testing.assert_allclose(*scores, rtol=1e-5, atol=1e-4)
 
 
-def test_single_pixels_and_a_segment_as_large_as_the_image(all_sizes):
+def corners():
+    """Five segments of a pixel, at the corners and inside, and what is around them."""
     labels = np.zeros(SHAPE[:2], int)
-    corners = [(0, 0), (0, -1), (-1, 0), (-1, -1), (7, 9)]
-    for number, (row, col) in enumerate(corners, 1):
-        labels[row, col] = number
+    for number, at in enumerate([(0, 0), (0, -1), (-1, 0), (-1, -1), (7, 9)], 1):
+        labels[at] = number
+    return labels
+
+
+def test_single_pixels_and_a_segment_as_large_as_the_image(all_sizes):
+    labels = corners()
     image = integers(SHAPE)
     occ = occlude_segments(network, image, labels, fill=3.0, method="incremental")
     (wanted,) = slow_segments([image], [labels], [range(6)], [3.0])
@@ -222,8 +227,7 @@ def test_boxes_are_those_of_the_pixels():
 
 
 def test_what_is_finished_is_kept_after_an_interruption(all_sizes, monkeypatch):
-    labels = np.zeros(SHAPE[:2], int)
-    labels[0, 0] = 1
+    labels = corners()
     choose, asked = execute.choose, []
 
     def interrupted(task, batch_size):
@@ -234,10 +238,10 @@ def test_what_is_finished_is_kept_after_an_interruption(all_sizes, monkeypatch):
 
     monkeypatch.setattr(execute, "choose", interrupted)
     image = integers(SHAPE)
-    with pytest.warns(UserWarning, match="interrupted: 1 of 2 positions are scored"):
+    with pytest.warns(UserWarning, match="interrupted: 5 of 6 positions are scored"):
         occ = occlude_segments(network, image, labels, fill=3.0, method="incremental")
-    (wanted,) = slow_segments([image], [labels], [range(2)], [3.0])
-    np.testing.assert_array_equal(occ.scores[1], wanted[1])
+    (wanted,) = slow_segments([image], [labels], [range(6)], [3.0])
+    np.testing.assert_array_equal(occ.scores[1:], wanted[1:])
     assert occ.partial and np.isnan(occ.scores[0]).all()
     with pytest.raises(KeyboardInterrupt):
         occlude_segments(network, image, labels, method="incremental")

@@ -165,7 +165,7 @@ def every(f, images, *, target):
 
 
 def huge(f, images, *, target):
-    return saliency(lambda x: 1e9 * f(x), images, target=0)
+    return saliency(lambda x: 1e6 * x.sum((1, 2)), images, target=0)
 
 
 @pytest.mark.parametrize(
