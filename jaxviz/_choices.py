@@ -56,6 +56,18 @@ MapMethod = Literal[
     "sobol",
     "xgrad_cam",
 ]
+# Of `jaxviz judge --metric`: functions of `jaxviz.metrics` that need no masks of objects.
+JudgedBy = Literal[
+    "srg",
+    "deletion",
+    "insertion",
+    "road",
+    "mu_fidelity",
+    "sensitivity_n",
+    "infidelity",
+    "sparseness",
+    "complexity",
+]
 # Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
 PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]
 # Of pictures: what a network takes, and how they are brought to its size.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.attribution.goal import make_goal, named, score
+from jaxviz.attribution.goal import Goal, make_goal, named, score
 from jaxviz.attribution.job import Job
 from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_float32
 from jaxviz.attribution.memo import memo_of
@@ -170,11 +170,16 @@ def _traced(
     shape = jax.eval_shape(lambda x: score(scorer, x), batch[:1]).shape[1:]
     goal = make_goal(target, scorer, len(batch), shape)
     found = in_float32(jax.vmap(lambda image, goal: kernel(scorer, image, goal))(batch, goal))
-    explained: Any = None
-    if goal.function is None:
-        known = jnp.where(jnp.isnan(found.base), -jnp.inf, found.base)
-        explained = jnp.argmax(known, -1) if goal.weights is None else goal.weights
-    return make_result(method, found, batch.shape[1:3], explained, single=single, reading=reading)
+    target = traced_target(goal, found.base)
+    return make_result(method, found, batch.shape[1:3], target, single=single, reading=reading)
+
+
+def traced_target(goal: Goal, base: jax.Array) -> Any:
+    """What a target came to, of traced scores (N, K): classes (N,), weights (N, K), or None."""
+    if goal.function is not None:
+        return None
+    known = jnp.where(jnp.isnan(base), -jnp.inf, base)
+    return jnp.argmax(known, -1) if goal.weights is None else goal.weights
 
 
 def _explained(target: Any, scorer: Any, base: np.ndarray) -> np.ndarray | None:

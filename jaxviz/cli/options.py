@@ -1,6 +1,6 @@
 """The options that commands share, and the groups of those of `occlude`; without JAX."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _ArgumentGroup
 from pathlib import Path
 from typing import get_args
 
@@ -128,6 +128,18 @@ def add_run(parser: ArgumentParser) -> None:
     run.add_argument("--tolerance", type=float, metavar="SHARE", help=text)
 
 
+def add_parts(group: _ArgumentGroup) -> None:
+    """Add which images a process does, and what becomes of bad ones."""
+    text = "do share I (from 0) of N, as a job array does"
+    group.add_argument("--share", type=values.share, metavar="I/N", help=text)
+    text = "what a bad image does; default: skip in folders, raise where images are named"
+    group.add_argument("--on-error", choices=get_args(OnError), help=text)
+    text = "images written, and perhaps lost, at a time"
+    group.add_argument("--chunk", type=values.positive, metavar="N", help=text)
+    text = "append one line of JSON per chunk to FILE"
+    group.add_argument("--log", type=Path, metavar="FILE", help=text)
+
+
 def add_store(parser: ArgumentParser) -> None:
     """Add what a run into a store takes; `--store` is what asks for one."""
     group = parser.add_argument_group(
@@ -142,14 +154,7 @@ def add_store(parser: ArgumentParser) -> None:
     group.add_argument("--distributed", action="store_true", help=text)
     text = "… or that you start yourself: where process 0 is, how many there are, which this is"
     group.add_argument("--coordinator", metavar="HOST:PORT,N,I", help=text)
-    text = "do share I (from 0) of N, as a job array does"
-    group.add_argument("--share", type=values.share, metavar="I/N", help=text)
-    text = "what a bad image does; default: skip in folders, raise where images are named"
-    group.add_argument("--on-error", choices=get_args(OnError), help=text)
-    text = "images written, and perhaps lost, at a time"
-    group.add_argument("--chunk", type=values.positive, metavar="N", help=text)
+    add_parts(group)
     group.add_argument("--stored", choices=get_args(Stored), default="float32")
     text = "classes, or each image's best K; default: all"
     group.add_argument("--keep", metavar="I,J,… | topK", help=text)
-    text = "append one line of JSON per chunk to FILE"
-    group.add_argument("--log", type=Path, metavar="FILE", help=text)

@@ -19,14 +19,25 @@ def check_key(key: Any) -> None:
 def checked_key(key: Any) -> jax.Array:
     """Return the random key; None is `jax.random.key(0)`."""
     if key is None:
-        return jax.random.key(0)
+        with jax.ensure_compile_time_eval():  # known also inside `jit`
+            return jax.random.key(0)
     check_key(key)
     return key
 
 
 def generator(key: Any) -> np.random.Generator:
-    """Return NumPy's generator for a random key, None being `jax.random.key(0)`."""
+    """Return NumPy's generator for a random key, None being `jax.random.key(0)`.
+
+    Raises:
+        TypeError: it is no key, or traced.
+    """
     known = checked_key(key)
-    typed = jnp.issubdtype(known.dtype, jax.dtypes.prng_key)
-    words = jax.random.key_data(known) if typed else known
-    return np.random.default_rng(np.asarray(words).tolist())
+    if isinstance(known, jax.core.Tracer):
+        raise TypeError(
+            "`key` must be known, not traced: what is drawn decides which images are scored; of the"
+            " methods by sampling rise alone takes a traced one."
+        )
+    with jax.ensure_compile_time_eval():  # also inside `jit`
+        typed = jnp.issubdtype(known.dtype, jax.dtypes.prng_key)
+        words = jax.random.key_data(known) if typed else known
+        return np.random.default_rng(np.asarray(words).tolist())

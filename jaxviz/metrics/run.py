@@ -18,6 +18,10 @@ from jaxviz.scoring.targets import Picked, Target, select
 from jaxviz.scoring.task import make_task
 
 
+class InterruptedWarning(UserWarning):
+    """Ctrl-C ended a run: what was not scored is NaN."""
+
+
 class Run(NamedTuple):
     """How a run is carried out; see `jaxviz.occlude`."""
 
@@ -84,7 +88,8 @@ def target_scores(
         task = replace(task, scorer=scorer, images=together)
     found = execute(task, batch_size=run.batch_size, progress=run.progress)
     if found.partial:
-        warnings.warn("interrupted: what was not scored is NaN.", stacklevel=4)
+        message = "interrupted: what was not scored is NaN."
+        warnings.warn(message, InterruptedWarning, stacklevel=4)
     elif np.isnan(found.values).any():
         warnings.warn("`f` gave NaN: so are the numbers made of it.", stacklevel=4)
     picked, clean = select(found.values[:, 1:], found.values[:, 0], target)

@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from jaxviz._choices import Preprocess as PreprocessName
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
-from jaxviz.images.preprocessing import Preprocessing, as_pictures
+from jaxviz.images.preprocessing import Preprocessing, as_pictures, named_preprocessing
 from jaxviz.jaxpr.layout import turned, with_channels_last
 from jaxviz.scoring.arguments import checked_images
+from jaxviz.scoring.scorer import image_shape_of
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
 KEYS = ("images", "x_test", "x", "x_train")
@@ -165,11 +167,18 @@ class Images:
         names = self.source.names
         return f"image {index}" + (f" ({names[index]})" if names else "")
 
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of the samples, by number: enough to tell another source."""
+    def identity(self) -> dict[str, Any]:
+        """Return what tells another source: its size, its names, and the SHA-256 of the samples."""
+        names = self.source.names
         return {
-            str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
-            for i, image in self.samples.items()
+            "images": len(self),
+            "shape": self.template.shape,
+            "units": self.source.units,
+            "names": hashlib.sha256("\n".join(names).encode()).hexdigest() if names else None,
+            "samples": {
+                str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
+                for i, image in self.samples.items()
+            },
         }
 
 
@@ -208,6 +217,27 @@ def check_source(source: Source, f: Any = None) -> Images:
     shape = (first if f is None else with_channels_last(f, first, "source")).shape
     last = {i: turned(f, image) for i, image in good.items()}
     return Images(source, {i: image for i, image in last.items() if image.shape == shape}, f)
+
+
+def open_images(
+    f: Any,
+    source: SourceLike,
+    image_shape: tuple[int, int, int] | None,
+    preprocess: PreprocessName | Preprocess | None,
+) -> Images:
+    """Open a source of images for a scorer, which may tell their shape, and read some of them.
+
+    A preprocessing that is named may be the scorer's own.
+
+    Raises:
+        ValueError, TypeError: see `open_source` and `check_source`.
+    """
+    told = image_shape_of(f)
+    known = isinstance(told, tuple) and len(told) == 3 and None not in told
+    shape = image_shape or (told if known else None)
+    if preprocess is not None and not callable(preprocess):
+        preprocess = named_preprocessing(preprocess, f, argument="preprocess")
+    return check_source(open_source(source, image_shape=shape, preprocess=preprocess), f)
 
 
 def _checked(source: Source, index: int) -> np.ndarray | str:

@@ -75,10 +75,16 @@ class Task:
         """Return the task with its arrays on all devices of the mesh."""
         if self.mesh is None:
             return self
+        arrays, occluder = self.everywhere((self.scorer.arrays, self.occluder))
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        arrays, occluder = jax.device_put((self.scorer.arrays, self.occluder), everywhere)
         scorer = replace(self.scorer, arrays=arrays, sharding=everywhere)
         return replace(self, scorer=scorer, occluder=occluder)
+
+    def everywhere(self, arrays: Any) -> Any:
+        """Return arrays on all devices of the mesh."""
+        if self.mesh is None:
+            return arrays
+        return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec()))
 
     @property
     def device(self) -> jax.Device:

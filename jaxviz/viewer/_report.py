@@ -212,6 +212,11 @@ def _add_positions(
 
 def _positions(grid: Any) -> dict[str, Any]:
     """Return where the positions lie: patches by their starts, or groups of labels."""
+    if hasattr(grid, "each"):
+        raise ValueError(
+            f"`results` must have the same segments in all images: got {grid}; make a page of each"
+            " image, from a run of its own."
+        )
     if hasattr(grid, "labels"):
         groups = [[int(label) for label in group] for group in grid.groups]
         labels = np.asarray(grid.labels)

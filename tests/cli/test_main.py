@@ -25,7 +25,7 @@ from jaxviz.images.preprocessing import Preprocessing
 from jaxviz.keras import load_keras
 from jaxviz.maximization.maximize import maximize
 
-COMMANDS = ["demo", "inspect", "occlude", "attribute", "maximize", "activations"]
+COMMANDS = ["demo", "inspect", "occlude", "attribute", "judge", "maximize", "activations"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -430,8 +430,8 @@ sys.exit(str(heavy) if heavy else len(commands))
 
 def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
-    assert done.returncode == 11, done.stderr[-300:]
-    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 11
+    assert done.returncode == 12, done.stderr[-300:]
+    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 12
 
 
 def test_python_m_jaxviz_is_the_command():

@@ -15,7 +15,8 @@ from scorers import convolutional
 
 from jaxviz import fills
 from jaxviz.jaxpr.cache import clear_caches
-from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.segments import occlude_segments
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
 from jaxviz.scoring import compiled as programs
