@@ -241,7 +241,7 @@ def _timed(
 
 
 def _randomised(case: Case, name: str, method: Callable, classes: np.ndarray) -> str:
-    if case.few < 8 and name in SAMPLED:
+    if case.few < 4 and name in SAMPLED:
         return "not measured"
     few = slice(case.few)
     try:
@@ -264,10 +264,9 @@ def _cell(values: np.ndarray) -> str:
 
 def _beyond(kept: dict[str, np.ndarray], name: str) -> str:
     """In how many of the three gains a method is told apart from, and above, both floors."""
-    rows = (name, *FLOORS)
-    table = metrics.Comparison(
-        np.stack([kept[n] for n in rows]), rows, ("0", "blur", "near", *"ab")
-    )
+    rows, count = (name, *FLOORS), kept[name].shape[-1]
+    values = np.stack([kept[n][:, :count] for n in rows])
+    table = metrics.Comparison(values, rows, ("0", "blur", "near", *"ab"))
     found = [
         all(table.difference(name, floor, fill).low > 0 for floor in FLOORS)
         for fill in table.metrics[:3]
@@ -283,15 +282,19 @@ def _told(case: Case, name: str) -> str:
 
 def _agree(case: Case, kept: dict[str, np.ndarray]) -> str:
     """How alike the metrics order the methods: Spearman's ρ of their means, floors left out."""
-    means = np.stack([np.nanmean(v, -1) for n, v in kept.items() if n not in FLOORS], -1)
-    means = means[:, ~np.isnan(means).any(0)]
+    known = [v.mean(-1) for name, v in kept.items() if name not in FLOORS]
+    known = [means for means in known if not np.isnan(means[:4]).any()]
+    if len(known) < 3:
+        return f"{case.name}: fewer than three methods, no order of them to compare."
+    means = np.stack(known, -1)
     pairs = [(0, 1), (0, 2), (1, 2)]
     gains = [float(spearman(means[a], means[b])) for a, b in pairs]
     others = {n: float(spearman(means[1], means[i])) for n, i in
               (("insertion", 3), ("μFidelity", 4))}  # fmt: skip
     told = ", ".join(f"{value:.2f} with {name}" for name, value in others.items())
     return (
-        f"gains with two fills order the methods at ρ {min(gains):.2f} to {max(gains):.2f}; {told}"
+        f"{case.name}: gains with two fills order {len(known)} methods at ρ {min(gains):.2f} to"
+        f" {max(gains):.2f}; that with blur {told}."
     )
 
 
