@@ -282,8 +282,8 @@ def _told(case: Case, name: str) -> str:
 
 def _agree(case: Case, kept: dict[str, np.ndarray]) -> str:
     """How alike the metrics order the methods: Spearman's ρ of their means, floors left out."""
-    known = [v.mean(-1) for name, v in kept.items() if name not in FLOORS]
-    known = [means for means in known if not np.isnan(means[:4]).any()]
+    known = [v for name, v in kept.items() if name not in FLOORS and not np.isnan(v).all(-1).any()]
+    known = [np.nanmean(v, -1) for v in known]
     if len(known) < 3:
         return f"{case.name}: fewer than three methods, no order of them to compare."
     means = np.stack(known, -1)
@@ -303,11 +303,9 @@ def page(path: Path) -> None:
     rows, blocks = kept_rows(NAME), []
     result = next(r for r in load_results() if r["name"] == NAME)
     for network in dict.fromkeys(row["network"] for row in rows):
-        own = [
-            {k: v for k, v in r.items() if k != "network"} for r in rows if r["network"] == network
-        ]
-        blocks.append(f"### {network}, {own[0]['images']:,} images\n\n" + markdown_table(
-            [{k: v for k, v in row.items() if k != "images"} for row in own]))  # fmt: skip
+        own = [row for row in rows if row["network"] == network]
+        plain = [{k: v for k, v in row.items() if k != "network"} for row in own]
+        blocks.append(f"### {network}\n\n{markdown_table(plain)}")
     machine = result["machine"]
     notes = [*result["notes"], f"{result['date']}, {machine['cpu']}, {machine['cores']} cores."]
     blocks.append("\n".join(f"- {note}" for note in notes))
@@ -333,7 +331,7 @@ def main(argv: list[str] | None = None) -> None:
     judged = sum(bool(row.get("beyond the floors")) for row in done)
     common.finish(
         NAME,
-        "Attribution methods against a random map and an edge detector, on two networks.",
+        "Attribution methods against a random map and an edge detector.",
         f"{good} of {judged} rows lie above both floors by the gain with every fill",
         done,
         notes=[n for case, _ in cases for n in (_agree(case, kept.of(case)), _how(case))],
