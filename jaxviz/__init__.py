@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
     from jaxviz.jaxpr.faster import faster_on_cpu
+    from jaxviz.jaxpr.layout import channels_last
     from jaxviz.keras import (
         KerasFileError,
         convert_keras,
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from jaxviz.scale.judged import StoredComparison, open_comparison
     from jaxviz.scale.reader import StoredOcclusion, open_store
     from jaxviz.scoring.adapt import from_equinox, pick
-    from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
     "attribution": "jaxviz.attribution",
@@ -98,7 +98,7 @@ _NAMES = {
     "StoredComparison": "jaxviz.scale.judged",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
-    "channels_last": "jaxviz.scoring.layout",
+    "channels_last": "jaxviz.jaxpr.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",

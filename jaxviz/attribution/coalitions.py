@@ -19,13 +19,8 @@ from jaxviz._choices import Distance
 from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import (
-    Sampling,
-    check_count,
-    feature_labels,
-    generator,
-    make_sampling,
-)
+from jaxviz.attribution.sampled import Sampling, check_count, feature_labels, make_sampling
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import Coalitions
 from jaxviz.perturbation.segments import Segments
@@ -103,11 +98,11 @@ def kernel_shap(
 
 def shapley_coalitions(count: int, samples: int, key: jax.Array | None) -> np.ndarray:
     """Coalitions of `count` features, 0 or 1 (n, count): all of them, or some in pairs."""
+    rng, sizes = generator(key), np.arange(1, count)
     if count < 2:
         return np.zeros((0, count), int)
     if 2 ** min(count, 62) - 2 <= samples:
         return np.array(list(product((0, 1), repeat=count)))[1:-1]
-    rng, sizes = generator(key), np.arange(1, count)
     weights = 1 / (sizes * (count - sizes))
     half = -(-samples // 2)
     drawn = rng.choice(sizes, half, p=weights / weights.sum())

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.attribution.baseline import BaselineLike, make_baselines
@@ -24,7 +23,7 @@ from jaxviz.perturbation.fill import Fill, check_fill
 from jaxviz.perturbation.masks import MaskMaker, MaskOccluder
 from jaxviz.perturbation.segments import Segments, make_segments
 from jaxviz.progress import Advance, track
-from jaxviz.scoring.arguments import check_batch_size, checked_images
+from jaxviz.scoring.arguments import check_batch_size, check_progress, checked_images
 from jaxviz.scoring.execute import execute
 from jaxviz.scoring.targets import resolve, select
 from jaxviz.scoring.task import Task, make_task
@@ -194,10 +193,11 @@ def make_sampling(
             "`images` must be known numbers: a method by sampling runs block by block, outside jit,"
             " vmap and grad."
         )
+    check_progress(run.progress)
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
     scorer = as_scorer(f)
-    batch, single = checked_images(images)
+    batch, single = checked_images(images, scorer)
     maker, positions = masks((batch.shape[1], batch.shape[2]))
     occluder: Any = MaskOccluder(checked_baseline(baseline, batch), maker)
     task = make_task(
@@ -259,10 +259,3 @@ def check_count(name: str, number: Any, least: int = 1) -> None:
     """Raise ValueError unless it is a whole number from `least`."""
     if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
         raise ValueError(f"`{name}` must be a whole number from {least}: got {number!r}.")
-
-
-def generator(key: jax.Array | None) -> np.random.Generator:
-    """Return NumPy's generator for a key; None is `jax.random.key(0)`."""
-    known = jax.random.key(0) if key is None else jnp.asarray(key)
-    typed = jnp.issubdtype(known.dtype, jax.dtypes.prng_key)
-    return np.random.default_rng(np.asarray(jax.random.key_data(known) if typed else known))

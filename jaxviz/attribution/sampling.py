@@ -13,6 +13,7 @@ from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
 from jaxviz.attribution.sampled import Sampling, check_count, make_sampling
 from jaxviz.jaxpr.compiled import compiled
+from jaxviz.jaxpr.keys import checked_key
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import RandomGrids
 from jaxviz.progress import Progress
@@ -83,7 +84,7 @@ def rise(
         raise ValueError(f"`keep` must lie between 0 and 1: got {keep!r}.")
     if accuracy is not None and not accuracy > 0:
         raise ValueError(f"`accuracy` must be above 0, or None: got {accuracy!r}.")
-    grids = RandomGrids(jax.random.key(0) if key is None else key, jnp.float32(keep), int(cells))
+    grids = RandomGrids(checked_key(key), jnp.float32(keep), int(cells))
     positions = np.arange(samples, dtype=np.int32)[:, None]
     run = Run(batch_size, memory, mesh, progress, dtype)
     sampling = make_sampling(f, images, target, baseline, lambda shape: (grids, positions), run)

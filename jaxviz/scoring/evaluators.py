@@ -172,18 +172,18 @@ def make_evaluator(method: str, grid: Grid) -> Evaluator:
     return Dense() if method == "dense" else Incremental.on_grid(grid)
 
 
-WORTH_COMPILING_SECONDS = 1.0  # saved of one image, so that the larger program pays
-LEAST_SPEED_UP = 1.3  # below it, by the model, windows cannot win
-OPERATIONS_PER_SECOND = 2e14  # of an accelerator
-
-
 class Costs(NamedTuple):
-    """What one position takes: operations, and seconds on a CPU by the cost model."""
+    """What one position takes: operations, and seconds on a CPU by the cost model.
+
+    Besides, how many equations have to be compiled: of the network, and of an update.
+    """
 
     dense: int
     window: int
     seconds_dense: float
     seconds_window: float
+    equations: int
+    steps: int
 
 
 def count_costs(
@@ -191,46 +191,6 @@ def count_costs(
 ) -> Costs:
     """Return what one position takes, dense and incremental; from shapes alone."""
     plan = evaluator.plan(call, arrays, image)
-    return Costs(plan.flops_dense, plan.flops_window, plan.seconds_dense, plan.seconds_window)
-
-
-class Costed(Protocol):
-    """What choosing needs of a task."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of one image: the clean one and its positions."""
-        ...
-
-    def costs(self, evaluator: Incremental) -> Costs:
-        """Return what one position takes."""
-        ...
-
-
-def choose_evaluators(
-    method: str, grid: Grid, task: Costed, platform: str
-) -> tuple[Evaluator, ...]:
-    """Return the evaluators that a method allows, the preferred one first.
-
-    Args:
-        method: "dense", "incremental" or "auto".
-        grid: where the patches lie.
-        task: how many rows an image has, and what one of them takes.
-        platform: of the device.
-
-    Returns:
-        One evaluator, or two between which a long run decides by trial.
-
-    Raises:
-        ValueError: `method` is none of the three.
-    """
-    if method != "auto":
-        return (make_evaluator(method, grid),)
-    incremental = Incremental.on_grid(grid)
-    cost = task.costs(incremental)
-    dense, window = cost.dense / OPERATIONS_PER_SECOND, cost.window / OPERATIONS_PER_SECOND
-    if platform == "cpu":
-        dense, window = cost.seconds_dense, cost.seconds_window
-    # Of one image: how many there are changes nothing.
-    pays = task.rows * (dense - window) > WORTH_COMPILING_SECONDS
-    return (incremental, Dense()) if pays and dense > LEAST_SPEED_UP * window else (Dense(),)
+    seconds = plan.seconds_dense, plan.seconds_window
+    counts = len(plan.body.program.equations), len(plan.body.steps)
+    return Costs(plan.flops_dense, plan.flops_window, *seconds, *counts)
