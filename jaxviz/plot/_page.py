@@ -25,7 +25,7 @@ MARGIN, GAP, LINE = 0.16, 0.09, 0.17  # inches
 TEXT, BOLD = 9.0, 1.17  # points; how much wider bold text runs
 
 
-class _Picture(Figure):
+class Picture(Figure):
     """A Figure that a notebook draws by itself, whether or not pyplot was ever imported."""
 
     def _repr_png_(self) -> bytes:
@@ -39,7 +39,7 @@ class Page:
 
     def __init__(self, width: float, height: float):
         self.size = (width, height)
-        self.figure = _Picture(figsize=self.size, dpi=160, facecolor="white")
+        self.figure = Picture(figsize=self.size, dpi=160, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._choices import OnError
+from jaxviz._choices import Preprocess as PreprocessName
 from jaxviz.layers import as_scorer
 from jaxviz.metrics.judge import Metric, chosen_metrics
 from jaxviz.progress import Progress
@@ -34,7 +35,7 @@ def judge_dataset(
     floors: bool = True,
     seed: int = 0,
     image_shape: tuple[int, int, int] | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: PreprocessName | Preprocess | None = None,
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] = "auto",
     memory: int | str | None = None,

@@ -26,7 +26,10 @@ LAST = jnp.asarray(RNG.integers(-1, 2, (10 * 13 * 2, 3)), jnp.float32)
 @pytest.fixture
 def all_sizes(monkeypatch):
     """Operations alone count, and no program, so that most sizes of windows have their own."""
-    operations = lambda costs, _: Seconds(costs.dense, costs.window, 0.0)
+
+    def operations(costs, _):
+        return Seconds(costs.dense, costs.window, 0.0)
+
     monkeypatch.setattr(driver, "seconds_of", operations)
 
 
@@ -190,7 +193,7 @@ def test_auto_is_dense_where_compiling_takes_longer_than_it_saves():
 
 
 def by_area(window):
-    return 1.0, window[0] * window[1] / 4096
+    return Seconds(1.0, window[0] * window[1] / 4096, 1.0)
 
 
 def test_sizes_are_joined_where_a_program_is_dearer():
