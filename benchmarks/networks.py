@@ -5,13 +5,15 @@ A network is a tuple of layers: `Conv` (stride 1, padding "same", then ReLU), `P
 (N, K); kernels are laid out (rows, cols, in, out), and flattening goes by (height, width, channel).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+
+from jaxviz import tag
 
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -75,10 +77,14 @@ def vgg16(side: int = 224) -> Network:
     return make_network((side, side, 3), VGG16, (4096, 4096, 1000))
 
 
-def apply(network: Network, images: jax.Array) -> jax.Array:
-    """Return the logits."""
+def apply(
+    network: Network,
+    images: jax.Array,
+    name: Callable[[str, jax.Array], jax.Array] = lambda _, x: x,
+) -> jax.Array:
+    """Return the logits; `name` is given what each layer puts out, as "layer0", "layer1", …."""
     x = images
-    for layer in network:
+    for index, layer in enumerate(network):
         if isinstance(layer, Conv):
             dims = ("NHWC", "HWIO", "NHWC")
             x = jax.lax.conv_general_dilated(
@@ -91,7 +97,13 @@ def apply(network: Network, images: jax.Array) -> jax.Array:
         else:
             x = x.reshape(len(x), -1) @ layer.kernel + layer.bias[None]
             x = x if layer is network[-1] else jax.nn.relu(x)
+        x = name(f"layer{index}", x)
     return x
+
+
+def tagged(network: Network, images: jax.Array) -> jax.Array:
+    """Return the logits of a scorer whose layers can be named."""
+    return apply(network, images, tag)
 
 
 def probabilities(network: Network, images: jax.Array) -> jax.Array:
@@ -102,6 +114,18 @@ def probabilities(network: Network, images: jax.Array) -> jax.Array:
 def in_jax(network: Network, *, softmax: bool = False) -> Partial:
     """Return the network as a scorer whose weights are arguments of a compiled program."""
     return Partial(probabilities if softmax else apply, jax.tree.map(jnp.asarray, network))
+
+
+def with_names(network: Network) -> Partial:
+    """Return the same, logits, with layers "layer0", … for methods that look into it."""
+    return Partial(tagged, jax.tree.map(jnp.asarray, network))
+
+
+def torch_name(network: Network, index: int) -> str:
+    """Return the name in PyTorch of what layer `index` puts out, behind its ReLU."""
+    flattened = any(isinstance(layer, Dense) for layer in network[: index + 1])
+    modules = sum(1 if isinstance(layer, Pool) else 2 for layer in network[: index + 1])
+    return str(modules + flattened - 1)
 
 
 def in_torch(network: Network, *, softmax: bool = False) -> Any:

@@ -76,7 +76,7 @@ def make_plan(
         ValueError: the image is not (H, W, C), a patch or step is smaller than 1, or `f` does not
             return one row per image.
     """
-    _check(f, image)
+    check_scorer(f, image)
     patch, step = pair(patch_shape, "patch_shape", least=1), pair(step, "step", least=1)
     scored = trace_scorer(f, image)
     first = pair(offset, "offset", least=-FARTHEST)
@@ -118,7 +118,8 @@ def _choose(program: Program, shape: tuple[int, ...], freedom: Freedom, platform
     return body
 
 
-def _check(f: Any, image: Any) -> None:
+def check_scorer(f: Any, image: Any) -> None:
+    """Raise unless a scorer can be called, and an image is (H, W, C)."""
     if not callable(as_callable(f)):
         raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
     if not hasattr(image, "shape") or not hasattr(image, "dtype"):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border
 from jaxviz.incremental import Plan, describe
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.patches import Patches
 from jaxviz.scoring.arguments import check_rank
@@ -55,7 +56,8 @@ def explain(
         2 of 5 equations on windows
         ...
     """
-    check_rank(image, "image", 3)
+    check_rank(image, "image", 3, f=f)
+    image = with_channels_last(f, image, "image")
     floating = jnp.issubdtype(image.dtype, jnp.floating)
     dtype = jax.dtypes.canonicalize_dtype(image.dtype) if floating else jnp.float32
     grid = Patches(patch=patch, stride=stride, margin=margin, border=border).grid(image.shape[:2])

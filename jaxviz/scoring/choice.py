@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxviz.perturbation.grid import Grid
 from jaxviz.scoring.evaluators import Costs, Evaluator, Incremental, make_evaluator
+from jaxviz.scoring.size_classes import Seconds
 
 LEAST_SPEED_UP = 1.3  # below it, by the model, narrower windows are not looked for
 OPERATIONS_PER_SECOND = 2e14  # of an accelerator
@@ -50,16 +51,21 @@ class Expected(NamedTuple):
 def expected_seconds(grid: Grid, task: Costed, platform: str) -> Expected:
     """Return what both methods would take, from cold caches."""
     cost = task.costs(Incremental.on_grid(grid))
-    dense, window = cost.seconds_dense, cost.seconds_window
-    if platform != "cpu":
-        dense, window = cost.dense / OPERATIONS_PER_SECOND, cost.window / OPERATIONS_PER_SECOND
+    dense, window, update = seconds_of(cost, platform)
     images = len(task.images)
     network = COMPILING + COMPILING_AN_EQUATION * cost.equations
-    update = COMPILING + COMPILING_A_STEP * cost.steps
     return Expected(
         network + images * task.rows * dense,
         network + update + images * (dense + (task.rows - 1) * window),
     )
+
+
+def seconds_of(cost: Costs, platform: str) -> Seconds:
+    """Return what a position takes, and compiling what updates it."""
+    dense, window = cost.seconds_dense, cost.seconds_window
+    if platform != "cpu":
+        dense, window = cost.dense / OPERATIONS_PER_SECOND, cost.window / OPERATIONS_PER_SECOND
+    return Seconds(dense, window, COMPILING + COMPILING_A_STEP * cost.steps)
 
 
 def choose_evaluators(

@@ -8,24 +8,22 @@ that compiled programs are found again.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxviz._arguments import Pair
+from jaxviz._choices import Method
 from jaxviz.incremental import base, make_plan, prepared, update, warn_of_effects
 from jaxviz.jaxpr.cpu_gradient import forward
 from jaxviz.perturbation.grid import Grid
-from jaxviz.perturbation.occluders import (
-    Canvas,
-    Occluder,
-    PatchOccluder,
-)
+from jaxviz.perturbation.occluders import Canvas, LabelOccluder, Occluder, PatchOccluder
 
 Arrays = list[jax.Array]
 ScorerCall = Callable[[Sequence[jax.Array], jax.Array], jax.Array]
+Local = PatchOccluder | LabelOccluder  # what changes an image within a window that is known
 
 
 class Evaluator(Protocol):
@@ -114,6 +112,11 @@ class Incremental:
         step = [s or size for s, size in zip(steps, grid.image_shape, strict=True)]
         return cls(grid.patch, (step[0], step[1]), (axes[0][0], axes[1][0]))
 
+    @classmethod
+    def anywhere(cls, window: Pair) -> "Incremental":
+        """Return the evaluator for windows (rows, cols) at any start."""
+        return cls(window, (1, 1), (0, 0))
+
     def images_at_once(self, images: int, positions: int) -> int:
         """Return 1: a plan is made for one image, and mapped over the others."""
         return 1
@@ -125,7 +128,7 @@ class Incremental:
         return make_plan(f, image, self.patch, step=step, offset=offset, field=field)
 
     def prepare(
-        self, call: ScorerCall, arrays: Arrays, occluder: PatchOccluder, image: jax.Array
+        self, call: ScorerCall, arrays: Arrays, occluder: Local, image: jax.Array
     ) -> tuple[jax.Array, Any, Canvas]:
         """Return the clean scores, what updates read, and the canvas."""
         canvas = occluder.prepare(image)
@@ -141,7 +144,7 @@ class Incremental:
         self,
         call: ScorerCall,
         arrays: Arrays,
-        occluder: PatchOccluder,
+        occluder: Local,
         states: tuple[jax.Array, Any, Canvas],
         positions: jax.Array,
         clean: jax.Array,
@@ -152,10 +155,11 @@ class Incremental:
         everything = [*arrays, *plan.captured]
         kernels = prepared(plan.body, everything)
 
-        def score(state, start, is_clean):
+        def score(state, position, is_clean):
             scores, known, canvas = state
             known = known._replace(arrays=everything, kernels=kernels)
-            changed = update(plan, known, occluder.patch(canvas, start), start)
+            patch, start = occluder.patch(canvas, position), occluder.start(position)
+            changed = update(plan, known, patch, start)
             return jnp.where(is_clean, scores, changed)
 
         some = jax.vmap(score, (None, 0, 0))
@@ -165,10 +169,15 @@ class Incremental:
         return jax.vmap(some, (0, None, None))(states, positions, clean)
 
 
+def check_method(method: Any, *allowed: str) -> None:
+    """Raise ValueError unless it is one of the methods, or of those that are allowed."""
+    if method not in (allowed or get_args(Method)):
+        raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
+
+
 def make_evaluator(method: str, grid: Grid) -> Evaluator:
     """Return the evaluator of one method, "dense" or "incremental", for the starts of a grid."""
-    if method not in ("dense", "incremental"):
-        raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
+    check_method(method, "dense", "incremental")
     return Dense() if method == "dense" else Incremental.on_grid(grid)
 
 
