@@ -39,6 +39,7 @@ FREE = {
     "slice",
     "split",
     "squeeze",
+    "stack",
     "transpose",
 }
 # Their jaxpr says what is done with one element, which counting elements covers.

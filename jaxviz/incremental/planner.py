@@ -113,7 +113,8 @@ class Planner:
 
     def step(self, eqn: Equation) -> Step | None:
         """Plan one equation; None if the patch does not reach it."""
-        if not any(map(self.changes, eqn.operands)):
+        empty = all(0 in self.program.avals[result].shape for result in eqn.results)
+        if empty or not any(map(self.changes, eqn.operands)):
             self.uniform[eqn.results[0]] = self.uniform_axes(eqn)
             return None
         site = self.site(eqn)
@@ -209,8 +210,6 @@ class Planner:
         """Choose between window and dense: how the result changes and, if dense, the reason."""
         rank, seen = len(site.result), self.seen(eqn)
         whole = Change((None,) * rank, (None,) * rank, seen)
-        if 0 in site.result:
-            return None, whole, "empty"
         rule = RULES.get(eqn.primitive.name)
         if rule is None:
             return None, whole, "no rule"

@@ -17,8 +17,7 @@ from jaxviz.scoring.evaluators import Incremental
 from jaxviz.scoring.scorer import Scorer, split
 
 CAUSES, COSTS = 3, 5  # told in a summary, which so has at most 15 lines
-# The reasons of what is dense for no reason of its own, or has nothing to compute.
-NO_CAUSE = ("", "behind a dense one", "empty")
+NO_CAUSE = ("", "behind a dense one")  # the reasons of what is dense for none of its own
 
 
 def explain(

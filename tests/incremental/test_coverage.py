@@ -54,7 +54,7 @@ def two_barred(x):
 
 
 def known_axes(x):
-    rows, columns = jnp.asarray([1, 1, 3, 5, 8]), jnp.arange(14, 3, -2)
+    rows, columns = jnp.arange(1, 11, 2), jnp.arange(14, 3, -2)
     return x[:, rows[:, None], columns[None, :]]
 
 

@@ -347,7 +347,7 @@ def test_a_pool_without_a_result_equals_dense(rng):
     def f(images):
         return lax.reduce_window(images, -jnp.inf, lax.max, (1, 16, 3, 1), (1, 1, 2, 1), "VALID")
 
-    assert check(f, rng, (12, 15, 3)).body.steps[-1].result == (0, 7, 3)
+    assert "reduce_window_max" not in windowed_names(check(f, rng, (12, 15, 3)))
 
 
 @pytest.mark.parametrize("name", [pytest.param("max", marks=pytest.mark.slow), "min"])

@@ -62,7 +62,7 @@ def test_the_plan_is_the_one_that_occlude_runs(options, monkeypatch):
         (lambda x: convolve(x).mean((1, 2)), "windows until equation 3: global mean"),
         (lambda x: convolve(x).sum((1, 2)), "windows until equation 3: global sum"),
         (lambda x: convolve(x).max((1, 2)), "windows until equation 3: global maximum"),
-        (lambda x: convolve(x).reshape(1, -1), "windows until equation 3: flattening of the map"),
+        (lambda x: convolve(x).reshape(1, -1), "windows to the end"),
         (lambda x: spectrum(x).max((1, 2)), ": no rule for fft"),
         (lambda x: convolve(x)[..., 0], "windows to the end"),
     ],

@@ -21,6 +21,7 @@ from jaxviz.incremental.rules.shapes import (
     reshape,
     reverse,
     squeeze,
+    stack,
     transpose,
 )
 from jaxviz.incremental.rules.stencils import (
@@ -57,6 +58,7 @@ RULES: dict[str, Rule] = {
     "expand_dims": Rule(broadcast, adapt_shape("shape")),
     "broadcast_in_dim": Rule(broadcast, adapt_shape("shape")),
     "concatenate": Rule(concatenate),
+    "stack": Rule(stack),
     "dot_general": Rule(dot_general),
     "dynamic_slice": Rule(dynamic_slice, adapt_slice_sizes),
     "dynamic_update_slice": Rule(dynamic_update_slice),

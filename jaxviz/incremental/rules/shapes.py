@@ -68,6 +68,13 @@ def broadcast(site: Site) -> Access:
     return Access((tuple(Follow(to) if site.result[to] == dim else None for to, dim in sent),))
 
 
+def stack(site: Site) -> Access:
+    """Read element by element, beside a new axis."""
+    axis = site.params["axis"]
+    axes = tuple(Follow(a + (a >= axis)) for a in range(len(site.shapes[0])))
+    return Access((axes,) * len(site.shapes))
+
+
 def reverse(site: Site) -> Access:
     """Read input dim - 1 - o for output o of the axes that are turned round.
 
