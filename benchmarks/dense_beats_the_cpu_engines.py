@@ -2,30 +2,42 @@
 
 An engine that occludes runs its forward pass at every position, so its images/s bound its
 positions/s: what is compared is the whole of `occlude` (method "dense") with the forward passes
-of `jv.faster_on_cpu(f)`, PyTorch (channels_last), TensorFlow, ONNX Runtime and OpenVINO, each at
-the best of a few batch sizes, and with captum. Two threads, float32, random weights. Networks:
-VGG-16 in plain layers, and architectures of `keras.applications`. Scores agree to 1e-5 of the
-largest first (1e-4 where an error is allowed). An engine that is not installed is left out, and
-that is said. Compilation is left out.
+of JAX as it stands, `jv.faster_on_cpu(f)`, PyTorch (channels_last), TensorFlow, ONNX Runtime and
+OpenVINO, each at the best of a few batch sizes, and with captum. Two threads, float32, random
+weights, 224×224 pixels, patch 16, stride 8, a region of 225 positions. Networks: those of
+`jaxviz.bench`, normalisations folded, the same lines for every engine; InceptionV3 is that of
+`keras.applications`, so only TensorFlow is beside it. Scores agree to 1e-5
+of the largest first (1e-4 where an error is allowed). An engine that is not installed is left out,
+and that is said. Compilation is left out.
 
-    KERAS_BACKEND=tensorflow python -m benchmarks.dense_beats_the_cpu_engines [--quick] [--save]
+    KERAS_BACKEND=tensorflow python -m benchmarks.dense_beats_the_cpu_engines [NETWORK ...]
+        [--quick] [--save]
+
+With names, only those networks are measured; the rows of the others are those of the newest result.
 """
 
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from typing import Any
 
+import jax
 import numpy as np
 
-from benchmarks import common, networks
-from benchmarks.incremental_beats_captum_on_vgg16 import COLS, make_captum
+from benchmarks import common
 from jaxviz import faster_on_cpu, occlude
+from jaxviz.bench.networks import draw_weights, make_network
+from jaxviz.bench.ported import keras_network, torch_network
 
 NAME = "dense_beats_the_cpu_engines"
-SIDE, PATCH, STRIDE, POSITIONS = 224, 16, 8, 225
-BATCHES, THREADS = (1, 4, 8, 16), 2
-APPLICATIONS = ("ResNet50", "MobileNetV2", "EfficientNetB0", "InceptionV3")
+SIDE, PATCH, STRIDE, TARGET = 224, 16, 8, 3
+REGION, POSITIONS, QUICK_REGION, QUICK_POSITIONS = (0, 0, 120, 120), 225, (0, 0, 24, 40), 15
+BATCHES, THREADS, REPEATS = (1, 4, 8), 2, 3
+NETWORKS = ("vgg16", "resnet50", "squeezenet", "mobilenet_v2", "efficientnet_lite0", "InceptionV3")
+CAPTUM_BATCH, CAPTUM_ROWS, CAPTUM_COLS = 8, 2, 27
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
@@ -48,7 +60,6 @@ def of_torch(model: Any) -> Forward:
     import torch
 
     torch.set_num_threads(THREADS)
-    model = model.to(memory_format=torch.channels_last)
 
     def forward(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -58,19 +69,33 @@ def of_torch(model: Any) -> Forward:
     return forward
 
 
-def of_onnxruntime(model: Any) -> Forward:
-    """Return ONNX Runtime's forward pass of a PyTorch model."""
+def in_onnx(model: Any) -> bytes:
+    """Return the ONNX file of a PyTorch model."""
     import io
+    import warnings
 
-    import onnxruntime
     import torch
+
+    class Module(torch.nn.Module):
+        def forward(self, images: Any) -> Any:
+            return model(images)
 
     file, axes = io.BytesIO(), {"images": {0: "batch"}, "scores": {0: "batch"}}
     names: Any = dict(input_names=["images"], output_names=["scores"], dynamic_axes=axes)
-    torch.onnx.export(model, (torch.zeros(1, 3, SIDE, SIDE),), file, dynamo=False, **names)
+    example = (torch.zeros(1, 3, SIDE, SIDE),)
+    with warnings.catch_warnings():  # another exporter, which needs another package, is newer
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(Module().eval(), example, file, dynamo=False, **names)
+    return file.getvalue()
+
+
+def of_onnxruntime(file: bytes) -> Forward:
+    """Return ONNX Runtime's forward pass."""
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = THREADS
-    session = onnxruntime.InferenceSession(file.getvalue(), settings)
+    session = onnxruntime.InferenceSession(file, settings)
 
     def forward(images: np.ndarray) -> np.ndarray:
         pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -79,17 +104,18 @@ def of_onnxruntime(model: Any) -> Forward:
     return forward
 
 
-def of_openvino(model: Any, example: Any, *, channels_first: bool) -> Forward:
-    """Return OpenVINO's forward pass of a PyTorch or TensorFlow model, in float32."""
+def of_openvino(file: bytes) -> Forward:
+    """Return OpenVINO's forward pass, in float32."""
+    import io
+
     import openvino
 
-    converted = openvino.convert_model(model, example_input=example)
+    core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": "f32"}
-    program = openvino.compile_model(converted, "CPU", settings)
+    program = core.compile_model(core.read_model(io.BytesIO(file)), "CPU", settings)
 
     def forward(images: np.ndarray) -> np.ndarray:
-        pixels = images.transpose(0, 3, 1, 2) if channels_first else images
-        return np.array(program(np.ascontiguousarray(pixels))[0])
+        return np.array(program(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))[0])
 
     return forward
 
@@ -102,90 +128,119 @@ def of_tensorflow(model: Any) -> Forward:
     return lambda images: call(tf.constant(images)).numpy()
 
 
-def plain_vgg16() -> tuple[Any, dict[str, Forward], networks.Network]:
-    """Return VGG-16 as a scorer, the other engines' forward passes, and its layers."""
-    network = networks.vgg16(SIDE)
-    others: dict[str, Forward] = {}
+def of_captum(model: Any, image: np.ndarray) -> Callable[[], Any]:
+    """Return captum's occlusion of the first rows of the grid."""
+    import torch
+    from captum.attr import FeatureAblation
+    from captum.attr import Occlusion as Captum
+
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
+    pixels = pixels.to(memory_format=torch.channels_last)
+    ablate: Any = FeatureAblation.attribute
+
+    def run() -> Any:
+        # What `Occlusion.attribute` passes on, with the shifts of some rows instead of all.
+        with torch.inference_mode():
+            return ablate.__wrapped__(
+                Captum(model),
+                pixels,
+                baselines=0,
+                target=TARGET,
+                perturbations_per_eval=CAPTUM_BATCH,
+                sliding_window_tensors=(torch.ones(3, PATCH, PATCH),),
+                shift_counts=((1, CAPTUM_ROWS, CAPTUM_COLS),),
+                strides=((3, STRIDE, STRIDE),),
+            )
+
+    return run
+
+
+def engines_of(name: str, image: np.ndarray) -> tuple[Any, dict[str, Forward], Any]:
+    """Return a network as a scorer, the other engines' forward passes, and captum's run."""
+    if name == "InceptionV3":
+        return *inception(), None
+    from jaxviz.bench import networks
+
+    network = getattr(networks, name)
+    weights, others, captum = draw_weights(network, SIDE), {}, None
     if installed("torch"):
-        import torch
+        model = torch_network(network, weights, "cpu")
+        others["PyTorch"] = of_torch(model)
+        if installed("onnx"):
+            file = in_onnx(model)
+            if installed("onnxruntime"):
+                others["ONNX Runtime"] = of_onnxruntime(file)
+            if installed("openvino"):
+                others["OpenVINO"] = of_openvino(file)
+        captum = of_captum(model, image) if installed("captum") else None
+    if installed("tensorflow", "keras"):
+        keras = keras_network(network, weights, (SIDE, SIDE, 3))
+        others["TensorFlow"] = of_tensorflow(keras)
+    return make_network(network, SIDE), others, captum
 
-        others["PyTorch"] = of_torch(networks.in_torch(network))
-        if installed("onnxruntime"):
-            others["ONNX Runtime"] = of_onnxruntime(networks.in_torch(network))
-        if installed("openvino"):
-            model, example = networks.in_torch(network), torch.zeros(1, 3, SIDE, SIDE)
-            others["OpenVINO"] = of_openvino(model, example, channels_first=True)
-    if installed("tensorflow"):
-        others["TensorFlow"] = of_tensorflow(networks.in_keras(network, (SIDE, SIDE, 3)))
-    return networks.in_jax(network), others, network
 
-
-def application(name: str) -> tuple[Any, dict[str, Forward]]:
-    """Return an architecture of Keras, random weights, as a scorer and in TensorFlow."""
+def inception() -> tuple[Any, dict[str, Forward]]:
+    """Return Keras's InceptionV3 with random weights: as a scorer, and in TensorFlow."""
+    if not installed("tensorflow", "keras"):
+        sys.exit("InceptionV3 needs tensorflow and keras.")
     import keras
 
     from jaxviz.keras import from_keras
 
     keras.utils.set_random_seed(0)
-    options = dict(weights=None, classifier_activation=None, input_shape=(SIDE, SIDE, 3))
-    model = getattr(keras.applications, name)(**options)
-    others = {"TensorFlow": of_tensorflow(model)}
-    if installed("openvino"):
-        import tensorflow as tf
-
-        example = tf.zeros((1, SIDE, SIDE, 3))
-        others["OpenVINO"] = of_openvino(model, example, channels_first=False)
-    return from_keras(model), others
+    options: Any = dict(weights=None, classifier_activation=None, input_shape=(SIDE, SIDE, 3))
+    model = keras.applications.InceptionV3(**options)
+    return from_keras(model), {"TensorFlow": of_tensorflow(model)}
 
 
-def rows_of(
-    name: str, f: Any, others: dict[str, Forward], captum: Any, quick: bool
-) -> Iterator[common.Row]:
+def rows_of(name: str, quick: bool) -> Iterator[common.Row]:
     """Check one network's engines, choose their batches, time them in turn; yield their rows."""
     images = np.random.default_rng(1).random((max(BATCHES), SIDE, SIDE, 3), np.float32)
+    f, others, captum = engines_of(name, images[0])
     forwards = {
+        "JAX as it stands": of_jax(jax.jit(f)),
         "ours, forward": of_jax(faster_on_cpu(f)),
         "ours, forward, error 1e-5": of_jax(faster_on_cpu(f, error=1e-5)),
         **others,
     }
-    wanted = of_jax(f)(images[:2])
+    wanted = forwards["JAX as it stands"](images[:2])
     differences = {
         engine: common.check_equal(
             forward(images[:2]), wanted, within=1e-4 if "error" in engine else 1e-5, what=engine
         )
         for engine, forward in forwards.items()
     }
-    batches, repeats = ((8,), 1) if quick else (BATCHES, 3)
-    count = 15 if quick else POSITIONS
-    runs: dict[str, tuple[int, int, Callable[[], Any]]] = {}
-    for engine, forward in forwards.items():
-        batch = fastest(lambda n, forward=forward: forward(images[:n]), batches)
-        runs[engine] = (batch, batch, lambda forward=forward, n=batch: forward(images[:n]))
-    side = int(np.sqrt(count)) * STRIDE
-    region = (0, 0, side, side) if not quick else (0, 0, 3 * STRIDE, 5 * STRIDE)
+    batches, repeats = ((8,), 1) if quick else (BATCHES, REPEATS)
+    region, count = (QUICK_REGION, QUICK_POSITIONS) if quick else (REGION, POSITIONS)
 
     def dense() -> Any:
         return occlude(f, images[0], patch=PATCH, stride=STRIDE, region=region, method="dense")
 
-    size = int(np.isfinite(dense().scores[..., 0]).sum())  # outside of the region they are NaN
     dense()
-    runs = {"ours, occlude": (0, size, dense), **runs}
+    runs: dict[str, tuple[Any, int, Callable[[], Any]]] = {"ours, occlude": ("auto", count, dense)}
+    for engine, forward in forwards.items():
+        batch = fastest(lambda n, forward=forward: forward(images[:n]), batches)
+
+        def some(forward: Forward = forward, batch: int = batch) -> None:
+            for _ in range(max(BATCHES) // batch):
+                forward(images[:batch])
+
+        runs[engine] = (batch, max(BATCHES) // batch * batch, some)
     if captum is not None:
-        rows = 1 if quick else 8
-        batch = fastest(lambda n: captum(1, n), batches)
-        runs["captum"] = (batch, rows * COLS, lambda: captum(rows, batch))
+        captum()
+        runs["captum"] = (CAPTUM_BATCH, CAPTUM_ROWS * CAPTUM_COLS, captum)
     timings = common.interleave({engine: run for engine, (*_, run) in runs.items()}, repeats)
-    ours = size / timings["ours, occlude"].median
+    ours = count / timings["ours, occlude"].median
     for engine, (batch, done, _) in runs.items():
         rate = done / timings[engine].median
         yield {
             "network": name,
             "engine": engine,
-            "batch": batch or "auto",
+            "batch": batch,
             "images/s": rate,
-            "ours, times": ours / rate,
+            "occlude, times it": ours / rate,
             "spread": timings[engine].spread,
-            "difference": differences.get(engine, 0.0),
+            "difference": differences.get(engine),
         }
 
 
@@ -198,35 +253,50 @@ def fastest(run: Callable[[int], Any], batches: tuple[int, ...]) -> int:
     return min(seconds, key=lambda batch: seconds[batch])
 
 
-def all_rows(quick: bool) -> Iterator[common.Row]:
-    """Yield the rows of every network."""
-    image = np.random.default_rng(1).random((SIDE, SIDE, 3), np.float32)
-    f, others, network = plain_vgg16()
-    captum = make_captum(network, image) if installed("torch", "captum") else None
-    yield from rows_of("VGG-16", f, others, captum, quick)
-    if not installed("tensorflow", "keras"):
-        return
-    for name in APPLICATIONS[:1] if quick else APPLICATIONS:
-        yield from rows_of(name, *application(name), None, quick)
+def distributions(*modules: str) -> list[str]:
+    """Return the distributions that some modules come from, those that are installed."""
+    known = packages_distributions()
+    return [known[module][0] for module in modules if module in known]
+
+
+def kept(names: tuple[str, ...]) -> list[common.Row]:
+    """Return the rows of networks that are not measured now, of the newest result."""
+    found = sorted(common.RESULTS.glob(f"{NAME}-*.json"))
+    rows = json.loads(found[-1].read_text(encoding="utf-8"))["rows"] if found else []
+    return [row for row in rows if row["network"] not in names]
 
 
 def main() -> None:
     """Check and measure, network by network."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    settings = common.options(__doc__)
-    rows = common.collect(NAME, all_rows(settings.quick), settings)
-    against = [row for row in rows if not row["engine"].startswith("ours")]
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(THREADS))
+    names = tuple(name for name in NETWORKS if name in sys.argv[1:])
+    settings = common.options(__doc__, [word for word in sys.argv[1:] if word not in names])
+    before = kept(names) if names else []
+    names = names or (NETWORKS[2:3] if settings.quick else NETWORKS)
+    rows = common.collect(
+        NAME, (row for name in names for row in rows_of(name, settings.quick)), settings
+    )
+    rows = [*before, *rows]
     best = {
-        name: min(row["ours, times"] for row in against if row["network"] == name)
-        for name in dict.fromkeys(row["network"] for row in against)
+        name: min(
+            row["occlude, times it"]
+            for row in rows
+            if row["network"] == name and row["engine"] in ("PyTorch", "captum", "TensorFlow")
+        )
+        for name in dict.fromkeys(row["network"] for row in rows)
     }
     common.finish(
         NAME,
         "Dense occlusion on a CPU against the forward passes of other engines.",
-        ", ".join(f"{name} {ratio:.2f}× the fastest" for name, ratio in best.items()),
+        "times the fastest of PyTorch, captum and TensorFlow: "
+        + ", ".join(f"{name} {ratio:.2f}" for name, ratio in best.items()),
         rows,
-        notes=["images/s: of `occlude` and captum, positions/s.", "Medians of runs in turn."],
-        packages=["captum", "torch", "tensorflow", "onnxruntime", "openvino"],
+        notes=[
+            "images/s: of `occlude` and captum, positions/s.",
+            "Medians of runs in turn, network by network, each network in a run of its own.",
+        ],
+        packages=distributions("captum", "torch", "tensorflow", "onnxruntime", "openvino"),
         settings=settings,
     )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxviz.images.filmstrip import save_strip
     from jaxviz.incremental import Plan, incremental
     from jaxviz.jaxpr.faster import faster_on_cpu
+    from jaxviz.jaxpr.layout import channels_last
     from jaxviz.keras import (
         KerasFileError,
         convert_keras,
@@ -49,19 +50,23 @@ if TYPE_CHECKING:
     from jaxviz.occlusion import presets as presets
     from jaxviz.occlusion.explain import explain
     from jaxviz.occlusion.kernel import occlusion_scores
-    from jaxviz.occlusion.occlude import occlude, occlude_segments
+    from jaxviz.occlusion.occlude import occlude
     from jaxviz.occlusion.presets import Preset
     from jaxviz.occlusion.reading import Reading
     from jaxviz.occlusion.result import Occlusion, load_occlusion
+    from jaxviz.occlusion.segments import occlude_segments
     from jaxviz.perturbation import fills as fills
     from jaxviz.perturbation.grid import Grid
-    from jaxviz.perturbation.segments import Segments
+    from jaxviz.perturbation.segments import Segments, make_segments
     from jaxviz.saved import load
+    from jaxviz.scale.attribute import attribute_dataset
+    from jaxviz.scale.attributed import StoredAttribution, open_attribution
     from jaxviz.scale.dataset import occlude_dataset
     from jaxviz.scale.estimate import Estimate, estimate
+    from jaxviz.scale.judge import judge_dataset
+    from jaxviz.scale.judged import StoredComparison, open_comparison
     from jaxviz.scale.reader import StoredOcclusion, open_store
     from jaxviz.scoring.adapt import from_equinox, pick
-    from jaxviz.scoring.layout import channels_last
 
 _MODULES = {
     "attribution": "jaxviz.attribution",
@@ -93,9 +98,12 @@ _NAMES = {
     "Preset": "jaxviz.occlusion.presets",
     "Reading": "jaxviz.occlusion.reading",
     "Segments": "jaxviz.perturbation.segments",
+    "StoredAttribution": "jaxviz.scale.attributed",
+    "StoredComparison": "jaxviz.scale.judged",
     "StoredOcclusion": "jaxviz.scale.reader",
     "activations": "jaxviz.layers",
-    "channels_last": "jaxviz.scoring.layout",
+    "attribute_dataset": "jaxviz.scale.attribute",
+    "channels_last": "jaxviz.jaxpr.layout",
     "convert_keras": "jaxviz.keras",
     "estimate": "jaxviz.scale.estimate",
     "explain": "jaxviz.occlusion.explain",
@@ -104,16 +112,20 @@ _NAMES = {
     "from_keras": "jaxviz.keras",
     "incremental": "jaxviz.incremental",
     "inspect_keras": "jaxviz.keras",
+    "judge_dataset": "jaxviz.scale.judge",
     "load": "jaxviz.saved",
     "load_keras": "jaxviz.keras",
     "load_occlusion": "jaxviz.occlusion.result",
     "load_weights": "jaxviz.keras",
     "logits": "jaxviz.keras",
+    "make_segments": "jaxviz.perturbation.segments",
     "maximize": "jaxviz.maximization.maximize",
     "occlude": "jaxviz.occlusion.occlude",
     "occlude_dataset": "jaxviz.scale.dataset",
-    "occlude_segments": "jaxviz.occlusion.occlude",
+    "occlude_segments": "jaxviz.occlusion.segments",
     "occlusion_scores": "jaxviz.occlusion.kernel",
+    "open_attribution": "jaxviz.scale.attributed",
+    "open_comparison": "jaxviz.scale.judged",
     "open_store": "jaxviz.scale.reader",
     "pick": "jaxviz.scoring.adapt",
     "save_strip": "jaxviz.images.filmstrip",
@@ -141,8 +153,11 @@ __all__ = [
     "Preset",
     "Reading",
     "Segments",
+    "StoredAttribution",
+    "StoredComparison",
     "StoredOcclusion",
     "activations",
+    "attribute_dataset",
     "attribution",
     "channels_last",
     "convert_keras",
@@ -156,12 +171,14 @@ __all__ = [
     "images",
     "incremental",
     "inspect_keras",
+    "judge_dataset",
     "keras_vis",
     "load",
     "load_keras",
     "load_occlusion",
     "load_weights",
     "logits",
+    "make_segments",
     "maximize",
     "metrics",
     "models",
@@ -170,6 +187,8 @@ __all__ = [
     "occlude_dataset",
     "occlude_segments",
     "occlusion_scores",
+    "open_attribution",
+    "open_comparison",
     "open_store",
     "parametrize",
     "pick",

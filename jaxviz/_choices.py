@@ -56,10 +56,23 @@ MapMethod = Literal[
     "sobol",
     "xgrad_cam",
 ]
+# Of `jaxviz judge --metric`: functions of `jaxviz.metrics` that need no masks of objects.
+JudgedBy = Literal[
+    "srg",
+    "deletion",
+    "insertion",
+    "road",
+    "mu_fidelity",
+    "sensitivity_n",
+    "infidelity",
+    "sparseness",
+    "complexity",
+]
 # Of `jaxviz occlude --preset`: functions of `jaxviz.presets`.
 PresetName = Literal["seed", "captum", "xplique", "pair", "tf_explain", "monai"]
 # Of pictures: what a network takes, and how they are brought to its size.
 Preprocess = Literal["model", "unit", "raw", "tf", "torch", "caffe"]
 Fit = Literal["stretch", "crop"]
-# Of `plot.compare`: whether each map has its own scale, or those of a method share one.
+# Of pictures: whether each map has its own scale, or all share one; how a map lies on a photograph.
 Scaling = Literal["image", "shared"]
+Overlay = Literal["tint", "light", "contour"]

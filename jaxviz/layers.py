@@ -6,6 +6,7 @@ The names of a scorer's layers:
 - an NNX module: the attribute path of each submodule, `"block.conv"`, `"layers.0"`;
 - a Linen module, as `Partial(module.apply, variables)` or `(module, variables)`: the path of each
   submodule;
+- a function of Haiku: the `module_name` of each module, "res_net18/~/initial_conv";
 - anything else: the names given inside it with `tag`. Tags also work inside modules.
 
 A submodule or tag that runs more than once adds `"#2"`, `"#3"`, … A layer is addressed by name, by
@@ -15,6 +16,7 @@ channel), and so are the outputs of convolutions.
 
 import contextlib
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,8 +33,10 @@ from jax.tree_util import Partial
 
 from jaxviz._names import numbered
 from jaxviz.jaxpr.compiled import compiled
-from jaxviz.jaxpr.split import as_model
+from jaxviz.jaxpr.layout import with_channels_last
+from jaxviz.jaxpr.split import as_model, split_arrays
 from jaxviz.jaxpr.walk import Flat, replay, trace
+from jaxviz.scoring.arguments import as_pixels
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import Call, Scorer, split
 
@@ -70,7 +74,7 @@ def activations(
 
     Args:
         model: a scorer, see the module's text for which layers it has.
-        images: (N, H, W, C), in the units the model expects.
+        images: (N, H, W, C), or as the model itself takes them, in the units it expects.
         layers: names or indices, one or a sequence; None for all. Only what they need is computed.
 
     Returns:
@@ -79,7 +83,7 @@ def activations(
     Raises:
         ValueError: the images have no batch axis, the outputs of one depend on the others or on
             chance, or a layer is unknown; the message names the nearest. Or the scorer has no
-            layers that can be seen, as one of Haiku or Equinox.
+            layers that can be seen, as one of Equinox.
 
     Example:
         >>> import jax.numpy as jnp, jaxviz as jv
@@ -87,13 +91,14 @@ def activations(
         >>> jv.activations(f, jnp.ones((2, 4, 4, 3)), "mean")["mean"].shape
         (2, 3)
     """
+    images = as_pixels(images, "images")
     if np.ndim(images) != 4:
         raise ValueError(
             "`images` must have shape (batch, height, width, channel): got "
             f"{np.shape(images)}; add the batch axis with images[None]."
         )
-    images = jnp.asarray(images)
     model = as_scorer(model)
+    images = with_channels_last(model, jnp.asarray(images))
     parts = split(model)
     check_independence(parts, images)
     names = layer_names(model, images)
@@ -284,15 +289,22 @@ _tracing: ContextVar[_Tracing | None] = ContextVar("tracing", default=None)
 
 def _tagging(f: Any) -> Callable[[jax.Array], jax.Array]:
     """Return f with its modules' outputs tagged, those of a scorer inside f left alone."""
+    arrays, skeleton = split_arrays(f)
 
     def run(images: jax.Array) -> jax.Array:
-        modules = list(nnx.iter_modules(f)) if isinstance(f, nnx.Module) else []
+        # Made anew: NNX's own scan takes no variables that an outer trace made.
+        model = skeleton.fill(arrays)
+        modules = list(nnx.iter_modules(model)) if isinstance(model, nnx.Module) else []
         paths = {id(module): ".".join(map(str, path)) for path, module in modules if path}
         classes = {type(module) for _, module in modules if callable(module)}
         token = _tracing.set(_Tracing(paths))
         try:
-            with linen.intercept_methods(partial(_tag_linen, paths)), _tagged_calls(classes):
-                return f(images)
+            with (
+                linen.intercept_methods(partial(_tag_linen, paths)),
+                _haiku_methods(partial(_tag_haiku, paths)),
+                _tagged_calls(classes),
+            ):
+                return model(images)
         finally:
             _tracing.reset(token)
 
@@ -303,12 +315,35 @@ def _tag_linen(
     paths: Mapping[int, str], run: Callable[..., Any], args: Any, kwargs: Any, context: Any
 ) -> Any:
     output = run(*args, **kwargs)
-    # Interceptors pile up: inside a scorer that is traced within another, the inner one's tags.
-    tracing = _tracing.get()
-    mine = tracing is not None and tracing.paths is paths
-    if not mine or context.method_name != "__call__" or not context.module.path:
+    if not _is_call(paths, context) or not context.module.path:
         return output
     return tag(".".join(context.module.path), output) if isinstance(output, jax.Array) else output
+
+
+def _haiku_methods(interceptor: Callable[..., Any]) -> contextlib.AbstractContextManager[Any]:
+    """Intercept methods of Haiku's modules, if it was imported: otherwise there are none."""
+    haiku = sys.modules.get("haiku")
+    known = hasattr(haiku, "intercept_methods")
+    return haiku.intercept_methods(interceptor) if known else contextlib.nullcontext()  # pyright: ignore
+
+
+def _tag_haiku(
+    paths: Mapping[int, str], run: Callable[..., Any], args: Any, kwargs: Any, context: Any
+) -> Any:
+    output = run(*args, **kwargs)
+    if not _is_call(paths, context) or not isinstance(output, jax.Array):
+        return output
+    return tag(context.module.module_name, output)
+
+
+def _is_call(paths: Mapping[int, str], context: Any) -> bool:
+    """Return whether a method is the call of a module of the scorer that is being traced.
+
+    Interceptors pile up: inside a scorer that is traced within another, the inner one's tags.
+    """
+    tracing = _tracing.get()
+    mine = tracing is not None and tracing.paths is paths
+    return mine and context.method_name == "__call__"
 
 
 @dataclass

@@ -17,7 +17,7 @@ import numpy as np
 from jaxviz._arguments import pair
 from jaxviz.incremental.planner import Planner
 from jaxviz.incremental.program import Known, Program, trace_scorer
-from jaxviz.incremental.reach import Positions, Reach
+from jaxviz.incremental.reach import Positions
 from jaxviz.incremental.rules import RULES
 from jaxviz.jaxpr.walk import Equation
 from jaxviz.layers import ScorerLike, as_scorer, capture, layer_names
@@ -188,8 +188,7 @@ def _planned(program: Program, shape: tuple[int, ...], patch: tuple[int, int]) -
     positions = tuple(Positions.on_grid(shape[i], patch[i], 1, 0) for i in (0, 1))
     known = Known(program, {*RULES, "iota"})
     planner = Planner(program, known, (positions[0], positions[1]), 1.0, None, "cpu")
-    planner.mark(program.image, (Reach(0), Reach(1), None))
-    planner.paste()
+    planner.begin()
     for equation in program.read:
         planner.step(equation)
     return planner
@@ -204,20 +203,23 @@ def _layer(program: Program, cone: _Cone, fields: Planner, windows: Planner) -> 
         sum(prod(program.aval(array).shape) for array in cone.parameters),
         cone.inputs,
         _field(fields, cone.array),
-        _window(windows, cone.array, shape),
+        _window(windows, cone.array),
     )
 
 
 def _field(planner: Planner, array: Any) -> tuple[int, int] | None:
-    reaches = {r.axis: r for r in planner.reaches.get(array, ()) if r is not None}
-    if set(reaches) != {0, 1}:
+    change = planner.changed.get(array)
+    pairs = zip(change.reaches, change.windows, strict=True) if change is not None else ()
+    fields = {reach.axis: reach.field for reach, window in pairs if reach and window}
+    if set(fields) != {0, 1}:
         return None
-    rows, columns = (r.left + r.right + 1 for r in (reaches[0], reaches[1]))
+    rows, columns = (round(fields[a].left + fields[a].right) + 1 for a in (0, 1))
     return rows, columns
 
 
-def _window(planner: Planner, array: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    spans = planner.spans(planner.reaches.get(array, (None,) * len(shape)), shape)
+def _window(planner: Planner, array: Any) -> tuple[int, int] | None:
+    change = planner.changed.get(array)
+    spans = change.windows if change is not None else ()
     sizes = {span.axis: span.size for span in spans if span is not None}
     return (sizes[0], sizes[1]) if set(sizes) == {0, 1} else None
 

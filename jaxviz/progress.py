@@ -1,8 +1,15 @@
-"""Progress of long work: one line on stderr, a callback, or silence."""
+"""Progress of long work: one line on stderr, a callback, or silence.
+
+A terminal or a notebook gets a bar. A file or a pipe gets a line now and then: after ten seconds,
+then after half as long again as there is work behind, and every ten minutes at least.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from time import monotonic
+
+FIRST_LINE, MOST_APART, GROWTH = 10.0, 600.0, 1.5  # seconds; of the time from line to line
 
 Progress = bool | Callable[[int, int], object]
 Advance = Callable[[int], None]
@@ -47,7 +54,14 @@ def track(progress: Progress, total: int, unit: str) -> Iterator[Advance]:
 class Bar:
     """The display of work under way: what it is, how much is done, rate, time taken and left."""
 
-    def __init__(self, text: str, unit: str = "", *, vanishes: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        unit: str = "",
+        *,
+        vanishes: bool = False,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -61,7 +75,9 @@ class Bar:
         self.console = Console(
             stderr=True, force_jupyter=None if find_spec("ipywidgets") else False
         )
-        self._unit = unit
+        self._text, self._unit, self._vanishes, self._clock = text, unit, vanishes, clock
+        self._began, self._next = clock(), FIRST_LINE
+        self._first: tuple[float, int] | None = None  # seconds and steps when steps began to count
         self._drawn = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -75,10 +91,18 @@ class Bar:
         self._task = self._drawn.add_task(text, total=None, count="", rate="")
         self._started = False
 
+    @property
+    def _lasting(self) -> bool:
+        """Whether what is written stays, line by line."""
+        return not (self.console.is_terminal or self.console.is_jupyter)
+
     def start(self) -> None:
         """Begin to draw."""
         self._started = True
-        self._drawn.start()
+        if self._lasting and self._vanishes:
+            self.console.print(f"{self._text} …", highlight=False, markup=False)
+        else:
+            self._drawn.start()
 
     def tell(self, done: int, total: int) -> None:
         """Take note that `done` of `total` steps are done; until then, their number is unknown."""
@@ -86,10 +110,25 @@ class Bar:
         speed = self._drawn.tasks[0].speed
         if speed and self._unit:
             self._drawn.update(self._task, rate=f"{speed:,.0f} {self._unit}/s")
+        if self._started and self._lasting:
+            self._write_line(done, total)
+
+    def _write_line(self, done: int, total: int) -> None:
+        took = self._clock() - self._began
+        if done and self._first is None:
+            self._first = took, done
+        if took < self._next or not 0 < done < total or self._first is None:
+            return
+        self._next = took + min((GROWTH - 1) * took, MOST_APART)
+        what = f"{self._text}: " if self._text != self._unit else ""
+        since, steps = took - self._first[0], done - self._first[1]  # without what was compiled
+        left = f", about {duration(since * (total - done) / steps)} left" if steps else ""
+        line = f"{what}{done:,} of {total:,} {self._unit}, {duration(took)}{left}"
+        self.console.print(" ".join(line.split()), highlight=False, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         """End: draw a last time, or wipe the line if it vanishes."""
-        if self._started:
+        if self._started and not (self._lasting and self._vanishes):
             self._drawn.stop()
 
 

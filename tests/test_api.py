@@ -103,6 +103,7 @@ def test_it_is_annotated(name):
 # Data with a default, or one of the positional options that keras-vis and DESIGN name.
 POSITIONAL = {
     "jaxviz.activations": ["layers"],
+    "jaxviz.make_segments": ["groups"],
     "jaxviz.visualize_activation": ["layer", "filter_indices"],
     "jaxviz.visualize_cam": ["filter_indices"],
     "jaxviz.visualize_saliency": ["filter_indices"],

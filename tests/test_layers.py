@@ -9,6 +9,7 @@ import pytest
 from flax import linen, nnx
 from jax.tree_util import Partial
 
+from jaxviz.attribution import grad_cam
 from jaxviz.keras import load_keras
 from jaxviz.layers import activations, as_scorer, capture, layer_names, resolve, tag, thaw
 from jaxviz.scoring.scorer import split
@@ -237,13 +238,59 @@ def test_names_that_repeat_stay_distinct(images):
 
 
 def test_scorers_without_layers_that_can_be_seen_say_why(images):
-    haiku, equinox = pytest.importorskip("haiku"), pytest.importorskip("equinox")
-    net = haiku.without_apply_rng(haiku.transform(lambda x: haiku.Linear(3)(x.mean((1, 2)))))
-    of_haiku = Partial(net.apply, net.init(jax.random.key(0), images))
+    equinox = pytest.importorskip("equinox")
     of_equinox = equinox.nn.Lambda(lambda x: x.mean((1, 2)))
-    for scorer in (of_haiku, of_equinox, lambda x: x.mean((1, 2))):
+    for scorer in (of_equinox, lambda x: x.mean((1, 2))):
         with pytest.raises(ValueError, match=r"has none .* jv\.tag .* jv\.from_keras"):
             activations(scorer, images)
+
+
+class Scanned(nnx.Module):
+    """Three layers of one structure, run by NNX's own scan, between two others."""
+
+    def __init__(self, rngs):
+        make = nnx.vmap(lambda rngs: nnx.Linear(4, 4, rngs=rngs), in_axes=0, out_axes=0)
+        make = nnx.split_rngs(splits=3)(make)
+        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
+        self.stack = make(rngs)
+        self.head = nnx.Linear(4, 5, rngs=rngs)
+
+    def __call__(self, x):
+        scan = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return self.head(scan(self.conv(x), self.stack).mean((1, 2)))
+
+
+def test_layers_around_a_scan_over_modules_are_found():
+    model, images = Scanned(nnx.Rngs(0)), jnp.ones((2, 6, 6, 3))
+    found = activations(model, images)
+    assert list(found) == ["conv", "head"]
+    np.testing.assert_allclose(found["head"], model(images), rtol=1e-5)
+    assert grad_cam(model, images, target=1).values.shape == (2, 6, 6, 1)
+
+
+def test_modules_of_haiku_are_named_as_in_their_parameters(images):
+    haiku = pytest.importorskip("haiku")
+
+    class Block(haiku.Module):
+        def __init__(self):
+            super().__init__(name="block")
+            self.conv = haiku.Conv2D(4, 3, name="conv")
+
+        def __call__(self, x):
+            return self.conv(self.conv(x))
+
+    net = haiku.without_apply_rng(
+        haiku.transform(lambda x: haiku.Linear(3)(Block()(x).mean((1, 2))))
+    )
+    params = net.init(jax.random.key(0), images[..., :1].repeat(4, -1))
+    model = Partial(net.apply, params)
+    found = activations(model, images[..., :1].repeat(4, -1))
+    assert list(found) == ["block/~/conv", "block/~/conv#2", "block", "linear"]
+    np.testing.assert_array_equal(found["block"], found["block/~/conv#2"])
+    np.testing.assert_allclose(
+        found["linear"], model(images[..., :1].repeat(4, -1)), rtol=1e-5, atol=1e-6
+    )
+    assert set(params) == {"block/~/conv", "linear"}
 
 
 def test_layers_by_index_and_in_the_order_asked(images):

@@ -49,6 +49,25 @@ def test_the_bar_goes_to_stderr_not_into_a_program_s_output(capfd):
     assert out == "" and "positions" in err and "10/10" in err
 
 
+def test_a_pipe_gets_a_line_now_and_then(capfd):
+    now = 0.0
+    bar = Bar("occluding [2] digits", "positions", vanishes=True, clock=lambda: now)
+    bar.start()
+    for now in (4.0, 11.0, 12.0, 15.0, 18.0, 5000.0, 5300.0, 5601.0):
+        bar.tell(int(now), 10_000)
+    bar.tell(10_000, 10_000)
+    bar.stop()
+    err = capfd.readouterr().err.splitlines()
+    assert err[0] == "occluding [2] digits …"
+    assert err[1] == "occluding [2] digits: 11 of 10,000 positions, 11.0 s, about 2.8 h left"
+    assert [line.split(": ")[1].split(" of")[0] for line in err[1:]] == [
+        "11",
+        "18",
+        "5,000",
+        "5,601",
+    ]
+
+
 @pytest.mark.parametrize("how", [True, False, lambda done, total: None])
 def test_an_error_inside_passes_through(how):
     with pytest.raises(KeyboardInterrupt), track(how, 10, "positions") as advance:

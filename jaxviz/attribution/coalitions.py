@@ -6,6 +6,7 @@ its segment.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from math import comb
 from typing import Any, Literal, get_args
@@ -19,16 +20,13 @@ from jaxviz._choices import Distance
 from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import (
-    Sampling,
-    check_count,
-    feature_labels,
-    generator,
-    make_sampling,
-)
+from jaxviz.attribution.sampled import Sampling, check_count, feature_labels, make_sampling
+from jaxviz.attribution.sampled_kernel import Masked, Shares, Traced
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import Coalitions
 from jaxviz.perturbation.segments import Segments
+from jaxviz.perturbation.traced import least_squares, namespace
 from jaxviz.progress import Progress
 
 SegmentsLike = Segments | np.ndarray | int
@@ -77,7 +75,7 @@ def kernel_shap(
 
     Raises:
         ValueError: an argument breaks its rule; see `saliency`.
-        TypeError: images are traced.
+        TypeError: an argument is of the wrong kind; `key` is traced.
 
     Example:
         >>> halves = np.repeat([[0, 1]], 2, axis=0)
@@ -103,11 +101,11 @@ def kernel_shap(
 
 def shapley_coalitions(count: int, samples: int, key: jax.Array | None) -> np.ndarray:
     """Coalitions of `count` features, 0 or 1 (n, count): all of them, or some in pairs."""
+    rng, sizes = generator(key), np.arange(1, count)
     if count < 2:
         return np.zeros((0, count), int)
     if 2 ** min(count, 62) - 2 <= samples:
         return np.array(list(product((0, 1), repeat=count)))[1:-1]
-    rng, sizes = generator(key), np.arange(1, count)
     weights = 1 / (sizes * (count - sizes))
     half = -(-samples // 2)
     drawn = rng.choice(sizes, half, p=weights / weights.sum())
@@ -118,7 +116,7 @@ def shapley_coalitions(count: int, samples: int, key: jax.Array | None) -> np.nd
 
 def shapley_fit(z: np.ndarray, v: np.ndarray, none: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Solve for φ (M, T): z (n, M), v (n, T), v(0) and v(1) (T,)."""
-    count, change = z.shape[1], whole - none
+    count, change, xp = z.shape[1], whole - none, namespace(v)
     if count == 1:
         return change[None]
     sizes = z.sum(1).astype(int).tolist()
@@ -127,9 +125,10 @@ def shapley_fit(z: np.ndarray, v: np.ndarray, none: np.ndarray, whole: np.ndarra
     chance = [(count - 1) / (comb(count, k) * k * (count - k)) if every else 1.0 for k in sizes]
     root = np.sqrt(np.array(chance))[:, None]
     # The last φ is the rest of the sum: v − v(0) − z_M·Σφ = Σ_i (z_i − z_M)·φ_i.
-    rest = v - none - z[:, -1:] * change
-    fitted = np.linalg.lstsq(root * (z[:, :-1] - z[:, -1:]), root * rest, rcond=None)[0]
-    return np.concatenate([fitted, change[None] - fitted.sum(0, keepdims=True)])
+    last, weights = xp.asarray(z[:, -1:], v.dtype), xp.asarray(root, v.dtype)
+    rest = v - none[None] - last * change[None]
+    fitted = least_squares(root * (z[:, :-1] - z[:, -1:]), weights * rest)
+    return xp.concatenate([fitted, change[None] - fitted.sum(0, keepdims=True)])
 
 
 def lime(
@@ -178,7 +177,7 @@ def lime(
 
     Raises:
         ValueError: an argument breaks its rule; see `saliency`.
-        TypeError: images are traced.
+        TypeError: an argument is of the wrong kind; `key` is traced.
 
     Example:
         >>> halves = np.repeat([[0, 1]], 2, axis=0)
@@ -203,7 +202,7 @@ def lime(
 
     def solve(z: np.ndarray, v: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, Any]:
         z = np.concatenate([np.ones((1, z.shape[1])), z])
-        v = np.concatenate([whole[None], v])
+        v = namespace(v).concatenate([whole[None], v])
         return ridge_fit(z, v, lime_weights(z, distance, width), ridge), None
 
     config = {"samples": samples, "distance": distance, "width": width, "ridge": ridge}
@@ -221,13 +220,13 @@ def lime_weights(z: np.ndarray, distance: Distance, width: float | None) -> np.n
 
 def ridge_fit(z: np.ndarray, v: np.ndarray, weights: np.ndarray, ridge: float) -> np.ndarray:
     """Ridge regression with an intercept that is not penalised: (M, T) of z (n, M), v (n, T)."""
-    share = (weights / weights.sum())[:, None]
-    z0, v0 = z - (share * z).sum(0), v - (share * v).sum(0)
-    root = np.sqrt(weights)[:, None]
-    count = z.shape[1]
+    xp, count = namespace(v), z.shape[1]
+    share, root = (weights / weights.sum())[:, None], np.sqrt(weights)[:, None]
+    z0, v0 = z - (share * z).sum(0), v - (xp.asarray(share, v.dtype) * v).sum(0, keepdims=True)
     left = np.concatenate([root * z0, np.sqrt(ridge) * np.eye(count)])
-    right = np.concatenate([root * v0, np.zeros((count, v.shape[1]))])
-    return np.linalg.lstsq(left, right, rcond=None)[0]
+    none = xp.zeros((count, v.shape[1]), v.dtype)
+    right = xp.concatenate([xp.asarray(root, v.dtype) * v0, none])
+    return least_squares(left, right)
 
 
 def shapley_sampling(
@@ -271,7 +270,7 @@ def shapley_sampling(
 
     Raises:
         ValueError: an argument breaks its rule; see `saliency`.
-        TypeError: images are traced.
+        TypeError: an argument is of the wrong kind; `key` is traced.
 
     Example:
         >>> halves = np.repeat([[0, 1]], 2, axis=0)
@@ -306,13 +305,14 @@ def shapley_means(
 
     `ranks` (n, M) says when a feature appears; `v` is v(0), then of each order its M − 1 steps.
     """
-    orders, count = ranks.shape
+    (orders, count), xp = ranks.shape, namespace(v)
     steps = v[1:].reshape(orders, count - 1, -1)
-    ends = [np.broadcast_to(end, (orders, 1, v.shape[1])) for end in (v[0], whole)]
-    gains = np.diff(np.concatenate([ends[0], steps, ends[1]], 1), axis=1)
-    gains = np.take_along_axis(gains, ranks[..., None], 1)
+    ends = [xp.broadcast_to(end, (orders, 1, v.shape[1])) for end in (v[0], whole)]
+    gains = xp.diff(xp.concatenate([ends[0], steps, ends[1]], 1), axis=1)
+    at = np.broadcast_to(ranks[..., None], gains.shape)
+    gains = xp.take_along_axis(gains, xp.asarray(at), 1)
     if orders == 1:
-        return gains[0], np.full(v.shape[1], np.nan)
+        return gains[0], xp.full(v.shape[1], np.nan, v.dtype)
     return gains.mean(0), (gains.std(0, ddof=1) / np.sqrt(orders)).max(0)
 
 
@@ -350,7 +350,7 @@ def _explain(
 
 
 def coalition_result(
-    sampling: Sampling,
+    sampling: Sampling | Traced,
     method: str,
     labels: np.ndarray,
     solve: Solve,
@@ -358,6 +358,10 @@ def coalition_result(
     complete: bool,
 ) -> Attribution:
     """Solve for the shares of each image, and lay them out over the pixels."""
+    config = {**config, "segments": int(labels.max()) + 1}
+    if isinstance(sampling, Traced):
+        kernel = partial(_shares, labels, solve, complete, sampling.positions)
+        return sampling.result(method, kernel, config)
     z = sampling.task.positions.astype(np.float64)
     maps, bases, gaps, errors = [], [], [], []
     with sampling.tracking():
@@ -367,14 +371,29 @@ def coalition_result(
                 break
             v = sampling.picked(number, scores)
             shares, error = solve(z, v[1:], v[0])
-            outside = np.zeros((1, shares.shape[1]))  # a label of −1 reads the last row
-            maps.append(np.concatenate([shares, outside])[labels])
+            maps.append(_laid_out(shares, labels))
             bases.append(scores[0])
             gaps += [shares.sum(0) - (v[0] - v[1])] if complete else []
             errors += [] if error is None else [error]
     if not maps:
         raise KeyboardInterrupt
-    config = {**config, "segments": int(labels.max()) + 1}
     return sampling.result(
         method, maps, bases, delta=gaps or None, error=errors or None, config=config
     )
+
+
+def _shares(
+    labels: np.ndarray, solve: Solve, complete: bool, positions: np.ndarray, masked: Masked
+) -> Shares:
+    """The kernel: coalitions of one image."""
+    v, whole = masked.scores(positions), masked.whole
+    shares, error = solve(positions.astype(np.float64), v, whole)
+    gap = shares.sum(0) - (whole - v[0]) if complete else None
+    return Shares(_laid_out(shares, labels), gap, error)
+
+
+def _laid_out(shares: Any, labels: np.ndarray) -> Any:
+    """The share of each pixel's segment, (H, W, T)."""
+    xp = namespace(shares)
+    outside = xp.zeros((1, shares.shape[1]), shares.dtype)  # a label of −1 reads the last row
+    return xp.concatenate([shares, outside])[labels]

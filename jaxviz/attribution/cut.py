@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
@@ -71,11 +72,13 @@ def _cut(
     carried = tuple(sorted((read & before) - {number}))
     known = run(flat._replace(equations=head, outputs=carried), values, [image[None]], rules)
     rest = flat._replace(equations=tail, inputs=(number, *carried))
+    shape = flat.avals[number].shape
 
     def behind(known: list[jax.Array], output: jax.Array) -> jax.Array:
-        return run(rest, values, [output[None], *known], rules)[0][0]
+        return run(rest, values, [output.reshape(shape), *known], rules)[0][0]
 
-    return Cut(name, output[0], known, behind)
+    # (1, L', C'), a map of a signal, is one of one row already.
+    return Cut(name, output.reshape(output.shape[-3:]), known, behind)
 
 
 def _parts(flat: Flat, number: int) -> tuple[tuple[Equation, ...], tuple[Equation, ...]]:
@@ -125,8 +128,10 @@ def _others(located: Located) -> str:
 
 
 def _has_positions(flat: Flat, number: int) -> bool:
-    aval = flat.avals[number]
-    return aval.ndim == 4 and aval.shape[1] * aval.shape[2] > 1 and _is_real(aval)
+    """Whether an array is a map (1, H', W', C'); of images of one row (1, L', C') is one, too."""
+    aval, image = flat.avals[number], flat.avals[flat.inputs[-1]]
+    fits = aval.ndim == 4 or (aval.ndim == 3 and image.shape[1] == 1)
+    return fits and prod(aval.shape[1:-1]) > 1 and _is_real(aval)
 
 
 def _is_real(aval: Any) -> bool:

@@ -179,7 +179,10 @@ class Regions:
                 outside.update(reads)
             elif self._bends(equation, reads, curved):
                 curved.update(equation.results)
-        self.ends = curved & outside
+        # What is true or false has no slope to be replaced.
+        self.ends = {
+            n for n in curved & outside if jnp.issubdtype(flat.avals[n].dtype, jnp.inexact)
+        }
 
     def _varying_of(self, equation: Equation) -> list[int]:
         return [x for x in equation.operands if isinstance(x, int) and x in self.varying]

@@ -4,6 +4,7 @@ On traced images, as inside `jit`, `vmap` or `grad`, the same function runs the 
 gives an `Attribution` of traced arrays.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -12,23 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz.attribution.goal import make_goal, named, score
+from jaxviz.attribution.goal import Goal, make_goal, named, score
 from jaxviz.attribution.job import Job
 from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_float32
 from jaxviz.attribution.memo import memo_of
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import (
     check_batch_size,
+    check_progress,
     check_rank,
     checked_dtype,
     checked_images,
     checked_memory,
     checked_mesh,
 )
-from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import cast, split
 from jaxviz.scoring.targets import resolve
 
@@ -87,10 +89,10 @@ def attribute(
     leaves = jax.tree.leaves((scorer, images, target))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return _traced(method, kernel, scorer, images, target, reading)
+    check_progress(run.progress)
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
-    batch, single = checked_images(images)
-    check_channels_last(scorer, np.shape(images))
+    batch, single = checked_images(images, scorer)
     dtype = None if run.dtype is None else checked_dtype(run.dtype)
     parts, batch = cast(split(scorer), batch, dtype)
     mesh, budget = checked_mesh(run.mesh), checked_memory(run.memory)
@@ -124,7 +126,12 @@ def make_result(
     reading: MapReading | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Attribution:
-    """Return a result of arrays with a leading axis N, which a single image loses."""
+    """Return a result of arrays with a leading axis N, which a single image loses.
+
+    NaN among them is told, unless an interrupted run left it.
+    """
+    if not partial and not isinstance(found.values, jax.core.Tracer):
+        _warn_of_nan(found)
     pairs = tuple((k, str(v)) for k, v in (config or {}).items() if v is not None)
 
     def own(array: Any) -> Any:
@@ -142,21 +149,37 @@ def make_result(
     )
 
 
+def _warn_of_nan(found: Found) -> None:
+    both = (np.isnan(x).reshape(len(x), -1).any(1) for x in (found.values, found.base))
+    unknown = np.logical_or(*both)
+    if unknown.any():
+        warnings.warn(
+            f"`f`, or its derivative, gave NaN: so are values of {unknown.sum()} of {len(unknown)}"
+            " images.",
+            stacklevel=5,
+        )
+
+
 def _traced(
     method: str, kernel: Kernel, scorer: Any, images: Any, target: Any, reading: MapReading
 ) -> Attribution:
-    images = jnp.asarray(images)
-    check_rank(images, "images", 3, 4)
+    check_rank(images, "images", 3, 4, f=scorer)
+    images = with_channels_last(scorer, jnp.asarray(images))
     single = images.ndim == 3
     batch = images[None] if single else images
     shape = jax.eval_shape(lambda x: score(scorer, x), batch[:1]).shape[1:]
     goal = make_goal(target, scorer, len(batch), shape)
     found = in_float32(jax.vmap(lambda image, goal: kernel(scorer, image, goal))(batch, goal))
-    explained: Any = None
-    if goal.function is None:
-        known = jnp.where(jnp.isnan(found.base), -jnp.inf, found.base)
-        explained = jnp.argmax(known, -1) if goal.weights is None else goal.weights
-    return make_result(method, found, batch.shape[1:3], explained, single=single, reading=reading)
+    target = traced_target(goal, found.base)
+    return make_result(method, found, batch.shape[1:3], target, single=single, reading=reading)
+
+
+def traced_target(goal: Goal, base: jax.Array) -> Any:
+    """What a target came to, of traced scores (N, K): classes (N,), weights (N, K), or None."""
+    if goal.function is not None:
+        return None
+    known = jnp.where(jnp.isnan(base), -jnp.inf, base)
+    return jnp.argmax(known, -1) if goal.weights is None else goal.weights
 
 
 def _explained(target: Any, scorer: Any, base: np.ndarray) -> np.ndarray | None:

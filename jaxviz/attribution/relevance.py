@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxviz.attribution.linear import Form, Linear, part_of
 from jaxviz.attribution.operations import SAME, SHIFTS, WEIGHTED, Shape
-from jaxviz.attribution.rules import Rule
+from jaxviz.attribution.shares import Rule
 from jaxviz.jaxpr import _jax
 from jaxviz.jaxpr.walk import Equation, value_of
 from jaxviz.jaxpr.walk import Rule as Replacement

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.attribution.baseline import BaselineLike, make_baselines
@@ -19,12 +18,14 @@ from jaxviz.attribution.driver import Run, make_result
 from jaxviz.attribution.goal import ALL, named
 from jaxviz.attribution.kernel import Found
 from jaxviz.attribution.result import Attribution
+from jaxviz.attribution.sampled_kernel import AT_ONCE, Traced, as_batch
 from jaxviz.layers import ScorerLike, as_scorer
-from jaxviz.perturbation.fill import Fill, check_fill
+from jaxviz.perturbation.fill import ArrayLike, Fill, check_fill
 from jaxviz.perturbation.masks import MaskMaker, MaskOccluder
 from jaxviz.perturbation.segments import Segments, make_segments
+from jaxviz.perturbation.traced import is_traced
 from jaxviz.progress import Advance, track
-from jaxviz.scoring.arguments import check_batch_size, checked_images
+from jaxviz.scoring.arguments import check_batch_size, check_progress, checked_images
 from jaxviz.scoring.execute import execute
 from jaxviz.scoring.targets import resolve, select
 from jaxviz.scoring.task import Task, make_task
@@ -175,8 +176,9 @@ def make_sampling(
     baseline: BaselineLike,
     masks: Callable[[tuple[int, int]], tuple[MaskMaker, np.ndarray]],
     run: Run,
-) -> Sampling:
-    """Return the sampling of images.
+    key: jax.Array | None = None,
+) -> Sampling | Traced:
+    """Return the sampling of images; of traced ones, that of the bare kernel.
 
     Args:
         f: scorer.
@@ -185,21 +187,22 @@ def make_sampling(
         baseline: what hidden pixels become.
         masks: (H, W) -> what makes masks, and the positions, int32 (P, d).
         run: how.
+        key: what masks are drawn from, which may be traced.
 
     Raises:
         ValueError, TypeError: an argument breaks its rule.
     """
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((images, f))):
-        raise TypeError(
-            "`images` must be known numbers: a method by sampling runs block by block, outside jit,"
-            " vmap and grad."
-        )
+    check_progress(run.progress)
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
     scorer = as_scorer(f)
-    batch, single = checked_images(images)
+    traced = is_traced(*jax.tree.leaves((scorer, images, target, key)))
+    batch, single = as_batch(images) if traced else checked_images(images, scorer)
     maker, positions = masks((batch.shape[1], batch.shape[2]))
     occluder: Any = MaskOccluder(checked_baseline(baseline, batch), maker)
+    if isinstance(batch, jax.Array):
+        at_once = AT_ONCE if run.batch_size == "auto" else int(run.batch_size)
+        return Traced(scorer, target, batch, single, occluder, positions, at_once)
     task = make_task(
         scorer, batch, occluder, positions, dtype=run.dtype, mesh=run.mesh, memory=run.memory
     )
@@ -216,7 +219,7 @@ def _check_target(sampling: Sampling) -> None:
     sampling.picked(0, np.zeros(scores))
 
 
-def checked_baseline(baseline: BaselineLike, images: np.ndarray) -> Fill:
+def checked_baseline(baseline: BaselineLike, images: ArrayLike) -> Fill:
     """Return the one fill that a baseline is."""
     fills = make_baselines(baseline)
     if len(fills) > 1:
@@ -259,10 +262,3 @@ def check_count(name: str, number: Any, least: int = 1) -> None:
     """Raise ValueError unless it is a whole number from `least`."""
     if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
         raise ValueError(f"`{name}` must be a whole number from {least}: got {number!r}.")
-
-
-def generator(key: jax.Array | None) -> np.random.Generator:
-    """Return NumPy's generator for a key; None is `jax.random.key(0)`."""
-    known = jax.random.key(0) if key is None else jnp.asarray(key)
-    typed = jnp.issubdtype(known.dtype, jax.dtypes.prng_key)
-    return np.random.default_rng(np.asarray(jax.random.key_data(known) if typed else known))

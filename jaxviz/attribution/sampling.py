@@ -1,6 +1,7 @@
 """RISE: the mean of random masks, each weighed by the score of what it leaves of the image."""
 
 from functools import partial
+from math import ceil
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,9 +13,12 @@ from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
 from jaxviz.attribution.sampled import Sampling, check_count, make_sampling
+from jaxviz.attribution.sampled_kernel import Masked, Shares, Traced
 from jaxviz.jaxpr.compiled import compiled
+from jaxviz.jaxpr.keys import checked_key
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import RandomGrids
+from jaxviz.perturbation.traced import namespace
 from jaxviz.progress import Progress
 
 ROUND = 250  # masks between two looks at the error
@@ -68,7 +72,7 @@ def rise(
 
     Raises:
         ValueError: an argument breaks its rule; see `saliency`.
-        TypeError: images are traced.
+        TypeError: an argument is of the wrong kind.
 
     Example:
         >>> image = np.eye(8, dtype=np.float32)[..., None]
@@ -83,10 +87,16 @@ def rise(
         raise ValueError(f"`keep` must lie between 0 and 1: got {keep!r}.")
     if accuracy is not None and not accuracy > 0:
         raise ValueError(f"`accuracy` must be above 0, or None: got {accuracy!r}.")
-    grids = RandomGrids(jax.random.key(0) if key is None else key, jnp.float32(keep), int(cells))
+    grids = RandomGrids(checked_key(key), np.float32(keep), int(cells))
     positions = np.arange(samples, dtype=np.int32)[:, None]
     run = Run(batch_size, memory, mesh, progress, dtype)
-    sampling = make_sampling(f, images, target, baseline, lambda shape: (grids, positions), run)
+    config = {"samples": samples, "cells": cells, "keep": keep, "accuracy": accuracy}
+    sampling = make_sampling(
+        f, images, target, baseline, lambda shape: (grids, positions), run, grids.key
+    )
+    if isinstance(sampling, Traced):
+        kernel = partial(rise_kernel, grids, positions, keep, accuracy)
+        return sampling.result("RISE", kernel, config)
     found = []
     with sampling.tracking():
         for number in range(len(sampling.images)):
@@ -96,7 +106,6 @@ def rise(
                 break
     if not found:
         raise KeyboardInterrupt
-    config = {"samples": samples, "cells": cells, "keep": keep, "accuracy": accuracy}
     config["used"] = ", ".join(str(one.count) for one in found)
     return sampling.result(
         "RISE",
@@ -110,10 +119,10 @@ def rise(
 class _Map(NamedTuple):
     """A map (H, W, T), the error (T,), the clean scores, and how many masks gave them."""
 
-    mean: np.ndarray
-    error: np.ndarray
-    base: np.ndarray
-    count: int
+    mean: Any
+    error: Any
+    base: Any
+    count: Any
 
 
 def _one(
@@ -138,16 +147,15 @@ def _one(
     return found
 
 
-def _estimate(
-    total: np.ndarray, squares: np.ndarray, count: int, keep: float, base: np.ndarray
-) -> _Map:
-    """The mean of s·M/p, and the standard error of that mean."""
+def _estimate(total: Any, squares: Any, count: Any, keep: float, base: Any) -> _Map:
+    """The mean of s·M/p, and the standard error of that mean; of numbers or traced ones."""
+    xp = namespace(total)
     mean = total / (count * keep)
-    variance = np.maximum(squares / (count * keep**2) - mean**2, 0) / max(count - 1, 1)
-    worst, span = np.sqrt(variance).max((0, 1)), np.ptp(mean, axis=(0, 1))
-    size = np.abs(mean).max((0, 1))
-    flat = span <= 1e-12 * size
-    error = np.divide(worst, span, out=np.where(worst > 0, np.inf, 0.0), where=~flat)
+    variance = xp.maximum(squares / (count * keep**2) - mean**2, 0) / xp.maximum(count - 1, 1)
+    worst, span = xp.sqrt(variance).max((0, 1)), mean.max((0, 1)) - mean.min((0, 1))
+    size = xp.abs(mean).max((0, 1))
+    flat = span <= (1e-12 if mean.dtype == np.float64 else 1e-6) * size
+    error = xp.where(flat, xp.where(worst > 0, np.inf, 0.0), worst / xp.where(flat, 1, span))
     return _Map(mean, error, base, count)
 
 
@@ -180,6 +188,47 @@ class _Sums:
         self.totals = [
             a + np.asarray(b, np.float64) for a, b in zip(self.totals, sums, strict=True)
         ]
+
+
+def rise_kernel(
+    grids: RandomGrids,
+    positions: np.ndarray,
+    keep: float,
+    accuracy: float | None,
+    masked: Masked,
+) -> Shares:
+    """The kernel: rounds of masks, which do nothing once the map is known well enough."""
+    shape, like = (masked.image.shape[0], masked.image.shape[1]), masked.whole
+    chunks, live = _rounds(len(positions))
+    zeros = jnp.zeros((*shape, len(like)), like.dtype)
+
+    def step(sums: Any, chunk: Any) -> tuple[Any, None]:
+        rows, known = chunk
+        weights = masked.scores(rows[:, None]) * known[:, None].astype(like.dtype)
+        return _sums(shape, grids, rows[:, None], weights, *sums), None
+
+    def more(carry: Any, chunk: Any) -> Any:
+        sums, used, _ = carry
+        sums, _ = jax.lax.scan(step, sums, chunk)
+        used = used + chunk[1].sum()
+        error = _estimate(sums[0], sums[1], used, keep, None).error.max()
+        return sums, used, jnp.asarray(False) if accuracy is None else error <= accuracy
+
+    def round_of(carry: Any, chunk: Any) -> tuple[Any, None]:
+        return jax.lax.cond(carry[-1], lambda carry, _: carry, more, carry, chunk), None
+
+    first = ((zeros, zeros), jnp.zeros((), jnp.float32), jnp.asarray(False))
+    (sums, used, _), _ = jax.lax.scan(round_of, first, (positions[chunks, 0], live))
+    found = _estimate(sums[0], sums[1], used, keep, None)
+    return Shares(found.mean, error=found.error)
+
+
+def _rounds(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut masks into rounds of chunks, (rounds, chunks, AT_ONCE); and which count, 1 or 0."""
+    chunks = min(ROUND, ceil(count / AT_ONCE) * AT_ONCE) // AT_ONCE
+    rounds = ceil(count / (chunks * AT_ONCE))
+    index = np.arange(rounds * chunks * AT_ONCE).reshape(rounds, chunks, AT_ONCE)
+    return np.minimum(index, count - 1), (index < count).astype(np.float32)
 
 
 def _sums(

@@ -12,9 +12,11 @@ from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.coalitions import coalition_result
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import check_count, generator, grid_labels, make_sampling
+from jaxviz.attribution.sampled import check_count, grid_labels, make_sampling
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import Coalitions, Designs
+from jaxviz.perturbation.traced import is_traced, namespace, product
 from jaxviz.progress import Progress
 
 
@@ -59,7 +61,7 @@ def sobol(
 
     Raises:
         ValueError: an argument breaks its rule; see `saliency`.
-        TypeError: images are traced.
+        TypeError: an argument is of the wrong kind; `key` is traced.
 
     Example:
         >>> image = np.ones((4, 4, 1), np.float32)
@@ -101,14 +103,15 @@ def sobol_designs(count: int, samples: int, key: jax.Array | None) -> np.ndarray
 def _total_indices(
     samples: int, positions: np.ndarray, v: np.ndarray, whole: np.ndarray
 ) -> tuple[np.ndarray, Any]:
+    xp = namespace(v)
     rows = v.reshape(samples, -1, v.shape[1])
     a, b, c = rows[:, 0], rows[:, 1], rows[:, 2:]
-    both = np.concatenate([a, b])
+    both = xp.concatenate([a, b])
     variance = both.var(0)
     moved = ((a[:, None] - c) ** 2).sum(0) / (2 * samples)
     # What rounding makes of a constant is no variance.
-    still = np.sqrt(variance) <= 1e-6 * np.abs(both).max(0)
-    return np.divide(moved, variance, out=np.zeros_like(moved), where=~still[None]), None
+    still = (xp.sqrt(variance) <= 1e-6 * xp.abs(both).max(0))[None]
+    return xp.where(still, 0, moved / xp.where(still, 1, variance[None])), None
 
 
 def hsic(
@@ -152,7 +155,7 @@ def hsic(
 
     Raises:
         ValueError: an argument breaks its rule; see `saliency`.
-        TypeError: images are traced.
+        TypeError: an argument is of the wrong kind; `key` is traced.
 
     Example:
         >>> image = np.ones((4, 4, 1), np.float32)
@@ -181,14 +184,17 @@ def hsic(
 def _dependence(z: np.ndarray, v: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, Any]:
     # Of 0 and 1, H·K·H = 2·z̃·z̃ᵀ with z̃ the centred column: (m − m')² = m + m' − 2·m·m'.
     centred = z - z.mean(0)
-    found = [_of_scores(centred, scores) for scores in v.T]
-    return np.stack(found, 1), None
+    if is_traced(v):
+        known = jnp.asarray(centred, v.dtype)
+        return jax.lax.map(partial(_of_scores, known), v.T).T, None
+    return np.stack([_of_scores(centred, scores) for scores in v.T], 1), None
 
 
-def _of_scores(centred: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    apart = np.abs(scores[:, None] - scores[None])
-    width = np.median(apart[np.triu_indices(len(scores), 1)])
-    if width <= 1e-6 * np.abs(scores).max():
-        return np.zeros(centred.shape[1])
-    near = np.exp(-((apart / width) ** 2) / 2)
-    return 2 * np.einsum("ni,ni->i", centred, near @ centred) / (len(scores) - 1) ** 2
+def _of_scores(centred: Any, scores: Any) -> Any:
+    xp, count = namespace(scores), len(scores)
+    apart = xp.abs(scores[:, None] - scores[None])
+    width = xp.median(apart[np.triu_indices(count, 1)])
+    still = width <= 1e-6 * xp.abs(scores).max()
+    near = xp.exp(-((apart / xp.where(still, 1, width)) ** 2) / 2)
+    found = 2 * (centred * product(near, centred)).sum(0) / (count - 1) ** 2
+    return xp.where(still, 0, found)

@@ -15,6 +15,7 @@ from jaxviz.attribution.goal import Goal, score
 from jaxviz.attribution.gradients import saliency
 from jaxviz.attribution.kernel import Found, Seen, Steps
 from jaxviz.attribution.result import Attribution
+from jaxviz.jaxpr.keys import checked_key
 from jaxviz.layers import ScorerLike
 from jaxviz.progress import Progress
 
@@ -87,7 +88,7 @@ def smooth(
             raise ValueError(f"`{name}` must be one of {known}: got {value!r}.")
     smoothing = _Smoothing(
         jnp.float32(noise),
-        jax.random.key(0) if key is None else key,
+        checked_key(key),
         method,
         samples,
         scale == "range",

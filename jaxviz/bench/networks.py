@@ -123,6 +123,23 @@ def mobilenet_v2(x: Any, net: Any) -> Any:
     return net.dense(net.mean(x), CLASSES)
 
 
+def efficientnet_lite0(x: Any, net: Any) -> Any:
+    """Tan and Le 2019, arXiv:1905.11946, Lite: 0.4 billion multiplications at 224."""
+    # Of each stage: blocks, kernel, stride of the first block, expansion, channels.
+    stages = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80))
+    stages += ((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+    x = net.relu6(net.conv(x, 32, 3, 2))
+    for blocks, size, first, expansion, width in stages:
+        for stride in (first, *[1] * (blocks - 1)):
+            inner = expansion * net.channels(x)
+            y = net.relu6(net.conv(x, inner, 1)) if expansion > 1 else x
+            y = net.relu6(net.conv(y, inner, size, stride, groups=inner))
+            y = net.conv(y, width, 1)
+            x = x + y if stride == 1 and net.channels(x) == width else y
+    x = net.relu6(net.conv(x, 1280, 1))
+    return net.dense(net.mean(x), CLASSES)
+
+
 def squeezenet(x: Any, net: Any) -> Any:
     """Iandola et al. 2016, arXiv:1602.07360, version 1.1: 0.35 billion multiplications at 224."""
     x = net.pool(net.relu(net.conv(x, 64, 3, 2, padding="VALID")), 3, 2)

@@ -45,10 +45,13 @@ class _TorchLayers:
         groups: int = 1,
         padding: str = "SAME",
     ) -> Any:
-        if padding == "SAME":
-            x = self._padded(x, size, stride, 0.0)
         kernel, bias = next(self.rest), next(self.rest)
-        return self.torch.nn.functional.conv2d(x, kernel, bias, stride, groups=groups)
+        same = padding == "SAME"
+        even = same and stride == 1 and size % 2 == 1
+        if same and not even:
+            x = self._padded(x, size, stride, 0.0)
+        around = size // 2 if even else 0
+        return self.torch.nn.functional.conv2d(x, kernel, bias, stride, around, groups=groups)
 
     def dense(self, x: Any, units: int) -> Any:
         return self.torch.nn.functional.linear(x, next(self.rest), next(self.rest))

@@ -13,6 +13,7 @@ from jaxviz._choices import BenchDtype, BenchModel, OwnMethod, Peer
 from jaxviz.bench import peers
 from jaxviz.bench.meters import machine, matmul_speed
 from jaxviz.bench.rows import Case, Row, measure, measure_peers
+from jaxviz.bench.summary import cell, missing
 from jaxviz.scale.identity import versions
 
 METHODS: tuple[str, ...] = get_args(OwnMethod)
@@ -51,9 +52,10 @@ def run_bench(
             nothing; such a report has "partial", which is True.
 
     Returns:
-        {"machine", "versions", "dtype", "quick", "matmul", "rows"}; a row is one network on one
-        grid by one method, None where something is not told. "matmul" is the operations per second
-        of a large matrix product, the measure of the device's speed.
+        {"machine", "versions", "dtype", "quick", "matmul", "missing", "rows"}; a row is one network
+        on one grid by one method, None where something is not told. "matmul" is the operations per
+        second of a large matrix product, the measure of the device's speed; "missing" tells which
+        rows there are not, and why.
 
     Raises:
         ValueError: a model or a method is unknown, or not installed.
@@ -68,10 +70,11 @@ def run_bench(
         "dtype": dtype,
         "quick": quick,
         "matmul": matmul_speed(dtype),
+        "missing": missing(methods, dtype, [m for m in wanted if quick and m not in QUICK_MODELS]),
         "rows": [],
     }
     for row in _rows(wanted, chosen, report, tell):
-        tell(f"… {row['method']}: {_cell(row['positions/s'])} positions/s")
+        tell(f"… {row['method']}: {cell(row['positions/s'])} positions/s")
         rows = [*report["rows"], row]
         report["rows"] = sorted(rows, key=lambda r: (MODELS.index(r["model"]), -r["stride"]))
         keep(report | {"partial": True})
@@ -109,20 +112,12 @@ def markdown(report: Report) -> str:
     columns = list(report["rows"][0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in report["rows"]:
-        lines.append("| " + " | ".join(_cell(row[column]) for column in columns) + " |")
+        lines.append("| " + " | ".join(cell(row[column]) for column in columns) + " |")
     facts = ", ".join(f"{key} {value}" for key, value in report["machine"].items())
     used = ", ".join(f"{key} {value}" for key, value in report["versions"].items())
     part = "Partial: the run was stopped. " if report.get("partial") else ""
     speed = f"{report['dtype']}; a matrix product runs at {report['matmul'] / 1e9:,.0f} Gflop/s."
     return "\n".join([*lines, "", f"{part}{speed} {facts}. {used}."])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "not told"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value)
 
 
 def plot(report: Report, file: Any) -> None:

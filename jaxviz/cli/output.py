@@ -83,7 +83,7 @@ def _remove(folders: Sequence[Path]) -> None:
 def stage(text: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """Tell on stderr what is being done, if it takes longer than a second.
 
-    A terminal gets a bar, which vanishes at the end; a file gets one line.
+    A terminal gets a bar, which vanishes at the end; a file gets a line, and more if it takes long.
 
     Args:
         text: what is being done.
@@ -94,13 +94,7 @@ def stage(text: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
     """
     bar = Bar(text, unit, vanishes=True)
 
-    def announce() -> None:
-        if bar.console.is_terminal:
-            bar.start()
-        else:
-            bar.console.print(f"{text} …", highlight=False)
-
-    timer = threading.Timer(WAIT, announce)
+    timer = threading.Timer(WAIT, bar.start)
     timer.daemon = True
     timer.start()
     try:

@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import matplotlib
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from jaxviz import plot
 from jaxviz._choices import OnError
 from jaxviz.cli.inputs import (
     check_class_names,
@@ -23,19 +21,26 @@ from jaxviz.cli.inputs import (
     make_preset,
     preprocessing,
     read_class_names,
+    refuse,
 )
+from jaxviz.cli.occlude import SCORE_NAMES
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.cli.streams import write
+from jaxviz.cli.view import stored_pictures
 from jaxviz.images.files import Entry, fit_picture, picture_entries
+from jaxviz.scale.attributed import StoredAttribution, open_attribution
 from jaxviz.scale.dataset import occlude_dataset
+from jaxviz.scale.judged import StoredComparison, open_comparison
 from jaxviz.scale.lock import in_use
-from jaxviz.scale.reader import StoredOcclusion, open_store
+from jaxviz.scale.reader import ImageError, StoredOcclusion, open_store
 from jaxviz.scale.sources import Source, open_source
-from jaxviz.scale.store import connect
+from jaxviz.scale.store import connect, find
 from jaxviz.scoring.targets import by_name
 
+Stored = StoredOcclusion | StoredComparison | StoredAttribution
+# Options of `export` for stores of scores alone, and what they are when they are not given.
+OF_SCORES = {"target": None, "score": "drop", "reduce": "mean"}
 SHOWN = 20  # bad images in a table
-SIDE = 224  # heatmaps are enlarged, by whole pixels, to about this size
 
 
 def occlude_store(args: argparse.Namespace) -> int:
@@ -50,7 +55,7 @@ def occlude_store(args: argparse.Namespace) -> int:
     try:
         stored = occlude_dataset(
             model,
-            _source(args, model, shape),
+            source_of(args, model, shape),
             args.store,
             **make_preset(args, shape[:2]),
             **_kept(args.keep),
@@ -60,7 +65,7 @@ def occlude_store(args: argparse.Namespace) -> int:
             chunk=args.chunk or "auto",
             stored=args.stored,
             share=args.share,
-            on_error=args.on_error or _on_error(args.images),
+            on_error=args.on_error or on_error_of(args.images),
             log=args.log,
             class_names=names,
             progress=jax.process_index() == 0,
@@ -68,15 +73,15 @@ def occlude_store(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say(f"interrupted; what was finished is in {args.store}: the same command goes on.")
         return 130
-    _tell(stored)
+    tell(stored)
     return 0
 
 
 def status(args: argparse.Namespace) -> None:
-    """Print how far a store is."""
-    stored = open_store(args.store)
+    """Print how far a store is, of scores or of judged maps."""
+    stored = _open(args.store)
     if not args.json:
-        _tell(stored)
+        tell(stored)
         return
     done, errors = stored.done, stored.errors
     facts = {
@@ -91,31 +96,55 @@ def status(args: argparse.Namespace) -> None:
     write(json.dumps(facts))  # in ASCII: names survive any encoding of stdout
 
 
+def _open(store: str) -> Stored:
+    """Open a store of any kind."""
+    found = find(connect(store))
+    arrays = {} if found is None else found.arrays
+    if "value" in arrays:
+        return open_comparison(store)
+    return open_attribution(store) if "values/0" in arrays else open_store(store)
+
+
 def export(args: argparse.Namespace) -> None:
     """Write the heatmaps of a store, as pictures or arrays, with a table of what they are."""
-    stored = open_store(args.store)
+    stored = _open(args.store)
+    if isinstance(stored, StoredAttribution):
+        refuse(args, OF_SCORES, "is for stores of scores: leave it out")
+    elif not isinstance(stored, StoredOcclusion):
+        stored = open_store(args.store)  # which says what it is
     folder = args.png or args.npz
     if folder is None or (args.png and args.npz):
         raise ValueError("`export` needs one of --png FOLDER and --npz FOLDER.")
-    chosen = np.arange(len(stored))[args.images or slice(None)]
+    chosen = np.arange(len(stored))[args.span or slice(None)]
     wanted = chosen[stored.done[chosen] & (stored.predicted[chosen] >= 0)]
     if not len(wanted):
         raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
-    names, kept = stored.names, stored.classes
-    args.class_names = _names_and_target(stored, args)
-    with output_folder(folder) as out, stage(f"exporting {len(wanted)} heatmaps", "images") as told:
+    if args.photos and not args.png:
+        raise ValueError("`--photos` is drawn in pictures: give --png FOLDER.")
+    if isinstance(stored, StoredOcclusion):
+        args.class_names = _names_and_target(stored, args)
+    else:
+        args.class_names = read_class_names(args.classes)
+    photos = stored_pictures(stored, args.photos, wanted, "--photos") if args.photos else None
+    with output_folder(folder) as out, stage(f"exporting {len(wanted)} images", "images") as told:
         rows = []
-        for image in wanted.tolist():
-            own = kept[image] if kept is not None and kept.ndim == 2 else kept
-            rows.append(_export_one(stored, image, args, out, names[image] if names else "", own))
-            told(len(rows), len(wanted))
+        for place, image in enumerate(wanted.tolist()):
+            photo = None if photos is None else photos[place][1]()
+            for exported in _heatmaps(stored, image, args):
+                if args.png:
+                    _draw(out, exported, photo)
+                else:
+                    arrays = {"heatmap": exported.values, "facts": json.dumps(exported.facts)}
+                    write_arrays(out / exported.facts["file"], arrays)
+                rows.append(exported.facts)
+            told(place + 1, len(wanted))
         with open(out / "index.csv", "w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
     left = len(chosen) - len(wanted)
     note = f"; {left} are bad or not done" if left else ""
-    say(f"wrote {len(wanted)} heatmaps and index.csv to {folder}{note}")
+    say(f"wrote {len(rows)} heatmaps and index.csv to {folder}{note}")
 
 
 def _join(args: argparse.Namespace) -> None:
@@ -143,7 +172,7 @@ class _Fitted:
         return self.preprocessing(fit_picture(load(), self.shape)[None])[0]
 
 
-def _source(args: argparse.Namespace, model: Any, shape: tuple[int, int, int]) -> Source:
+def source_of(args: argparse.Namespace, model: Any, shape: tuple[int, int, int]) -> Source:
     """Return IMAGES, read one at a time; a folder with its subfolders."""
     prepare = preprocessing(args, model)
     if len(args.images) == 1 and Path(args.images[0]).is_dir():
@@ -158,7 +187,7 @@ def _source(args: argparse.Namespace, model: Any, shape: tuple[int, int, int]) -
     return Source(elements[: args.limit], read, names[: args.limit], units)
 
 
-def _on_error(images: Sequence[str]) -> OnError:
+def on_error_of(images: Sequence[str]) -> OnError:
     """A folder may hold a file that is no image; one that was named must be one."""
     return "skip" if any(Path(path).is_dir() for path in images) else "raise"
 
@@ -174,57 +203,110 @@ def _kept(text: str | None) -> dict[str, Any]:
         raise ValueError(f"`--keep` must be I,J,… or topK: got {text!r}.") from None
 
 
-def _tell(stored: StoredOcclusion) -> None:
+def tell(stored: Stored) -> None:
+    """Print how far a store is, and its bad images."""
     table(stored.url, ["", ""], list(_facts(stored)))
-    errors = stored.errors
+    tell_bad(stored.errors)
+
+
+def tell_bad(errors: Sequence[ImageError]) -> None:
+    """Print the bad images of a store."""
     if errors:
         table("Bad images", ["image", "name", "why"], [list(e) for e in errors[:SHOWN]])
     if len(errors) > SHOWN:
         say(f"and {len(errors) - SHOWN} more")
 
 
-def _facts(stored: StoredOcclusion) -> Iterator[tuple[str, str]]:
+def _facts(stored: Stored) -> Iterator[tuple[str, str]]:
     run, done = stored.identity, int(stored.done.sum())
     yield "images", f"{done:,} of {len(stored):,} done ({100 * done / len(stored):.1f} %)"
     yield "bad", f"{len(stored.errors):,}"
     yield "in use by", in_use(connect(stored.url)) or "nobody"
     yield "model", f"{run['model']['name']} {run['model']['fingerprint'][:12]}"
-    yield "positions", str(stored.grid)
-    yield "fill", f"{run['fill']['name']} {run['fill']['values'] or ''}".strip()
+    if isinstance(stored, StoredOcclusion):
+        yield "positions", str(stored.grid)
+        yield "fill", f"{run['fill']['name']} {run['fill']['values'] or ''}".strip()
+    elif isinstance(stored, StoredAttribution):
+        yield "maps", ", ".join(stored.maps)
+        yield "methods", ", ".join(run["methods"].values())
+    else:
+        yield "maps", ", ".join(stored.methods)
+        yield "metrics", ", ".join(run["metrics"].values())
+        yield "target", "predicted" if run["target"] is None else str(run["target"])
+        yield "seed", str(run["seed"])
     yield "images are", run["source"]["units"]
     yield "program", ", ".join(f"{key} {value}" for key, value in run["program"].items())
     yield "versions", ", ".join(f"{key} {value}" for key, value in run["versions"].items())
 
 
-def _export_one(
-    stored: StoredOcclusion,
+class _Exported(NamedTuple):
+    """A heatmap (H, W), what is told of it, the clean score, what its scale is called, and whether
+    zero is its middle."""
+
+    values: np.ndarray
+    facts: dict[str, Any]
+    clean: float
+    label: str
+    signed: bool | None
+
+
+def _heatmaps(stored: Any, image: int, args: argparse.Namespace) -> Iterator[_Exported]:
+    """Yield what a store has of one image: a heatmap of scores, or every map of its methods."""
+    if isinstance(stored, StoredOcclusion):
+        target = stored.predicted_class(image) if args.target is None else args.target
+        kept = stored.classes
+        own = kept[image] if kept is not None and kept.ndim == 2 else kept
+        values = stored[image].heatmap(_kept_index(own, image, target), args.score, args.reduce)
+        facts = _facts_of(stored, image, args, target, {"score": args.score}, values)
+        signed = True if args.score.endswith("drop") else None
+        clean = float(stored.base[image, target])
+        yield _Exported(values, facts, clean, SCORE_NAMES[args.score], signed)
+        return
+    for method, result in stored[image].items():
+        target = int(np.asarray(result.target))
+        values = result.heatmap()
+        facts = _facts_of(stored, image, args, target, {"map": method}, values)
+        yield _Exported(values, facts, float(np.asarray(result.base)[target]), method, True)
+
+
+def _facts_of(
+    stored: Any,
     image: int,
     args: argparse.Namespace,
-    out: Path,
-    name: str,
-    kept: np.ndarray | None,
+    target: int,
+    of: dict[str, str],
+    values: np.ndarray,
 ) -> dict[str, Any]:
-    occ = stored[image]
-    target = stored.predicted_class(image) if args.target is None else args.target
-    names = args.class_names
-    values = occ.heatmap(_kept_index(kept, image, target), args.score, args.reduce)
-    known = values[np.isfinite(values)]
-    file = f"{image:06d}{'-' * bool(name)}{Path(name).stem}.{'png' if args.png else 'npz'}"
-    facts = {
+    """Say what a heatmap is; `of` holds its score or its method."""
+    name, known = stored.names[image] if stored.names else "", values[np.isfinite(values)]
+    words = [f"{image:06d}", *([Path(name).stem] if name else [])]
+    words += [of["map"].replace(", ", "-").replace("/", "-")] if "map" in of else []
+    return {
         "image": image,
         "name": name,
+        **of,
         "class": target,
-        "class name": class_name(target, names) if names else "",
-        "score": args.score,
+        "class name": class_name(target, args.class_names) if args.class_names else "",
         "least": float(known.min()) if known.size else None,
         "greatest": float(known.max()) if known.size else None,
-        "file": file,
+        "file": f"{'-'.join(words)}.{'png' if args.png else 'npz'}",
     }
-    if args.png:
-        _picture(values, args.score.endswith("drop")).save(out / file, pnginfo=_note(facts))
-    else:
-        write_arrays(out / file, {"heatmap": values, "facts": json.dumps(facts)})
-    return facts
+
+
+def _draw(folder: Path, exported: _Exported, photo: np.ndarray | None) -> None:
+    """Draw a heatmap with its scale, its class and its photograph if there is one."""
+    facts = exported.facts
+    called = facts["class name"] or f"class {facts['class']}"
+    figure = plot.heatmap(
+        exported.values,
+        image=photo,
+        signed=exported.signed,
+        label=exported.label,
+        titles=[f"{called}: {exported.clean:.3g}"],
+        title=Path(facts["name"]).name or f"image {facts['image']}",
+    )
+    note = {"jaxviz": json.dumps(facts, ensure_ascii=False), "Software": None}
+    figure.savefig(folder / facts["file"], metadata=note)
 
 
 def _names_and_target(stored: StoredOcclusion, args: argparse.Namespace) -> Sequence[str] | None:
@@ -248,25 +330,3 @@ def _kept_index(kept: np.ndarray | None, image: int, target: int) -> int:
             f" are {', '.join(map(str, kept))}."
         )
     return kept.tolist().index(target)
-
-
-def _picture(values: np.ndarray, signed: bool) -> Image.Image:
-    """Colour a heatmap: red for and blue against if signed, grey where there is no value."""
-    known = values[np.isfinite(values)]
-    known = known if known.size else np.zeros(1)
-    low, high = float(known.min()), float(known.max())
-    if signed:
-        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    good = ~np.isnan(values)  # infinite ones lie at the ends of the scale
-    shades = (np.clip(np.where(good, values, low), low, high) - low) / ((high - low) or 1)
-    colours = matplotlib.colormaps["RdBu_r" if signed else "viridis"](shades)
-    colours[~good] = 0.5
-    times = max(1, round(SIDE / max(values.shape)))
-    pixels = (255 * colours[..., :3]).round().astype(np.uint8)
-    return Image.fromarray(pixels.repeat(times, 0).repeat(times, 1))
-
-
-def _note(facts: dict[str, Any]) -> PngInfo:
-    note = PngInfo()
-    note.add_itxt("jaxviz", json.dumps(facts, ensure_ascii=False))
-    return note

@@ -70,3 +70,11 @@ def span(text: str) -> slice:
         return slice(int(first or 0), int(last) if last else None)
     except ValueError:
         raise ArgumentTypeError(f"must be A:B or A, whole numbers: got {text!r}.") from None
+
+
+def named(text: str) -> tuple[str, str]:
+    """Parse NAME=FILE."""
+    name, _, file = text.partition("=")
+    if not (name and file):
+        raise ArgumentTypeError(f"must be NAME=FILE: got {text!r}.")
+    return name, file

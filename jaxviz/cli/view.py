@@ -1,15 +1,18 @@
 """`jaxviz view`: one HTML file of the images of a store."""
 
 import argparse
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from jaxviz.cli.inputs import check_class_names, read_class_names
 from jaxviz.cli.output import say, stage
-from jaxviz.images.files import Pictures, read_pictures
+from jaxviz.images.decode import image_files, read_image
+from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.occlusion.result import Occlusion
 from jaxviz.scale.reader import StoredOcclusion, open_store
 from jaxviz.viewer import report
@@ -47,13 +50,14 @@ def view(args: argparse.Namespace) -> None:
     names = read_class_names(args.classes)
     check_class_names(args.classes, names, stored.base.shape[-1])
     with stage("reading the images"):
-        pictures = _pictures(stored, args.images, wanted)
+        found = stored_pictures(stored, args.images, wanted)
+        pictures = np.stack([load() for _, load in found])
     with stage("making the page"):
         page = report(
             _with_classes(stored, wanted),
-            pictures.values,
+            pictures,
             class_names=names or stored.class_names,
-            names=pictures.names,
+            names=[name for name, _ in found],
             title=f"What the network looks at: {Path(args.store).name}",
         )
         out = args.out or Path(f"{Path(args.store).name.removesuffix('.zarr')}.html")
@@ -72,24 +76,63 @@ def _with_classes(stored: StoredOcclusion, wanted: np.ndarray) -> Occlusion | _K
     return _Kept(occlusion, classes, base.shape[-1], "scores" if kind == "logits" else kind)
 
 
-def _pictures(stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray) -> Pictures:
-    """Read the pictures of the wanted images, found by their names where the store has them."""
+def stored_pictures(
+    stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray, what: str = "IMAGES"
+) -> list[tuple[str, Callable[[], np.ndarray]]]:
+    """Return, for each wanted image of a store, its name and a function that reads its picture.
+
+    Args:
+        stored: the store.
+        sources: files and folders, which hold its images.
+        wanted: (n,) numbers of images.
+        what: what the sources are called in messages.
+
+    Raises:
+        ValueError: they are others.
+    """
     height, width = stored.grid.image_shape
-    found = read_pictures(sources, (height, width, 3))
-    if stored.names:
-        places = {Path(name).name: place for place, name in enumerate(found.names)}
-        names = [Path(stored.names[i]).name for i in wanted]
-        lost = [name for name in names if name not in places]
-        if not lost:
-            order = [places[name] for name in names]
-            return Pictures(found.values[order], names, None)
-        if len(found.names) != len(stored):
-            raise ValueError(
-                f"IMAGES must hold the images of the store: {len(lost)} are missing, such as"
-                f" {lost[0]}."
-            )
-    if len(found.names) != len(stored):
+    entries = _entries(sources)
+    places = _places(stored, [name for name, _, _ in entries], wanted, what)
+    names = stored.names or [name for name, _, _ in entries]
+    return [
+        (names[image], partial(_fitted, entries[place], (height, width, 3)))
+        for image, place in zip(wanted.tolist(), places, strict=True)
+    ]
+
+
+def _fitted(entry: Entry, shape: tuple[int, int, int]) -> np.ndarray:
+    return fit_picture(entry[2](), shape)
+
+
+def _entries(sources: Sequence[str]) -> list[Entry]:
+    """List the pictures as a run into a store does: one folder with its subfolders."""
+    if len(sources) != 1 or not Path(sources[0]).is_dir():
+        return [entry for source in sources for entry in picture_entries(source)]
+    folder = Path(sources[0])
+    files = image_files(folder, subfolders=True)
+    return [(f.relative_to(folder).as_posix(), None, partial(read_image, f)) for f in files]
+
+
+def _places(stored: StoredOcclusion, found: list[str], wanted: np.ndarray, what: str) -> list[int]:
+    """Return where the wanted images are among those found, by their names where they have some.
+
+    The files may lie elsewhere now: then their own names tell them, unless two share one.
+    """
+    lost: list[str] = []
+    if stored.names and list(stored.names) != found:
+        for short in (str, lambda name: Path(name).name):
+            known = [short(name) for name in found]
+            counts = Counter(known)
+            places = {name: i for i, name in enumerate(known) if counts[name] == 1}
+            names = [short(stored.names[i]) for i in wanted]
+            lost = [name for name in names if name not in places]
+            if not lost:
+                return [places[name] for name in names]
+    if len(found) == len(stored):
+        return wanted.tolist()
+    if lost:
         raise ValueError(
-            f"IMAGES must be those of the store: got {len(found.names)}, it has {len(stored)}."
+            f"{what} must hold the images of the store: {len(lost)} are missing, or another file"
+            f" has their name, such as {lost[0]}."
         )
-    return Pictures(found.values[wanted], [found.names[i] for i in wanted], None)
+    raise ValueError(f"{what} must be those of the store: got {len(found)}, it has {len(stored)}.")

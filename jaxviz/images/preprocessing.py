@@ -112,7 +112,9 @@ def preprocessing_of(model: Any) -> Preprocessing | None:
     return Preprocessing(scale=float(white)) if isinstance(white, int | float) else None
 
 
-def named_preprocessing(name: Preprocess | Preprocessing, model: Any = None) -> Preprocessing:
+def named_preprocessing(
+    name: Preprocess | Preprocessing, model: Any = None, *, argument: str = "preprocessing"
+) -> Preprocessing:
     """Return a preprocessing of a name.
 
     Args:
@@ -120,6 +122,7 @@ def named_preprocessing(name: Preprocess | Preprocessing, model: Any = None) -> 
             colours and divided by their deviation; "caffe", BGR bytes less the mean; "model", as
             the model says; a `Preprocessing` is returned.
         model: for "model".
+        argument: what the name is called in messages.
 
     Returns:
         The preprocessing.
@@ -138,13 +141,13 @@ def named_preprocessing(name: Preprocess | Preprocessing, model: Any = None) -> 
         if own is None:
             others = ", ".join(f'"{word}"' for word in NAMED)
             raise ValueError(
-                f'`preprocessing` "model" needs a model that says what it takes: got one of'
+                f'`{argument}` "model" needs a model that says what it takes: got one of'
                 f" {type(model).__name__}, which does not; give one of {others}."
             )
         return own
     if name not in NAMED:
         words = ", ".join(f'"{word}"' for word in get_args(Preprocess))
-        raise ValueError(f"`preprocessing` must be one of {words}: got {name!r}.")
+        raise ValueError(f"`{argument}` must be one of {words}: got {name!r}.")
     return NAMED[name]
 
 
@@ -181,11 +184,12 @@ def preprocess(
         raise ValueError(
             f"`model` must have an `input_shape` (H, W, C) without open sizes: got {shape}."
         )
+    shape = getattr(model, "image_shape", shape)  # (H, W, C), also where channels come first
     if fit not in get_args(Fit):
         raise ValueError(f'`fit` must be "stretch" or "crop": got {fit!r}.')
     chosen = named_preprocessing(preprocessing, model)
     array = read_image(Path(photo)) if isinstance(photo, str | Path) else np.asarray(photo)
-    _check_picture(array)
+    _check_picture(array, "photo")
     single = array.ndim < 4
     batch = array[None] if single else array
     batch = np.stack([_cropped(picture, shape) for picture in batch]) if fit == "crop" else batch
@@ -193,18 +197,41 @@ def preprocess(
     return images[0] if single else images
 
 
-def _check_picture(array: np.ndarray) -> None:
+def as_pictures(array: np.ndarray, name: str) -> np.ndarray:
+    """Return what a preprocessing of pictures takes, floats in [0, 1], from bytes or such floats.
+
+    Args:
+        array: of any shape; uint8, uint16 or floats in [0, 1].
+        name: what it is called in messages.
+
+    Raises:
+        ValueError: the values are others.
+
+    Example:
+        >>> as_pictures(np.array([0, 51], np.uint8), "images").tolist()
+        [0.0, 0.20000000298023224]
+    """
+    _check_values(array, name)
+    white = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
+    return array.astype(np.float32) / np.float32(white)
+
+
+def _check_picture(array: np.ndarray, name: str) -> None:
     fits = array.ndim == 2 or (array.ndim in (3, 4) and array.shape[-1] in (1, 3))
     if not fits or 0 in array.shape:
         raise ValueError(
-            "`photo` must be (H, W), or (H, W, C) or (N, H, W, C) with 1 or 3 channels:"
+            f"`{name}` must be (H, W), or (H, W, C) or (N, H, W, C) with 1 or 3 channels:"
             f" got {array.shape}."
         )
+    _check_values(array, name)
+
+
+def _check_values(array: np.ndarray, name: str) -> None:
     if array.dtype in (np.uint8, np.uint16):
         return
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(
-            f"`photo` must hold bytes, or floats in [0, 1]: got {array.dtype} from"
+            f"`{name}` must hold bytes, or floats in [0, 1]: got {array.dtype} from"
             f" {array.min():g} to {array.max():g}."
         )
 

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxviz.incremental.approximate import Calibration, calibrate
+from jaxviz.incremental.choose import check_scorer, make_plan
 from jaxviz.incremental.describe import describe
 from jaxviz.incremental.interpret import (
     Base,
@@ -44,8 +45,8 @@ from jaxviz.incremental.interpret import (
     update_by,
 )
 from jaxviz.incremental.plan import Body, Plan
-from jaxviz.incremental.planner import make_plan
 from jaxviz.jaxpr.cache import Cache
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.jaxpr.split import split_arrays
 
 __all__ = [
@@ -144,6 +145,8 @@ def incremental(
         >>> update(jnp.ones((2, 2, 1)), jnp.array([3, -1]))
         Array([1.], dtype=float32)
     """
+    check_scorer(f, image)
+    image = with_channels_last(f, image, "image")
     plan = make_plan(f, image, patch_shape, step=step, offset=offset)
     warn_of_effects(plan)
     arrays = [*split_arrays(f)[0], *plan.captured]

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxviz.incremental.choose import make_plan
 from jaxviz.incremental.interpret import base_from_arrays, update
 from jaxviz.incremental.plan import Plan
-from jaxviz.incremental.planner import make_plan
 from jaxviz.jaxpr.split import split_arrays
 
 FIELDS = (*range(9), 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128, 192)

@@ -18,12 +18,18 @@ def _line(step: Step) -> tuple[str, ...]:
     return (
         step.equation.primitive.name,
         _shape(step.result),
-        _shape(step.window) if step.reason == "" else "dense",
+        _window(step),
         f"{share:.0%}",
         f"{step.dense.flops / 1e6:.3f}",
         f"{step.windowed.flops / 1e6:.3f}",
         step.reason,
     )
+
+
+def _window(step: Step) -> str:
+    if step.difference:
+        return "by difference"
+    return _shape(step.window) if step.reason == "" else "dense"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -166,13 +166,37 @@ def run_update(
     known = dict(zip(body.program.arrays, arrays, strict=True))
     known[body.program.image] = read(body.paste, patch, saved, cursor)
     for step, kernel in zip(body.steps, kernels, strict=True):
+        if step.difference:
+            known[step.equation.results[0]] = _sum_by_difference(step, fetch)
+            continue
         args = [fetch(plan) for plan in step.reads]
         if kernel is not None and step.form is not None:
             results = [step.form.apply(args[0], kernel)]
+        elif step.run is not None:
+            results = step.run.apply(args, [cursor.of(axes) for axes in step.run.places])
         else:
             results = cpu.bind(step.equation.primitive, step.params, args, platform=body.platform)
         known.update(zip(step.equation.results, results, strict=True))
     return [_on_grid(body, start, fetch(plan)) for plan in body.outputs]
+
+
+def _sum_by_difference(step: Step, fetch: Callable[[Read], Any]) -> jax.Array:
+    """Return the clean sum and what the changed region adds to it.
+
+    Where the clean sum is not finite, nothing can be added to it: then it is summed anew. What is
+    read for that is read inside, so that it costs nothing otherwise.
+    """
+    now, before, clean, whole = step.reads
+    total = fetch(clean)
+
+    def add(term: jax.Array) -> jax.Array:
+        return cpu.bind(step.equation.primitive, step.params, [term], platform="")[0]
+
+    return lax.cond(
+        jnp.isfinite(total).all(),
+        lambda: total + add(fetch(now) - fetch(before)),
+        lambda: add(fetch(whole)),
+    )
 
 
 def _on_grid(body: Body, start: jax.Array, scores: Any) -> Any:

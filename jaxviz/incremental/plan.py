@@ -1,5 +1,6 @@
 """The plan as data: per equation, how its operands are read and what it costs; and its totals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,16 +10,25 @@ import numpy as np
 from jaxviz.incremental.cost import Cost
 from jaxviz.incremental.program import Program, Written
 from jaxviz.incremental.reach import Positions
-from jaxviz.incremental.window import Read, Saved
+from jaxviz.incremental.window import Index, Read, Saved
 from jaxviz.jaxpr.cache import BYTES_AN_EQUATION
 from jaxviz.jaxpr.convolution.forms import Form
 from jaxviz.jaxpr.walk import Equation
 
 
+class Run(NamedTuple):
+    """How an operation carries itself out, given where its windows lie, see `rules.access`."""
+
+    apply: Callable[[list[Any], list[dict[int, Any]]], list[Any]]
+    places: tuple[dict[int, Index], ...]
+
+
 class Step(NamedTuple):
     """One equation that the patch reaches: how to read its operands, and with which parameters.
 
-    `form` is how a convolution is carried out, if not as it stands.
+    `form` is how a convolution is carried out, if not as it stands; `run` what else is. With
+    `difference` it is a sum, of the changed region, which is read as it is and as it was, added to
+    the clean sum; the last read is the whole array, for where that is not finite.
     """
 
     equation: Equation
@@ -30,6 +40,8 @@ class Step(NamedTuple):
     dense: Cost
     windowed: Cost
     form: Form | None = None
+    run: Run | None = None
+    difference: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +71,11 @@ class Body:
     patch: tuple[int, ...]
     exact: bool
     platform: str
+
+    @property
+    def seconds(self) -> float:
+        """Time of one update on a CPU, as the cost model estimates it."""
+        return sum(step.windowed.seconds for step in self.steps)
 
     @property
     def bytes(self) -> int:
@@ -106,7 +123,7 @@ class Plan:
     @property
     def seconds_window(self) -> float:
         """Time of one update on a CPU, as the cost model estimates it."""
-        return sum(step.windowed.seconds for step in self.body.steps)
+        return self.body.seconds
 
     def __repr__(self) -> str:
         """Say how much is windowed and what it saves."""

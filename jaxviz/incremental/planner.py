@@ -1,37 +1,42 @@
-"""Planning: which equations run on windows, what they read, when to give windows up.
+"""Planning: which equations run on windows, what they read, where windows are given up.
 
-On shapes alone. The planner walks the equations once, keeping the reach of every array that the
-patch changes; a rule turns the reaches of the operands into those of the result, and the window of
-the result into regions of the operands. `make_plan` does so for a few shares of an array above
-which windows are given up, and keeps the plan that the cost model finds fastest.
+On shapes alone. The planner walks the equations once, keeping for every array how the patch changes
+it; a rule turns the reaches of the operands into those of the result, and the window of the result
+into regions of the operands.
 """
 
-from collections.abc import Callable
-from itertools import count
-from math import prod
+from functools import partial
+from math import lcm, prod
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxviz._arguments import pair
 from jaxviz.incremental.cost import cost
-from jaxviz.incremental.plan import Body, Plan, Step
-from jaxviz.incremental.program import Known, Program, trace_scorer
-from jaxviz.incremental.reach import FARTHEST, Positions, Reach, Span, join_all
+from jaxviz.incremental.plan import Body, Run, Step
+from jaxviz.incremental.program import Known, Program
+from jaxviz.incremental.reach import Positions, Reach, Span, join_all, whole_axis
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
-from jaxviz.jaxpr._jax import platform_of, settings
-from jaxviz.jaxpr.cache import Cache
-from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.convolution.forms import Form, choose
-from jaxviz.jaxpr.split import as_callable
 from jaxviz.jaxpr.walk import Equation, Operand
 
-# A window of 70 % of its array costs about what the array does, since it has to be cut out and
-# pasted; where exactly it stops paying depends on what follows, so a few limits are planned.
-SHARES = (0.5, 0.7, 0.85, 1.0)
-
 Reaches = tuple[Reach | None, ...]
+Seen = tuple[np.ndarray, np.ndarray]
+
+
+class Change(NamedTuple):
+    """What of an array the patch changes: on each axis, and whether at all.
+
+    Attributes:
+        reaches: for each axis, which indices change, or None: any may.
+        windows: the spans that are held of it; None: the axis is held whole.
+        seen: for both image axes, by start, whether the patch reaches the array.
+    """
+
+    reaches: Reaches
+    windows: Spans
+    seen: Seen
 
 
 class Planner:
@@ -51,7 +56,7 @@ class Planner:
         self.table = Table()
         self.slots: dict[Saved, int] = {}
         self.uniform: dict[int, frozenset[int]] = {}
-        self.reaches: dict[int, Reaches] = {}
+        self.changed: dict[int, Change] = {}
 
     def shape(self, operand: Operand) -> tuple[int, ...]:
         """Return the shape of an operand."""
@@ -59,18 +64,30 @@ class Planner:
 
     def changes(self, operand: Operand) -> bool:
         """Say whether the patch changes an operand."""
-        return isinstance(operand, int) and operand in self.reaches
+        return isinstance(operand, int) and operand in self.changed
 
-    def spans(self, reaches: Reaches, shape: tuple[int, ...]) -> Spans:
-        """Return the windows of an array with these reaches."""
-        pairs = zip(reaches, shape, strict=True)
-        return tuple(r and self.positions[r.axis].window(r, dim) for r, dim in pairs)
+    def changes_of(self, eqn: Equation) -> list[Change]:
+        """Return how the operands change that do."""
+        found = (self.changed.get(x) for x in eqn.operands if isinstance(x, int))
+        return [change for change in found if change is not None]
 
-    def mark(self, array: int, reaches: Reaches) -> None:
-        """Record an array as changed; an axis that its window fills counts as a whole axis."""
-        # Without its reach an axis is read whole from here on, and nothing is cut from it again.
-        spans = zip(reaches, self.spans(reaches, self.shape(array)), self.shape(array), strict=True)
-        self.reaches[array] = tuple(r if s and s.size < dim else None for r, s, dim in spans)
+    def begin(self) -> Read:
+        """Record what the patch covers of the image, and plan to read it."""
+        rows, columns = (at.reach(axis) for axis, at in enumerate(self.positions))
+        shape = self.shape(self.program.image)
+        windows = self.windows((rows, columns, None), shape)
+        self.changed[self.program.image] = Change(
+            (rows, columns, None), windows, (rows.seen, columns.seen)
+        )
+        return self.paste()
+
+    def windows(self, reaches: Reaches, shape: tuple[int, ...], align: Any = None) -> Spans:
+        """Return the windows of an array with these reaches; an axis that one fills is whole."""
+        spans = []
+        for axis, (reach, dim) in enumerate(zip(reaches, shape, strict=True)):
+            span = reach.window(dim, align[axis] if align else 1) if reach is not None else None
+            spans.append(span if span is not None and span.size < dim else None)
+        return tuple(spans)
 
     def read(self, operand: Operand, ask: Ask) -> Read:
         """Plan to read a region of an operand."""
@@ -79,8 +96,8 @@ class Planner:
             return read_whole(operand, shape)
         if isinstance(operand, int):
             uniform = self.uniform.get(operand, uniform)
-            if operand in self.reaches:
-                window = self.spans(self.reaches[operand], shape)
+            if operand in self.changed:
+                window = self.changed[operand].windows
         return plan_read(operand, shape, window, ask, self.table, self.slots, uniform)
 
     def paste(self) -> Read:
@@ -91,7 +108,7 @@ class Planner:
         #     image       . . . . . . . .
         #     window      w w w        starts at 0: moved inside, the third pixel stays the image's
         held = [Span(axis, at.starts, at.patch) for axis, at in enumerate(self.positions)]
-        ask = Ask(self.spans(self.reaches[image], shape))
+        ask = Ask(self.changed[image].windows)
         return plan_read(image, shape, (*held, None), ask, self.table, self.slots)
 
     def step(self, eqn: Equation) -> Step | None:
@@ -102,22 +119,75 @@ class Planner:
         site = self.site(eqn)
         # Forwards: reaches of the operands give that of the result. Backwards: the window of the
         # result gives the regions to read of the operands, larger by a stencil's rim.
-        access, reaches, reason = self.decide(eqn, site)
+        access, change, reason = self.decide(eqn, site)
         for array in eqn.results:
-            self.mark(array, reaches if access else (None,) * len(self.shape(array)))
-        window = self.spans(self.reaches[eqn.results[0]], site.result)
-        reads = tuple(map(self.read, eqn.operands, _asks(site, access, window)))
+            rank = len(self.shape(array))
+            whole = Change((None,) * rank, (None,) * rank, change.seen)
+            self.changed[array] = whole if len(change.reaches) != rank else change
+        sum_reads = self.sum_by_difference(eqn, site) if access is None else None
+        if sum_reads is not None:
+            return self.sum_step(eqn, site, sum_reads)
+        window = change.windows
+        asks = _asks(site, access, window)
+        reads = tuple(map(self.read, eqn.operands, asks))
         sizes = {axis: span.size for axis, span in enumerate(window) if span is not None}
         resize = Resize(sizes, tuple(read.shape for read in reads))
-        name, params = eqn.primitive.name, eqn.params
-        if sizes:
+        name, params, run = eqn.primitive.name, eqn.params, None
+        if sizes and access is not None:
             params = RULES[name].adapt(site, resize)
+            run = self.run(access, resize, window, asks)
         cut = resize.shape(site.result)
         moved = sum(read.moved for read in reads)
         dense = cost(name, eqn.params, site.shapes, site.result)
         windowed = cost(name, params, resize.shapes, cut, moved=moved)
         form = self.form(eqn, params, reads)
-        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, form)
+        return Step(eqn, params, reads, cut, site.result, reason, dense, windowed, form, run)
+
+    def run(self, access: Access, resize: Resize, window: Spans, asks: list[Ask]) -> Run | None:
+        """Tell an operation that carries itself out where the windows lie; None: by its name."""
+        if access.run is None:
+            return None
+        places = [
+            {a: self.table.index(s.axis, s.first) for a, s in enumerate(spans) if s is not None}
+            for spans in (window, *(ask.spans for ask in asks))
+        ]
+        return Run(partial(access.run, resize), tuple(places))
+
+    def sum_by_difference(self, eqn: Equation, site: Site) -> tuple[Read, ...] | None:
+        """Plan to sum over whole axes only what the patch changes, as it is and as it was.
+
+        Not for half precision, where the sum of the clean image is rounded too coarsely; nor where
+        it hardly saves anything.
+        """
+        if (
+            eqn.primitive.name != "reduce_sum"
+            or site.dtype.itemsize < 4
+            or site.dtype.kind not in "if"
+        ):
+            return None
+        (operand,), (result,) = eqn.operands, eqn.results
+        change, axes = self.changes_of(eqn)[0], eqn.params["axes"]
+        if any(span is not None and a not in axes for a, span in enumerate(change.windows)):
+            return None
+        pairs = zip(change.windows, site.shapes[0], strict=True)
+        if 2 * prod(span.size if span else dim for span, dim in pairs) > prod(site.shapes[0]):
+            return None
+        ask, whole = Ask(change.windows), Ask((None,) * len(change.windows))
+        now = self.read(operand, ask)
+        tables = (self.table, self.slots)
+        before = plan_read(operand, site.shapes[0], None, ask, *tables)
+        clean = plan_read(result, site.result, None, Ask((None,) * len(site.result)), *tables)
+        return now, before, clean, self.read(operand, whole)
+
+    def sum_step(self, eqn: Equation, site: Site, reads: tuple[Read, ...]) -> Step:
+        """Return the step of a sum by difference."""
+        region = reads[0].shape
+        moved = sum(read.moved for read in reads[:3])
+        dense = cost("reduce_sum", eqn.params, site.shapes, site.result)
+        windowed = cost("reduce_sum", eqn.params, (region,), site.result, moved=moved).times(2)
+        return Step(
+            eqn, eqn.params, reads, site.result, site.result, "", dense, windowed, difference=True
+        )
 
     def form(self, eqn: Equation, params: Any, reads: tuple[Read, ...]) -> Form | None:
         """Choose how a convolution of these regions is carried out; None: as it stands."""
@@ -131,13 +201,14 @@ class Planner:
         """Collect what rules see of an equation; values only where there is a window to keep."""
         shapes = tuple(map(self.shape, eqn.operands))
         aval = self.program.aval(eqn.results[0])
-        windowed = any(any(self.reaches.get(x, ())) for x in eqn.operands if isinstance(x, int))
+        windowed = any(any(change.windows) for change in self.changes_of(eqn))
         value = self.known.value if windowed else lambda operand: None
         return Site(eqn.params, eqn.operands, shapes, aval.shape, aval.dtype, value)
 
-    def decide(self, eqn: Equation, site: Site) -> tuple[Access | None, Reaches, str]:
-        """Choose between window and dense: the reaches of the result and, if dense, the reason."""
-        whole: Reaches = (None,) * len(site.result)
+    def decide(self, eqn: Equation, site: Site) -> tuple[Access | None, Change, str]:
+        """Choose between window and dense: how the result changes and, if dense, the reason."""
+        rank, seen = len(site.result), self.seen(eqn)
+        whole = Change((None,) * rank, (None,) * rank, seen)
         if 0 in site.result:
             return None, whole, "empty"
         rule = RULES.get(eqn.primitive.name)
@@ -146,33 +217,62 @@ class Planner:
         access = rule.access(site)
         if access is None:
             return None, whole, "parameters without a rule"
-        reaches = tuple(self.result_reach(eqn, access, a) for a in range(len(site.result)))
-        spans = self.spans(reaches, site.result)
+        found = [self.result_reach(eqn, site, access, a) for a in range(rank)]
+        reaches = tuple(reach for reach, _ in found)
+        for reach in filter(None, reaches):
+            also = (reach.seen, np.True_)[:: 1 - 2 * reach.axis]
+            seen = (seen[0] & also[0], seen[1] & also[1])
+        spans = self.windows(reaches, site.result, [align for _, align in found])
         # The share of the array that its window holds: Π size / dim over the windowed axes.
         pairs = zip(spans, site.result, strict=True)
         share = prod(span.size / dim for span, dim in pairs if span is not None)
+        dense = Change(reaches, whole.windows, seen)
         if share == 1:
-            return None, whole, self.why_whole(eqn)
+            return None, dense, self.why_whole(eqn)
         if share > self.dense_above:
-            return None, whole, f"window of {share:.0%}"
-        return access, reaches, ""
+            return None, dense, f"window of {share:.0%}"
+        return access, dense._replace(windows=spans), ""
 
     def why_whole(self, eqn: Equation) -> str:
         """Say why no window is left: an operand has none, or the equation reads across it."""
-        changed = [self.reaches[x] for x in eqn.operands if isinstance(x, int) and self.changes(x)]
-        behind = any(not any(reaches) for reaches in changed)
+        behind = any(not any(change.windows) for change in self.changes_of(eqn))
         return "behind a dense one" if behind else "reads the windows' axes whole"
 
-    def result_reach(self, eqn: Equation, access: Access, axis: int) -> Reach | None:
-        """Join what every changed operand does to one axis of the result."""
-        found = []
-        for operand, follows in zip(eqn.operands, access.follows, strict=True):
-            if isinstance(operand, int) and operand in self.reaches:
-                pairs = zip(self.reaches[operand], follows, strict=True)
-                hits = [r and r.through(f.stencil) for r, f in pairs if f and f.axis == axis]
-                found.append(hits[0] if hits else None)
-        reach = join_all(found)
-        return reach if reach is None or self.field is None else reach.limit(self.field)
+    def seen(self, eqn: Equation) -> Seen:
+        """Return for which starts any operand changes."""
+        rows, columns = zip(*(change.seen for change in self.changes_of(eqn)), strict=True)
+        return np.logical_or.reduce(rows), np.logical_or.reduce(columns)
+
+    def result_reach(
+        self, eqn: Equation, site: Site, access: Access, axis: int
+    ) -> tuple[Reach | None, int]:
+        """Join what every changed operand does to one axis of the result; and how it is aligned."""
+        count, found, whole, align = site.result[axis], [], [], 1
+        for operand, follows, shape in zip(eqn.operands, access.follows, site.shapes, strict=True):
+            if not (isinstance(operand, int) and operand in self.changed):
+                continue
+            change = self.changed[operand]
+            hits = [
+                (reach, follow.reads, dim)
+                for reach, follow, dim in zip(change.reaches, follows, shape, strict=True)
+                if follow is not None and follow.axis == axis
+            ] or [(None, None, count)]
+            reach, reads, dim = next((hit for hit in hits if hit[0] is not None), hits[0])
+            if reach is None or reads is None:
+                whole.append((change.seen, reads, dim))
+                continue
+            reach, align = reach.through(reads, count), lcm(align, reads.up)
+            if self.field is not None:
+                reach = self.positions[reach.axis].limit(reach, self.field + align - 1)
+            found.append(reach.where(change.seen[reach.axis]))
+        if not found:
+            return None, align
+        # An operand all of which may change does, for the starts for which it changes at all.
+        image_axis = found[0].axis
+        for seen, reads, dim in whole:
+            reach = whole_axis(image_axis, seen[image_axis], dim)
+            found.append(reach if reads is None else reach.through(reads, count))
+        return join_all(found), align
 
     def uniform_axes(self, eqn: Equation) -> frozenset[int]:
         """Return the axes along which an unchanged result repeats one slice: broadcast biases."""
@@ -197,102 +297,23 @@ def _asks(site: Site, access: Access | None, window: Spans) -> list[Ask]:
     if access is None:
         return [Ask((None,) * len(shape)) for shape in site.shapes]
     asks = []
-    for follows in access.follows:
+    for shape, follows in zip(site.shapes, access.follows, strict=True):
         spans: list[Span | None] = []
-        for follow in follows:
+        for dim, follow in zip(shape, follows, strict=True):
             span = window[follow.axis] if follow is not None else None
-            spans.append(span.inputs(follow.stencil) if span is not None and follow else None)
+            if span is None or follow is None:
+                spans.append(None)
+                continue
+            count = site.result[follow.axis]
+            spans.append(span.inputs(follow.reads, dim, count))
         asks.append(Ask(tuple(spans), access.fill))
     return asks
 
 
-class Freedom(NamedTuple):
-    """What a plan depends on besides the function and the shapes; see `make_plan`."""
-
-    patch_shape: tuple[int, int]
-    step: tuple[int, int]
-    offset: tuple[int, int]
-    dense_above: float | None
-    field: int | None
-
-
-_BODIES = Cache[Body](1 << 28, lambda body: body.bytes)
-_unknown = count()
-
-
-def make_plan(
-    f: Callable,
-    image: Any,
-    patch_shape: int | tuple[int, int],
-    *,
-    step: int | tuple[int, int] = (1, 1),
-    offset: int | tuple[int, int] = (0, 0),
-    dense_above: float | None = None,
-    field: int | None = None,
-) -> Plan:
-    """Plan on shapes alone how `f` is evaluated again after a patch.
-
-    `f` is traced at every call, so that a plan is never out of date; its `body` is the same object
-    for the same content, so that what was compiled for it is found again.
-
-    Args:
-        f: a scorer, images (1, H, W, C) -> any tree of arrays (1, ...).
-        image: an array or `jax.ShapeDtypeStruct` of shape (H, W, C); only shape and dtype matter.
-        patch_shape: side or (rows, columns) of the patch, in pixels.
-        step: rows and columns between the starts that updates will get; (1, 1) allows every start.
-        offset: one such start; the others differ from it by multiples of `step`.
-        dense_above: share of an array above which its window is given up, in [0, 1]; None: what
-            the cost model finds fastest.
-        field: approximate: how many cells of each layer beyond the patch its effect is followed,
-            along each axis, both sides together; None: all of them, exact.
-
-    Returns:
-        A `Plan`, for `base` and `update`.
-
-    Raises:
-        TypeError: `f` cannot be called, `image` is no array, or `patch_shape`, `step` or `offset`
-            are no whole numbers.
-        ValueError: the image is not (H, W, C), a patch or step is smaller than 1, or `f` does not
-            return one row per image.
-    """
-    _check(f, image)
-    patch, step = pair(patch_shape, "patch_shape", least=1), pair(step, "step", least=1)
-    scored = trace_scorer(f, image)
-    first = pair(offset, "offset", least=-FARTHEST)
-    freedom = Freedom(patch, step, first, dense_above, field)
-    platform = platform_of(f, scored.captured, image)
-    try:
-        key = content(scored.flat)
-    except UnknownContentError:  # a callback: it may be another one each time
-        key = next(_unknown)
-
-    def make() -> Body:
-        return _choose(scored.program, image.shape, freedom, platform)
-
-    body = _BODIES.get((key, freedom, settings(), platform), make)
-    return Plan(scored.captured, body, scored.tree, scored.written)
-
-
-def _choose(program: Program, shape: tuple[int, ...], freedom: Freedom, platform: str) -> Body:
-    """Plan for several shares, keep what is fastest by the cost model."""
-    (rows, columns), step, offset = freedom.patch_shape, freedom.step, freedom.offset
-    positions = (
-        Positions.on_grid(shape[0], rows, step[0], offset[0]),
-        Positions.on_grid(shape[1], columns, step[1], offset[1]),
-    )
-    shares = SHARES if freedom.dense_above is None else (freedom.dense_above,)
-    known = Known(program, {*RULES, "iota"})
-    planners = [
-        Planner(program, known, positions, share, freedom.field, platform) for share in shares
-    ]
-    bodies = [_plan(planner) for planner in planners]
-    return min(bodies, key=lambda body: sum(step.windowed.seconds for step in body.steps))
-
-
-def _plan(planner: Planner) -> Body:
+def plan_by(planner: Planner) -> Body:
+    """Walk the equations that the patch may reach; return the plan."""
     program, positions = planner.program, planner.positions
-    planner.mark(program.image, (Reach(0), Reach(1), None))
-    paste = planner.paste()
+    paste = planner.begin()
     steps = tuple(filter(None, map(planner.step, program.read)))
     outputs = tuple(planner.read(x, Ask((None,) * len(planner.shape(x)))) for x in program.outputs)
     return Body(
@@ -307,15 +328,3 @@ def _plan(planner: Planner) -> Body:
         exact=planner.field is None,
         platform=planner.platform,
     )
-
-
-def _check(f: Any, image: Any) -> None:
-    if not callable(as_callable(f)):
-        raise TypeError(f"`f` must be callable, images to scores: got {type(f).__name__}.")
-    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        raise TypeError(
-            "`image` must be an array (height, width, channel), or its jax.ShapeDtypeStruct: got a"
-            f" {type(image).__name__}."
-        )
-    if len(image.shape) != 3:
-        raise ValueError(f"`image` must be (height, width, channel): got shape {image.shape}.")

@@ -80,8 +80,28 @@ class Scored(NamedTuple):
         """The program: inputs are the scorer's arrays, what it captured, and the image."""
         flat = self.flat
         arrays = (*flat.inputs[:-1], *flat.constants)
-        equations = live(flat.equations, flat.outputs, acting=True)
-        return Program(equations, arrays, flat.inputs[-1], flat.outputs, flat.avals)
+        equations, outputs = forwarded(flat.equations, flat.outputs)
+        equations = live(equations, outputs, acting=True)
+        return Program(equations, arrays, flat.inputs[-1], outputs, flat.avals)
+
+
+def forwarded(
+    equations: Sequence[Equation], outputs: Sequence[Operand]
+) -> tuple[tuple[Equation, ...], tuple[Operand, ...]]:
+    """Leave out what returns its operands as they are, and read these instead.
+
+    Barriers and constraints on where arrays lie change no number; of a window, which has another
+    shape, a constraint might not even hold.
+    """
+    same: dict[Operand, Operand] = {}
+    kept = []
+    for eqn in equations:
+        operands = tuple(same.get(operand, operand) for operand in eqn.operands)
+        if eqn.primitive.name in ("optimization_barrier", "sharding_constraint"):
+            same.update(zip(eqn.results, operands, strict=True))
+        else:
+            kept.append(eqn._replace(operands=operands))
+    return tuple(kept), tuple(same.get(output, output) for output in outputs)
 
 
 def trace_scorer(f: Callable[..., Any], image: Any) -> Scored:

@@ -1,12 +1,12 @@
-"""Which outputs a patch can change: receptive-field algebra on integers, one axis at a time.
+"""Which indices a patch changes: one interval for each of its starts, one axis at a time.
 
-Every array that depends on the image has, on each axis, either a `Reach` or None. A reach of
-(stride S, left L, right R) says that index o depends on the image pixels o*S - L ... o*S + R of
-one image axis; None says that it may depend on all of them. A `Stencil` is what an operation
-does to an axis: output o reads inputs o*stride - low ... o*stride - low + extent - 1, with o // up
-for o if it enlarges the axis `up` times. A `Span` is the window that follows: its size is one
-static integer, its first index is known for every position that the patch may take. Integers and
-NumPy only.
+Every array that depends on the image has, on each axis, either a `Reach` or None. A reach lists,
+for each start i that the patch may take along one image axis, the first and last index that change;
+None says that all of them may. What an operation does to an axis is told from its outputs: output o
+reads inputs lo[o] ... hi[o], by a formula (`Stencil`) or as a list (`Table`). So o changes where
+lo[o] <= last[i] and hi[o] >= first[i], and a join of branches takes the smaller first and the
+larger last. A `Span` is the window that follows: its size is one static integer, its first index is
+known for every start. Integers and NumPy only.
 """
 
 from collections.abc import Sequence
@@ -15,75 +15,156 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FARTHEST = 1 << 30  # pixels off the image at which a patch is looked for; int32 holds twice that
+NOTHING = 1 << 40  # the first index of an interval that holds none; its last is the negative
+
+Ends = tuple[np.ndarray, np.ndarray]
 
 
 class Stencil(NamedTuple):
-    """Output o reads inputs o//up*stride - low ... o//up*stride - low + extent - 1."""
+    """Output o reads inputs o//up*stride - low ... o//up*stride - low + extent - 1.
+
+    Where `up` is more than 1, windows of the output start and end at multiples of it.
+    """
 
     extent: int = 1
     stride: int = 1
     low: int = 0
     up: int = 1
 
+    def reads(self, count: int) -> Ends:
+        """Return the first and last inputs that `count` outputs read; they may leave the array."""
+        first = np.arange(count) // self.up * self.stride - self.low
+        return first, first + self.extent - 1
+
+
+class Table(NamedTuple):
+    """Output o reads inputs first[o] ... last[o], which lie in the array; in any order.
+
+    For operations that can be carried out on any window, such as a product with a cut of a matrix.
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+
+    @property
+    def up(self) -> int:
+        """Windows of the output may start anywhere."""
+        return 1
+
+    def reads(self, count: int) -> Ends:
+        """Return the first and last inputs that the outputs read."""
+        return self.first, self.last
+
     @classmethod
-    def band(cls, matrix: np.ndarray) -> "Stencil | None":
-        """Return the stencil of a product with a matrix (inputs, outputs) of weights.
-
-        None unless one length is a multiple of the other.
-        """
-        inputs, outputs = matrix.shape
-        read, reader = np.nonzero(matrix)
-        if not len(read) or max(inputs, outputs) % min(inputs, outputs):
+    def band(cls, matrix: np.ndarray) -> "Table | None":
+        """Return what a product with a matrix (inputs, outputs) of weights reads."""
+        weighs = matrix != 0
+        full = weighs.any(0)
+        if not full.any():
             return None
-        stride, up = max(1, inputs // outputs), max(1, outputs // inputs)
-        # A weight (i, o) that is not 0 must have -low <= i - o//up*stride < extent - low.
-        offset = read - reader // up * stride
-        return cls(int(np.ptp(offset)) + 1, stride, -int(offset.min()), up)
+        nearest = _nearest(
+            full
+        )  # an output without a weight reads nothing: what its neighbour does
+        first, last = weighs.argmax(0), len(matrix) - 1 - weighs[::-1].argmax(0)
+        return cls(first[nearest], last[nearest])
 
 
+Reads = Stencil | Table
 POINT = Stencil()
 
 
-class Reach(NamedTuple):
-    """Index o depends on the pixels o*stride - left ... o*stride + right of image axis `axis`.
+class Field(NamedTuple):
+    """Index o sees the pixels o*stride - left ... o*stride + right, away from borders.
 
-    Windows start and end at multiples of `align`: the result of an operation that enlarged the
-    axis so many times; what follows need not keep to it.
+    Exact for stencils, a mean for tables: `limit` and receptive fields go by it, windows do not.
     """
 
-    axis: int
-    stride: int = 1
-    left: int = 0
-    right: int = 0
-    align: int = 1
+    stride: float = 1.0
+    left: float = 0.0
+    right: float = 0.0
 
-    def through(self, stencil: Stencil) -> "Reach | None":
-        """Compose with an operation: the reach of its output; None if finer than a pixel.
+    def through(self, reads: Reads, count: int) -> "Field":
+        """Compose with an operation: output o reads inputs o*stride - low ... + extent - 1.
 
-        Output o reads the indices j of o//up*s - low ... o//up*s - low + extent - 1, and j depends
-        on the pixels j*S - L ... j*S + R. Put together, for up = 1:
-
-            o*s*S - (L + low*S) ... o*s*S + (R + (extent - 1 - low)*S).
-
-        With up > 1 it is o//up = (o - b)/up for some b < up: to the left as far as b = up - 1 has
-        it, to the right as b = 0 has it.
+        Put together: o*s*S - (L + low*S) ... o*s*S + (R + (extent - 1 - low)*S). With `up` outputs
+        for an input it is (o - b)/up*s for some b < up: to the left as far as b = up - 1 has it.
         """
-        stride, rest = divmod(self.stride * stencil.stride, stencil.up)
-        left = self.left + stencil.low * self.stride + (stencil.up - 1) * stride
-        right = self.right + (stencil.extent - 1 - stencil.low) * self.stride
-        return Reach(self.axis, stride, left, right, stencil.up) if rest == 0 else None
+        if isinstance(reads, Stencil):
+            stride = self.stride * reads.stride / reads.up
+            left = self.left + reads.low * self.stride + (reads.up - 1) * stride
+            return Field(stride, left, self.right + (reads.extent - 1 - reads.low) * self.stride)
+        first, last = reads.reads(count)
+        slope = (first[-1] - first[0]) / max(1, count - 1)
+        off = np.arange(count) * slope
+        low, high = float((off - first).max()), float((last - off).max())
+        sides = (self.left + low * self.stride, self.right + high * self.stride)
+        return Field(slope * self.stride, *sides)
 
-    def limit(self, field: int) -> "Reach":
-        """Forget what lies beyond `field` times the stride around the centre: exact no longer."""
-        excess = max(0, self.left + self.right - (field + self.align - 1) * self.stride)
-        return self._replace(left=self.left - excess // 2, right=self.right - (excess + 1) // 2)
+
+class Reach(NamedTuple):
+    """Indices first[i] ... last[i] change for start i of an image axis; none if first > last."""
+
+    axis: int
+    first: np.ndarray
+    last: np.ndarray
+    field: Field = Field()
+
+    @property
+    def seen(self) -> np.ndarray:
+        """For each start, whether any index changes."""
+        return self.first <= self.last
+
+    def where(self, seen: np.ndarray) -> "Reach":
+        """Keep the intervals of some starts, and none of the others."""
+        keep = seen & self.seen
+        return self._replace(
+            first=np.where(keep, self.first, NOTHING), last=np.where(keep, self.last, -NOTHING)
+        )
+
+    def through(self, reads: Reads, count: int) -> "Reach":
+        """Compose with an operation of `count` outputs: o changes if it reads what changes."""
+        lo, hi = reads.reads(count)
+        # In rising order, all from the first whose hi reaches up to an interval to the last whose
+        # lo does; in any other order, they have to be looked for.
+        if (np.diff(lo) >= 0).all() and (np.diff(hi) >= 0).all():
+            first = np.searchsorted(hi, self.first, "left")
+            last = np.searchsorted(lo, self.last, "right") - 1
+            meets = first <= last
+        else:
+            hit = (lo <= self.last[:, None]) & (hi >= self.first[:, None])
+            first, last = hit.argmax(1), count - 1 - hit[:, ::-1].argmax(1)
+            meets = hit.any(1)
+        return Reach(self.axis, first, last, self.field.through(reads, count)).where(
+            meets & self.seen
+        )
 
     def join(self, other: "Reach | None") -> "Reach | None":
-        """Return the reach of an output that reads both at one index; None if they do not align."""
-        if other is None or self._replace(left=0, right=0) != other._replace(left=0, right=0):
+        """Return the reach of an output that reads both at one index; None of two image axes."""
+        if other is None or self.axis != other.axis:
             return None
-        left, right = max(self.left, other.left), max(self.right, other.right)
-        return self._replace(left=left, right=right)
+        wider = max(self, other, key=lambda reach: int((reach.last - reach.first).max()))
+        first, last = np.minimum(self.first, other.first), np.maximum(self.last, other.last)
+        return Reach(self.axis, first, last, wider.field)
+
+    def window(self, dim: int, align: int = 1) -> "Span":
+        """Return the span, inside an axis of length `dim`, of all indices that change.
+
+        The size is that of the largest interval over all starts; near a border the window is moved
+        inside. Where nothing changes, it lies where it does for the nearest start.
+        """
+        if not self.seen.any():
+            return Span(self.axis, np.zeros_like(self.first), min(align, dim))
+        first = self.first // align * align
+        last = (self.last // align + 1) * align - 1
+        size = int((last - first).max(initial=0, where=self.seen)) + 1
+        first = first[_nearest(self.seen)]
+        return Span(self.axis, np.clip(first, 0, dim - size), size)
+
+
+def whole_axis(axis: int, seen: np.ndarray, dim: int) -> Reach:
+    """Return the reach of an axis all of whose indices change for the starts that are seen."""
+    everything = Reach(axis, np.zeros(len(seen), int), np.full(len(seen), dim - 1))
+    return everything.where(seen)
 
 
 class Span(NamedTuple):
@@ -93,11 +174,20 @@ class Span(NamedTuple):
     first: np.ndarray
     size: int
 
-    def inputs(self, stencil: Stencil) -> "Span":
-        """Return the span of inputs that these outputs read; it may leave the array."""
-        first, size = self.first // stencil.up, self.size // stencil.up
-        start = first * stencil.stride - stencil.low
-        return Span(self.axis, start, (size - 1) * stencil.stride + stencil.extent)
+    def inputs(self, reads: Reads, dim: int, count: int) -> "Span":
+        """Return the span of the `dim` inputs that these of `count` outputs read.
+
+        It may leave the array; what lies wholly beyond it is taken next to it.
+        """
+        if isinstance(reads, Stencil):
+            first, size = self.first // reads.up, self.size // reads.up
+            start, size = first * reads.stride - reads.low, (size - 1) * reads.stride + reads.extent
+            return Span(self.axis, np.clip(start, -size, dim), size)
+        outputs = self.first[:, None] + np.arange(self.size)
+        first, last = (ends[outputs] for ends in reads.reads(count))
+        first, last = first.min(1), last.max(1)
+        size = int((last - first).max()) + 1
+        return Span(self.axis, np.clip(first, 0, dim - size), size)
 
 
 class Positions(NamedTuple):
@@ -132,37 +222,46 @@ class Positions(NamedTuple):
         """Say whether a start lies on the grid."""
         return (start - int(self.starts[0])) % self.step == 0
 
-    def window(self, reach: Reach, dim: int) -> Span:
-        """Return the span, inside an axis of length `dim`, of all indices that the patch changes.
+    def reach(self, axis: int) -> Reach:
+        """Return the pixels that the patch covers, of image axis `axis`."""
+        first = np.maximum(self.starts, 0)
+        last = np.minimum(self.starts + self.patch, self.dim) - 1
+        return Reach(axis, first, last).where(first <= last)
 
-        Index o changes only if the pixels it depends on meet those that the patch covers:
+    def limit(self, reach: Reach, cells: int) -> Reach:
+        """Forget what lies beyond `cells` cells around the patch, both sides together: not exact.
 
-            patch                   low ........ high
-            first o     o*S-L ... o*S+R                        the least o with o*S + R >= low
-            last o                        o*S-L ... o*S+R      the largest o with o*S - L <= high
-
-        The size is that of the largest changed interval over all starts; near a border the window
-        is moved inside.
+        Of a cell that sees the pixels o*S - L ... o*S + R, the centre o*S + (R - L)/2 counts.
         """
-        if reach.align > 1:
-            # `align` indices from a multiple of it on are one index of a coarser axis, whose reach
-            # is that of the first of them: `through` has widened `left` for the others.
-            left = reach.left - (reach.align - 1) * reach.stride
-            repeated = Reach(reach.axis, reach.stride * reach.align, left, reach.right)
-            span = self.window(repeated, dim // reach.align)
-            return Span(reach.axis, span.first * reach.align, span.size * reach.align)
-        # Of a patch that is off the image, low > high: it changes nothing.
-        low, high = np.maximum(self.starts, 0), np.minimum(self.starts + self.patch, self.dim) - 1
-        first = -((reach.right - low) // reach.stride)
-        last = (high + reach.left) // reach.stride
-        changed = np.minimum(last, dim - 1) - np.maximum(first, 0) + 1
-        size = max(1, int(changed.max(initial=0, where=low <= high)))
-        return Span(reach.axis, np.clip(first, 0, dim - size), size)
+        stride, left, right = reach.field
+        if not stride or left + right <= cells * abs(stride):
+            return reach
+        half, centre = cells * abs(stride) / 2, (right - left) / 2
+        ends = (
+            (self.starts - half - centre) / stride,
+            (self.starts + self.patch - 1 + half - centre) / stride,
+        )
+        low, high = np.minimum(*ends), np.maximum(*ends)
+        # Where no centre lies so near, the nearest one does.
+        near = np.rint((low + high) / 2)
+        first, last = np.minimum(np.ceil(low), near), np.maximum(np.floor(high), near)
+        first, last = (np.clip(end, reach.first, reach.last).astype(int) for end in (first, last))
+        return reach._replace(first=first, last=last).where(reach.seen)
 
 
-def join_all(reaches: Sequence[Reach | None]) -> Reach | None:
-    """Join several reaches; None as soon as one is None or they do not align."""
-    joined, *rest = reaches
-    for reach in rest:
+def join_all(reaches: Sequence[Reach]) -> Reach | None:
+    """Join several reaches; None if they are of both image axes."""
+    joined: Reach | None = reaches[0]
+    for reach in reaches[1:]:
         joined = joined.join(reach) if joined is not None else None
     return joined
+
+
+def _nearest(marks: np.ndarray) -> np.ndarray:
+    """For each place, the nearest one that is marked; at least one is."""
+    marked = np.flatnonzero(marks)
+    place = np.arange(len(marks))
+    right = np.searchsorted(marked, place).clip(0, len(marked) - 1)
+    left = (right - 1).clip(0)
+    nearer = np.abs(marked[left] - place) <= np.abs(marked[right] - place)
+    return np.where(nearer, marked[left], marked[right])

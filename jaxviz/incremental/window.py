@@ -222,6 +222,10 @@ class Cursor:
             self.rows[i.axis][i.column] if isinstance(i, Offset) else np.int32(i) for i in indices
         ]
 
+    def of(self, axes: dict[int, Index]) -> dict[int, Any]:
+        """Return the indices on several axes."""
+        return dict(zip(axes, self.at(list(axes.values())), strict=True))
+
 
 def read(plan: Read, window: jax.Array | None, saved: Sequence[Any], cursor: Cursor) -> Any:
     """Carry out a read: cut the base, paste the window, trim."""

@@ -8,6 +8,7 @@ every operation is carried out as it stands.
 
 from collections.abc import Callable
 from functools import partial, reduce
+from math import inf
 from typing import Any
 
 import jax
@@ -55,7 +56,7 @@ def convolution(
 ) -> list[Any]:
     """Convolve by the form that is fastest, see `choose`."""
     image, kernel = args
-    form = choose(params, image, kernel, error, once=once)
+    form = choose(params, image, kernel, error, preparing=inf if once else 0.0)
     if form is None:
         return _jax.bind(primitive, params, args)
     return [form.apply(image, form.prepare(kernel))]

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from jaxviz.jaxpr._jax import platform_of
 from jaxviz.jaxpr.convolution.blocks import blocks_of_pixels, blocks_of_taps
-from jaxviz.jaxpr.convolution.shapes import FEW_CHANNELS, is_depthwise, is_plain
+from jaxviz.jaxpr.convolution.forms import choose
+from jaxviz.jaxpr.convolution.shapes import CHANNELS_LAST, FEW_CHANNELS, is_depthwise, is_plain
 from jaxviz.jaxpr.convolution.views import depthwise
 from jaxviz.jaxpr.cpu import bind_whole
 from jaxviz.jaxpr.walk import Equation, Rule, replay
@@ -26,13 +27,22 @@ from jaxviz.jaxpr.walk import Equation, Rule, replay
 Pair = tuple[int, int]
 FEW_BLOCK_CHANNELS = 16
 SMALL_WINDOW = 9
+# Seconds saved for each image; a heuristic: made up for, with what compiling takes, in 500 steps.
+WORTH_COMPILING = 2e-3
 
 
-def quick_rules(platform: str) -> Mapping[str, Rule]:
-    """Return rules for max pools and convolutions under a gradient; no rules but on a CPU."""
+def quick_rules(platform: str, *, often: bool = False) -> Mapping[str, Rule]:
+    """Return rules for max pools and convolutions under a gradient; no rules but on a CPU.
+
+    Args:
+        platform: of the device.
+        often: whether the gradient is taken some hundred times, so that forms of a convolution
+            which take long to compile pay, such as Winograd's tiles.
+    """
     if platform != "cpu":
         return {}
-    return {"reduce_window_max": _pool_rule, "conv_general_dilated": _convolution_rule}
+    convolution = partial(_convolution_rule, often)
+    return {"reduce_window_max": _pool_rule, "conv_general_dilated": convolution}
 
 
 def forward(function: Callable[..., Any], *args: Any) -> Any:
@@ -159,7 +169,9 @@ def _interleaved(planes: Sequence[jax.Array], tile: Pair) -> jax.Array:
 _pool.defvjp(_pool_forward, _pool_backward)
 
 
-def _convolution_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:
+def _convolution_rule(
+    often: bool, equation: Equation, inputs: Sequence[jax.Array]
+) -> list[jax.Array] | None:
     params = equation.params
     x, kernel = inputs
     if is_depthwise(params, x, kernel):
@@ -178,7 +190,7 @@ def _convolution_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[j
         x = blocks_of_pixels(params, x, kernel.shape[:2])
         kernel = blocks_of_taps(strides, kernel)
         padding = ((0, 0), (0, 0))
-    return [_convolution((padding, dilation), precision, x, kernel)]
+    return [_convolution((padding, dilation), (precision, often), x, kernel)]
 
 
 def _convolve(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -206,16 +218,37 @@ def _convolve_higher(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Ar
     return y[:, :height]
 
 
+def _convolve_by_form(geometry: Any, how: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve by Winograd's tiles if they pay, with the kernel transformed each time."""
+    (padding, dilation), (precision, often) = geometry, how
+    params = {
+        "window_strides": (1, 1),
+        "padding": padding,
+        "lhs_dilation": (1, 1),
+        "rhs_dilation": dilation,
+        "dimension_numbers": CHANNELS_LAST,
+        "feature_group_count": 1,
+        "batch_group_count": 1,
+        "precision": precision,
+        "preferred_element_type": None,
+    }
+    form = choose(params, x, kernel, preparing=1.0, worth=WORTH_COMPILING) if often else None
+    if form is None or not form.elements:
+        return _convolve_higher(geometry, precision, x, kernel)
+    return form.apply(x, form.prepare(kernel))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _convolution(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _convolve_higher(geometry, precision, x, kernel)
+def _convolution(geometry: Any, how: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _convolve_by_form(geometry, how, x, kernel)
 
 
-def _convolution_forward(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> Any:
-    return _convolution(geometry, precision, x, kernel), (x, kernel)
+def _convolution_forward(geometry: Any, how: Any, x: jax.Array, kernel: jax.Array) -> Any:
+    return _convolution(geometry, how, x, kernel), (x, kernel)
 
 
-def _convolution_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array) -> Any:
+def _convolution_backward(geometry: Any, how: Any, kept: Any, g: jax.Array) -> Any:
+    precision, _ = how
     x, kernel = kept
     padding, dilation = geometry
     # dx[p] = sum over k of g[p + low - k*d] * w[k]: a convolution of g with the kernel turned
@@ -228,7 +261,7 @@ def _convolution_backward(geometry: Any, precision: Any, kept: Any, g: jax.Array
         dx = _image_gradient_by_taps(geometry, precision, kept, g)
     elif min(map(min, around)) >= 0:
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        dx = _convolve_higher((around, dilation), precision, g, turned)
+        dx = _convolve_by_form((around, dilation), how, g, turned)
     return dx, dkernel
 
 

@@ -71,9 +71,16 @@ def split_arrays(f: Callable[..., Any]) -> tuple[list[Any], Skeleton]:
 
 
 def as_model(f: Any) -> Any:
-    """Return a model of Keras as one of ours, if its layers are known; anything else as it is."""
-    if not hasattr(f, "to_json"):
-        return f
-    from jaxviz.keras.live import converted, is_live
+    """Return a model of Keras as one of ours, if its layers are known; anything else as it is.
 
-    return (converted(f) if is_live(f) else None) or f
+    One whose channels come first becomes one that takes images (N, H, W, C), as all scorers do.
+    """
+    if hasattr(f, "to_json"):
+        from jaxviz.keras.live import converted, is_live
+
+        f = (converted(f) if is_live(f) else None) or f
+    if hasattr(f, "with_channels_last") and f.data_format == "channels_first":
+        from jaxviz.keras.orders import channels_last
+
+        return channels_last(f)
+    return f

@@ -26,6 +26,9 @@ def logits(model: KerasModel) -> KerasModel:
     Returns:
         The model whose outputs are the scores before it; the model itself if it ends otherwise.
 
+    Raises:
+        TypeError: `model` is neither.
+
     Example:
         >>> from jaxviz.keras import load_keras
         >>> out = {"class_name": "Softmax", "config": {"name": "out", "batch_shape": [None, 2]}}
@@ -34,6 +37,12 @@ def logits(model: KerasModel) -> KerasModel:
         [[3.0, 4.0]]
     """
     model = from_keras(model) if is_live(model) else model
+    if not isinstance(model, KerasModel):
+        raise TypeError(
+            f"`model` must be a model of Keras, whose last layer is known: got a"
+            f" {type(model).__name__}; leave the softmax out where it is written, or read"
+            ' `heatmap(score="log_odds_drop")`.'
+        )
     graph = model._graph
     replaced: dict[str, Any] = {}
     outputs = graph.outputs if not isinstance(graph.outputs, Ref) else (graph.outputs,)

@@ -8,7 +8,7 @@ import difflib
 import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,9 @@ from flax import nnx
 from jaxviz._names import numbered
 from jaxviz.keras.architecture.config import Input
 from jaxviz.keras.architecture.nodes import Call, Ref, call_refs, refs
+from jaxviz.keras.inputs import moved, placed
 from jaxviz.keras.layers.converter import cast
+from jaxviz.keras.orders import behind, gives_in_front, in_front, takes_in_front
 
 Array = jax.Array | np.ndarray
 Key = tuple[str, int]
@@ -32,7 +34,9 @@ Images = Array | Sequence[Array] | Mapping[str, Array]
 class Graph:
     """The constants of a `KerasModel`: who calls whom, in order.
 
-    `layers` holds (Keras name, attribute, class, compute dtype or None) for each layer.
+    `layers` holds (Keras name, attribute, class, compute dtype or None) for each layer. With
+    `channels_last`, images and outputs with sites have their channels behind, whereas the layers
+    have them in front.
     """
 
     name: str
@@ -43,10 +47,11 @@ class Graph:
     outputs: Any
     output_shape: Any = None
     class_names: tuple[str, ...] | None = None
+    channels_last: bool = False
 
     def _key(self) -> tuple:
         shapes = (self.inputs, self.input_structure, self.output_shape, self.class_names)
-        return (self.name, self.layers, self.calls, self.outputs, *shapes)
+        return (self.name, self.layers, self.calls, self.outputs, *shapes, self.channels_last)
 
     @cached_property
     def _hash(self) -> int:
@@ -130,7 +135,14 @@ class KerasModel(nnx.Module):
     def input_shape(self) -> Any:
         """The shape of the input without the batch; a tuple of shapes when there are several."""
         shapes = tuple(entry.shape for entry in self._graph.inputs)
-        return shapes if len(shapes) != 1 else shapes[0]
+        if len(shapes) != 1:
+            return shapes
+        return moved(shapes[0]) if self._graph.channels_last and shapes[0] else shapes[0]
+
+    @property
+    def own_shape(self) -> tuple[int | None, ...] | None:
+        """The shape that the layers take where `input_shape` has it with its channels behind."""
+        return self._graph.inputs[0].shape if self._graph.channels_last else None
 
     @property
     def output_shape(self) -> Any:
@@ -150,27 +162,35 @@ class KerasModel(nnx.Module):
         return white_of(self)
 
     @property
+    def layers_in_order(self) -> list[Any]:
+        """The layers in order of evaluation, one that is called again each time."""
+        return [getattr(self, self._graph.attributes[call.layer]) for call in self._graph.calls]
+
+    @property
     def data_format(self) -> str | None:
-        """Where its layers have channels, "channels_first" or "channels_last"; None: none says."""
-        told = set()
-        for attribute in self._graph.attributes.values():
-            layer = getattr(self, attribute)
-            if isinstance(layer, KerasModel):
-                told.add(layer.data_format)
-            first = getattr(getattr(layer, "spec", layer), "channels_first", None)
-            told.add({True: "channels_first", False: "channels_last", None: None}[first])
-        told.discard(None)
-        return min(told, default=None)
+        """Where its images have channels, "channels_first" or "channels_last"; None: none says."""
+        first = takes_in_front(self.layers_in_order) and not self._graph.channels_last
+        return {True: "channels_first", False: "channels_last", None: None}[first]
+
+    def with_channels_last(self) -> "KerasModel":
+        """Return a model of the same layers, shared, that takes images (N, H, W, C).
+
+        What it returns, maps of layers included, has its channels behind as well.
+        """
+        return self.with_graph(replace(self._graph, channels_last=True))
 
     @property
     def image_shape(self) -> tuple[int | None, ...] | None:
         """(height, width, channel) of the images that the model takes; None if it takes none.
 
-        A sequence (length, channel) is an image of one row, a vector (length) one of one channel.
+        So it is told of a model whose channels come first too. A sequence (length, channel) is an
+        image of one row, a vector (length) one of one channel.
         """
         shape = self._graph.inputs[0].shape if len(self._graph.inputs) == 1 else None
         if shape is None or not 1 <= len(shape) <= 3:
             return None
+        if self.data_format == "channels_first" or self._graph.channels_last:
+            shape = moved(shape)
         return {1: (1, *shape, 1), 2: (1, *shape), 3: shape}[len(shape)]
 
     def layer(self, name: str | int) -> Any:
@@ -206,7 +226,8 @@ class KerasModel(nnx.Module):
         Args:
             images: (N, *input_shape), any real dtype; a list or dictionary for several inputs. A
                 model of sequences (length, channel) or vectors (length) also takes them as images
-                of one row, (N, 1, length, channel).
+                of one row, (N, 1, length, channel); one of images (C, H, W) also takes (N, H, W,
+                C), if their shape tells them apart.
             rngs: random streams, needed only in training mode and with dropout.
 
         Returns:
@@ -282,34 +303,57 @@ class KerasModel(nnx.Module):
         *,
         output: bool = True,
         rngs: nnx.Rngs | None = None,
+        first: bool | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Return the output, None where it is not asked for, and those of named layers.
 
-        Each call that these need is evaluated once.
+        Each call that these need is evaluated once. Where it is known whether the images have
+        channels first, and not None, what layers return is given with its channels behind.
         """
-        places = {str(name): self._resolve(name) for name in names}
+        last, places = self._graph.channels_last, {str(n): self._resolve(n) for n in names}
         nested: dict[Key, list[str]] = {}
         for key, inner in places.values():
             if inner is not None:
                 nested.setdefault(key, []).append(inner)
+        named = {key for key, inner in places.values() if inner is None}
         wanted = [(ref.layer, ref.node) for ref in refs(self._graph.outputs)] if output else []
         calls = self._graph.needed([*wanted, *(key for key, _ in places.values())])
         values, inside = self._place_inputs(images), {}
+        orders: dict[Key, bool | None] = dict.fromkeys(values, True if last else first)
+        seen: dict[Key, Any] = {}
         for call in calls:
             key = (call.layer, call.node)
             try:
-                values[key], inside[key] = self._call(call, values, nested.get(key, ()), rngs)
+                given = next((orders[ref.layer, ref.node] for ref in call_refs(call)), None)
+                told = nested.get(key, ()), given
+                values[key], inside[key] = self._call(call, values, *told, rngs)
             except Exception as error:
                 error.add_note(f'In layer "{call.layer}"')
                 raise
+            layer = getattr(self, self._graph.attributes[call.layer])
+            orders[key] = None if given is None else gives_in_front(layer, given)
+            seen[key] = values[key]
+            if orders[key] and key in named:
+                # What follows reads it from here, so that it can be differentiated by.
+                seen[key] = behind(values[key])
+                values[key] = in_front(seen[key])
         found = {
-            name: values[key] if inner is None else inside[key][inner]
+            name: seen[key] if inner is None else inside[key][inner]
             for name, (key, inner) in places.items()
         }
-        return _gather(self._graph.outputs, values) if output else None, found
+        if not output:
+            return None, found
+        if last:
+            values = {k: behind(v) if orders[k] else v for k, v in values.items()}
+        return _gather(self._graph.outputs, values), found
 
     def _call(
-        self, call: Call, values: Mapping, names: Sequence[str], rngs: nnx.Rngs | None
+        self,
+        call: Call,
+        values: Mapping,
+        names: Sequence[str],
+        first: bool | None,
+        rngs: nnx.Rngs | None,
     ) -> tuple[Any, dict[str, Any]]:
         """Return what a call gives, and the outputs of named layers of the nested model called."""
         layer = getattr(self, self._graph.attributes[call.layer])
@@ -319,21 +363,12 @@ class KerasModel(nnx.Module):
         if getattr(layer, "needs_rngs", False):
             kwargs["rngs"] = rngs
         if names:
-            return layer._read(*args, names, **kwargs)
+            return layer._read(*args, names, first=first, **kwargs)
         return layer(*args, **kwargs), {}
 
     def _place_inputs(self, images: Images) -> dict[tuple[str, int], Any]:
         """Return checked and cast inputs, under the names of their placeholders."""
-        inputs = self._graph.inputs
-        if len(inputs) == 1 and not isinstance(images, Mapping | list | tuple):
-            images = (images,)
-        if isinstance(images, Mapping):
-            images = [images[key] for key in _input_keys(self._graph, images)]
-        if len(images) != len(inputs):
-            raise ValueError(f"`images` must hold {len(inputs)} arrays: got {len(images)}.")
-        return {
-            (entry.name, 0): _as_input(entry, x) for entry, x in zip(inputs, images, strict=True)
-        }
+        return placed(self._graph, images, self.data_format == "channels_first")
 
 
 def _indices(names: Sequence[str]) -> range:
@@ -346,46 +381,6 @@ def _as_attribute(layer: Any) -> Any:
         return layer
     has_arrays = any(isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves(layer))
     return nnx.data(layer) if has_arrays else layer
-
-
-def _input_keys(graph: Graph, images: Mapping) -> list[str]:
-    keys = [entry.name for entry in graph.inputs]
-    structure = graph.input_structure
-    if isinstance(structure, tuple) and not isinstance(structure, Ref):
-        named = {item[1].layer: item[0] for item in structure if not isinstance(item, Ref)}
-        if set(named.values()) == set(images):
-            keys = [named[key] for key in keys]
-    if set(keys) != set(images):
-        raise ValueError(f"`images` must have the keys {keys}: got {sorted(map(str, images))}.")
-    return keys
-
-
-def _as_input(entry: Input, x: Any) -> jax.Array:
-    x = jnp.asarray(x)
-    shape = entry.shape
-    if shape is not None:
-        x = _from_one_row(x, shape)
-        same = x.ndim == len(shape) + 1
-        if not same or any(s not in (None, n) for s, n in zip(shape, x.shape[1:], strict=True)):
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            row = {1: "(batch, 1, length, 1)", 2: "(batch, 1, length, channel)"}.get(len(shape))
-            cure = (
-                f"images of one row are {row}"
-                if row
-                else "a single image needs a leading axis of 1"
-            )
-            raise ValueError(f"`images` must have shape (batch, {wanted}): got {x.shape}; {cure}.")
-    if entry.dtype.startswith(("int", "uint")) and entry.dtype != "uint8":
-        return cast(x, jnp.dtype("int32"))
-    return cast(x, jnp.dtype("float32"))
-
-
-def _from_one_row(x: jax.Array, shape: tuple[int | None, ...]) -> jax.Array:
-    """Return images (N, 1, length, channel) as the sequences or vectors that the model takes."""
-    if x.ndim != 4 or x.shape[1] != 1 or len(shape) > 2:
-        return x
-    x = x[:, 0]
-    return x[..., 0] if len(shape) == 1 and x.shape[-1] == 1 else x
 
 
 def _gather(structure: Any, values: Mapping, dtype: str | None = None) -> Any:

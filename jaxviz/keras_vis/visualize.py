@@ -9,6 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy import ndimage
 
+from jaxviz.jaxpr.keys import checked_key
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.keras import KerasModel
 from jaxviz.keras_vis.calls import called_as
 from jaxviz.keras_vis.losses import losses, output_or
@@ -20,7 +22,7 @@ from jaxviz.keras_vis.modifiers import (
     print_losses,
 )
 from jaxviz.layers import Layer, ScorerLike, activations, as_scorer, layer_names, resolve
-from jaxviz.scoring.scorer import image_shape_of
+from jaxviz.scoring.arguments import as_pixels, check_rank, checked_image_shape
 
 
 @called_as(
@@ -158,7 +160,7 @@ def visualize_saliency(
     Source:
         Simonyan, Vedaldi, Zisserman, 2013, arXiv:1312.6034.
     """
-    image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
+    image = _given(model, seed_input)
     loss_of = losses(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, wrt, image
     )
@@ -197,7 +199,7 @@ def visualize_cam(
         grad_modifier: None, "negate", "absolute", "invert", "relu", "small_values", or a function.
 
     Returns:
-        (H, W): enlarged by a cubic spline and scaled to 0…1.
+        (H, W): enlarged by a cubic spline and scaled to 0…1; of a signal, (1, L).
 
     Raises:
         ValueError: a layer or filter is unknown, or none before `layer` has positions.
@@ -212,17 +214,18 @@ def visualize_cam(
     Source:
         Selvaraju et al., "Grad-CAM", ICCV 2017, arXiv:1610.02391.
     """
-    image = _seed(model, seed_input, np.shape(seed_input)[-3:], (0, 1), None)
+    image = _given(model, seed_input)
     if penultimate is None:
         penultimate = _penultimate(model, layer, image)
     loss_of = losses(
         model, layer, filter_indices, {"activation": -1.0}, backprop_modifier, penultimate, image
     )
     _, _, gradient, value = loss_of(image)
-    gradient = np.asarray(gradient_modifier(grad_modifier)(np.asarray(gradient)))
+    value, gradient = (np.asarray(x[:, None] if x.ndim == 3 else x) for x in (value, gradient))
+    gradient = np.asarray(gradient_modifier(grad_modifier)(gradient))
     gradient = gradient / (abs(gradient.max()) + 1e-7)
     weights = gradient.mean((0, 1, 2))
-    heatmap = np.maximum(np.asarray(value)[0] @ weights, 0)
+    heatmap = np.maximum(value[0] @ weights, 0)
     zoom = [i / j for i, j in zip(image.shape[1:3], heatmap.shape, strict=True)]
     return normalize(np.asarray(ndimage.zoom(heatmap, zoom)))
 
@@ -243,20 +246,24 @@ def _seed(
 ) -> jax.Array:
     """Return the image (1, H, W, C) to start from: the one given, or noise about the middle."""
     if seed is not None:
-        image = jnp.asarray(seed)
-        image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
-        image = image[None] if image.ndim == 3 else image
-        if image.ndim != 4 or image.shape[0] != 1:
-            raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
-        return image
-    shape = image_shape_of(model) if image_shape is None else image_shape
-    if shape is None or len(shape) != 3 or None in shape:
-        raise ValueError(f"`image_shape` must be (height, width, channels): got {shape}.")
-    key = jax.random.key(0) if key is None else key
+        return _given(model, seed)
+    shape = checked_image_shape(model, image_shape)
+    key = checked_key(key)
     low, high = input_range
     noise = jax.random.uniform(key, (1, *shape), jnp.float32)
     noise = (noise - noise.mean()) / (noise.std() + 1e-7)
     return noise * (0.05 * (high - low)) + (low + high) / 2
+
+
+def _given(model: Any, seed: Any) -> jax.Array:
+    """Return a given image, (H, W, C) or as the model takes it, as floats (1, H, W, C)."""
+    image = as_pixels(seed, "seed_input")
+    image = image[None] if image.ndim == 3 else image
+    check_rank(image, "seed_input", 4, f=model)
+    if image.shape[0] != 1:
+        raise ValueError(f"`seed_input` must be one image (H, W, C): got {np.shape(seed)}.")
+    image = with_channels_last(model, jnp.asarray(image), "seed_input")
+    return image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
 
 
 def _shown(image: np.ndarray, input_range: tuple[float, float]) -> np.ndarray:
@@ -281,7 +288,8 @@ def _penultimate(model: Any, layer: Layer, image: jax.Array) -> str:
             kind = type(model.layer(name)).__name__
             fits = "Conv" in kind or kind == "Pool"
         else:
-            fits = activations(model, image, name)[name].ndim == 4
+            rank = activations(model, image, name)[name].ndim
+            fits = rank == 4 or (rank == 3 and image.shape[1] == 1)
         if fits:
             return name
     raise ValueError("`penultimate` must be given: no layer before has positions.")

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxviz.jaxpr.layout import turned
 from jaxviz.jaxpr.relu import check_backprop
+from jaxviz.jaxpr.squashed import squashed
 from jaxviz.jaxpr.walk import dependent, trace
 from jaxviz.maximization.objective import Objective, check
 from jaxviz.maximization.parametrize import Parametrization
@@ -16,23 +18,9 @@ from jaxviz.maximization.problem import Data, Problem, group
 from jaxviz.maximization.regularize import Penalty, Tidy
 from jaxviz.maximization.schedule import Schedule
 from jaxviz.maximization.step import evaluate_objective, network, views
-from jaxviz.scoring.scorer import image_shape_of
+from jaxviz.scoring.arguments import as_pixels
 
 BOUNDS = ("sigmoid", "project", "none")
-
-
-def checked_shape(f: Any, image_shape: Any) -> tuple[int, int, int]:
-    """Return the images' shape, as given or as the model fixes it."""
-    shape = image_shape_of(f) if image_shape is None else image_shape
-    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
-    positive = all(isinstance(n, int | np.integer) and n > 0 for n in sizes)
-    if len(sizes) != 3 or not positive:
-        raise ValueError(
-            "`image_shape` must be three positive integers (height, width, channels): got "
-            f"{shape}; give it where the model does not fix it."
-        )
-    height, width, channels = map(int, sizes)
-    return height, width, channels
 
 
 def checked_objectives(objective: Any) -> list[Objective]:
@@ -48,15 +36,6 @@ def checked_objectives(objective: Any) -> list[Objective]:
     return objectives
 
 
-def check_key(key: Any) -> None:
-    """Raise TypeError unless it is one random key, of the new or the old kind."""
-    array = isinstance(key, jax.Array | np.ndarray)
-    typed = array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = array and key.dtype == np.uint32
-    if not array or key.ndim != (0 if typed else 1) or not (typed or raw):
-        raise TypeError(f"`key` must be a random key, such as `jax.random.key(0)`: got {key!r}.")
-
-
 def check_range(value_range: tuple[float, float]) -> None:
     """Raise ValueError unless the value range has a lowest and a highest value."""
     low, high = value_range
@@ -64,9 +43,11 @@ def check_range(value_range: tuple[float, float]) -> None:
         raise ValueError(f"`value_range` must be (lowest, highest), finite: got ({low}, {high}).")
 
 
-def checked_start(start: Any, shape: tuple[int, int, int], seeds: int | None) -> jax.Array:
+def checked_start(f: Any, start: Any, shape: tuple[int, int, int], seeds: int | None) -> jax.Array:
     """Return what to start from: images (S, H, W, C), or a number."""
-    images = jnp.asarray(start, jnp.float32)
+    number = isinstance(start, int | float | np.number)
+    images = jnp.asarray(start if number else as_pixels(start, "start"), jnp.float32)
+    images = turned(f, images)
     images = images[None] if images.ndim == 3 else images
     if images.ndim and images.shape[1:] != shape:
         raise ValueError(
@@ -181,13 +162,18 @@ def _check_optimizer(problem: Problem) -> None:
         ) from error
 
 
-def check_objectives(problem: Problem, data: Data, objectives: Sequence[Objective]) -> None:
-    """Raise ValueError where an objective does not fit its layers or ignores the image."""
+def check_objectives(problem: Problem, data: Data, objectives: Sequence[Objective]) -> list[bool]:
+    """Raise ValueError where an objective does not fit its layers or ignores the image.
+
+    Returns:
+        Which objectives read probabilities.
+    """
     images = jax.ShapeDtypeStruct((1, len(data.keys), *problem.image_shape), jnp.float32)
     shown = jax.eval_shape(partial(views, problem, data), jnp.int32(0), images)
     seen = jax.ShapeDtypeStruct(shown.shape[2:], problem.dtype)
     read = partial(network, problem, data)
-    _, flat, _, tree = trace(read, seen)
+    _, flat, _, tree = trace(read, seen, open_derivatives=True)
+    likely = dict(zip(problem.layers, squashed(flat), strict=True))
     found = tree.unflatten([flat.aval(x) for x in flat.outputs])
     shapes = {n: value.shape[1:] for n, value in zip(problem.layers, found, strict=True)}
     for objective in objectives:
@@ -203,3 +189,4 @@ def check_objectives(problem: Problem, data: Data, objectives: Sequence[Objectiv
                 f"`objective` must depend on the image: objective {numbers[0]} does not; it reads "
                 f"{objectives[numbers[0]].layers}."
             )
+    return [any(likely[layer] for layer in objective.layers) for objective in objectives]

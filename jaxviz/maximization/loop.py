@@ -26,6 +26,7 @@ from jaxviz.progress import Advance, Progress, track
 REDIRECTED_STEPS = 16
 _FAULT = "not finite:"
 _ASKED = "the callback asked for it"
+SATURATED = 1e-2  # of the steepest slope: of a sigmoid, where it is within 0.0025 of 0 or 1
 _END = 8  # steps over whose random transforms the objective at the end is a mean
 
 
@@ -33,12 +34,14 @@ def run_batches(
     problem: Problem,
     data: Data,
     objectives: Sequence[Objective],
+    likely: Sequence[bool],
     schedule: Schedule,
     batch_size: int | None,
     progress: Progress,
 ) -> Maximized:
-    """Maximise all objectives, a batch at a time."""
+    """Maximise all objectives, a batch at a time; `likely` says which read probabilities."""
     results: list[Maximized] = []
+    slopes: list[np.ndarray] = []
     seeds = len(data.keys)
     batches = list(_batches(objectives, batch_size))
     with track(progress, len(batches) * schedule.steps, "steps") as report:
@@ -47,7 +50,9 @@ def run_batches(
             batch = problem._replace(groups=groups), data._replace(objectives=arrays)
             found = sum(len(result.images) for result in results)
             try:
-                results.append(_run(*batch, schedule, report, kept * seeds, found))
+                result, slope = _run(*batch, schedule, report, kept * seeds, found)
+                results.append(result)
+                slopes.append(slope)
             except NotFiniteError as error:
                 error.result = joined([*results, error.result])
                 raise
@@ -55,14 +60,17 @@ def run_batches(
                 break
     left = len(objectives) * seeds - sum(len(result.images) for result in results)
     result = joined([*results, *([not_begun(results[0], left)] if left else [])])
-    _warn_of_low(result.history["objective"])
+    _warn_of_weak(result.history["objective"], np.concatenate(slopes), np.repeat(likely, seeds))
     return result
 
 
 def _run(
     problem: Problem, data: Data, schedule: Schedule, report: Advance, kept: int, before: int
-) -> Maximized:
-    """Maximise one batch and keep the first `kept` images; `before` images are done."""
+) -> tuple[Maximized, np.ndarray]:
+    """Maximise one batch and keep the first `kept` images; `before` images are done.
+
+    Also return the last slope of each objective as a share of its steepest, NaN where that is 0.
+    """
     patient = data.patience is not None
     state = start(problem, data)
     programs = Programs(problem)
@@ -90,7 +98,11 @@ def _run(
             stopped = fault or stopped or _plateau(data, state, schedule)
         if stopped:
             break
-    return _result(programs, data, state, history, snapshots, stopped, kept)
+    result = _result(programs, data, state, history, snapshots, stopped, kept)
+    slope, steepest = (
+        np.asarray(_flat(x), np.float64)[:kept] for x in (state.slope, state.steepest)
+    )
+    return result, slope / np.where(steepest > 0, steepest, np.nan)
 
 
 class Programs:
@@ -249,22 +261,40 @@ _HINT = (
 )
 
 
-def _warn_of_low(values: np.ndarray) -> None:
-    """Warn of images whose objective ends no higher than it started."""
+def _warn_of_weak(values: np.ndarray, slopes: np.ndarray, likely: np.ndarray) -> None:
+    """Warn of images whose objective ends no higher than it started, or on a plateau of a sigmoid.
+
+    Args:
+        values: of the objectives, (steps, N).
+        slopes: the last slope of each as a share of its steepest.
+        likely: which objectives read probabilities.
+    """
     if len(values) < REDIRECTED_STEPS:
         return
-    low = []
+    low, flat = [], []
     for number, column in enumerate(values.T):
         known = column[np.isfinite(column)]
-        if len(known) > 1 and known[1:][-_END:].mean() <= known[0]:
+        if len(known) < 2:
+            continue
+        unmoved = known[1:][-_END:].mean() <= known[0]
+        if likely[number] and (unmoved or slopes[number] < SATURATED):
+            flat.append(number)
+        elif unmoved:
             low.append(number)
-    if low:
-        named = ", ".join(map(str, low[:5])) + (", …" if len(low) > 5 else "")
+    if flat:
         warnings.warn(
-            f"`objective` did not rise for image {named} ({len(low)} of {values.shape[1]}): "
-            f"{_HINT}.",
+            f"`objective` reads probabilities that are saturated for {_named(flat, values)}: next"
+            " to nothing moves them; give the scores before them, `jaxviz.logits(model)`.",
             stacklevel=4,
         )
+    if low:
+        message = f"`objective` did not rise for {_named(low, values)}: {_HINT}."
+        warnings.warn(message, stacklevel=4)
+
+
+def _named(numbers: Sequence[int], values: np.ndarray) -> str:
+    named = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"image {named} ({len(numbers)} of {values.shape[1]})"
 
 
 def _batches(

@@ -13,16 +13,15 @@ import numpy as np
 import optax
 from jax.typing import DTypeLike
 
+from jaxviz.jaxpr.keys import check_key
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.maximization.arguments import (
-    check_key,
     check_objectives,
     check_options,
     check_range,
     check_start_inside,
     checked_objectives,
     checked_regularizers,
-    checked_shape,
     checked_start,
     checked_transforms,
 )
@@ -37,6 +36,7 @@ from jaxviz.maximization.schedule import Schedule
 from jaxviz.maximization.step import network
 from jaxviz.maximization.transforms import Transform
 from jaxviz.progress import Progress
+from jaxviz.scoring.arguments import check_progress, checked_image_shape
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import split
 
@@ -132,7 +132,8 @@ def maximize(
             images so far.
 
     Warns:
-        UserWarning: an objective did not rise in 16 steps or more.
+        UserWarning: in 16 steps or more, an objective did not rise, or the probabilities that it
+            reads ended saturated, so that next to nothing moves them.
 
     Example:
         >>> import jax, jaxviz as jv
@@ -149,10 +150,11 @@ def maximize(
     """
     objectives = checked_objectives(objective)
     check_key(key)
-    shape = checked_shape(f, image_shape)
+    check_progress(progress)
+    shape = checked_image_shape(f, image_shape)
     check_range(value_range)
     usual = defaults(shape, value_range)
-    first = checked_start(usual.start if start is None else start, shape, seeds)
+    first = checked_start(f, usual.start if start is None else start, shape, seeds)
     seeds = len(first) if first.ndim else 1 if seeds is None else seeds
     parts = split(as_scorer(f))
     terms = checked_regularizers(usual.regularizers if regularizers is None else regularizers)
@@ -183,10 +185,10 @@ def maximize(
         None if patience is None else Patience(jnp.int32(patience), jnp.float32(min_improvement))
     )
     data = Data(parts.arrays, (), low, high, keys, first, waits)
-    check_objectives(problem, data, objectives)
+    likely = check_objectives(problem, data, objectives)
     noise = np.random.default_rng(0).uniform(*value_range, shape)
     check_independence(lambda images: network(problem, data, images), noise.astype(problem.dtype))
-    return run_batches(problem, data, objectives, schedule, batch_size, progress)
+    return run_batches(problem, data, objectives, likely, schedule, batch_size, progress)
 
 
 @cache

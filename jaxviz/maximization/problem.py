@@ -112,6 +112,8 @@ class State(NamedTuple):
         best_total: that total.
         blocked: whether the objective's gradient was zero at every pixel.
         gradient_sum: (M, S, H, W), Σ over steps of the mean |∂objective/∂image| over channels.
+        slope: (M, S), the mean |∂objective/∂image| of the last step.
+        steepest: the largest of these.
         waiting: how the totals grow; None without `patience`.
     """
 
@@ -122,6 +124,8 @@ class State(NamedTuple):
     best_total: jax.Array
     blocked: jax.Array
     gradient_sum: jax.Array
+    slope: jax.Array
+    steepest: jax.Array
     waiting: Waiting | None
 
 

@@ -60,6 +60,8 @@ def start(problem: Problem, data: Data) -> State:
         best_total=jnp.full(batch, -jnp.inf, jnp.float32),
         blocked=jnp.zeros(batch, bool),
         gradient_sum=jnp.zeros((*batch, *shape[:2]), jnp.float32),
+        slope=jnp.zeros(batch, jnp.float32),
+        steepest=jnp.zeros(batch, jnp.float32),
         waiting=None
         if data.patience is None
         else Waiting(
@@ -86,6 +88,7 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
     values, gradient = _value_and_gradient(partial(seen, backprop=problem.backprop), images)
     blocked = (gradient == 0).all((2, 3, 4))
     looked = jnp.abs(gradient).mean(-1)
+    slope = looked.mean((2, 3))
     if redirect:
         _, other = _value_and_gradient(partial(seen, backprop="redirected"), images)
         gradient = jnp.where(blocked[..., None, None, None], other, gradient)
@@ -114,6 +117,8 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
         best_total=jnp.where(better, total, state.best_total),
         blocked=blocked,
         gradient_sum=state.gradient_sum + looked,
+        slope=slope,
+        steepest=jnp.maximum(slope, state.steepest),
         waiting=state.waiting,
     )
     return _waited(data, state, moved, terms)
@@ -161,7 +166,8 @@ def objective_values(
     # (V, M, S, …) becomes one batch for f: what couples images is the objective alone.
     flat = shown.reshape(-1, *shown.shape[3:])
 
-    quick, rectify = quick_rules(platform_of(data, images)), relu_rules(backprop)
+    quick = quick_rules(platform_of(data, images), often=True)
+    rectify = relu_rules(backprop)
     found = replay(
         partial(network, problem, data), flat, rules=lambda flat: {**quick, **rectify(flat)}
     )

@@ -140,21 +140,23 @@ class Comparison:
         """
         from jaxviz.plot._metrics import table
 
-        return table(self.methods, self._heads(), self.mean, self.error, title=title)
+        return table(self.methods, self.heads(), self.mean, self.error, title=title)
 
     @property
     def _better(self) -> tuple[str, ...]:
         return self.better or ("",) * len(self.metrics)
 
-    def _heads(self) -> list[str]:
+    def heads(self) -> list[str]:
+        """Return the names of the metrics, each with an arrow to what is good."""
         return [m + ARROWS[b] for m, b in zip(self.metrics, self._better, strict=True)]
 
-    def _cells(self) -> list[list[str]]:
+    def cells(self) -> dict[str, list[str]]:
+        """Return the numbers of each method as texts, mean ± standard error."""
         count = self.values.shape[-1]
-        return [
-            [_cell(m, e, n, count) for m, e, n in zip(*row, strict=True)]
-            for row in zip(self.mean, self.error, self.n, strict=True)
-        ]
+        return {
+            method: [_cell(m, e, n, count) for m, e, n in zip(*row, strict=True)]
+            for method, *row in zip(self.methods, self.mean, self.error, self.n, strict=True)
+        }
 
     def _foot(self) -> str:
         count = self.values.shape[-1]
@@ -162,19 +164,19 @@ class Comparison:
         return f"{images}, mean ± standard error, seed {self.seed}"
 
     def __repr__(self) -> str:
-        rows = [["", *self._heads()]]
-        rows += [[m, *cells] for m, cells in zip(self.methods, self._cells(), strict=True)]
+        rows = [["", *self.heads()]]
+        rows += [[m, *cells] for m, cells in self.cells().items()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
         return "\n".join([*(line.rstrip() for line in lines), self._foot()])
 
     def _repr_html_(self) -> str:
-        heads = "".join(f"<th>{html.escape(h)}</th>" for h in ["", *self._heads()])
+        heads = "".join(f"<th>{html.escape(h)}</th>" for h in ["", *self.heads()])
         rows = [
             f"<tr><th>{html.escape(method)}</th>"
             + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
             + "</tr>"
-            for method, cells in zip(self.methods, self._cells(), strict=True)
+            for method, cells in self.cells().items()
         ]
         return (
             f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -17,10 +17,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._choices import Order
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.metrics.maps import Maps, as_given, maps_of
 from jaxviz.metrics.parts import By, means, parts_of
-from jaxviz.metrics.run import Run, generator, target_scores
+from jaxviz.metrics.run import Run, target_scores
 from jaxviz.perturbation.fills import FillLike, checked_fill
 from jaxviz.perturbation.ranked import LEAST_FIRST, MOST_FIRST, RankedOccluder, changed
 from jaxviz.progress import Progress
@@ -299,7 +300,7 @@ class Ranked:
         if not whole or steps < 1:
             raise ValueError(f"`steps` must be a whole number from 1: got {steps!r}.")
         self.f, self.target, self.steps = f, target, int(steps)
-        self.given = _prepared(images, maps, target, by, key)
+        self.given = _prepared(f, images, maps, target, by, key)
         self.fill = checked_fill(fill, self.given.pixels, complement=False, stacklevel=4)
         what = "pixel" if by is None else "segment" if np.ndim(by) > 1 else f"cells of {by}"
         self.config = (("fill", str(self.fill)), ("by", what), ("steps", str(steps)))
@@ -337,8 +338,8 @@ class Ranked:
         ]  # fmt: skip
 
 
-def _prepared(images, maps, target, by, key) -> _Prepared:
-    pixels, single = checked_images(images)
+def _prepared(f, images, maps, target, by, key) -> _Prepared:
+    pixels, single = checked_images(images, f)
     parts = parts_of(by, pixels.shape[:3])
     counts = parts.reshape(len(parts), -1).max(1).astype(np.int64) + 1
     if counts.max() > MOST_PARTS:

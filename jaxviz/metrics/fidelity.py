@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair, pair
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.metrics.maps import Maps, as_given, maps_of
 from jaxviz.metrics.parts import By, cells, evenly, parts_of, sums
-from jaxviz.metrics.run import Run, generator, numbers, target_scores
+from jaxviz.metrics.run import Run, numbers, target_scores
 from jaxviz.metrics.statistics import pearson, spearman
 from jaxviz.perturbation.fills import FillLike, checked_fill
 from jaxviz.perturbation.occluders import LabelOccluder
@@ -76,7 +77,7 @@ def mu_fidelity(
     Source: U. Bhatt, A. Weller and J. Moura, Evaluating and Aggregating Feature-based Model
     Explanations, 2020, arXiv:2005.00631.
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     array = maps_of(maps, pixels, target=target)
     rows, cols = pair(grid, "grid", least=1)
     if rows > pixels.shape[1] or cols > pixels.shape[2]:
@@ -145,7 +146,7 @@ def sensitivity_n(
     Source: M. Ancona et al., Towards Better Understanding of Gradient-based Attribution Methods,
     2018, arXiv:1711.06104.
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     array = maps_of(maps, pixels, target=target)
     if len(np.shape(by)) == 3:  # pyright: ignore
         raise ValueError("`by` must be labels (H, W) for all images: got labels of each image.")

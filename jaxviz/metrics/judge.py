@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from scipy.ndimage import sobel
 
+from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
-from jaxviz.metrics import curves, fidelity, localization, robustness, shape
+from jaxviz.metrics import curves, debias, fidelity, localization, robustness, shape
 from jaxviz.metrics.comparison import Comparison
 from jaxviz.metrics.maps import Maps
-from jaxviz.metrics.run import generator
 from jaxviz.scoring.arguments import checked_images
 from jaxviz.scoring.targets import Target
 
@@ -24,6 +24,7 @@ BETTER = {
     "srg": "up",
     "deletion": "down",
     "insertion": "up",
+    "road": "up",
     "mu_fidelity": "up",
     "sensitivity_n": "up",
     "infidelity": "down",
@@ -32,7 +33,7 @@ BETTER = {
     "sparseness": "",
     "complexity": "",
 }
-_ROOMS = (curves, fidelity, robustness, localization, shape)
+_ROOMS = (curves, debias, fidelity, robustness, localization, shape)
 NAMED: dict[str, Callable[..., Any]] = {
     name: next(getattr(room, name) for room in _ROOMS if hasattr(room, name)) for name in BETTER
 }
@@ -78,8 +79,10 @@ def compare(
         >>> table.difference("pixels", "negative", "srg").low > 0
         True
     """
-    pixels, single = checked_images(images)
-    chosen = _named(metrics)
+    pixels, single = checked_images(images, f)
+    chosen = chosen_metrics(metrics)
+    if not isinstance(maps, Mapping):
+        raise TypeError(f"`maps` must be a dictionary, name -> maps: got a {type(maps).__name__}.")
     if not maps or not chosen:
         raise ValueError("`maps` and `metrics` must each name at least one: got none.")
     common = {"f": f, "images": images, "target": target, "masks": masks}
@@ -88,12 +91,19 @@ def compare(
         for j, (name, metric) in enumerate(chosen.items()):
             own = {**common, "maps": given, "values": given, "key": jax.random.key(seed)}
             values[i, j] = _numbers(_call(name, metric, own), name, len(pixels), single)
-    better = tuple(BETTER.get(_name(metric), "") for metric in chosen.values())
+    better = tuple(map(better_of, chosen.values()))
     settings = tuple((name, _describe(metric)) for name, metric in chosen.items())
     return Comparison(values, tuple(maps), tuple(chosen), better, seed, settings)
 
 
-def _named(metrics: Sequence[Metric] | Mapping[str, Metric]) -> dict[str, Callable[..., Any]]:
+def chosen_metrics(
+    metrics: Sequence[Metric] | Mapping[str, Metric],
+) -> dict[str, Callable[..., Any]]:
+    """Return the metrics that `compare` is told, by their names.
+
+    Raises:
+        ValueError: one is unknown, or two have one name.
+    """
     if isinstance(metrics, Mapping):
         return {name: _known(metric) for name, metric in metrics.items()}
     found = [(m if isinstance(m, str) else _name(m), _known(m)) for m in metrics]
@@ -111,6 +121,11 @@ def _known(metric: Metric) -> Callable[..., Any]:
     if metric not in NAMED:
         raise ValueError(f"`metrics` must be functions, or of {', '.join(NAMED)}: got {metric!r}.")
     return NAMED[metric]
+
+
+def better_of(metric: Any) -> str:
+    """Return what is good of a metric: "up", "down", or "" where nothing is known."""
+    return BETTER.get(_name(metric), "")
 
 
 def _name(metric: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from jaxviz.metrics.maps import Maps, as_given, read_maps
+from jaxviz.scoring.arguments import as_pixels
 
 
 def pointing_game(maps: Maps, masks: Any, *, tolerance: float = 0.0) -> np.ndarray:
@@ -82,7 +83,7 @@ def energy_pointing_game(maps: Maps, masks: Any) -> np.ndarray:
 
 
 def _masks(masks: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(masks)
+    array = np.asarray(as_pixels(masks, "masks"))
     array = array[None] if array.ndim == 2 else array
     binary = array.dtype == bool or (array.dtype.kind in "iu" and set(np.unique(array)) <= {0, 1})
     if array.shape != shape or not binary:

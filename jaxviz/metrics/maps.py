@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxviz.scoring.arguments import as_pixels
 from jaxviz.scoring.targets import Target
 
 Maps = Any  # an array (N, H, W), or what has `heatmap`
@@ -79,6 +80,8 @@ def read_values(values: Maps, images: np.ndarray, *, target: Target = None) -> n
     """
     single = getattr(values, "single", len(images) == 1)
     array = getattr(values, "values", values)
+    if not hasattr(values, "heatmap"):
+        values = array = as_pixels(values, "values")
     shape = np.shape(array)[-3:]
     known = np.ndim(array) == 4 or (
         single and np.ndim(array) == 3 and shape[2] in (1, images.shape[3])

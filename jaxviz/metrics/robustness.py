@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz.jaxpr.keys import checked_key, generator
 from jaxviz.layers import ScorerLike
 from jaxviz.metrics.fidelity import check_samples
 from jaxviz.metrics.maps import Maps, as_given, read_maps, read_values
-from jaxviz.metrics.run import Run, generator, make_key, numbers, target_scores
+from jaxviz.metrics.run import Run, numbers, target_scores
 from jaxviz.perturbation.shifts import ShiftOccluder
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import checked_images
@@ -69,11 +70,11 @@ def infidelity(
     Source: C. Yeh et al., On the (In)fidelity and Sensitivity of Explanations, 2019,
     arXiv:1901.09392.
     """
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, f)
     given = read_values(values, pixels, target=target)
     check_samples(samples)
     _check_above_0(noise, "noise")
-    occluder = ShiftOccluder(make_key(key), jnp.asarray(noise, pixels.dtype))
+    occluder = ShiftOccluder(checked_key(key), jnp.asarray(noise, pixels.dtype))
     at = numbers(samples)
     run = Run(batch_size, memory, mesh, progress)
     picked, clean = target_scores(f, pixels, occluder, at, target=target, run=run)

@@ -6,17 +6,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.perturbation.filters import wide
 from jaxviz.progress import Progress
-from jaxviz.scoring.arguments import check_batch_size
+from jaxviz.scoring.arguments import check_batch_size, check_progress
 from jaxviz.scoring.execute import execute
 from jaxviz.scoring.targets import Picked, Target, select
 from jaxviz.scoring.task import make_task
+
+
+class InterruptedWarning(UserWarning):
+    """Ctrl-C ended a run: what was not scored is NaN."""
 
 
 class Run(NamedTuple):
@@ -73,6 +76,7 @@ def target_scores(
     Raises:
         ValueError, TypeError: see `occlude`.
     """
+    check_progress(run.progress)
     if run.batch_size != "auto":
         check_batch_size(run.batch_size, '"auto"')
     task = make_task(as_scorer(f), images, occluder, positions, mesh=run.mesh, memory=run.memory)
@@ -84,7 +88,8 @@ def target_scores(
         task = replace(task, scorer=scorer, images=together)
     found = execute(task, batch_size=run.batch_size, progress=run.progress)
     if found.partial:
-        warnings.warn("interrupted: what was not scored is NaN.", stacklevel=4)
+        message = "interrupted: what was not scored is NaN."
+        warnings.warn(message, InterruptedWarning, stacklevel=4)
     elif np.isnan(found.values).any():
         warnings.warn("`f` gave NaN: so are the numbers made of it.", stacklevel=4)
     picked, clean = select(found.values[:, 1:], found.values[:, 0], target)
@@ -94,18 +99,3 @@ def target_scores(
 def numbers(count: int) -> np.ndarray:
     """Return the positions 0 … count − 1 as int32 (count, 1)."""
     return np.arange(count, dtype=np.int32)[:, None]
-
-
-def make_key(key: jax.Array | None) -> jax.Array:
-    """Return the random key; None is `jax.random.key(0)`."""
-    return jax.random.key(0) if key is None else key
-
-
-def generator(key: jax.Array | None) -> np.random.Generator:
-    """Return NumPy's generator for what is drawn on the host, seeded by a random key."""
-    words = jax.random.key_data(make_key(key)) if _typed(key) else jnp.asarray(key)
-    return np.random.default_rng(np.asarray(words).tolist())
-
-
-def _typed(key: Any) -> bool:
-    return key is None or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)

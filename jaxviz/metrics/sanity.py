@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from jaxviz._choices import Randomized
+from jaxviz.jaxpr.keys import checked_key, generator
 from jaxviz.metrics.maps import Maps, as_given
 from jaxviz.metrics.robustness import made
-from jaxviz.metrics.run import generator, make_key
 from jaxviz.metrics.similarity import similarities
 from jaxviz.metrics.weights import Weights, weights_of
 from jaxviz.scoring.arguments import checked_images
@@ -118,10 +118,10 @@ def randomization(
     """
     if order not in get_args(Randomized):
         raise ValueError(f'`order` must be "cascading" or "independent": got {order!r}.')
-    pixels, single = checked_images(images)
+    pixels, single = checked_images(images, model)
     weights = weights_of(model, jax.ShapeDtypeStruct((1, *pixels.shape[1:]), pixels.dtype))
     names = _chosen(weights, layers)
-    key = make_key(key)
+    key = checked_key(key)
     clean = _maps(attribute(model, pixels), pixels, magnitudes)
     rows = []
     for i, name in enumerate(names):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border
 from jaxviz.incremental import Plan, describe
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.patches import Patches
 from jaxviz.scoring.arguments import check_rank
@@ -16,7 +17,8 @@ from jaxviz.scoring.evaluators import Incremental
 from jaxviz.scoring.scorer import Scorer, split
 
 CAUSES, COSTS = 3, 5  # told in a summary, which so has at most 15 lines
-FOLLOWS = "behind a dense one"  # the reason of what is dense for no reason of its own
+# The reasons of what is dense for no reason of its own, or has nothing to compute.
+NO_CAUSE = ("", "behind a dense one", "empty")
 
 
 def explain(
@@ -55,7 +57,8 @@ def explain(
         2 of 5 equations on windows
         ...
     """
-    check_rank(image, "image", 3)
+    check_rank(image, "image", 3, f=f)
+    image = with_channels_last(f, image, "image")
     floating = jnp.issubdtype(image.dtype, jnp.floating)
     dtype = jax.dtypes.canonicalize_dtype(image.dtype) if floating else jnp.float32
     grid = Patches(patch=patch, stride=stride, margin=margin, border=border).grid(image.shape[:2])
@@ -91,7 +94,7 @@ def summarise(plan: Plan, grid: Grid) -> str:
 def _causes(plan: Plan) -> Iterator[tuple[int, str]]:
     """Yield the equations, counted from 1, at which windows are given up, each with the cause."""
     for at, step in enumerate(plan.body.steps):
-        if step.reason not in ("", FOLLOWS):
+        if step.difference or step.reason not in NO_CAUSE:
             yield at + 1, _cause(plan, at)
 
 
@@ -100,7 +103,7 @@ def _cause(plan: Plan, at: int) -> str:
     step, name = plan.body.steps[at], plan.body.steps[at].equation.primitive.name
     if step.reason == "no rule":
         return f"no rule for {name}"
-    if not step.reason.startswith("reads"):
+    if not (step.difference or step.reason.startswith("reads")):
         return f"{name}, {step.reason}"
     after = plan.body.steps[at + 1 :]
     if name == "reduce_sum":

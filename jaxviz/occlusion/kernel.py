@@ -1,17 +1,20 @@
 """The occlusion kernel: pure, no jit inside, composable with `jit`, `vmap` and `grad`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
+from jaxviz.jaxpr.hoist import hoist
+from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.perturbation.fill import FillLike, check_fill
 from jaxviz.perturbation.fills import make_fill
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
-from jaxviz.scoring.arguments import check_batch_size, check_rank
+from jaxviz.scoring.arguments import as_pixels, check_batch_size, check_rank
 from jaxviz.scoring.evaluators import make_evaluator
-from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import Scorer, split
 
 
@@ -58,11 +61,9 @@ def occlusion_scores(
     Source: M. Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, 2014,
     doi:10.1007/978-3-319-10590-1_53.
     """
-    if image is None or isinstance(image, str):
-        check_rank(image, "image", 3)
-    image = jnp.asarray(image)
-    check_rank(image, "image", 3)
-    check_channels_last(f, image.shape)
+    image = as_pixels(image, "image")
+    check_rank(image, "image", 3, f=f)
+    image = with_channels_last(f, jnp.asarray(image), "image")
     image = image if jnp.issubdtype(image.dtype, jnp.floating) else image.astype(jnp.float32)
     size = image.shape[0], image.shape[1]
     grid = make_grid(size, patch=patch, stride=stride, margin=margin, border=border)
@@ -72,17 +73,24 @@ def occlusion_scores(
         check_batch_size(batch_size, "None")
     evaluator = make_evaluator("dense" if method == "auto" else method, grid)
     scorer = split(f)
-    context = (scorer.call, scorer.arrays, PatchOccluder(filled, grid.patch))
-    states = jax.tree.map(lambda x: x[None], evaluator.prepare(*context, image))
+    known = (scorer.arrays, PatchOccluder(filled, grid.patch))
+    states = evaluator.prepare(scorer.call, *known, image)
+    states = jax.tree.map(lambda x: x[None], states)
 
-    def score(starts: jax.Array) -> jax.Array:
-        return evaluator.evaluate(*context, states, starts, jnp.zeros(len(starts), bool))[0]
+    def evaluate(known: Any, starts: jax.Array, states: Any) -> jax.Array:
+        (arrays, occluder), clean = known, jnp.zeros(len(starts), bool)
+        return evaluator.evaluate(scorer.call, arrays, occluder, states, starts, clean)[0]
 
     starts = jnp.asarray(grid.starts.reshape(-1, 2))
     count = grid.size if batch_size is None else min(batch_size, grid.size)
     chunks = -(-grid.size // count)
     padded = jnp.resize(starts, (chunks, count, 2))
-    scores = jax.lax.map(score, padded) if chunks > 1 else score(padded[0])[None]
+    if chunks > 1:
+        parts = hoist(evaluate, known, padded[0], states)
+        ready = parts.prepare(known)  # kernels are transformed here, not in every chunk
+        scores = jax.lax.map(lambda chunk: parts.evaluate(known, ready, chunk, states), padded)
+    else:
+        scores = evaluate(known, padded[0], states)[None]
     return scores.reshape(-1, *scores.shape[2:])[: grid.size].reshape(
         *grid.shape, *scores.shape[2:]
     )

@@ -1,32 +1,30 @@
 """Occlusion: how the scores change when part of an image is hidden, for every position at once.
 
 `occlusion_scores` is the kernel: pure, no jit inside, composable with `jit`, `vmap` and `grad`.
-`occlude` and `occlude_segments` are drivers around one compiled program: they check their input,
-keep memory bounded, spread over devices and report progress. Images are (height, width, channel),
-floats on the scorer's own scale; integers are converted to float32, without scaling.
+`occlude`, and `occlude_segments` beside it, are drivers around one compiled program: they check
+their input, keep memory bounded, spread over devices and report progress. Images are (height,
+width, channel), floats on the scorer's own scale; integers are converted to float32, without
+scaling.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
+from jaxviz.occlusion.found import Found, described, make_result
 from jaxviz.occlusion.reading import Reading, checked_reading
 from jaxviz.occlusion.refinement import Refinement, check_refinement, make_stages
-from jaxviz.occlusion.result import Approximation, Occlusion
+from jaxviz.occlusion.result import Occlusion
 from jaxviz.occlusion.tolerance import approximate_evaluators
-from jaxviz.perturbation.fills import FillLike, checked_fill
+from jaxviz.perturbation.fills import FillLike
 from jaxviz.perturbation.grid import Grid, Region
-from jaxviz.perturbation.occluders import LabelOccluder, checked_channels
 from jaxviz.perturbation.patches import Patches
-from jaxviz.perturbation.segments import Segments, make_segments
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import (
     check_batch_size,
@@ -34,10 +32,9 @@ from jaxviz.scoring.arguments import (
     check_tolerance,
     checked_images,
 )
-from jaxviz.scoring.evaluators import choose_evaluators
-from jaxviz.scoring.execute import Scores, execute, execute_in_two
+from jaxviz.scoring.choice import choose_evaluators
+from jaxviz.scoring.execute import execute, execute_in_two
 from jaxviz.scoring.scorer import Scorer
-from jaxviz.scoring.targets import class_names_of
 from jaxviz.scoring.task import Task, make_task
 
 
@@ -97,8 +94,8 @@ def occlude(
             `approximation` tells the estimate and what it rests on. None: exact.
         method: "dense" runs the whole network at every position; "incremental" runs it once per
             image, and then again only on what each patch changes, with the same result up to the
-            order of sums; "auto" takes what needs less work and, in a long run, what turns out
-            faster.
+            order of sums; "auto" takes what a model expects to be faster for this call, with
+            compiling counted.
         batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
             run on a CPU, by trial.
         memory: what "auto" may use on a device, in bytes or as a text such as "2GB" or "512MiB";
@@ -137,7 +134,7 @@ def occlude(
         check_batch_size(batch_size, '"auto"')
     patches = Patches(patch, stride, margin, border, fill, channels, complement, region)
     reading = checked_reading(reading)
-    batch, single = checked_images(images)
+    batch, single = checked_images(images, f)
     grid = patches.grid((batch.shape[1], batch.shape[2]))
     occluder, wanted = patches.occluder(batch, grid), patches.wanted(grid)
     starts = grid.starts[wanted]
@@ -158,112 +155,21 @@ def occlude(
         "refine": refine,
         "tolerance": tolerance,
     }
-    result = _result(task, grid, found, single, config, reading, measured)
-    return _described(result, f, batch, class_names)
+    result = make_result(task, grid, found, single, config, reading, measured)
+    return described(result, f, batch, class_names)
 
 
-def occlude_segments(
-    f: Scorer,
-    images: jax.Array | np.ndarray,
-    labels: np.ndarray,
-    *,
-    groups: Sequence[int | Sequence[int]] | None = None,
-    fill: FillLike = 0.0,
-    channels: Sequence[int] | None = None,
-    complement: bool = False,
-    batch_size: int | Literal["auto"] = "auto",
-    memory: int | str | None = None,
-    dtype: Any = None,
-    mesh: Mesh | None = None,
-    progress: Progress = False,
-    reading: Reading | None = None,
-    class_names: Sequence[str] | None = None,
-) -> Occlusion:
-    """Hide the pixels of one label after another, such as superpixels, or of groups of labels.
-
-    scores[n, g] = f(image n with the pixels of group g replaced by the fill).
-
-    Args:
-        f: scorer, see `occlude`.
-        images: (N, H, W, C), or (H, W, C) for a single image.
-        labels: integers (H, W), the label of every pixel, for all images.
-        groups: what each position hides: a label, or a list of labels at once; None: each label.
-        fill: see `occlude`; a function is given the whole image.
-        channels: see `occlude`.
-        complement: keep the group and hide everything else.
-        batch_size: see `occlude`.
-        memory: see `occlude`.
-        dtype: see `occlude`.
-        mesh: see `occlude`.
-        progress: see `occlude`.
-        reading: see `occlude`.
-        class_names: see `occlude`.
-
-    Returns:
-        The scores, (N, groups, K) or (groups, K), and what can be made of them.
-
-    Raises:
-        ValueError: an argument breaks its rule.
-
-    Example:
-        >>> left_right = np.repeat([[0, 1]], 4, axis=0)
-        >>> occ = occlude_segments(lambda x: x.sum((1, 2)), np.ones((4, 2, 1)), left_right)
-        >>> occ.scores[..., 0].tolist()
-        [4.0, 4.0]
-    """
-    check_progress(progress)
-    if batch_size != "auto":
-        check_batch_size(batch_size, '"auto"')
-    batch, single = checked_images(images)
-    segments = make_segments(labels, groups)
-    if segments.image_shape != batch.shape[1:3]:
-        raise ValueError(
-            f"`labels` must have the image's size {batch.shape[1:3]}: got {segments.image_shape}."
-        )
-    reading = checked_reading(reading)
-    filled = checked_fill(fill, batch, complement)
-    table, indices = jnp.asarray(segments.table), jnp.asarray(segments.indices)
-    picked = checked_channels(channels, batch)
-    occluder = LabelOccluder(filled, indices, table, complement, picked)
-    positions = np.arange(len(segments.groups), dtype=np.int32)[:, None]
-    task = make_task(f, batch, occluder, positions, dtype=dtype, mesh=mesh, memory=memory)
-    found = _score_all(task, np.ones(segments.shape, bool), batch_size, progress)
-    result = _result(task, segments, found, single, {}, reading)
-    return _described(result, f, batch, class_names)
-
-
-def _described(
-    result: Occlusion, f: Scorer, images: np.ndarray, class_names: Sequence[str] | None
-) -> Occlusion:
-    """Add the names of the classes, and what `notes` needs to know of the images."""
-    names = class_names_of(f, np.shape(result.base)[-1], class_names)
-    about = [("images", f"{images.min():.3g} to {images.max():.3g}")]
-    white = getattr(f, "white", None)
-    about += [("white", f"{white:g}")] if isinstance(white, int | float) else []
-    return replace(result, class_names=names, config=(*result.config, *about))
-
-
-class _Found(NamedTuple):
-    """Scores (N, *grid, ..., K), the clean ones (N, ..., K), the run that gave them, and which
-    positions are exact (None: all)."""
-
-    scores: np.ndarray
-    base: np.ndarray
-    run: Scores
-    exact: np.ndarray | None = None
-
-
-def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> _Found:
+def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> Found:
     run = execute(task, batch_size=batch_size, progress=progress)
     values = run.values
     scores = np.full((len(values), *wanted.shape, *values.shape[2:]), np.nan, values.dtype)
     scores[:, wanted] = values[:, 1:]
-    return _Found(scores, values[:, 0], run)
+    return Found(scores, values[:, 0], [values], run.partial)
 
 
 def _score_refined(
     task: Task, grid: Grid, refinement: Refinement, batch_size: Any, progress: Progress
-) -> _Found:
+) -> Found:
     stages = make_stages(grid.shape, refinement)
     coarse = stages.coarse
     finer = np.zeros((len(task.images), stages.count, 2), int)
@@ -281,38 +187,4 @@ def _score_refined(
         known = scored[len(coarse) :]
         scores.append(stages.scores(first, finer[n, known], fine[known]))
         exact[n][*np.concatenate([coarse, finer[n]])[scored].T] = True
-    return _Found(np.stack(scores), run.values[:, 0], run, exact)
-
-
-def _result(
-    task: Task,
-    grid: Grid | Segments,
-    found: _Found,
-    single: bool,
-    config: dict[str, Any],
-    reading: Reading | None,
-    approximation: Approximation | None = None,
-) -> Occlusion:
-    values, interrupted = found.run
-    unknown = np.isnan(values.reshape(*values.shape[:2], -1))
-    if interrupted:
-        done, count = int(np.sum(~unknown[:, 1:].all(-1))), unknown[:, 1:, 0].size
-        rest = "the rest is NaN" if found.exact is None else "others are interpolated or NaN"
-        message = f"interrupted: {done} of {count} positions are scored; {rest}."
-        warnings.warn(message, stacklevel=3)
-    elif unknown.any():
-        warnings.warn("`f` gave NaN for some positions: maps leave them out.", stacklevel=3)
-    occluder = task.occluder
-    record = {
-        "model": task.scorer.name,
-        "dtype": str(task.images.dtype),
-        "fill": occluder.fill,
-        "channels": occluder.channels,
-        "complement": occluder.complement or None,
-        **config,
-    }
-    pairs = tuple((key, str(value)) for key, value in record.items() if value is not None)
-    scores, base, exact = found.scores, found.base, found.exact
-    if single:
-        scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
-    return Occlusion(scores, base, grid, single, interrupted, pairs, exact, approximation, reading)
+    return Found(np.stack(scores), run.values[:, 0], [run.values], run.partial, exact)

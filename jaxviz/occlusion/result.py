@@ -16,6 +16,7 @@ from jaxviz.occlusion.reading import Reading
 from jaxviz.occlusion.storage import read_result, write_result
 from jaxviz.perturbation.fill import ArrayLike, FillLike
 from jaxviz.perturbation.grid import Grid
+from jaxviz.perturbation.segmentations import Segmentations
 from jaxviz.perturbation.segments import Segments
 from jaxviz.perturbation.traced import as_array, as_floats, namespace
 from jaxviz.scoring.targets import Target, by_name, compare, select
@@ -98,7 +99,7 @@ class Occlusion:
 
     scores: np.ndarray
     base: np.ndarray
-    grid: Grid | Segments = field(metadata=static)
+    grid: Grid | Segments | Segmentations = field(metadata=static)
     single: bool = field(default=False, metadata=static)
     partial: bool = field(default=False, metadata=static)
     config: tuple[tuple[str, str], ...] = field(default=(), metadata=static)
@@ -194,11 +195,11 @@ class Occlusion:
         Raises:
             OSError: the file cannot be written.
         """
-        grid = self.grid
+        where, labels = _grid_record(self.grid)
         record = {
             "format": FORMAT,
             "version": __version__,
-            "grid": asdict(grid) if isinstance(grid, Grid) else {"groups": grid.groups},
+            "grid": where,
             "single": self.single,
             "partial": self.partial,
             "config": self.config,
@@ -207,8 +208,8 @@ class Occlusion:
             "class_names": self.class_names,
         }
         arrays = {"scores": self.scores, "base": self.base}
-        if isinstance(grid, Segments):
-            arrays["labels"] = grid.labels
+        if labels is not None:
+            arrays["labels"] = labels
         if self.exact is not None:
             arrays["exact"] = self.exact
         write_result(path, arrays, record)
@@ -354,8 +355,27 @@ def load_occlusion(path: str | Path) -> Occlusion:
         ) from error
 
 
-def _grid(where: dict[str, Any], labels: np.ndarray | None) -> Grid | Segments:
-    if labels is not None:
-        return Segments(labels, tuple(tuple(group) for group in where["groups"]))
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in where.items()}
-    return Grid(**fields)
+def _grid_record(grid: Grid | Segments | Segmentations) -> tuple[dict[str, Any], Any]:
+    """Return what JSON can hold of a grid, and the labels."""
+    if isinstance(grid, Grid):
+        return asdict(grid), None
+    if isinstance(grid, Segments):
+        return {"groups": grid.groups}, grid.labels
+    return {"groups": [one.groups for one in grid.each]}, np.stack(
+        [one.labels for one in grid.each]
+    )
+
+
+def _grid(where: dict[str, Any], labels: np.ndarray | None) -> Grid | Segments | Segmentations:
+    if labels is None:
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in where.items()
+        }
+        return Grid(**fields)
+    if labels.ndim == 2:
+        return _segments(labels, where["groups"])
+    return Segmentations(tuple(map(_segments, labels, where["groups"])))
+
+
+def _segments(labels: np.ndarray, groups: Sequence[Sequence[int]]) -> Segments:
+    return Segments(labels, tuple(tuple(group) for group in groups))

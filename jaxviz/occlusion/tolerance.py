@@ -25,13 +25,8 @@ from jaxviz.incremental.approximate import FIELDS, narrowest
 from jaxviz.occlusion.result import Approximation
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import PatchOccluder
-from jaxviz.scoring.evaluators import (
-    LEAST_SPEED_UP,
-    Dense,
-    Evaluator,
-    Incremental,
-    choose_evaluators,
-)
+from jaxviz.scoring.choice import LEAST_SPEED_UP, choose_evaluators
+from jaxviz.scoring.evaluators import Dense, Evaluator, Incremental
 from jaxviz.scoring.execute import execute
 from jaxviz.scoring.task import Task
 

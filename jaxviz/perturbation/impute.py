@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxviz.jaxpr.keys import checked_key
 from jaxviz.perturbation.fill import Fill
 from jaxviz.perturbation.filters import wide
 
@@ -52,7 +53,7 @@ def neighbours(*, noise: float = 0.01, iterations: int = 40, key: jax.Array | No
         raise ValueError(f"`noise` must be at least 0: got {noise}.")
     if not iterations >= 1 or iterations != int(iterations):
         raise ValueError(f"`iterations` must be a whole number from 1: got {iterations}.")
-    key = jax.random.key(0) if key is None else key
+    key = checked_key(key)
     blend = Partial(_Neighbours(int(iterations)), key, jnp.asarray(noise, float))
     return Fill(None, None, blend, "neighbours")
 

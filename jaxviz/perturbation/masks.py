@@ -56,7 +56,7 @@ class RandomGrids:
     """
 
     key: jax.Array
-    keep: jax.Array
+    keep: Any
     cells: int = field(metadata=static)
 
     def __call__(self, position: jax.Array, shape: Pair) -> jax.Array:

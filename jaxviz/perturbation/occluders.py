@@ -62,6 +62,10 @@ class PatchOccluder:
         pads = [(size, size) for size in self.shape] + [(0, 0)]
         return Canvas(jnp.pad(under, pads), jnp.pad(over, pads))
 
+    def start(self, position: jax.Array) -> jax.Array:
+        """Return where the patch of a position goes, (2,): there."""
+        return position
+
     def patch(self, canvas: Canvas, start: jax.Array) -> jax.Array:
         """Return the patch (rows, cols, C) that goes to `start`."""
         at = self._in_canvas(start)
@@ -102,12 +106,15 @@ class PatchOccluder:
 class LabelOccluder:
     """Occlude all pixels whose labels belong to one group.
 
+    A position is the number of a group, or that and the start of a window that holds the group.
+
     Attributes:
         fill: what the pixels become; its `blend` is given the whole image as the patch.
         labels: int32 (height, width), in [0, labels).
         groups: bool (groups, labels): which labels a group holds.
         complement: keep the group and occlude everything else.
         channels: which channels of a group are occluded, or kept; None: all.
+        window: (rows, cols) of the windows; None: there are none.
     """
 
     fill: Fill
@@ -115,6 +122,7 @@ class LabelOccluder:
     groups: jax.Array
     complement: bool = field(default=False, metadata=static)
     channels: tuple[int, ...] | None = field(default=None, metadata=static)
+    window: Pair | None = field(default=None, metadata=static)
 
     def prepare(self, image: jax.Array) -> Canvas:
         """Return the image and the background of the fill."""
@@ -122,13 +130,28 @@ class LabelOccluder:
         return Canvas(background, image) if self.complement else Canvas(image, background)
 
     def hide(self, canvas: Canvas, position: jax.Array) -> jax.Array:
-        """Return the image (H, W, C) without the group at `position`, an index (1,)."""
+        """Return the image (H, W, C) without the group at `position`, an index and more."""
         hidden = self.groups[position[0]][self.labels][..., None]
         origin = jnp.zeros(2, position.dtype)
         filled = self.fill.blend(canvas.under, canvas.over, hidden, origin)
         if self.channels is not None:
             hidden = hidden & _covered(self.channels, filled.shape[-1])
         return jnp.where(hidden, filled, canvas.under)
+
+    def start(self, position: jax.Array) -> jax.Array:
+        """Return where the window of a position lies, (2,)."""
+        return position[1:]
+
+    def patch(self, canvas: Canvas, position: jax.Array) -> jax.Array:
+        """Return what the image without the group holds in the window, (rows, cols, C)."""
+        # Whole and then cut, as a fill may look at the whole image; XLA makes only what is cut.
+        image, (row, col) = self.hide(canvas, position), self.start(position)
+        size = (*(self.window or image.shape[:2]), image.shape[-1])
+        return jax.lax.dynamic_slice(image, (row, col, jnp.zeros_like(row)), size)
+
+    def crop(self, canvas: jax.Array) -> jax.Array:
+        """Return the image of a part of the canvas: there is nothing around it."""
+        return canvas
 
 
 def _covered(channels: tuple[int, ...], count: int) -> jax.Array:

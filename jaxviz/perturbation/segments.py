@@ -50,6 +50,16 @@ class Segments:
         """Which labels, by rank, each group holds: bool (groups, labels)."""
         return np.stack([np.isin(np.unique(self.labels), group) for group in self.groups])
 
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """The least rectangle around each group: int32 (groups, 4), top, left, height, width."""
+        found = []
+        for row in self.table:
+            hidden = row[self.indices]
+            down, across = (np.flatnonzero(hidden.any(axis)) for axis in (1, 0))
+            found.append((down[0], across[0], np.ptp(down) + 1, np.ptp(across) + 1))
+        return np.array(found, np.int32)
+
     @property
     def coverage(self) -> np.ndarray:
         """How many groups cover each pixel, int32 (height, width)."""
@@ -117,6 +127,10 @@ def make_segments(
 
     Raises:
         ValueError: `labels` is not such an image, or a group names a label that it does not hold.
+
+    Example:
+        >>> make_segments(np.array([[0, 0, 7, 9]]), [0, [7, 9]]).groups
+        ((0,), (7, 9))
     """
     image = np.asarray(labels)
     if image.ndim != 2 or image.dtype.kind not in "iu" or image.size == 0 or image.min() < 0:

@@ -48,6 +48,19 @@ def product(*matrices: Any) -> Any:
     return reduce(partial(jnp.matmul, precision="highest"), narrow)
 
 
+def least_squares(matrix: np.ndarray, values: Any) -> Any:
+    """Return x of least |matrix @ x − values|, of those the shortest; values may be traced.
+
+    Example:
+        >>> least_squares(np.array([[1.0], [1.0]]), np.array([[1.0], [3.0]])).round(6).tolist()
+        [[2.0]]
+    """
+    if not is_traced(values):
+        return np.linalg.lstsq(matrix, values, rcond=None)[0]
+    cut = np.finfo(np.float64).eps * max(matrix.shape)
+    return product(np.linalg.pinv(matrix, rcond=cut), values)
+
+
 def average(add_up: Any, values: Any, *, divide: bool) -> Any:
     """Return sums or averages of the values that are known; NaN is no value, infinity is one.
 

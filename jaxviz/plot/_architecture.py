@@ -83,6 +83,8 @@ def architecture(
         raise ValueError(
             f"`image_shape` must be given as (height, width, channel): the model's is {shape}."
         )
+    if image_shape is None:  # (H, W, C), also of a model whose channels come first
+        shape = getattr(model, "image_shape", shape)
     layers = layers_of(model, tuple(shape), patch=1 if patch is None else patch)
     if len(layers) < 2:
         raise ValueError("`model` must have layers with names: name some with jv.tag.")

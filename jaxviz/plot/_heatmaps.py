@@ -5,9 +5,14 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from jaxviz._choices import Overlay, Scaling
+from jaxviz.plot._axes import draw_in
+from jaxviz.plot._channels import channels_note, channels_of
 from jaxviz.plot._inputs import (
     as_images,
     as_integers,
@@ -16,9 +21,10 @@ from jaxviz.plot._inputs import (
     maps_of,
     title_lines,
 )
-from jaxviz.plot._page import Band, compose, panel_size
+from jaxviz.plot._overlays import contour_note, overlay_band, overlay_style, with_colours
+from jaxviz.plot._page import INK, Band, compose
 from jaxviz.plot._panels import class_band, heat_band, image_band
-from jaxviz.plot._scale import blend, colour_bar, common_scale
+from jaxviz.plot._scale import scaled
 
 SHOWN = 16  # maps in the picture that a notebook shows of a result
 
@@ -30,30 +36,39 @@ def heatmap(
     signed: bool | None = None,
     robust: float | None = None,
     limits: tuple[float, float] | None = None,
+    scaling: Scaling = "shared",
+    cmap: str | Colormap | None = None,
     label: str = "",
     titles: Sequence[str] | None = None,
     title: str = "",
     columns: int | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Draw one heatmap or a grid of them on one shared scale, beside their images if given.
+    """Draw one heatmap or a grid of them, beside their images if given.
+
+    A map of one value only says so.
 
     Args:
         heatmap: (height, width) or (batch, height, width), in any unit; NaN is drawn grey,
             infinite values at the ends of the scale, whose limits are those of the finite ones; or
             a result, such as an `Occlusion` or `Attribution`, whose `heatmap()` is drawn.
-        image: the image or batch that the heatmaps belong to.
+        image: the image or batch that the heatmaps belong to, of any size.
         signed: True for a diverging scale around zero, False for a sequential one, None for
             diverging where a value is negative or, with `limits`, where zero lies between them.
         robust: a percentage in (50, 100]: the limits are this percentile (of the absolute values
             if signed) in place of the extremes; None is 100.
         limits: (low, high) of the scale; symmetric around zero if signed.
+        scaling: "shared", one scale for all maps; or "image", each map has its own, whose end
+            stands in its corner. The colour bar says which it is.
+        cmap: a colour map of matplotlib, or its name; None: "RdBu_r" if signed, else "viridis".
         label: what the values are, written beside the colour bar.
         titles: one per map.
         title: of the figure.
         columns: maps in a row; None chooses.
+        ax: axes of your own to draw a single map in, with a colour bar beside; None: a new figure.
 
     Returns:
-        A matplotlib Figure.
+        A matplotlib Figure, that of `ax` if given.
 
     Raises:
         ValueError: if shapes disagree, or an option is out of its range.
@@ -65,64 +80,95 @@ def heatmap(
     """
     heatmap = maps_of(heatmap)
     maps = as_maps(heatmap, "heatmap")
-    scale = common_scale(maps, signed, robust, limits, label)
-    bands = [heat_band(maps, scale)]
+    found = scaled(maps, signed, robust, limits, label, scaling=scaling, cmap=cmap)
+    lines = title_lines(titles, len(maps))
+    bands = [heat_band(found)]
+    if ax is not None:
+        if image is not None:
+            raise ValueError("`ax` has no room for `image` beside the map: see `plot.overlay`.")
+        return draw_in(ax, bands[0], found, [*lines[0], *_as_line(title)])
     if image is not None:
-        bands.insert(0, image_band(as_images(image, "image", np.ndim(heatmap) == 3, maps.shape)))
-    return compose(bands, maps.shape, title_lines(titles, len(maps)), title, columns)
+        bands.insert(0, _images(image, np.ndim(heatmap) == 3, maps.shape[:1])[1])
+    return compose(bands, maps.shape, lines, title, columns)
 
 
 def overlay(
     image: ArrayLike,
     heatmap: ArrayLike,
     *,
+    style: Overlay | None = None,
     alpha: float = 0.85,
     signed: bool | None = None,
     robust: float | None = None,
     limits: tuple[float, float] | None = None,
+    scaling: Scaling = "shared",
+    cmap: str | Colormap | None = None,
     label: str = "",
     titles: Sequence[str] | None = None,
     title: str = "",
     columns: int | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
-    """Draw heatmaps over their images, which turn grey so that every colour is the map's.
+    """Draw heatmaps over their images, which may be larger: the originals of what was explained.
 
     The opacity is `alpha` at the end of the scale and falls with the value to 0 at zero (signed)
     or at the lower limit: a pixel that counts for nothing shows the image alone.
 
     Args:
-        image: (height, width), with 1 or 3 channels, or a batch of such.
+        image: (height, width), with any channels behind, or a batch of such; maps of another size
+            are stretched over it (bilinear).
         heatmap: (height, width) or (batch, height, width), or a result.
-        alpha: opacity at the end of the scale, in (0, 1].
+        style: "light", warm for positive and cold for negative values, over the image in its
+            colours, dimmed; "tint", the map's colours over the image without its own; "contour",
+            lines at half of the scale's end, between which the image stays as it is; None: "light"
+            over images in colour, else "tint".
+        alpha: opacity at the end of the scale, in (0, 1]; "contour" has none.
         signed: as in `heatmap`, like all further options.
         robust: see `heatmap`.
         limits: see `heatmap`.
+        scaling: see `heatmap`.
+        cmap: see `heatmap`; None: that of the style.
         label: see `heatmap`.
         titles: see `heatmap`.
         title: see `heatmap`.
         columns: see `heatmap`.
+        ax: see `heatmap`.
 
     Returns:
-        A matplotlib Figure.
+        A matplotlib Figure, that of `ax` if given.
 
     Raises:
-        ValueError: as `heatmap`, or if `alpha` is out of its range.
+        ValueError: as `heatmap`, or if `alpha` or `style` is out of its range.
 
     Example:
         >>> import numpy as np, jaxviz.plot
-        >>> photo, drops = np.ones((4, 6, 3)) / 2, np.ones((4, 6))
-        >>> figure = jaxviz.plot.overlay(photo, drops, signed=True, label="drop")
+        >>> photo, drops = np.ones((40, 60, 3)) / 2, np.ones((4, 6))
+        >>> figure = jaxviz.plot.overlay(photo, drops, style="contour", label="drop")
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"`alpha` must lie in (0, 1]: got {alpha}.")
     heatmap = maps_of(heatmap)
     maps = as_maps(heatmap, "heatmap")
-    images = as_images(image, "image", np.ndim(heatmap) == 3, maps.shape)
-    scale = common_scale(maps, signed, robust, limits, label)
-    blends = blend(images, maps, scale, alpha)
-    bar = colour_bar(scale, panel_size(maps.shape)[0])
-    band = Band("", lambda axes, i: axes.imshow(blends[i], aspect="auto"), *bar)
-    return compose([band], maps.shape, title_lines(titles, len(maps)), title, columns)
+    images, _ = _images(image, np.ndim(heatmap) == 3, maps.shape[:1])
+    style = overlay_style(style, images)
+    found = scaled(maps, signed, robust, limits, label, scaling=scaling, cmap=cmap)
+    found = with_colours(found, style, cmap is not None)
+    band = overlay_band(images, found, style, alpha)
+    lines = title_lines(titles, len(maps))
+    if ax is not None:
+        told = contour_note(found) if style == "contour" else ""
+        return draw_in(ax, band, found, [*lines[0], *_as_line(title)], told)
+    return compose([band], images.shape[:3], lines, title, columns)
+
+
+def _images(value: ArrayLike, batched: bool, like: tuple[int, ...]) -> tuple[np.ndarray, Band]:
+    """Return images in colour, and how they are drawn by themselves."""
+    images = as_images(value, "image", batched, like)
+    return images, image_band(images, channels_note(channels_of(value, batched)))
+
+
+def _as_line(title: str) -> list[tuple[str, str]]:
+    return [(title, INK)] if title else []
 
 
 def gallery(
@@ -135,7 +181,7 @@ def gallery(
     """Draw a batch of images in a grid, each under its title.
 
     Args:
-        images: (batch, height, width), with 1 or 3 channels.
+        images: (batch, height, width), with any channels behind.
         titles: one per image.
         title: of the figure.
         columns: images in a row; None chooses.
@@ -152,7 +198,8 @@ def gallery(
     """
     pictures = as_images(images, "images", True)
     lines = title_lines(titles, len(pictures))
-    return compose([image_band(pictures)], pictures.shape[:3], lines, title, columns)
+    band = image_band(pictures, channels_note(channels_of(images, True)))
+    return compose([band], pictures.shape[:3], lines, title, columns)
 
 
 def occlusion(
@@ -166,15 +213,17 @@ def occlusion(
     signed: bool | None = None,
     robust: float | None = None,
     limits: tuple[float, float] | None = None,
+    scaling: Scaling = "shared",
+    cmap: str | Colormap | None = None,
     label: str = "drop in score",
     outline: bool = False,
     title: str = "",
     columns: int | None = None,
 ) -> Figure:
-    """Draw each image, its heatmap and its class map below one another, on shared scales.
+    """Draw each image, its heatmap and its class map below one another.
 
     Args:
-        images: (batch, height, width), with 1 or 3 channels; or one image.
+        images: (batch, height, width), with any channels behind; or one image.
         heatmaps: (batch, height, width), as `Occlusion.heatmap` returns them.
         class_maps: (batch, height, width) integers, as `Occlusion.class_map` returns them.
         true: (batch,) integers, the true classes.
@@ -183,6 +232,8 @@ def occlusion(
         signed: as in `heatmap`.
         robust: as in `heatmap`.
         limits: as in `heatmap`.
+        scaling: as in `heatmap`.
+        cmap: as in `heatmap`.
         label: what the heatmap's values are.
         outline: draw the contour of the image over its maps; for digits and other plain shapes.
         title: of the figure.
@@ -205,8 +256,9 @@ def occlusion(
     batched = np.ndim(heatmaps) == 3
     pictures = as_images(images, "images", batched, maps.shape)
     edges = pictures if outline else None
-    scale = common_scale(maps, signed, robust, limits, label)
-    bands = [image_band(pictures), heat_band(maps, scale, edges)]
+    found = scaled(maps, signed, robust, limits, label, scaling=scaling, cmap=cmap)
+    note = channels_note(channels_of(images, batched))
+    bands = [image_band(pictures, note), heat_band(found, edges)]
     if class_maps is not None:
         classes = np.asarray(class_maps) if batched else np.asarray(class_maps)[None]
         if classes.shape != maps.shape:

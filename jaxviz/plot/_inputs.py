@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxviz.images.resize import resize
+from jaxviz.plot._channels import MOST_CHANNELS, in_colour
 from jaxviz.plot._page import INK, WRONG
 
 
@@ -17,23 +19,38 @@ def as_images(
     value: ArrayLike, name: str, batched: bool, like: tuple[int, ...] | None = None
 ) -> np.ndarray:
     """Return the batch as (batch, height, width, 3) floats in 0…1."""
-    array = np.asarray(value)
+    array = as_array(value, f"`{name}`")
     full = array if batched else array[None]
     full = full[..., None] if full.ndim == 3 else full
-    if full.ndim != 4 or full.shape[-1] not in (1, 3) or 0 in full.shape:
+    if full.ndim != 4 or full.shape[-1] > MOST_CHANNELS or 0 in full.shape:
         rule = "(batch, height, width)" if batched else "(height, width)"
-        raise ValueError(f"`{name}` must be {rule} with 1 or 3 channels: got {array.shape}.")
-    if like is not None and full.shape[:3] != like:
         raise ValueError(
-            f"`{name}` must have as many images and pixels as the maps: got {full.shape[:3]} "
-            f"for maps of {like}."
+            f"`{name}` must be {rule}, with 1 to {MOST_CHANNELS} channels behind if any: got"
+            f" {array.shape}."
+        )
+    if like is not None and full.shape[: len(like)] != like:
+        raise ValueError(
+            f"`{name}` must have as many images{' and pixels' * (len(like) > 1)} as the maps: got"
+            f" {full.shape[: len(like)]} for maps of {like}."
         )
     floats = _as_floats(full, f"`{name}`")
     bad = int(np.count_nonzero(~np.isfinite(floats)))
     if bad:
         raise ValueError(f"`{name}` must be finite: got {bad} NaN or infinite values.")
     low, high = display_range(full)
-    return np.broadcast_to((floats - low) / (high - low), (*full.shape[:3], 3))
+    return in_colour((floats - low) / (high - low))
+
+
+def fitted(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return maps (batch, h, w) in another size, bilinear; NaN stays where most of it was."""
+    if maps.shape[1:] == tuple(shape):
+        return maps
+    size = shape[0], shape[1]
+    known = ~np.isnan(maps)
+    weights = np.stack([resize(k.astype(np.float32), size) for k in known])
+    values = np.stack([resize(np.nan_to_num(m).astype(np.float32), size) for m in maps])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(weights >= 0.5, values / weights, np.nan).astype(np.float64)
 
 
 def maps_of(value: Any) -> Any:
@@ -61,11 +78,21 @@ def as_maps(value: ArrayLike, name: str) -> np.ndarray:
     return full
 
 
-def _as_floats(value: ArrayLike, where: str) -> np.ndarray:
+def as_array(value: ArrayLike, where: str) -> np.ndarray:
+    """Return an array of real numbers, of any dtype."""
     try:
-        return np.asarray(value).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{where} must hold numbers: got a {type(value).__name__}.") from error
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{where} must be one array: got parts of unequal shapes.") from error
+    if array.dtype.kind == "c":
+        raise TypeError(f"{where} must hold real numbers: got complex ones.")
+    if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # bfloat16 is a "V"
+        raise TypeError(f"{where} must hold numbers: got a {type(value).__name__}.")
+    return array
+
+
+def _as_floats(value: ArrayLike, where: str) -> np.ndarray:
+    return as_array(value, where).astype(np.float64)
 
 
 def _refuse_infinity(array: np.ndarray, where: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxviz.plot._heatmaps import gallery, heatmap
+from jaxviz.plot._inputs import as_array
 
 
 def kernels(
@@ -39,7 +40,8 @@ def kernels(
         >>> import jaxviz as jv
         >>> figure = jv.plot.kernels(jv.models.mnist_cnn(), layer="conv2d")
     """
-    array = np.asarray(weights if layer is None else _kernel_of(weights, layer), np.float64)
+    given = weights if layer is None else _kernel_of(weights, layer)
+    array = as_array(given, "`weights`").astype(np.float64)
     if array.ndim != 4 or 0 in array.shape:
         raise ValueError(
             f"`weights` must be (height, width, channels in, kernels): got {array.shape}."

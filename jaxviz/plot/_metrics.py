@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxviz.plot._page import FAINT, INK
+from jaxviz.plot._page import FAINT, INK, Picture
 
 
 def curves(named: Mapping[str, Any], *, title: str = "", label: str = "score") -> Figure:
@@ -23,6 +23,7 @@ def curves(named: Mapping[str, Any], *, title: str = "", label: str = "score") -
 
     Raises:
         ValueError: there is no curve.
+        TypeError: it is something else than curves by name.
 
     Example:
         >>> import numpy as np, jaxviz.metrics, jaxviz.plot
@@ -30,9 +31,14 @@ def curves(named: Mapping[str, Any], *, title: str = "", label: str = "score") -
         >>> jaxviz.plot.curves({"a map": curve}).axes[0].get_ylabel()
         'score'
     """
+    if not isinstance(named, Mapping) or not all(map(_is_curve, named.values())):
+        raise TypeError(
+            "`named` must be a dictionary, name -> curve, of what `jaxviz.metrics.deletion` and its"
+            f" kin return: got {_shown(named)}."
+        )
     if not named:
         raise ValueError("`named` must hold at least one curve: got none.")
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    figure = Picture(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, curve in named.items():
         scores, fraction = (np.atleast_2d(x) for x in (curve.scores, curve.fraction))
@@ -48,6 +54,15 @@ def curves(named: Mapping[str, Any], *, title: str = "", label: str = "score") -
     axes.legend(frameon=False)
     figure.suptitle(title, color=INK)
     return figure
+
+
+def _is_curve(value: Any) -> bool:
+    return hasattr(value, "scores") and hasattr(value, "fraction")
+
+
+def _shown(named: Any) -> str:
+    kinds = {type(value).__name__ for value in named.values()} if isinstance(named, Mapping) else ()
+    return f"a {type(named).__name__}" + (f" of {', '.join(sorted(kinds))}" if kinds else "")
 
 
 def table(
@@ -86,7 +101,7 @@ def table(
             f" got {np.shape(mean)} and {np.shape(error)}."
         )
     size = (1.6 + 2.1 * shape[1], 1.1 + 0.34 * shape[0])
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Picture(figsize=size, layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, shape[1], sharey=True))
     for axes, name, middle, around in zip(panels, columns, mean.T, error.T, strict=True):
         axes.errorbar(middle, np.arange(len(rows)), xerr=around, fmt="o", capsize=3)
@@ -101,7 +116,7 @@ def table(
 
 def layers(names: Sequence[str], values: Mapping[str, np.ndarray], *, title: str = "") -> Figure:
     """Draw similarities over the layers of a network, their mean over images that have one."""
-    figure = Figure(figsize=(1.8 + 0.45 * len(names), 3.4), layout="constrained")
+    figure = Picture(figsize=(1.8 + 0.45 * len(names), 3.4), layout="constrained")
     axes = figure.subplots()
     for label, similarity in values.items():
         each = np.asarray(similarity).reshape(len(names), -1)

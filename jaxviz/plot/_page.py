@@ -12,6 +12,7 @@ from io import BytesIO
 from itertools import product
 from typing import Any, NamedTuple
 
+import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,7 +25,7 @@ MARGIN, GAP, LINE = 0.16, 0.09, 0.17  # inches
 TEXT, BOLD = 9.0, 1.17  # points; how much wider bold text runs
 
 
-class _Picture(Figure):
+class Picture(Figure):
     """A Figure that a notebook draws by itself, whether or not pyplot was ever imported."""
 
     def _repr_png_(self) -> bytes:
@@ -38,7 +39,7 @@ class Page:
 
     def __init__(self, width: float, height: float):
         self.size = (width, height)
-        self.figure = _Picture(figsize=self.size, dpi=160, facecolor="white")
+        self.figure = Picture(figsize=self.size, dpi=160, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
@@ -52,6 +53,35 @@ class Page:
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         style = {"fontsize": TEXT, "color": INK, "va": "center", "parse_math": False} | style
         self.figure.text(x / self.size[0], 1 - y / self.size[1], text, **style)
+
+
+def write_on(axes: Axes, x: float, y: float, text: str, size: float, **style: Any) -> None:
+    """Write on a panel, at shares of it, in white with a dark rim; smaller if it would not fit."""
+    wide = axes.get_position().width * axes.figure.get_figwidth()  # pyright: ignore
+    size = min(size, 0.92 * size * wide / max(text_width(text, size), 1e-6))
+    axes.text(
+        x,
+        y,
+        text,
+        color="white",
+        fontsize=size,
+        transform=axes.transAxes,
+        path_effects=[effects.withStroke(linewidth=1.8, foreground=INK)],
+        parse_math=False,
+        **style,
+    )
+
+
+def write_corner(axes: Axes, text: str) -> None:
+    """Write in the lower right corner of a panel."""
+    if text:
+        write_on(axes, 0.97, 0.04, text, 7.0, ha="right", va="bottom")
+
+
+def write_middle(axes: Axes, text: str) -> None:
+    """Write in the middle of a panel that shows nothing else."""
+    if text:
+        write_on(axes, 0.5, 0.5, text, 8.0, ha="center", va="center")
 
 
 class Band(NamedTuple):

@@ -9,8 +9,20 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from jaxviz.plot._inputs import class_name
-from jaxviz.plot._page import INK, LINE, MISSING, Band, Page, panel_size, shorten, text_width
-from jaxviz.plot._scale import Scale, colour_bar
+from jaxviz.plot._page import (
+    INK,
+    LINE,
+    MISSING,
+    Band,
+    Page,
+    panel_size,
+    shorten,
+    text_width,
+    write_corner,
+    write_middle,
+    write_on,
+)
+from jaxviz.plot._scale import Scaled, colour_bar
 
 PALETTE = (
     *("#6f94c0", "#f4a582", "#64ab70", "#d9665a", "#ab8fcb"),
@@ -18,11 +30,19 @@ PALETTE = (
 )
 
 
-def image_band(images: np.ndarray) -> Band:
-    return Band("image", lambda axes, i: axes.imshow(images[i], aspect="auto"))
+def image_band(images: np.ndarray, note: str = "") -> Band:
+    """Images; the first one says what its colours stand for, if it needs saying."""
+
+    def draw(axes: Axes, i: int) -> None:
+        axes.imshow(images[i], aspect="auto")
+        if i == 0 and note:
+            write_on(axes, 0.03, 0.04, note, 7.0, ha="left", va="bottom")
+
+    return Band("image", draw)
 
 
-def heat_band(maps: np.ndarray, scale: Scale, edges: np.ndarray | None = None) -> Band:
+def heat_band(found: Scaled, edges: np.ndarray | None = None) -> Band:
+    maps, scale = found.maps, found.scale
     # Infinite values lie at the ends of the scale: Matplotlib would draw them as missing.
     ends = np.clip(maps, scale.norm.vmin, scale.norm.vmax)
     drawn = np.where(np.isinf(maps), ends, maps)
@@ -32,6 +52,8 @@ def heat_band(maps: np.ndarray, scale: Scale, edges: np.ndarray | None = None) -
             drawn[i], norm=scale.norm, cmap=scale.cmap, interpolation="nearest", aspect="auto"
         )
         _contour(axes, edges, i)
+        write_corner(axes, "" if found.flat[i] else found.corners[i])
+        write_middle(axes, found.flat[i])
 
     return Band("heatmap", draw, *colour_bar(scale, panel_size(maps.shape)[0]))
 
@@ -57,7 +79,7 @@ def class_band(
         axes.imshow(colours[i], interpolation="nearest", aspect="auto")
         _contour(axes, edges, i)
 
-    return Band("class when covered", draw, *_legend(entries))
+    return Band("class when covered", draw, *legend(entries))
 
 
 def _contour(axes: Axes, edges: np.ndarray | None, i: int) -> None:
@@ -68,7 +90,7 @@ def _contour(axes: Axes, edges: np.ndarray | None, i: int) -> None:
         axes.contour(grey, levels=[0.5], colors=[INK], linewidths=0.8, alpha=0.75)
 
 
-def _legend(
+def legend(
     entries: Sequence[tuple[str, str]],
 ) -> tuple[Callable[[Page, float, float, float], None], float]:
     names = [shorten(name, 1.5, 8) for name, _ in entries]

@@ -1,8 +1,11 @@
-"""One colour scale per figure: its limits, its bar, and its blend over an image."""
+"""The colour scale of a figure's maps: its limits, its bar, and its blend over an image.
+
+One scale for all maps; or each map is drawn as a share of its own, whose end stands in its corner.
+"""
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import matplotlib
 import numpy as np
@@ -10,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.ticker import MaxNLocator
 
+from jaxviz._choices import Scaling
 from jaxviz.plot._page import FAINT, INK, MISSING, Page, text_width, wrap
 
 ROUNDING = 1e-6  # of the scale: values beyond its limits by less are not told of
@@ -23,12 +27,80 @@ class Scale(NamedTuple):
     note: str
 
 
+class Scaled(NamedTuple):
+    """Maps as they are drawn: on one scale, what stands in each map's corner, and what is flat."""
+
+    maps: np.ndarray
+    scale: Scale
+    corners: list[str]
+    flat: list[str]
+
+
+def scaled(
+    maps: np.ndarray,
+    signed: bool | None,
+    robust: float | None,
+    limits: tuple[float, float] | None,
+    label: str,
+    *,
+    scaling: Scaling = "shared",
+    cmap: str | Colormap | None = None,
+) -> Scaled:
+    """Return maps (batch, height, width) with the scale that they are drawn on."""
+    if scaling not in get_args(Scaling):
+        raise ValueError(f'`scaling` must be "image" or "shared": got {scaling!r}.')
+    flat = [flat_note(one) for one in maps]
+    if scaling == "shared" or len(maps) == 1:
+        scale = common_scale(maps, signed, robust, limits, label, cmap)
+        note = "one scale for all" if len(maps) > 1 else ""
+        scale = scale._replace(note="; ".join(filter(None, (note, scale.note))))
+        return Scaled(maps, scale, [""] * len(maps), flat)
+    if limits is not None:
+        raise ValueError('`limits` are those of one scale for all: leave out `scaling="image"`.')
+    finite = maps[np.isfinite(maps)]
+    signed = bool(np.min(finite, initial=0.0) < 0) if signed is None else signed
+    own = [common_scale(one, signed, robust, None, "", cmap) for one in maps]
+    shares = np.stack([_share(one, scale, signed) for one, scale in zip(maps, own, strict=True)])
+    ends = (-1.0, 1.0) if signed else (0.0, 1.0)
+    scale = common_scale(shares, signed, None, ends, label, cmap)
+    told = "share of the value in each corner" if signed else "share of the range in each corner"
+    scale = scale._replace(note="; ".join(filter(None, (told, scale.note))))
+    return Scaled(shares, scale, [_corner(one, signed) for one in own], flat)
+
+
+def _share(values: np.ndarray, scale: Scale, signed: bool) -> np.ndarray:
+    low, high = float(scale.norm.vmin or 0.0), float(scale.norm.vmax or 0.0)
+    return values / high if signed else (values - low) / (high - low)
+
+
+def _corner(scale: Scale, signed: bool) -> str:
+    low, high = scale.norm.vmin, scale.norm.vmax
+    return plain(f"±{high:.2g}" if signed else f"{low:.2g} … {high:.2g}")
+
+
+def flat_note(values: np.ndarray) -> str:
+    """Return what to write on a map that shows nothing; "" if it has two values or more."""
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return "no value"
+    low, high = float(known.min()), float(known.max())
+    if low != high:
+        return ""
+    return "zero everywhere" if low == 0 else plain(f"{low:.3g} everywhere")
+
+
+def plain(number: str) -> str:
+    """Return a number with a true minus sign."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
 def common_scale(
     values: np.ndarray,
     signed: bool | None,
     robust: float | None,
     limits: tuple[float, float] | None,
     label: str,
+    cmap: str | Colormap | None = None,
 ) -> Scale:
     check_robust(robust)
     known = values[~np.isnan(values)]
@@ -41,10 +113,21 @@ def common_scale(
     slack = ROUNDING * (high - low)
     below, above = bool(np.any(known < low - slack)), bool(np.any(known > high + slack))
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
-    cmap = matplotlib.colormaps["RdBu_r" if signed else "viridis"]
-    cmap = cmap.with_extremes(bad=MISSING)
+    colours = _colour_map(cmap, signed).with_extremes(bad=MISSING)
     note = "grey: no value" if known.size < values.size else ""
-    return Scale(Normalize(low, high), cmap, extend.get((below, above), "both"), label, note)
+    return Scale(Normalize(low, high), colours, extend.get((below, above), "both"), label, note)
+
+
+def _colour_map(cmap: str | Colormap | None, signed: bool) -> Colormap:
+    if isinstance(cmap, Colormap):
+        return cmap
+    name = cmap or ("RdBu_r" if signed else "viridis")
+    if name not in matplotlib.colormaps:
+        raise ValueError(
+            f"`cmap` must be a colour map of matplotlib, or its name, such as 'magma' or 'PuOr':"
+            f" got {cmap!r}."
+        )
+    return matplotlib.colormaps[name]
 
 
 def check_robust(robust: float | None) -> None:
@@ -87,7 +170,7 @@ def colour_bar(
         ticks = [
             t for t in MaxNLocator(4).tick_values(low, high) if low <= t + slack <= high + slack
         ]
-    names = [f"{0.0 if abs(t) <= slack else t:.3g}".replace("-", "\N{MINUS SIGN}") for t in ticks]
+    names = [plain(f"{0.0 if abs(t) <= slack else t:.3g}") for t in ticks]
     lines = wrap(scale.label, least, 8, 2) + wrap(scale.note, least, 8, 2)
     room = 0.11 + 0.1 + max(text_width(name, 8) for name in names) + 0.04
 
@@ -104,12 +187,17 @@ def colour_bar(
     return draw, room + 0.14 * len(lines)
 
 
-def blend(images: np.ndarray, maps: np.ndarray, scale: Scale, alpha: float) -> np.ndarray:
-    # Rec. 601 luma, lifted off black: the dark ends of a diverging map vanish on a black ground.
-    grey = 0.3 + 0.7 * (images @ np.array([0.299, 0.587, 0.114]))
-    colours = scale.cmap(scale.norm(np.ma.masked_where(np.isnan(maps), maps)))[..., :3]
+def strength(maps: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return how far values are from zero (signed) or from the lower limit, in 0…1; NaN is 0."""
     signed = scale.norm.vmin == -(scale.norm.vmax or 0.0)
     position = np.asarray(scale.norm(np.nan_to_num(maps)))
-    weight = np.clip(np.abs(2 * position - 1) if signed else position, 0, 1)
-    weight = alpha * np.where(np.isnan(maps), 1.0, weight)[..., None]
-    return (1 - weight) * grey[..., None] + weight * colours
+    share = np.clip(np.abs(2 * position - 1) if signed else position, 0, 1)
+    return np.where(np.isnan(maps), 0.0, share)
+
+
+def blend(ground: np.ndarray, maps: np.ndarray, scale: Scale, alpha: float) -> np.ndarray:
+    """Return pictures (batch, height, width, 3) under the colours of maps, denser where strong."""
+    colours = scale.cmap(scale.norm(np.ma.masked_where(np.isnan(maps), maps)))[..., :3]
+    weight = np.where(np.isnan(maps), 1.0, strength(maps, scale))
+    weight = alpha * weight[..., None]
+    return (1 - weight) * ground + weight * colours

@@ -18,6 +18,7 @@ from jaxviz.progress import duration
 from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.run import Run, Settled, make_run
 from jaxviz.scale.sources import check_source, open_source
+from jaxviz.scoring.arguments import checked_image_shape
 from jaxviz.scoring.scorer import Scorer
 
 LEAST_BLOCKS, LEAST_ROUNDS = 3, 4
@@ -134,8 +135,9 @@ def estimate(
     """
     if n_images < 1:
         raise ValueError(f"`n_images` must be at least 1: got {n_images}.")
+    image_shape = checked_image_shape(f, image_shape)
     image = np.random.default_rng(0).random(image_shape, np.float32)
-    images = check_source(open_source(np.broadcast_to(image, (n_images, *image_shape))))
+    images = check_source(open_source(np.broadcast_to(image, (n_images, *image_shape))), f)
     begin = perf_counter()
     patches = Patches(patch, stride, margin, border, fill, channels, complement)
     with warnings.catch_warnings():

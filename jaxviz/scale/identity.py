@@ -3,10 +3,10 @@
 Two runs with the same identity write the same bits. An identity is a dictionary that JSON can hold.
 """
 
-import platform
 import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from platform import python_version
 from typing import Any
 
 import jax
@@ -88,9 +88,18 @@ def versions(*packages: str) -> dict[str, str]:
         "jaxlib": jaxlib.__version__,
         "numpy": np.__version__,
         "tensorstore": version("tensorstore"),
-        "python": platform.python_version(),
+        "python": python_version(),
     }
     return told | {package: version(package) for package in packages}
+
+
+def forward(dtype: Any, platform: str) -> Identity:
+    """Return what of the forward pass has a hand in the numbers."""
+    return {
+        "dtype": str(dtype),
+        "precision": str(jax.config.jax_default_matmul_precision),  # pyright: ignore
+        "platform": platform,
+    }
 
 
 def differences(there: Identity, now: Identity) -> list[str]:
@@ -109,6 +118,8 @@ def differences(there: Identity, now: Identity) -> list[str]:
     """
     one, two = dict(_flatten(there)), dict(_flatten(now))
     found = []
+    if one.get("kind") != two.get("kind"):
+        return [f"there are {_show(one, 'kind')} there, not {_show(two, 'kind')}"]
     for key in sorted({*one, *two}):
         if key.startswith(FREE):
             continue

@@ -110,7 +110,7 @@ def score(
     """
 
     def rooms() -> Iterator[execute.Chunk]:
-        while (chunk := _next(chunks, waits)) is not None:
+        while (chunk := next_chunk(chunks, waits)) is not None:
             shape = (len(chunk.images), task.rows, program.scores.shape[-1])
             yield execute.Chunk(chunk.images, np.empty(shape, program.scores.dtype), chunk)
 
@@ -138,7 +138,8 @@ def _refuse(task: Task, program: Compiled, error: Exception) -> Compiled:
     ) from error
 
 
-def _next(chunks: Iterator[Chunk], waits: Waits) -> Chunk | None:
+def next_chunk(chunks: Iterator[Chunk], waits: Waits) -> Chunk | None:
+    """Return the next chunk, None after the last; add the time that it took to `waits`."""
     start = perf_counter()
     chunk = next(chunks, None)
     waits.reading += perf_counter() - start

@@ -106,7 +106,7 @@ class StoredOcclusion:
     @property
     def names(self) -> list[str] | None:
         """The names of the images, if they have any."""
-        return self._store.texts("name") if "name" in self._store.arrays else None
+        return names_of(self._store)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -122,14 +122,7 @@ class StoredOcclusion:
     @property
     def errors(self) -> list[ImageError]:
         """The bad images."""
-        bad = np.flatnonzero(self._store.status() == BAD)
-        if not len(bad):
-            return []
-        names, why = self.names, self._store.texts("error", bad)
-        return [
-            ImageError(int(i), names[i] if names else "", text)
-            for i, text in zip(bad, why, strict=True)
-        ]
+        return errors_of(self._store)
 
     def _names_of_kept(self, rows: np.ndarray) -> tuple[str, ...] | None:
         """The names of the classes in `scores`; None where they are other ones in each image."""
@@ -168,8 +161,37 @@ def open_store(store: str | Path | dict[str, Any]) -> StoredOcclusion:
     Example:
         >>> open_store("out.zarr")[:8].heatmap()  # doctest: +SKIP
     """
+    return StoredOcclusion(store_that_holds("scores", store, "scores"))
+
+
+def store_that_holds(array: str, store: str | Path | dict[str, Any], what: str) -> Store:
+    """Open a store that has an array, which tells the kinds of stores apart.
+
+    Raises:
+        ValueError: there is no store, or one of another kind.
+    """
     kvstore = connect(store)
     found = find(kvstore)
     if found is None:
         raise ValueError(f"`store` must be a store of jaxviz: there is none at {kvstore.url}.")
-    return StoredOcclusion(found)
+    if array not in found.arrays:
+        kind = found.identity.get("kind", "scores")
+        raise ValueError(f"`store` must hold {what}: {kvstore.url} holds {kind}.")
+    return found
+
+
+def names_of(store: Store) -> list[str] | None:
+    """Return the names of the images, None without."""
+    return store.texts("name") if "name" in store.arrays else None
+
+
+def errors_of(store: Store) -> list[ImageError]:
+    """Return the bad images."""
+    bad = np.flatnonzero(store.status() == BAD)
+    if not len(bad):
+        return []
+    names, why = names_of(store), store.texts("error", bad)
+    return [
+        ImageError(int(i), names[i] if names else "", text)
+        for i, text in zip(bad, why, strict=True)
+    ]

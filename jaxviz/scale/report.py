@@ -17,7 +17,7 @@ class Report(NamedTuple):
     Attributes:
         images: done in this run.
         total: images that this run has to do.
-        positions: occluded images scored in this run.
+        steps: what was done of them in this run, such as positions scored.
         errors: bad images met in this run.
         seconds: since the first image was read; compiling does not count.
         waits: how long computing waited for reading and for writing.
@@ -25,22 +25,22 @@ class Report(NamedTuple):
 
     images: int
     total: int
-    positions: int
+    steps: int
     errors: int
     seconds: float
     waits: Waits
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self, unit: str) -> dict[str, Any]:
         """Return what a line of the log tells: these, the rates, and the seconds left."""
         each = max(self.seconds, 1e-9) / max(self.images, 1e-9)
         numbers = {
             "images": self.images,
             "of": self.total,
-            "positions": self.positions,
+            unit: self.steps,
             "errors": self.errors,
             "seconds": self.seconds,
             "images_per_second": 1 / each,
-            "positions_per_second": self.positions / max(self.seconds, 1e-9),
+            f"{unit}_per_second": self.steps / max(self.seconds, 1e-9),
             "seconds_left": (self.total - self.images) * each,
             "waited_for_images": self.waits.reading,
             "waited_for_writing": self.waits.writing,
@@ -52,30 +52,33 @@ Tell = Callable[[Report], None]
 
 
 @contextmanager
-def reporting(progress: Progress, log: str | Path | None, start: dict[str, Any]) -> Iterator[Tell]:
+def reporting(
+    progress: Progress, log: str | Path | None, start: dict[str, Any], total: int, unit: str
+) -> Iterator[Tell]:
     """Yield a function that is told how far the run is after every chunk.
 
     Args:
-        progress: see `jaxviz.progress.track`; steps are positions.
+        progress: see `jaxviz.progress.track`.
         log: a file to which one JSON object per line is appended: "start", "chunk"… and "end" or
             "stopped", each with the time in seconds since 1970; None: none.
-        start: what else the line "start" tells, "images" to do and "positions" of each among it.
+        start: what else the line "start" tells.
+        total: steps that this run has to do.
+        unit: what a step is, in the plural.
 
     Yields:
         tell(report).
     """
     told: dict[str, Any] = {}
-    scored = 0
-    total = start["images"] * start["positions"]
-    with track(progress, total, "positions") as advance, _log(log) as note:
+    done = 0
+    with track(progress, total, unit) as advance, _log(log) as note:
         note("start", start)
 
         def tell(report: Report) -> None:
-            nonlocal told, scored
-            told = report.numbers()
+            nonlocal told, done
+            told = report.numbers(unit)
             note("chunk", told)
-            advance(report.positions - scored)
-            scored = report.positions
+            advance(report.steps - done)
+            done = report.steps
 
         try:
             yield tell

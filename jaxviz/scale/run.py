@@ -5,10 +5,9 @@ timed for it unless asked, so that equal runs, wherever they are started, make e
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from math import ceil, prod
 from typing import Any, NamedTuple, get_args
 
@@ -22,11 +21,13 @@ from jaxviz.perturbation.fills import Fill
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.patches import Patches
 from jaxviz.scale.arguments import check_mesh
-from jaxviz.scale.identity import Identity, fingerprint, versions
+from jaxviz.scale.identity import Identity, fingerprint, forward, versions
+from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
+from jaxviz.scoring.choice import choose_evaluators
 from jaxviz.scoring.compiled import Compiled, choose, fit
-from jaxviz.scoring.evaluators import Evaluator, choose_evaluators
+from jaxviz.scoring.evaluators import Evaluator
 from jaxviz.scoring.scorer import Scorer
 from jaxviz.scoring.targets import class_names_of
 from jaxviz.scoring.task import Task, make_task
@@ -109,6 +110,18 @@ class Run:
     reading: Reading | None = None
     class_names: tuple[str, ...] | None = None
 
+    unit = "positions"
+
+    @property
+    def template(self) -> np.ndarray:
+        """An image, whose shape and dtype all have when they are scored."""
+        return self.task.images[0]
+
+    @property
+    def each(self) -> int:
+        """How many positions an image has."""
+        return self.grid.size
+
     def settle(self, recorded: Identity | None) -> Settled:
         """Return the program that a store records, or that a new store shall.
 
@@ -161,7 +174,6 @@ class Run:
         """Return what makes it the same run again."""
         model, fill = self.fingerprints
         occluder = self.task.occluder
-        names = self.images.source.names
         identity = {
             "format": 1,
             "model": {"name": self.task.scorer.name, "fingerprint": model},
@@ -173,18 +185,8 @@ class Run:
                 "channels": occluder.channels,
                 "complement": occluder.complement,
             },
-            "source": {
-                "images": len(self.images),
-                "shape": self.images.template.shape,
-                "units": self.images.source.units,
-                "names": sha256("\n".join(names).encode()).hexdigest() if names else None,
-                "samples": self.images.digests(),
-            },
-            "forward": {
-                "dtype": str(self.task.images.dtype),
-                "precision": str(jax.config.jax_default_matmul_precision),  # pyright: ignore
-                "platform": self.task.device.platform,
-            },
+            "source": self.images.identity(),
+            "forward": forward(self.task.images.dtype, self.task.device.platform),
             "scores": {"dtype": self.stored, **self.kept._asdict()},
             "program": {
                 "method": settled.method,
@@ -223,6 +225,24 @@ class Run:
             class_axes=axes,
         )
         return specs, known
+
+    def facts(self, settled: Settled) -> dict[str, Any]:
+        """Return what the log tells at the start."""
+        mesh = self.task.mesh
+        devices = 1 if mesh is None else mesh.size
+        return {"method": settled.method, "batch": settled.batch, "devices": devices}
+
+    def compute(
+        self, settled: Settled, chunks: Iterator[Chunk], waits: Waits
+    ) -> Iterator[tuple[Chunk, dict[str, np.ndarray]]]:
+        """Score chunks of images."""
+        for chunk, values in score(self.task.replicated(), settled.program, chunks, waits):
+            base = values[:, 0]
+            scores, picked = self.kept.pick(base, values[:, 1:])
+            scores = self.stored_scores(scores).reshape(len(values), *self.grid.shape, -1)
+            best = np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
+            rows = {"scores": scores, "base": base, "predicted": best}
+            yield chunk, rows if picked is None else rows | {"class": picked}
 
     def stored_scores(self, scores: np.ndarray) -> np.ndarray:
         """Return scores in the dtype that they are stored in.

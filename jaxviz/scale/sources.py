@@ -17,10 +17,13 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from jaxviz._choices import Preprocess as PreprocessName
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
-from jaxviz.images.preprocessing import Preprocessing
+from jaxviz.images.preprocessing import Preprocessing, as_pictures, named_preprocessing
+from jaxviz.jaxpr.layout import turned, with_channels_last
 from jaxviz.scoring.arguments import checked_images
+from jaxviz.scoring.scorer import image_shape_of
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
 KEYS = ("images", "x_test", "x", "x_train")
@@ -79,13 +82,16 @@ def open_source(
         image_shape: (height, width, channel) that image files are read in: values in [0, 1],
             stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need
             it.
-        preprocess: (1, H, W, C) -> (1, H, W, C), applied to every image; None: none.
+        preprocess: applied to every image: a function (1, H, W, C) -> (1, H, W, C) of what was
+            read; or a `Preprocessing`, which takes pictures, so that elements must be bytes or
+            floats in [0, 1]; None: none.
 
     Returns:
         The source.
 
     Raises:
-        ValueError: there are no images, or a file holds none.
+        ValueError: there are no images, a file holds none, or a `Source`, which reads for itself,
+            shall be preprocessed.
         TypeError: the source has no length.
 
     Example:
@@ -93,6 +99,11 @@ def open_source(
         5
     """
     if isinstance(source, Source):
+        if preprocess is not None:
+            raise ValueError(
+                "`preprocess` must be None for a `Source`, which reads images by itself: let its"
+                " `read` do it."
+            )
         return source
     if isinstance(source, str | Path) and Path(source).is_dir():
         return _folder(Path(source), image_shape, preprocess)
@@ -128,10 +139,12 @@ class Images:
         source: where they come from.
         samples: some that can be read, spread over the source, by number; all of the shape and the
             dtype that the images have.
+        f: the scorer, which may tell that it takes channels first, see `with_channels_last`.
     """
 
     source: Source
     samples: dict[int, np.ndarray]
+    f: Any = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -144,6 +157,7 @@ class Images:
     def read(self, index: int) -> np.ndarray | str:
         """Return image `index`, (H, W, C), or why it is bad."""
         image = _checked(self.source, index)
+        image = image if isinstance(image, str) else turned(self.f, image)
         if isinstance(image, str) or image.shape == self.template.shape:
             return image
         return f"its shape is {image.shape}, not {self.template.shape} as that of the others"
@@ -153,25 +167,33 @@ class Images:
         names = self.source.names
         return f"image {index}" + (f" ({names[index]})" if names else "")
 
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of the samples, by number: enough to tell another source."""
+    def identity(self) -> dict[str, Any]:
+        """Return what tells another source: its size, its names, and the SHA-256 of the samples."""
+        names = self.source.names
         return {
-            str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
-            for i, image in self.samples.items()
+            "images": len(self),
+            "shape": self.template.shape,
+            "units": self.source.units,
+            "names": hashlib.sha256("\n".join(names).encode()).hexdigest() if names else None,
+            "samples": {
+                str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
+                for i, image in self.samples.items()
+            },
         }
 
 
-def check_source(source: Source) -> Images:
+def check_source(source: Source, f: Any = None) -> Images:
     """Read some images of a source, so that its shape is known.
 
     Args:
         source: the images.
+        f: the scorer, if it is known.
 
     Returns:
         The images; the first that can be read tells the shape.
 
     Raises:
-        ValueError: not one image can be read.
+        ValueError: not one image can be read, or they look channels first.
 
     Example:
         >>> sorted(check_source(open_source(np.zeros((9, 2, 2, 1)))).samples)
@@ -191,8 +213,31 @@ def check_source(source: Source) -> Images:
                 f"`source` must hold images: not one of {len(source)} can be read; of the first:"
                 f" {found[0]}"
             )
-    shape = next(iter(good.values())).shape
-    return Images(source, {i: image for i, image in good.items() if image.shape == shape})
+    first = next(iter(good.values()))
+    shape = (first if f is None else with_channels_last(f, first, "source")).shape
+    last = {i: turned(f, image) for i, image in good.items()}
+    return Images(source, {i: image for i, image in last.items() if image.shape == shape}, f)
+
+
+def open_images(
+    f: Any,
+    source: SourceLike,
+    image_shape: tuple[int, int, int] | None,
+    preprocess: PreprocessName | Preprocess | None,
+) -> Images:
+    """Open a source of images for a scorer, which may tell their shape, and read some of them.
+
+    A preprocessing that is named may be the scorer's own.
+
+    Raises:
+        ValueError, TypeError: see `open_source` and `check_source`.
+    """
+    told = image_shape_of(f)
+    known = isinstance(told, tuple) and len(told) == 3 and None not in told
+    shape = image_shape or (told if known else None)
+    if preprocess is not None and not callable(preprocess):
+        preprocess = named_preprocessing(preprocess, f, argument="preprocess")
+    return check_source(open_source(source, image_shape=shape, preprocess=preprocess), f)
 
 
 def _checked(source: Source, index: int) -> np.ndarray | str:
@@ -210,7 +255,11 @@ class _Reader:
 
     def __call__(self, element: Any) -> np.ndarray:
         image = self.take(element)
-        return image if self.preprocess is None else np.asarray(self.preprocess(image[None]))[0]
+        if self.preprocess is None:
+            return image
+        if isinstance(self.preprocess, Preprocessing):  # of pictures, not of bytes
+            image = as_pictures(image, "source")
+        return np.asarray(self.preprocess(image[None]))[0]
 
 
 def _image_of(element: Any) -> np.ndarray:

@@ -13,6 +13,17 @@ when, where or in how many parts it was made: equal runs make equal files.
     row, col   (row,), (col,)             int32, where the patches start
     class      (class,) or (image, class) int32, which classes were kept, if not all
 
+A store of judged maps holds, in place of scores, row, col and class,
+
+    value      (image, method, metric)    float64, NaN where undefined
+    target     (image,)                   int32, the class whose maps and scores they are; −1: bad
+
+and one of attribution maps, for map number m of every image,
+
+    values/m   (image, row, col, channel) the map, NaN for a bad image
+    delta/m    (image,)                   float32, the gap of its sum, where it has one
+    sampling/m (image,)                   float32, its error, where it is sampled
+
 The group's attribute "jaxviz" holds the run's identity, see `jaxviz.scale.identity`.
 """
 
@@ -43,22 +54,6 @@ class ArraySpec(NamedTuple):
     dtype: str
     chunk: int | None  # None: the whole array in one file
     empty: float | int | str
-
-
-class Results(NamedTuple):
-    """What is written of one chunk of n images.
-
-    Attributes:
-        scores: (n, rows, cols, k).
-        base: float32 (n, K).
-        classes: int32 (n, k), which classes were kept, or None.
-        errors: for each image, why it is bad; "" for a good one.
-    """
-
-    scores: np.ndarray
-    base: np.ndarray
-    classes: np.ndarray | None
-    errors: Sequence[str]
 
 
 class Store:
@@ -107,28 +102,30 @@ class Store:
         """Return the strings of "name" or "error"."""
         return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in self.read(name, where)]
 
-    def write(self, chunk: int, results: Results) -> None:
+    def write(self, chunk: int, rows: dict[str, np.ndarray], errors: Sequence[str]) -> None:
         """Write a chunk; when this returns, it is durable, and counts.
+
+        Args:
+            chunk: its number.
+            rows: its part of every array but "status" and "error".
+            errors: for each image, why it is bad, and its rows empty; "" for a good one.
 
         Raises:
             OSError: it could not be written; the chunk then does not count.
         """
         images = self.images_of(chunk)
         where = slice(images.start, images.stop)
-        bad = np.array([bool(error) for error in results.errors])
-        clean = np.nan_to_num(results.base, nan=-np.inf)
-        rows = {
-            "scores": np.where(bad[:, None, None, None], np.nan, results.scores),
-            "base": np.where(bad[:, None], np.nan, results.base),
-            "predicted": np.where(bad, -1, np.argmax(clean, -1)),
-            "error": _bytes(results.errors, ERROR_BYTES),
-        }
-        if results.classes is not None:
-            rows["class"] = np.where(bad[:, None], -1, results.classes)
+        bad = np.array([bool(error) for error in errors])
+        rows = {name: self._without(bad, name, values) for name, values in rows.items()}
+        rows["error"] = _bytes(errors, ERROR_BYTES)
         with plain_errors(self.kvstore, "written"):
             for future in [self._put(name, where, values) for name, values in rows.items()]:
                 future.result()
             self._put("status", where, np.where(bad, BAD, SCORED)).result()
+
+    def _without(self, bad: np.ndarray, name: str, values: np.ndarray) -> np.ndarray:
+        empty = self.arrays[name].fill_value
+        return np.where(bad.reshape(-1, *[1] * (values.ndim - 1)), empty, values)
 
     def reset(self, chunk: int) -> None:
         """Make a chunk not count, before it is computed again."""
@@ -273,20 +270,28 @@ def array_specs(
     rows, cols = grid_shape
     specs = {
         "scores": ArraySpec((count, rows, cols, kept), axes, dtype, chunk, "NaN"),
-        "base": ArraySpec((count, classes), ("image", "output"), "float32", chunk, "NaN"),
-        "predicted": ArraySpec((count,), ("image",), "int32", chunk, -1),
-        "status": ArraySpec((count,), ("image",), "uint8", chunk, NOT_DONE),
-        "error": ArraySpec((count, ERROR_BYTES), ("image", "error_byte"), "uint8", chunk, 0),
+        **image_specs(count, classes, chunk, name_bytes),
         "row": ArraySpec((rows,), ("row",), "int32", None, 0),
         "col": ArraySpec((cols,), ("col",), "int32", None, 0),
     }
-    if name_bytes:
-        shape = (count, name_bytes)
-        specs["name"] = ArraySpec(shape, ("image", "name_byte"), "uint8", None, 0)
     if class_axes == ("class",):
         specs["class"] = ArraySpec((kept,), ("class",), "int32", None, -1)
     elif class_axes is not None:
         specs["class"] = ArraySpec((count, kept), class_axes, "int32", chunk, -1)
+    return specs
+
+
+def image_specs(count: int, classes: int, chunk: int, name_bytes: int = 0) -> dict[str, ArraySpec]:
+    """Return the arrays that every store has: the clean scores, and how each image fared."""
+    specs = {
+        "base": ArraySpec((count, classes), ("image", "output"), "float32", chunk, "NaN"),
+        "predicted": ArraySpec((count,), ("image",), "int32", chunk, -1),
+        "status": ArraySpec((count,), ("image",), "uint8", chunk, NOT_DONE),
+        "error": ArraySpec((count, ERROR_BYTES), ("image", "error_byte"), "uint8", chunk, 0),
+    }
+    if name_bytes:
+        shape = (count, name_bytes)
+        specs["name"] = ArraySpec(shape, ("image", "name_byte"), "uint8", None, 0)
     return specs
 
 
@@ -347,6 +352,7 @@ def _location(kvstore: ts.KvStore, name: str) -> dict[str, Any]:
 def _foreign(kvstore: ts.KvStore) -> str:
     """What is there besides the arrays of a store whose making was interrupted."""
     ours = {"scores", "base", "predicted", "status", "error", "row", "col", "name", "class"}
+    ours |= {"value", "target", "values", "delta", "sampling"}
     keys = [key.decode(errors="replace") for key in kvstore.list().result()]
     return next((key for key in keys if key.split("/")[0] not in {*ours, "zarr.json.__lock"}), "")
 

@@ -4,12 +4,18 @@ Every error names the argument, the rule, and what was got.
 """
 
 import re
+from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+
+from jaxviz.jaxpr.layout import with_channels_last
+from jaxviz.jaxpr.split import as_model
+from jaxviz.scoring.scorer import image_shape_of
 
 UNITS = ("", "K", "M", "G", "T")  # powers of 1000, or of 1024 with an i
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B\s*")
@@ -23,43 +29,95 @@ def check_batch_size(batch_size: int, default: str) -> None:
         )
 
 
-def check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int) -> None:
-    """Raise ValueError unless the array has one of the ranks."""
-    if not hasattr(images, "ndim"):
-        raise TypeError(f"`{name}` must be an array of pixels: got a {type(images).__name__}.")
+def as_pixels(images: Any, name: str) -> Any:
+    """Return an array of real numbers, traced or not, or the shape of one, as it is; of a list one.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    array = _stacked(images, name) if isinstance(images, list | tuple) else images
+    dtype = getattr(array, "dtype", None)
+    text = isinstance(images, str | PathLike) or getattr(dtype, "kind", "") == "U"
+    hint = "; `jaxviz.images.preprocess` reads files" if text else ""
+    if dtype is None or np.ndim(array) == 0:
+        got = type(images).__name__
+        raise TypeError(f"`{name}` must be an array of pixels: got a {got}{hint}.")
+    kinds = jnp.bool_, jnp.integer, jnp.floating
+    if not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+        raise TypeError(f"`{name}` must be real numbers: got {dtype}{hint}.")
+    return array
+
+
+def _stacked(images: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(images)
+    except ValueError as error:
+        message = f"`{name}` must be one array of pixels: got parts of unequal shapes."
+        raise ValueError(message) from error
+
+
+def checked_image_shape(f: Any, image_shape: Any = None) -> tuple[int, int, int]:
+    """Return the (height, width, channels) of a scorer's images, as given or as it tells them."""
+    shape = image_shape_of(f) if image_shape is None else image_shape
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sizes)
+    if len(sizes) != 3 or not whole or min(sizes) < 1:
+        raise ValueError(
+            "`image_shape` must be three positive integers (height, width, channels): got "
+            f"{shape}; give it where the model does not fix it."
+        )
+    given = jax.ShapeDtypeStruct(tuple(map(int, sizes)), jnp.float32)
+    height, width, channels = with_channels_last(f, given, "image_shape").shape
+    return height, width, channels
+
+
+def check_rank(images: jax.Array | np.ndarray, name: str, *ranks: int, f: Any = None) -> None:
+    """Raise ValueError unless the array has one of the ranks; TypeError if it is none.
+
+    A scorer `f` that tells that it takes signals is named with what to give it.
+    """
+    as_pixels(images, name)
     if images.ndim not in ranks:
         hint = f"; add a channel axis: {name}[..., None]" if images.ndim == 2 else ""
+        model = as_model(f)
+        row = getattr(model, "image_shape", None)
+        if row is not None and len(getattr(model, "input_shape", ())) < 3:
+            one = "length, channel" if None in row else ", ".join(map(str, row[1:]))
+            hint = f"; a signal is an image of one row: {name}.reshape(-1, 1, {one})"
         wanted = "(H, W, C)" if ranks == (3,) else "(N, H, W, C) or (H, W, C)"
         raise ValueError(f"`{name}` must be {wanted}: got an array of shape {images.shape}{hint}.")
 
 
-def checked_images(images: jax.Array | np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return the images as floats (N, H, W, C), and whether it was a single one."""
+def checked_images(images: jax.Array | np.ndarray, f: Any = None) -> tuple[np.ndarray, bool]:
+    """Return the images as floats (N, H, W, C), and whether it was a single one.
+
+    Args:
+        images: (N, H, W, C) or (H, W, C), or as the scorer takes them, see `with_channels_last`.
+        f: the scorer, if there is one.
+
+    Raises:
+        TypeError: they are no real numbers, or traced.
+        ValueError: they are of another rank, empty or not finite, or look channels first.
+    """
     if isinstance(images, jax.core.Tracer):
         raise TypeError(
             "`images` must be concrete: got a traced array; inside `jit`, `vmap` or `grad` call"
             " `jaxviz.occlusion_scores`, one image at a time."
         )
-    try:
-        array = np.asarray(images)
-    except ValueError as error:
-        message = "`images` must be (N, H, W, C) or (H, W, C): got parts of unequal shapes."
-        raise ValueError(message) from error
-    if array.ndim == 0:
-        raise TypeError(f"`images` must be an array of pixels: got a {type(images).__name__}.")
-    check_rank(array, "images", 3, 4)
+    array = _stacked(images, "images")
+    as_pixels(images if array.ndim == 0 else array, "images")
+    check_rank(array, "images", 3, 4, f=f)
     if array.size == 0:
         raise ValueError(f"`images` must hold at least one pixel: got shape {array.shape}.")
     if array.dtype.kind in "biu":
         array = array.astype(np.float32)
-    elif not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"`images` must be real numbers: got {array.dtype}.")
     if array.dtype == np.float64 and not jax.config.jax_enable_x64:  # pyright: ignore
         array = array.astype(np.float32)
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"`images` must be finite: got {array[where]} at index {where}.")
+    array = array if f is None else with_channels_last(f, array)
     return (array[None], True) if array.ndim == 3 else (array, False)
 
 

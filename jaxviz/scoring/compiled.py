@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.hoist import hoist
-from jaxviz.scoring.evaluators import Evaluator
+from jaxviz.scoring.evaluators import Dense, Evaluator
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
 from jaxviz.scoring.task import Block, Task
@@ -31,6 +31,8 @@ ACCELERATOR_BATCH = 256
 # that size some products run at a quarter of their speed.
 CPU_BATCHES = (16, 48, 8)
 CPU_BATCHES_OF_LARGE_IMAGES = (8, 16, 4)
+# Whole images of that size: what lies between two layers stays in the cache one by one.
+CPU_BATCHES_OF_LARGE_WHOLE_IMAGES = (1, 4, 8)
 LARGE_IMAGE = 128 * 128
 ROWS_WORTH_TRYING = 512
 TRIAL_SECONDS = 0.05
@@ -153,20 +155,19 @@ class Programs:
         if task.evaluators in self.fastest:
             evaluator, block = self.fastest[task.evaluators]
             return self.fit(task, evaluator, prod(block))
-        batches = _batches(task)
         if task.rows < ROWS_WORTH_TRYING:
-            return self.fit(task, preferred, batches[0])
-        program = self.try_all(task, batches)
+            return self.fit(task, preferred, _batches(task, preferred)[0])
+        program = self.try_all(task)
         self.fastest[task.evaluators] = (program.evaluator, program.block)
         return program
 
-    def try_all(self, task: Task, batches: tuple[int, ...]) -> Compiled:
-        """Try every evaluator with the first batch, the best with others while that pays."""
+    def try_all(self, task: Task) -> Compiled:
+        """Try every evaluator with its first batch, the best with others while that pays."""
         evaluators, tried = task.evaluators, []
-        for batch in batches:
+        for turn in range(len(_batches(task, evaluators[0]))):
             start = perf_counter()
             for evaluator in evaluators:
-                program = self.fit(task, evaluator, batch)
+                program = self.fit(task, evaluator, _batches(task, evaluator)[turn])
                 tried.append((_seconds_per_row(task, program), program))
             spent = (perf_counter() - start) / len(evaluators)
             seconds, best = min(tried, key=lambda timed: timed[0])
@@ -202,9 +203,10 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
     Args:
         task: what to score.
         batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-            most 256 on an accelerator, 16 on a CPU, 8 of images from 128×128 on. Where an image has
-            many positions, all evaluators are tried once, and on a CPU the fastest of them with two
-            other sizes too unless compiling takes long and the run is short; the fastest is kept.
+            most 256 on an accelerator, 16 on a CPU; of images from 128×128 on 8 windows, or one
+            whole image. Where an image has many positions, all evaluators are tried once, and on a
+            CPU the fastest of them with two other sizes too unless compiling takes long and the run
+            is short; the fastest is kept.
 
     Returns:
         The program.
@@ -216,7 +218,9 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
     """
     programs = programs_of(task)
     programs.check(task)
-    return programs.choose(task, batch_size)
+    program = programs.choose(task, batch_size)
+    task.remember(program.rows)
+    return program
 
 
 def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:
@@ -241,11 +245,14 @@ def tells_of_memory(error: Exception) -> bool:
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _batches(task: Task) -> tuple[int, ...]:
+def _batches(task: Task, evaluator: Evaluator) -> tuple[int, ...]:
+    """Return the batches to try, as many for every evaluator."""
     if task.device.platform != "cpu":
         return (ACCELERATOR_BATCH,)
-    large = prod(task.images.shape[1:3]) >= LARGE_IMAGE
-    return CPU_BATCHES_OF_LARGE_IMAGES if large else CPU_BATCHES
+    if prod(task.images.shape[1:3]) < LARGE_IMAGE:
+        return CPU_BATCHES
+    whole = isinstance(evaluator, Dense)
+    return CPU_BATCHES_OF_LARGE_WHOLE_IMAGES if whole else CPU_BATCHES_OF_LARGE_IMAGES
 
 
 def _cut(task: Task, batch: int) -> Block:

@@ -8,24 +8,22 @@ that compiled programs are found again.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from jaxviz._arguments import Pair
+from jaxviz._choices import Method
 from jaxviz.incremental import base, make_plan, prepared, update, warn_of_effects
 from jaxviz.jaxpr.cpu_gradient import forward
 from jaxviz.perturbation.grid import Grid
-from jaxviz.perturbation.occluders import (
-    Canvas,
-    Occluder,
-    PatchOccluder,
-)
+from jaxviz.perturbation.occluders import Canvas, LabelOccluder, Occluder, PatchOccluder
 
 Arrays = list[jax.Array]
 ScorerCall = Callable[[Sequence[jax.Array], jax.Array], jax.Array]
+Local = PatchOccluder | LabelOccluder  # what changes an image within a window that is known
 
 
 class Evaluator(Protocol):
@@ -114,6 +112,11 @@ class Incremental:
         step = [s or size for s, size in zip(steps, grid.image_shape, strict=True)]
         return cls(grid.patch, (step[0], step[1]), (axes[0][0], axes[1][0]))
 
+    @classmethod
+    def anywhere(cls, window: Pair) -> "Incremental":
+        """Return the evaluator for windows (rows, cols) at any start."""
+        return cls(window, (1, 1), (0, 0))
+
     def images_at_once(self, images: int, positions: int) -> int:
         """Return 1: a plan is made for one image, and mapped over the others."""
         return 1
@@ -125,7 +128,7 @@ class Incremental:
         return make_plan(f, image, self.patch, step=step, offset=offset, field=field)
 
     def prepare(
-        self, call: ScorerCall, arrays: Arrays, occluder: PatchOccluder, image: jax.Array
+        self, call: ScorerCall, arrays: Arrays, occluder: Local, image: jax.Array
     ) -> tuple[jax.Array, Any, Canvas]:
         """Return the clean scores, what updates read, and the canvas."""
         canvas = occluder.prepare(image)
@@ -141,7 +144,7 @@ class Incremental:
         self,
         call: ScorerCall,
         arrays: Arrays,
-        occluder: PatchOccluder,
+        occluder: Local,
         states: tuple[jax.Array, Any, Canvas],
         positions: jax.Array,
         clean: jax.Array,
@@ -152,10 +155,11 @@ class Incremental:
         everything = [*arrays, *plan.captured]
         kernels = prepared(plan.body, everything)
 
-        def score(state, start, is_clean):
+        def score(state, position, is_clean):
             scores, known, canvas = state
             known = known._replace(arrays=everything, kernels=kernels)
-            changed = update(plan, known, occluder.patch(canvas, start), start)
+            patch, start = occluder.patch(canvas, position), occluder.start(position)
+            changed = update(plan, known, patch, start)
             return jnp.where(is_clean, scores, changed)
 
         some = jax.vmap(score, (None, 0, 0))
@@ -165,25 +169,30 @@ class Incremental:
         return jax.vmap(some, (0, None, None))(states, positions, clean)
 
 
+def check_method(method: Any, *allowed: str) -> None:
+    """Raise ValueError unless it is one of the methods, or of those that are allowed."""
+    if method not in (allowed or get_args(Method)):
+        raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
+
+
 def make_evaluator(method: str, grid: Grid) -> Evaluator:
     """Return the evaluator of one method, "dense" or "incremental", for the starts of a grid."""
-    if method not in ("dense", "incremental"):
-        raise ValueError(f'`method` must be "auto", "dense" or "incremental": got {method!r}.')
+    check_method(method, "dense", "incremental")
     return Dense() if method == "dense" else Incremental.on_grid(grid)
 
 
-WORTH_COMPILING_SECONDS = 1.0  # saved of one image, so that the larger program pays
-LEAST_SPEED_UP = 1.3  # below it, by the model, windows cannot win
-OPERATIONS_PER_SECOND = 2e14  # of an accelerator
-
-
 class Costs(NamedTuple):
-    """What one position takes: operations, and seconds on a CPU by the cost model."""
+    """What one position takes: operations, and seconds on a CPU by the cost model.
+
+    Besides, how many equations have to be compiled: of the network, and of an update.
+    """
 
     dense: int
     window: int
     seconds_dense: float
     seconds_window: float
+    equations: int
+    steps: int
 
 
 def count_costs(
@@ -191,46 +200,6 @@ def count_costs(
 ) -> Costs:
     """Return what one position takes, dense and incremental; from shapes alone."""
     plan = evaluator.plan(call, arrays, image)
-    return Costs(plan.flops_dense, plan.flops_window, plan.seconds_dense, plan.seconds_window)
-
-
-class Costed(Protocol):
-    """What choosing needs of a task."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of one image: the clean one and its positions."""
-        ...
-
-    def costs(self, evaluator: Incremental) -> Costs:
-        """Return what one position takes."""
-        ...
-
-
-def choose_evaluators(
-    method: str, grid: Grid, task: Costed, platform: str
-) -> tuple[Evaluator, ...]:
-    """Return the evaluators that a method allows, the preferred one first.
-
-    Args:
-        method: "dense", "incremental" or "auto".
-        grid: where the patches lie.
-        task: how many rows an image has, and what one of them takes.
-        platform: of the device.
-
-    Returns:
-        One evaluator, or two between which a long run decides by trial.
-
-    Raises:
-        ValueError: `method` is none of the three.
-    """
-    if method != "auto":
-        return (make_evaluator(method, grid),)
-    incremental = Incremental.on_grid(grid)
-    cost = task.costs(incremental)
-    dense, window = cost.dense / OPERATIONS_PER_SECOND, cost.window / OPERATIONS_PER_SECOND
-    if platform == "cpu":
-        dense, window = cost.seconds_dense, cost.seconds_window
-    # Of one image: how many there are changes nothing.
-    pays = task.rows * (dense - window) > WORTH_COMPILING_SECONDS
-    return (incremental, Dense()) if pays and dense > LEAST_SPEED_UP * window else (Dense(),)
+    seconds = plan.seconds_dense, plan.seconds_window
+    counts = len(plan.body.program.equations), len(plan.body.steps)
+    return Costs(plan.flops_dense, plan.flops_window, *seconds, *counts)

@@ -8,7 +8,7 @@ bits.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxviz.progress import Progress, track
+from jaxviz.progress import Advance, Progress, track
 from jaxviz.scoring.compiled import Compiled, choose, halve
 from jaxviz.scoring.task import Task
 
@@ -47,6 +47,7 @@ class Chunk(NamedTuple):
             chunks before are stored.
         follows: whether it is of the image of the chunk before, which is neither prepared nor
             scored clean again: values are (1, P, ..., K).
+        occluder: how its positions change its images, of the structure of the task's; None: that.
     """
 
     images: np.ndarray
@@ -54,6 +55,7 @@ class Chunk(NamedTuple):
     label: Any = None
     positions: np.ndarray | Callable[[], np.ndarray] | None = None
     follows: bool = False
+    occluder: Any = None
 
 
 class Stored(NamedTuple):
@@ -127,12 +129,13 @@ class Blocks:
         return not (callable(self.begun[self.chunk].positions) and self.launched)
 
     def _launch(self) -> None:
-        arguments, block = self.program.arguments(self.task), self.program.block
-        chunk = self.begun[self.chunk]
+        block, chunk = self.program.block, self.begun[self.chunk]
         if callable(chunk.positions):
             chunk = self.begun[self.chunk] = chunk._replace(positions=chunk.positions())
         positions = self.task.positions if chunk.positions is None else chunk.positions
-        part = replace(self.task, images=chunk.images, positions=positions)
+        occluder = self.task.occluder if chunk.occluder is None else chunk.occluder
+        part = replace(self.task, images=chunk.images, positions=positions, occluder=occluder)
+        arguments = self.program.arguments(part)
         if self.row == 0 and not chunk.follows:
             self.states = None  # before the next are made, so that only one image's are held
         row = max(self.row, int(chunk.follows))
@@ -232,6 +235,35 @@ def execute_in_two(
     return _run(task, program, values, chunks(), progress)
 
 
+def execute_each(
+    tasks: Sequence[Task], advance: Advance, *, batch_size: int | str = "auto"
+) -> tuple[list[np.ndarray], bool]:
+    """Score several tasks that differ in images, positions and what occluders hold: one program.
+
+    Args:
+        tasks: of one key, at least one.
+        advance: is told how many positions are scored.
+        batch_size: see `execute`.
+
+    Returns:
+        The scores of each task, (N, 1 + P, ..., K); and whether Ctrl-C ended it: those that are
+        missing are NaN then.
+
+    Raises:
+        ValueError, MemoryError: see `execute`.
+    """
+    longest = max(tasks, key=lambda task: task.rows).replicated()
+    occluders = [longest.everywhere(task.occluder) for task in tasks]
+    program = choose(longest, batch_size)
+    shape, dtype = program.scores.shape[2:], program.scores.dtype
+    found = [np.full((len(task.images), task.rows, *shape), np.nan, dtype) for task in tasks]
+    chunks = (
+        Chunk(task.images, values, positions=task.positions, occluder=occluder)
+        for task, values, occluder in zip(tasks, found, occluders, strict=True)
+    )
+    return found, not _store_all(Blocks(longest, program, chunks, halve), advance)
+
+
 def _run(
     task: Task,
     program: Compiled,
@@ -240,12 +272,17 @@ def _run(
     progress: Progress,
 ) -> Scores:
     with track(progress, len(values) * (values.shape[1] - 1), "positions") as advance:
-        blocks = Blocks(task, program, chunks, halve)
-        try:
-            for stored in blocks:
-                if stored.positions:
-                    advance(stored.positions)
-        except KeyboardInterrupt:
-            deque(blocks.rest(), maxlen=0)
-            return Scores(values, partial=True)
-    return Scores(values, partial=False)
+        finished = _store_all(Blocks(task, program, chunks, halve), advance)
+    return Scores(values, partial=not finished)
+
+
+def _store_all(blocks: Blocks, advance: Advance) -> bool:
+    """Store every block; return whether nothing interrupted that."""
+    try:
+        for stored in blocks:
+            if stored.positions:
+                advance(stored.positions)
+    except KeyboardInterrupt:
+        deque(blocks.rest(), maxlen=0)
+        return False
+    return True

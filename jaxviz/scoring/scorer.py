@@ -248,6 +248,8 @@ def check_output(scores: Any, rows: int) -> None:
         raise ValueError(
             f"`f` must return scores (N, K), a row per image: got {shape} for {rows} images{hint}."
         )
+    if 0 in shape[1:]:
+        raise ValueError(f"`f` must return a score at least: got {shape} for {rows} images.")
     if jnp.issubdtype(scores.dtype, jnp.complexfloating):
         raise ValueError(
             f"`f` must return real scores: got {scores.dtype}; give jnp.abs(scores), or the real"

@@ -16,10 +16,11 @@ from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import Occluder
 from jaxviz.scoring.arguments import checked_dtype, checked_memory, checked_mesh
 from jaxviz.scoring.evaluators import Costs, Dense, Evaluator, Incremental, count_costs
-from jaxviz.scoring.layout import check_channels_last
 from jaxviz.scoring.scorer import Lifted, Scorer, SplitScorer, cast, split
 
 _costs = Cache[Costs](1 << 20, lambda costs: 1 << 10)
+_usual_rows = Cache[list[int]](1 << 20, lambda rows: 1 << 10)
+_keys = Cache[Hashable](1 << 12, lambda key: 1)
 
 
 class Block(NamedTuple):
@@ -74,10 +75,16 @@ class Task:
         """Return the task with its arrays on all devices of the mesh."""
         if self.mesh is None:
             return self
+        arrays, occluder = self.everywhere((self.scorer.arrays, self.occluder))
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        arrays, occluder = jax.device_put((self.scorer.arrays, self.occluder), everywhere)
         scorer = replace(self.scorer, arrays=arrays, sharding=everywhere)
         return replace(self, scorer=scorer, occluder=occluder)
+
+    def everywhere(self, arrays: Any) -> Any:
+        """Return arrays on all devices of the mesh."""
+        if self.mesh is None:
+            return arrays
+        return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec()))
 
     @property
     def device(self) -> jax.Device:
@@ -93,17 +100,39 @@ class Task:
     @property
     def key(self) -> Hashable:
         """Equal for tasks that compile to the same programs, whatever their arrays hold."""
-        leaves, structure = jax.tree.flatten(self.arguments(1))
+        # By what the scorer is for one image, or for as many as the program took that such a task
+        # had last: a run has to trace it for these, so that one which is repeated traces it once.
+        # Which program is taken is found out anew by the scorer for its own number of images.
+        rows = _usual_rows.get(self._looks, lambda: [1])[0]
+        return _keys.get((rows, self._key(rows)), partial(self._key, 1))
+
+    def remember(self, rows: int) -> None:
+        """Note how many images its program gives to the scorer at once."""
+        _usual_rows.get(self._looks, lambda: [1])[0] = rows
+        _keys.get((rows, self._key(rows)), partial(self._key, 1))
+
+    @property
+    def _looks(self) -> Hashable:
+        """What is known of it without tracing; of the scorer's structure a number alone."""
+        return (hash(self.scorer.call), *self._surroundings((self.scorer.arrays, self.occluder)))
+
+    def _key(self, rows: int) -> Hashable:
+        return (self.scorer_at(rows).content, *self._surroundings(self.arguments(rows)))
+
+    def _surroundings(self, arguments: Any) -> tuple[Hashable, ...]:
+        leaves, structure = jax.tree.flatten(arguments)
         shapes = tuple((jax.typeof(leaf), getattr(leaf, "sharding", None)) for leaf in leaves)
         image = (self.images.shape[1:], str(self.images.dtype), self.positions.shape[1:])
-        where = (self.mesh, self.device)
-        return (self.scorer_at(1).content, structure, shapes, image, where, settings())
+        return (structure, shapes, image, (self.mesh, self.device), settings())
 
     def costs(self, evaluator: Incremental) -> Costs:
         """Return what one position takes, dense and on windows; from shapes alone."""
-        image = jax.ShapeDtypeStruct(self.images.shape[1:], self.images.dtype)
-        call, arrays, _ = self.scorer_at(1)
-        count = partial(count_costs, evaluator, call, arrays, image)
+
+        def count() -> Costs:
+            image = jax.ShapeDtypeStruct(self.images.shape[1:], self.images.dtype)
+            call, arrays, _ = self.scorer_at(1)
+            return count_costs(evaluator, call, arrays, image)
+
         return _costs.get((self.key, evaluator), count)
 
     def operations(self, evaluator: Evaluator, grid: Grid) -> int:
@@ -155,7 +184,7 @@ def make_task(
 
     Args:
         f: see `split`.
-        images: float (N, H, W, C).
+        images: float (N, H, W, C), see `checked_images`.
         occluder: how one position changes an image.
         positions: int32 (P, d).
         dtype: of the forward pass; None: that of the images.
@@ -165,7 +194,6 @@ def make_task(
     Raises:
         ValueError, TypeError: an argument breaks its rule.
     """
-    check_channels_last(f, images.shape if len(images) > 1 else images.shape[1:])
     mesh, budget = checked_mesh(mesh), checked_memory(memory)
     scorer, images = cast(split(f), images, None if dtype is None else checked_dtype(dtype))
     return Task(scorer, (Dense(),), occluder, images, positions, mesh, budget)

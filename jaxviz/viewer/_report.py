@@ -11,6 +11,7 @@ import numpy as np
 from jaxviz._version import __version__
 from jaxviz.perturbation.fill import Fill, FillLike, check_fill
 from jaxviz.perturbation.fills import blur, make_fill
+from jaxviz.plot._channels import MOST_CHANNELS, in_colour
 from jaxviz.plot._inputs import display_range
 from jaxviz.viewer._encode import colours, encode_array, encode_map, encode_picture
 from jaxviz.viewer._numbers import kind_of, score_image, surprise
@@ -38,8 +39,8 @@ def report(
         results: an occlusion result; a list of results and maps; or a dict of them by the name that
             their tab shall have. One at most is an occlusion with positions; the others are
             attributions, or arrays (N, H, W) or (H, W).
-        images: what was explained, (N, H, W), (N, H, W, C) with 1 or 3 channels, or one image of a
-            single result; bytes, 0…1, 0…255 or any other range, as `jaxviz.plot` takes them.
+        images: what was explained, (N, H, W), (N, H, W, C), or one image of a single result; bytes,
+            0…1, 0…255 or any other range and any channels, as `jaxviz.plot` takes them.
         pictures: what to show instead, of the same shapes, where `images` are in a network's units:
             blue first, or less a mean. Patches are drawn through the affine map from one to the
             other.
@@ -125,23 +126,23 @@ def _names_of(named: Mapping[str, Any]) -> Sequence[str] | None:
 
 
 def _batch(images: Any, single: bool, name: str) -> np.ndarray:
-    """Return images as (N, H, W, C) with 1 or 3 channels."""
+    """Return images as (N, H, W, C)."""
     array = np.asarray(images)
-    batch = array[None] if single and (array.ndim == 2 or array.shape[-1] in (1, 3)) else array
-    batch = array if batch.ndim == 5 else batch
+    alone = array.ndim == 2 or (array.ndim == 3 and (array.shape[-1] in (1, 3) or len(array) > 1))
+    batch = array[None] if single and alone else array
     batch = batch[..., None] if batch.ndim == 3 else batch
-    if batch.ndim != 4 or batch.shape[-1] not in (1, 3):
+    if batch.ndim != 4 or batch.shape[-1] > MOST_CHANNELS:
         raise ValueError(
-            f"`{name}` must be (N, H, W, C) with 1 or 3 channels: got {array.shape}; of other"
-            " images give `pictures`."
+            f"`{name}` must be (N, H, W, C) with 1 to {MOST_CHANNELS} channels: got {array.shape};"
+            " of other images give `pictures`."
         )
     return batch
 
 
 def _as_bytes(batch: np.ndarray, low: float, high: float) -> np.ndarray:
     share = (batch.astype(np.float64) - low) / (high - low)
-    pixels = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 255).astype(np.uint8)
-    return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
+    colours = in_colour(np.clip(np.nan_to_num(share), 0, 1))
+    return np.rint(colours * 255).astype(np.uint8)
 
 
 def _maps(result: Any, name: str, count: int) -> np.ndarray:
@@ -211,6 +212,11 @@ def _add_positions(
 
 def _positions(grid: Any) -> dict[str, Any]:
     """Return where the positions lie: patches by their starts, or groups of labels."""
+    if hasattr(grid, "each"):
+        raise ValueError(
+            f"`results` must have the same segments in all images: got {grid}; make a page of each"
+            " image, from a run of its own."
+        )
     if hasattr(grid, "labels"):
         groups = [[int(label) for label in group] for group in grid.groups]
         labels = np.asarray(grid.labels)

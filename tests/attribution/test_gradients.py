@@ -18,7 +18,9 @@ from small_network import (
 
 import jaxviz as jv
 from jaxviz import attribution as att
+from jaxviz.attribution.deep_lift import Regions
 from jaxviz.attribution.integrated import quadrature
+from jaxviz.jaxpr.walk import trace
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,23 @@ def test_deep_lift_of_a_dense_network_by_hand():
 
 def _gate(x):
     return x * jax.nn.sigmoid(jnp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape))
+
+
+def test_deep_lift_takes_no_array_for_a_function_of_one_of_another_shape(rng):
+    steps = jnp.linspace(0.0, 1.0, 9)
+
+    def f(images):  # a select takes a scalar for its choice, and is elementwise in the others
+        bright = images[0].mean() > 0.3
+        chosen = jax.lax.select_n(bright, steps, 2 * steps).sum()
+        return jnp.stack([(images[0].sum() + chosen)[None]])
+
+    image = rng.uniform(0.2, 1, size=(4, 5, 1)).astype(np.float32)
+    found = att.deep_lift(f, image)
+    np.testing.assert_allclose(found.values, image, rtol=1e-5)
+    np.testing.assert_allclose(found.delta, -steps.sum(), rtol=1e-5)  # the choice has no slope
+    flat = trace(f, image[None], open_derivatives=True).flat
+    for number, root in Regions(flat).roots.items():
+        assert flat.avals[number].shape == flat.avals[root].shape
 
 
 def test_deep_lift_is_complete_where_derivatives_are_not():

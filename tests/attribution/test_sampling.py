@@ -400,9 +400,93 @@ def test_bad_arguments(images, name, options, error, told):
         method(scorer, images, **{**usual, **options})
 
 
-def test_traced_images_are_refused(images):
-    with pytest.raises(TypeError, match="`images` must be known numbers"):
-        jax.jit(lambda x: att.rise(scorer, x).values)(images)
+@pytest.mark.parametrize("name", METHODS)
+def test_kernels_compose_with_jit_vmap_and_grad(images, name):
+    method, options = METHODS[name]
+    wanted = method(scorer, images, target=[2, 0], **options)
+
+    def one(image, target):
+        return method(scorer, image, target=target, **options)
+
+    found = jax.jit(jax.vmap(one))(images, jnp.array([2, 0]))
+    for part in ("values", "base", "delta", "error"):
+        expected = getattr(wanted, part)
+        if expected is None:
+            assert getattr(found, part) is None
+        else:
+            np.testing.assert_allclose(getattr(found, part), expected, rtol=2e-3, atol=2e-5)
+    weights = np.random.default_rng(1).normal(size=wanted.values.shape[1:]).astype(np.float32)
+
+    def number(image):
+        return (method(scorer, image, target=0, **options).values * weights).sum()
+
+    slope = jax.jit(jax.grad(number))(images[1])
+    way = np.random.default_rng(2).normal(size=SHAPE).astype(np.float32)
+    run = jax.jit(number)
+    measured = (run(images[1] + 1e-2 * way) - run(images[1] - 1e-2 * way)) / 2e-2
+    assert np.isfinite(slope).all()
+    np.testing.assert_allclose((slope * way).sum(), measured, rtol=5e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["hsic", "kernel_shap"])
+def test_kernels_explain_all_classes_and_name_the_largest(images, name):
+    method, options = METHODS[name]
+    every = jax.jit(lambda x: method(scorer, x, target="all", **options))(images)
+    wanted = method(scorer, images, target="all", **options)
+    assert every.every and every.target is None
+    np.testing.assert_allclose(every.values, wanted.values, rtol=2e-3, atol=2e-5)
+    largest = jax.jit(lambda x: method(scorer, x, **options))(images[0])
+    assert int(largest.target) == wanted.base[0].argmax() and largest.values.shape == (6, 9, 1)
+
+
+def test_a_kernel_is_differentiated_by_the_scorer_too(images):
+    def number(weights):
+        f = jax.tree_util.Partial(lambda w, x: x.reshape(x.shape[0], -1) @ w, weights)
+        return att.kernel_shap(f, images[0], target=1, segments=LABELS).values[0, 0, 0]
+
+    # The share of a segment is x·w summed over it: its slope by w is x there.
+    slope = jax.jit(jax.grad(number))(jnp.asarray(W)).reshape(*SHAPE, 3)
+    inside = (LABELS == LABELS[0, 0])[..., None]
+    np.testing.assert_allclose(slope[..., 1], np.where(inside, images[0], 0), atol=1e-5)
+    assert not slope[..., 0].any()
+
+
+def test_rise_stops_early_under_jit_too():
+    image = np.random.default_rng(0).uniform(size=(8, 8, 1)).astype(np.float32)
+    options = dict(samples=1000, cells=2, accuracy=0.5)
+    f = lambda x: x.mean((1, 2))  # noqa: E731
+    wanted = att.rise(f, image, **options)
+    found = jax.jit(lambda x: att.rise(f, x, **options))(image)
+    assert dict(wanted.config)["used"] == "250"
+    np.testing.assert_allclose(found.values, wanted.values, rtol=1e-4)
+    np.testing.assert_allclose(found.error, wanted.error, rtol=1e-2)
+
+
+def test_keys_may_be_traced_where_masks_are_made_on_the_device(images):
+    keys = jax.random.split(jax.random.key(3), 2)
+    one = lambda key: att.rise(scorer, images[0], key=key, samples=30).values  # noqa: E731
+    values = jax.jit(jax.vmap(one))(keys)
+    for key, found in zip(keys, values, strict=True):
+        wanted = att.rise(scorer, images[0], key=key, samples=30).values
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    with pytest.raises(TypeError, match="`key` must be known, not traced"):
+        jax.jit(lambda key: att.lime(scorer, images[0], key=key).values)(keys[0])
+
+
+@pytest.mark.parametrize("name", ["rise", "sobol", "hsic"])  # which divide by what varies
+def test_kernels_of_constant_scores_have_no_nan(name):
+    method, options = METHODS[name]
+    f = lambda x: jnp.ones((len(x), 2)) + 0 * x.sum((1, 2, 3))[:, None]  # noqa: E731
+    number = lambda x: method(f, x, target=0, **options).values.sum()  # noqa: E731
+    assert np.isfinite(jax.jit(jax.grad(number))(jnp.ones(SHAPE))).all()
+
+
+def test_kernels_demand_images_and_classes(images):
+    maps = lambda x: x[..., :1]  # noqa: E731
+    with pytest.raises(ValueError, match='`target` "all" needs scores'):
+        jax.jit(lambda x: att.rise(maps, x, target="all").values)(images)
+    with pytest.raises(ValueError, match="`images` must be"):
+        jax.jit(lambda x: att.rise(scorer, x).values)(images[0, 0])
 
 
 def test_every_class_needs_classes(images):

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from jaxviz._choices import OwnMethod, Peer
-from jaxviz.bench import networks, peers, rows
+from jaxviz.bench import networks, peers, rows, summary
 from jaxviz.bench import table as bench
 from jaxviz.cli import bench as command
 from jaxviz.cli.commands import make_parser
@@ -22,6 +22,7 @@ from jaxviz.scoring.evaluators import Incremental
         (networks.resnet50, 25_557_032 - 26_560),
         (networks.mobilenet_v2, 3_504_872 - 17_056),
         (networks.squeezenet, 1_235_496),
+        (networks.efficientnet_lite0, 4_652_008 - 21_008),
     ],
 )
 def test_networks_have_the_published_number_of_weights(network, count):
@@ -94,7 +95,37 @@ def test_report_becomes_table_and_plot(report, tmp_path, capsys, monkeypatch):
     assert lines[0].startswith("| model | side |") and len(lines) == 2 + len(bench.METHODS) + 2
     assert ("not told" in lines[2]) == (report["rows"][0]["J/position"] is None)
     assert plot_file.stat().st_size > 1000
-    assert "mnist_cnn" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 100 and len(printed) > len(bench.METHODS)
+    for method, line in zip(bench.METHODS, printed[1:], strict=False):
+        assert line.split()[:4] == ["mnist_cnn", "28", "14/7", method]
+
+
+def test_rows_that_are_missing_are_told_with_their_reason(monkeypatch):
+    monkeypatch.setattr(summary, "find_spec", lambda name: name == "captum")
+    told = summary.missing(None, "float32", ["vgg16", "resnet50"])
+    assert told[0] == "captum: not installed (torch)"
+    assert "xplique: not installed (xplique, keras, tensorflow)" in told
+    assert told[-1] == "approximate and other libraries on vgg16, resnet50: left out by --quick"
+    assert summary.missing(None, "bfloat16", [])[0].endswith("they run in float32 only")
+    assert summary.missing(["dense"], "bfloat16", ["vgg16"]) == []
+    rows = [
+        {
+            "model": "mobilenet_v2",
+            "side": 224,
+            "patch": 16,
+            "stride": 4,
+            "positions": 3136,
+            "method": "incremental",
+            "batch": 256,
+            "positions/s": 123456.7,
+            "compile s": 123.45,
+            "peak MiB": 12345.6,
+            "max deviation": 1.234e-5,
+        }
+    ]
+    printed = summary.summary({"rows": rows, "missing": told}).splitlines()
+    assert max(map(len, printed)) <= 100 and "no row of captum: not installed (torch)" in printed
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError("captum failed")])

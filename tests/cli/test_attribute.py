@@ -1,5 +1,7 @@
 """`jaxviz attribute`: maps equal to the library's, side by side, for names and several targets."""
 
+import csv
+import re
 import shlex
 from typing import get_args
 
@@ -72,3 +74,73 @@ def test_what_is_wrong_is_told_and_nothing_written(tmp_path, capsys, options, sa
     status, _, told = run(f"attribute bundled digits --limit 1 {options} --out {out}", capsys)
     assert status == 2 and said in told
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Maps of five digits by two methods, of two targets each."""
+    store = tmp_path_factory.mktemp("maps") / "out.zarr"
+    words = ["attribute", "bundled", "digits", "--limit", "5", "--chunk", "2", "--logits"]
+    words += ["--method", "saliency,grad_cam", "--layer", "conv2d_1", "--target", "predicted,3"]
+    assert main([*words, "--store", str(store)]) == 0
+    return store
+
+
+def test_maps_go_into_a_store(store, capsys):
+    stored = jv.open_attribution(store)
+    assert stored.done.all() and len(stored) == 5 and len(stored.maps) == 4
+    model = jv.logits(jv.load_keras(bundled_model()))
+    images = load_digits("test")[0][:5]
+    cam = attribution.grad_cam(model, images, layer="conv2d_1", target=3)
+    found = stored.read("grad_cam, 3")
+    np.testing.assert_allclose(found.values, cam.values, atol=1e-5)
+    np.testing.assert_allclose(found.heatmap(), cam.heatmap(), atol=1e-5)
+    status, printed, _ = run(f"status {store}", capsys)
+    assert status == 0 and "grad_cam, 3" in printed and "layer='conv2d_1'" in printed
+    assert "5 of 5 done" in printed
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_maps_of_a_store_are_exported(store, tmp_path, capsys, kind):
+    status, printed, _ = run(f"export {store} --{kind} {tmp_path}/out --images 1:3", capsys)
+    assert status == 0 and "wrote 8 heatmaps" in printed
+    files = sorted(path.name for path in (tmp_path / "out").glob(f"*.{kind}"))
+    assert len(files) == 8 and files[0].startswith("000001-")
+    with open(tmp_path / "out" / "index.csv", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["map"] for row in rows} == set(jv.open_attribution(store).maps)
+    assert [row["file"] for row in rows if row["map"] == "saliency, 3"][0] in files
+    if kind == "npz":
+        with np.load(tmp_path / "out" / rows[-1]["file"]) as found:
+            wanted = jv.open_attribution(store)[2][rows[-1]["map"]].heatmap()
+            np.testing.assert_array_equal(found["heatmap"], wanted)
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        ("attribute bundled digits --store x --robust 99", "`--robust` draws nothing with --store"),
+        ("attribute bundled digits --chunk 3", "`--chunk` is for runs into a store"),
+        ("attribute bundled digits --store x --target true", "`--target` must be a number"),
+        ("attribute bundled digits --store x --target 12", "must be a class from 0 to 9"),
+        ("attribute bundled digits --store x --method lim", "`--method` must hold some of"),
+        ("export STORE --png y --target 3", "`--target` is for stores of scores"),
+        ("view STORE digits", "must hold scores: .* holds attribution maps"),
+    ],
+)
+def test_what_a_store_cannot_do_is_told(store, tmp_path, capsys, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    status, _, printed = run(words.replace("STORE", str(store)), capsys)
+    assert status == 2 and re.search(told, " ".join(printed.split()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    from jaxviz.cli import attribute_store
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attribute_store, "attribute_dataset", stop)
+    status, printed, _ = run(f"attribute bundled digits --store {tmp_path}/out.zarr", capsys)
+    assert status == 130 and "the same command goes on" in printed

@@ -11,18 +11,21 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from jaxviz import fills, load_occlusion, occlude, presets
 from jaxviz._choices import PresetName
+from jaxviz.cli import inputs
 from jaxviz.cli.commands import make_parser
 from jaxviz.cli.inputs import bundled_model, make_preset, read_class_names
 from jaxviz.cli.main import _in_options, main
 from jaxviz.datasets import load_digits
+from jaxviz.images.preprocessing import Preprocessing
 from jaxviz.keras import load_keras
 from jaxviz.maximization.maximize import maximize
 
-COMMANDS = ["demo", "inspect", "occlude", "attribute", "maximize", "activations"]
+COMMANDS = ["demo", "inspect", "occlude", "attribute", "judge", "maximize", "activations"]
 
 
 def names_in(folder: Path) -> list[str]:
@@ -427,8 +430,8 @@ sys.exit(str(heavy) if heavy else len(commands))
 
 def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
-    assert done.returncode == 11, done.stderr[-300:]
-    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 11
+    assert done.returncode == 12, done.stderr[-300:]
+    assert done.stdout.startswith("jaxviz 0.") and done.stdout.count("example:") == 12
 
 
 def test_python_m_jaxviz_is_the_command():
@@ -511,3 +514,43 @@ def test_a_store_and_its_export_know_the_names(tmp_path, capsys):
     assert "must name all classes of the model, 10" in capsys.readouterr().err
     assert main([*line.split()[:-1], str(tmp_path / "short.txt")]) == 2
     assert "must name all classes of the model, 10" in capsys.readouterr().err
+
+
+class Colours(nnx.Module):
+    """The mean colour in [−1, 1], as a network of three classes that tells its own units."""
+
+    input_shape, output_shape = (8, 8, 3), (3,)
+    class_names = ("red", "green", "blue")
+    preprocessing = Preprocessing(scale=255, mean=(127.5,), std=(127.5,))
+
+    def __call__(self, images):
+        return images.mean((1, 2))
+
+
+@pytest.fixture
+def colours(monkeypatch):
+    monkeypatch.setattr(inputs, "efficientnet_lite0", Colours)
+
+
+def test_the_network_for_photographs_is_named(colours, tmp_path, photo, capsys):
+    command = f"occlude efficientnet_lite0 {photo} --patch 4 --target green --out {tmp_path}/o"
+    status, printed, _ = run(command, capsys)
+    assert status == 0 and "red" in printed and "tf: (x · 255 − 127.5) / 127.5" in printed
+    command = f"attribute efficientnet_lite0 {photo} --method saliency --logits --out {tmp_path}/a"
+    assert run(command, capsys)[0] == 0
+    with np.load(tmp_path / "a" / "saliency.npz") as arrays:
+        np.testing.assert_allclose(np.abs(arrays["values"]).sum(), 1, rtol=1e-6)
+
+
+def test_maximize_takes_pixels_from_black_to_white_in_the_models_units(colours, tmp_path, capsys):
+    command = f"maximize efficientnet_lite0 --units 0 --steps 60 --out {tmp_path}"
+    assert run(command, capsys)[0] == 0
+    with np.load(tmp_path / "images.npz") as arrays:
+        assert arrays["images"].min() < -0.1 and np.abs(arrays["images"]).max() <= 1
+        assert arrays["images"][..., 0].mean() > 0.1
+
+
+def test_a_file_may_have_the_name_of_the_network_for_photographs(colours, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("efficientnet_lite0").write_bytes(bundled_model().read_bytes())
+    assert inputs.load_model("efficientnet_lite0").output_shape == (10,)

@@ -7,6 +7,8 @@ Usage: python scale_run.py STORE [JSON]; the JSON holds options of `occlude_data
   die_at    the process kills itself at this write of an array (counted from 0)
   die_making  … or at this array while the store is made
   slow_trace  file: the scorer is traced once it is there; FILE.reached tells that it waits
+  judge     true: judge maps by metrics instead, and not `occlude_dataset` but `judge_dataset`
+  attribute true: explain by two methods instead, by `attribute_dataset`
   hosts     [coordinator, processes, process]: join a `jax.distributed` cluster first
 """
 
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -66,6 +69,38 @@ def scorer(scale=1.0):
     kernel = rng.normal(size=(3, 3, 1, 8)).astype(np.float32)
     dense = scale * rng.normal(size=(12 * 10 * 8, 5)).astype(np.float32)
     return Partial(network, jnp.asarray(kernel), jnp.asarray(dense))
+
+
+def pixels(f, images, *, target):
+    """Maps that are the images, of the target's sign."""
+    return images[..., 0] * np.where(target % 2, -1, 1)[:, None, None]
+
+
+def judge(f, source, store, **options):
+    """Judge maps of an array and of a function by two metrics that draw at random."""
+    from jaxviz.metrics import mu_fidelity, srg
+    from jaxviz.scale.judge import judge_dataset
+
+    array = np.random.default_rng(2).normal(size=(20, *SHAPE[:2]))
+    metrics = {
+        "srg": partial(srg, steps=3, fill=0.0),
+        "fidelity": partial(mu_fidelity, grid=3, samples=5),
+    }
+    settings = {"maps": {"noise": array, "pixels": pixels}, "metrics": metrics, "chunk": 4}
+    return judge_dataset(f, source, store, **{**settings, "progress": False, **options})
+
+
+def attribute(f, source, store, **options):
+    """Explain by a method with a gap of its sum, and by one that draws at random."""
+    from jaxviz.attribution import integrated_gradients, rise
+    from jaxviz.scale.attribute import attribute_dataset
+
+    methods = {
+        "ig": partial(integrated_gradients, points=4),
+        "rise": partial(rise, samples=10, cells=3),
+    }
+    settings = {"methods": methods, "chunk": 4, "progress": False}
+    return attribute_dataset(f, source, store, **{**settings, **options})
 
 
 def waiting(f, file):
@@ -136,6 +171,12 @@ def main(store, options):
     f = scorer()
     if file := options.pop("slow_trace", None):
         f = waiting(f, file)
+    if options.pop("judge", False):
+        judge(f, source, store, **options)
+        return
+    if options.pop("attribute", False):
+        attribute(f, source, store, **options)
+        return
     settings = {"patch": 4, "stride": 2, "chunk": 4, "progress": False, **options}
     occlude_dataset(f, source, store, **settings)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxviz.incremental import make_plan
 from jaxviz.incremental.cost import cost
+from jaxviz.incremental.unroll import MOST_EQUATIONS
 from jaxviz.jaxpr.walk import trace
 
 IMAGE = jax.ShapeDtypeStruct((16, 16, 4), jnp.float32)
@@ -55,10 +56,31 @@ def test_a_while_costs_its_body_once():
     assert CONVOLUTION < found.flops < 1.2 * CONVOLUTION
 
 
-def test_scanned_blocks_are_no_speed_up():
-    def f(images):
-        x, _ = jax.lax.scan(lambda c, _: (convolve(c), None), images * 2, None, length=8)
+def test_scanned_blocks_are_a_speed_up_where_they_are_short():
+    def f(images, length):
+        x, _ = jax.lax.scan(lambda c, _: (convolve(c), None), images * 2, None, length=length)
         return x.mean((1, 2))
 
-    plan = make_plan(f, IMAGE, 4, step=(4, 4))
-    assert plan.flops_dense > 8 * CONVOLUTION and plan.speedup < 1.1
+    image = jax.ShapeDtypeStruct((64, 64, 4), jnp.float32)
+    short, long = (
+        make_plan(lambda x, n=n: f(x, n), image, 4, step=(4, 4)) for n in (3, MOST_EQUATIONS + 1)
+    )
+    assert short.flops_dense > 3 * 16 * CONVOLUTION and short.speedup > 10
+    assert long.speedup < 1.1
+
+
+def test_a_convolution_of_few_channels_takes_longer_than_its_operations():
+    def rate(channels):
+        kernel = np.ones((3, 3, channels, channels), np.float32)
+
+        def f(x):
+            return jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        flat = trace(f, jax.ShapeDtypeStruct((1, 16, 16, channels), jnp.float32)).flat
+        shapes = [(1, 16, 16, channels), kernel.shape]
+        found = cost("conv_general_dilated", flat.equations[-1].params, shapes, shapes[0])
+        return found.flops / found.seconds
+
+    assert rate(4) < rate(64) / 10 and rate(64) < rate(512) < 2.1e11

@@ -1,10 +1,18 @@
-"""Reach algebra against brute-force dependence: sets of pixels, one axis."""
+"""Reach against brute-force dependence: sets of pixels, one axis, every start of the patch."""
 
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jaxviz.incremental.reach import POINT, Positions, Reach, Stencil, join_all
+from jaxviz.incremental.reach import (
+    POINT,
+    Field,
+    Positions,
+    Stencil,
+    Table,
+    join_all,
+    whole_axis,
+)
 
 STENCILS = st.builds(
     lambda extent, stride, low: Stencil(extent, stride, low),
@@ -12,128 +20,120 @@ STENCILS = st.builds(
     st.integers(1, 3),
     st.integers(-2, 4),
 )
-
-
-def slow_dependence(inputs, stencil, high):
-    """For each output of a stencil padded by (low, high): the pixels its inputs depend on."""
-    count = (len(inputs) + stencil.low + high - stencil.extent) // stencil.stride + 1
-    outputs = []
-    for o in range(count * stencil.up):
-        first = o // stencil.up * stencil.stride - stencil.low
-        taps = range(first, first + stencil.extent)
-        outputs.append(set().union(*(inputs[i] for i in taps if 0 <= i < len(inputs))))
-    return outputs
-
-
-def chain(dim, layers):
-    """Dependence and reach behind several stencils."""
-    pixels, reach = [{i} for i in range(dim)], Reach(0)
-    for stencil, high in layers:
-        assume(dim + stencil.low + high >= stencil.extent)
-        pixels, reach = slow_dependence(pixels, stencil, high), reach.through(stencil)
-        dim = len(pixels)
-        assume(dim >= 1 and reach is not None)
-    return pixels, reach
-
-
-LAYERS = st.lists(st.tuples(STENCILS, st.integers(-2, 4)), max_size=4)
-ENLARGED = st.builds(
-    lambda up, extent, low, before, after: [
-        *before,
-        (Stencil(up, up), 0),
-        (Stencil(extent, 1, low, up), extent - 1 - low),
-        *after,
-    ],
-    st.integers(2, 3),
-    st.integers(1, 4),
-    st.integers(-1, 4),
-    LAYERS,
-    LAYERS,
+GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(-5, 5))
+# An operation: its kind, and what makes of the length of an axis what its outputs read.
+LAYERS = st.lists(
+    st.one_of(
+        st.tuples(st.just("stencil"), STENCILS, st.integers(-2, 4)),
+        st.tuples(st.just("enlarge"), st.integers(2, 3), st.integers(1, 4)),
+        st.tuples(st.just("reverse"), st.none(), st.none()),
+        st.tuples(st.just("take"), st.integers(0, 1 << 30), st.integers(1, 20)),
+    ),
+    max_size=4,
 )
 
 
-@given(st.integers(4, 30), st.one_of(LAYERS, ENLARGED))
-def test_reach_holds_every_pixel_an_output_depends_on(dim, layers):
-    pixels, reach = chain(dim, layers)
-    for o, seen in enumerate(pixels):
-        inside = range(o * reach.stride - reach.left, o * reach.stride + reach.right + 1)
-        assert seen <= set(inside)
+def operation(kind, how, more, dim):
+    """What the outputs of a layer read of an axis of length `dim`, and how many there are."""
+    if kind == "stencil":
+        return how, (dim + how.low + more - how.extent) // how.stride + 1
+    if kind == "enlarge":
+        return Stencil(more, 1, more // 2, how), dim * how
+    if kind == "reverse":
+        back = np.arange(dim)[::-1]
+        return Table(back, back), dim
+    rng = np.random.default_rng(how)
+    ends = np.sort(rng.integers(0, dim, (2, more)), axis=0)
+    return Table(ends[0], ends[1]), more
 
 
-@given(st.integers(8, 30), st.lists(st.tuples(STENCILS, st.integers(0, 2)), max_size=3))
-def test_reach_is_tight_without_gaps_and_away_from_the_border(dim, layers):
-    assume(all(stencil.extent >= stencil.stride for stencil, _ in layers))
-    assume(all(0 <= stencil.low < stencil.extent for stencil, _ in layers))
-    pixels, reach = chain(dim, layers)
-    for o, seen in enumerate(pixels):
-        first, last = o * reach.stride - reach.left, o * reach.stride + reach.right
-        if first >= 0 and last < dim:
-            assert {first, last} <= seen
-
-
-GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(-5, 5))
-
-
-@given(st.integers(4, 30), st.one_of(LAYERS, ENLARGED), GRIDS)
-def test_window_holds_every_changed_output_for_every_start(dim, layers, grid):
+def chain(dim, layers, grid):
+    """For each output of a chain the pixels it depends on; the positions and their reach."""
     patch, step, offset = grid
-    pixels, reach = chain(dim, layers)
     positions = Positions.on_grid(dim, patch, step, offset)
-    window = positions.window(reach, len(pixels))
-    assert 1 <= window.size <= len(pixels)
-    for start, first in zip(positions.starts, window.first, strict=True):
-        changed = [o for o, seen in enumerate(pixels) if seen & set(range(start, start + patch))]
-        assert 0 <= first <= len(pixels) - window.size
-        assert set(changed) <= set(range(first, first + window.size))
+    pixels, reach = [{i} for i in range(dim)], positions.reach(0)
+    for layer in layers:
+        reads, count = operation(*layer, len(pixels))
+        assume(1 <= count <= 200)
+        pixels = [
+            set().union(*(pixels[i] for i in range(lo, hi + 1) if 0 <= i < len(pixels)))
+            for lo, hi in zip(*reads.reads(count), strict=True)
+        ]
+        reach = reach.through(reads, count)
+    return pixels, positions, reach
 
 
-@given(st.integers(2, 5), st.integers(2, 4), st.integers(1, 6), GRIDS)
-def test_a_window_of_repeated_inputs_is_their_window_repeated(up, times, count, grid):
-    patch, step, offset = grid
-    reach = Reach(0).through(Stencil(up * times, up * times))
-    positions = Positions.on_grid(count * up * times, patch, step, offset)
-    inputs = positions.window(reach, count)
-    outputs = positions.window(reach.through(Stencil(up=up)), count * up)
-    assert outputs.size == inputs.size * up
-    np.testing.assert_array_equal(outputs.first, inputs.first * up)
-    assert outputs.inputs(Stencil(up=up)).size == inputs.size
-    assert Reach(0, up + 1).through(Stencil(up=up)) is None
-
-
-@given(STENCILS, st.integers(1, 3), st.integers(1, 9))
-def test_a_band_of_weights_is_the_stencil_that_made_it(stencil, up, times):
-    stencil = stencil._replace(up=up, stride=1) if up > 1 else stencil
-    inputs, outputs = times * stencil.stride, times * stencil.up
-    matrix = np.zeros((inputs, outputs))
-    for o, seen in enumerate(np.arange(outputs) // stencil.up * stencil.stride - stencil.low):
-        matrix[max(0, seen) : max(0, seen + stencil.extent), o] = 0.5
-    band = Stencil.band(matrix)
-    assert (band is None) == (not matrix.any())
-    if band is not None:
-        assert (band.stride, band.up) == (stencil.stride, stencil.up)
-        assert -stencil.low <= -band.low
-        assert band.extent - band.low <= stencil.extent - stencil.low
-        for i, o in np.argwhere(matrix):
-            assert 0 <= i - (o // band.up * band.stride - band.low) < band.extent
-    assert Stencil.band(np.ones((3, 5))) is None
+def changed(pixels, start, patch):
+    return [o for o, seen in enumerate(pixels) if seen & set(range(start, start + patch))]
 
 
 @given(st.integers(4, 30), LAYERS, GRIDS)
-def test_window_is_no_larger_than_the_largest_change_plus_gaps(dim, layers, grid):
-    patch, step, offset = grid
-    assume(
-        all(
-            s.extent >= s.stride and 0 <= s.low < s.extent and h == s.extent - 1 - s.low
-            for s, h in layers
-        )
-    )
-    pixels, reach = chain(dim, layers)
-    positions = Positions.on_grid(dim, patch, step, offset)
-    spread = 0
-    for start in positions.starts:
-        changed = [o for o, seen in enumerate(pixels) if seen & set(range(start, start + patch))]
-        spread = max(spread, changed[-1] - changed[0] + 1 if changed else 0)
-    assert positions.window(reach, len(pixels)).size == max(1, spread)
+def test_reach_and_window_hold_every_changed_output_for_every_start(dim, layers, grid):
+    pixels, positions, reach = chain(dim, layers, grid)
+    window = reach.window(len(pixels))
+    assert 1 <= window.size <= len(pixels)
+    for i, start in enumerate(positions.starts):
+        outputs = set(changed(pixels, start, positions.patch))
+        assert outputs <= set(range(reach.first[i], reach.last[i] + 1))
+        assert outputs <= set(range(window.first[i], window.first[i] + window.size))
+        assert 0 <= window.first[i] <= len(pixels) - window.size
+
+
+@given(st.integers(4, 30), LAYERS, GRIDS)
+def test_reach_is_tight_where_stencils_leave_no_gaps(dim, layers, grid):
+    assume(all(kind == "reverse" or kind == "stencil" for kind, _, _ in layers))
+    assume(all(s is None or s.extent >= s.stride for _, s, _ in layers))
+    pixels, positions, reach = chain(dim, layers, grid)
+    for i, start in enumerate(positions.starts):
+        outputs = changed(pixels, start, positions.patch)
+        assert reach.seen[i] == bool(outputs)
+        if outputs:
+            assert (reach.first[i], reach.last[i]) == (outputs[0], outputs[-1])
+    sizes = (reach.last - reach.first + 1)[reach.seen]
+    assert reach.window(len(pixels)).size == max(1, *sizes, 1)
+
+
+@given(st.integers(4, 30), LAYERS, GRIDS, st.integers(2, 4))
+def test_an_aligned_window_starts_and_ends_at_multiples(dim, layers, grid, up):
+    pixels, positions, reach = chain(dim, [*layers, ("enlarge", up, 1)], grid)
+    inner, outer = reach.window(len(pixels)), reach.window(len(pixels), up)
+    assert outer.size % up == 0 and (outer.first % up == 0).all()
+    reads = Stencil(1, 1, 0, up)
+    region = outer.inputs(reads, len(pixels) // up, len(pixels))
+    assert region.size * up == outer.size >= inner.size
+    for i in np.flatnonzero(reach.seen):
+        assert outer.first[i] <= reach.first[i]
+        assert reach.last[i] < outer.first[i] + outer.size
+
+
+@given(st.integers(4, 30), LAYERS, GRIDS)
+def test_the_region_of_a_window_holds_all_that_it_reads(dim, layers, grid):
+    assume(layers)
+    pixels, _, _ = chain(dim, layers[:-1], grid)
+    _, positions, reach = chain(dim, layers, grid)
+    reads, count = operation(*layers[-1], len(pixels))
+    window = reach.window(count, reads.up)
+    region = window.inputs(reads, len(pixels), count)
+    lo, hi = reads.reads(count)
+    for i in range(len(positions.starts)):
+        outputs = range(window.first[i], window.first[i] + window.size)
+        wanted = {x for o in outputs for x in range(lo[o], hi[o] + 1) if 0 <= x < len(pixels)}
+        assert wanted <= set(range(region.first[i], region.first[i] + region.size))
+        assert -region.size <= region.first[i] <= len(pixels)
+
+
+@given(st.integers(4, 30), st.integers(0, 1 << 30), st.integers(1, 20))
+def test_a_band_of_weights_is_what_made_it(dim, seed, count):
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(0, 3, (dim, count)) * (rng.random((dim, count)) < 0.2)
+    band = Table.band(matrix)
+    assert (band is None) == (not matrix.any())
+    if band is not None:
+        lo, hi = band.reads(count)
+        for o in np.flatnonzero(matrix.any(0)):
+            rows = np.flatnonzero(matrix[:, o])
+            assert (lo[o], hi[o]) == (rows[0], rows[-1])
+        assert (0 <= lo).all() and (hi < dim).all()
 
 
 @given(st.integers(1, 30), GRIDS)
@@ -156,38 +156,59 @@ def test_place_is_the_index_of_a_start(dim, grid, start):
         assert found == start
 
 
-@given(STENCILS, STENCILS, STENCILS)
-def test_composition_is_associative(a, b, c):
-    both = Stencil(
-        a.extent + (b.extent - 1) * a.stride, a.stride * b.stride, a.low + b.low * a.stride
-    )
-    assert Reach(0).through(a).through(b).through(c) == Reach(0).through(both).through(c)
+@given(st.integers(8, 40), st.lists(STENCILS, max_size=3))
+def test_the_field_of_stencils_is_what_an_output_sees(dim, stencils):
+    pixels, _, reach = chain(dim, [("stencil", s, s.extent) for s in stencils], (1, 1, 0))
+    stride, left, right = reach.field
+    for o, seen in enumerate(pixels):
+        assert seen <= set(range(int(o * stride - left), int(o * stride + right) + 1))
+    gapless = all(s.extent >= s.stride and 0 <= s.low < s.extent for s in stencils)
+    middle = [o for o in range(len(pixels)) if o * stride >= left and o * stride + right < dim]
+    if gapless and middle:
+        assert len(pixels[middle[0]]) == left + right + 1
 
 
-@given(st.lists(STENCILS, max_size=4), st.integers(1, 3), st.integers(0, 20))
-def test_a_limit_keeps_the_middle_of_a_reach(stencils, up, field):
-    reach = Reach(0)
-    for stencil in [*stencils, Stencil(up, up), Stencil(up=up)]:
-        reach = reach.through(stencil)
-    limited, cells = reach.limit(field), (field + up - 1) * reach.stride
-    excess = max(0, reach.left + reach.right - cells)
-    assert limited.left + limited.right == reach.left + reach.right - excess
-    assert 0 <= (reach.right - limited.right) - (reach.left - limited.left) <= 1
-    assert limited._replace(left=reach.left, right=reach.right) == reach
+@given(st.integers(2, 3), st.integers(4, 9))
+def test_the_field_of_a_table_is_that_of_the_stencil_that_made_it(stride, count):
+    first, last = Stencil(3, stride, 1).reads(count)
+    field = Field(2.0, 3.0, 4.0)
+    assert field.through(Table(first, last), count) == field.through(Stencil(3, stride, 1), count)
 
 
-@given(STENCILS, STENCILS)
-def test_join_is_the_larger_of_both(a, b):
-    left, right = Reach(0).through(a), Reach(0).through(b)
-    joined = join_all([left, right])
-    assert (joined is None) == (a.stride != b.stride)
-    if joined is not None:
-        assert joined.left == max(left.left, right.left)
-        assert joined.right == max(left.right, right.right)
+@given(st.integers(4, 30), LAYERS, GRIDS, st.integers(0, 20))
+def test_a_limit_keeps_the_middle_of_a_reach(dim, layers, grid, cells):
+    _, positions, reach = chain(dim, layers, grid)
+    limited = positions.limit(reach, cells)
+    np.testing.assert_array_equal(limited.seen, reach.seen)
+    inside = limited.seen
+    assert (limited.first >= reach.first)[inside].all()
+    assert (limited.last <= reach.last)[inside].all()
+    wide = positions.limit(reach, 1 << 20)
+    np.testing.assert_array_equal(wide.first, reach.first)
+    stride, left, right = reach.field
+    if stride and left + right > cells * abs(stride):
+        across = positions.patch - 1 + cells * abs(stride)
+        assert (limited.last - limited.first)[inside].max(initial=0) <= across / abs(stride) + 1
 
 
-def test_what_does_not_align_joins_to_nothing():
-    assert join_all([Reach(0), Reach(1)]) is None
-    assert join_all([Reach(0), None]) is None
-    assert join_all([None, Reach(0)]) is None
-    assert Reach(0).through(POINT) == Reach(0)
+@given(st.integers(4, 30), LAYERS, GRIDS, STENCILS)
+def test_join_is_the_smaller_first_and_the_larger_last(dim, layers, grid, stencil):
+    pixels, positions, reach = chain(dim, layers, grid)
+    other = reach.through(stencil._replace(stride=1), len(pixels))
+    joined = join_all([reach, other])
+    np.testing.assert_array_equal(joined.first, np.minimum(reach.first, other.first))
+    np.testing.assert_array_equal(joined.last, np.maximum(reach.last, other.last))
+    np.testing.assert_array_equal(joined.seen, reach.seen | other.seen)
+    assert join_all([reach, reach._replace(axis=1)]) is None
+    same = reach.through(POINT, len(pixels))
+    np.testing.assert_array_equal(same.first, reach.first)
+    assert same.field == reach.field
+
+
+def test_what_is_read_as_a_whole_changes_where_it_is_seen():
+    seen = np.array([False, True, True])
+    reach = whole_axis(1, seen, 5)
+    assert reach.axis == 1 and reach.window(5).size == 5
+    np.testing.assert_array_equal(reach.seen, seen)
+    nowhere = whole_axis(0, np.zeros(3, bool), 5)
+    assert nowhere.window(5).size == 1 and nowhere.window(4, 2).size == 2

@@ -193,3 +193,32 @@ def test_on_other_platforms_nothing_is_replaced(monkeypatch):
     x, w = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 1, 2))
     other = jax.make_jaxpr(partial(forward, lambda x: depthwise(x, w, (1, 1), "SAME")))(x)
     assert "conv_general_dilated" in str(other)
+
+
+def test_a_gradient_taken_often_goes_by_tiles_where_they_pay():
+    """Two convolutions, one with a padding that its derivative cannot take by the same form."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-2, 3, (1, 7, 6, 20)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-2, 3, (3, 3, 20, 24)), jnp.float32)
+    often = quick_rules("cpu", often=True)
+
+    def f(x, kernel, padding="SAME"):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS
+        )
+
+    def products(rules):
+        traced = jax.make_jaxpr(partial(values_and_gradients, f, rules=rules))(x, kernel)
+        return str(traced).count("conv_general_dilated")
+
+    few = products(often)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick, "WORTH_COMPILING", -1.0)
+        assert products(often) > few, "tiles along the width are four convolutions"
+        assert products(quick_rules("cpu")) == few, "not where the gradient is taken once"
+        for padding in ("SAME", "VALID", ((3, 3), (1, 1))):
+            g = partial(f, padding=padding)
+            found = values_and_gradients(g, x, kernel, rules=often)
+            usual = values_and_gradients(g, x, kernel, rules={})
+            for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(usual), strict=True):
+                np.testing.assert_array_equal(mine, theirs)

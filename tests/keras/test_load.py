@@ -94,6 +94,11 @@ def test_logits_share_arrays_and_are_idempotent(mnist):
     assert logits(linear) is linear
 
 
+def test_logits_are_those_of_a_keras_model():
+    with pytest.raises(TypeError, match="`model` must be a model of Keras.*got a function"):
+        logits(lambda images: images.mean((1, 2)))
+
+
 def test_vmap_and_grad_compose(mnist, rng):
     images = rng.uniform(size=(3, 28, 28, 1)).astype(np.float32)
     one_by_one = jax.vmap(lambda image: mnist(image[None])[0])(images)

@@ -453,8 +453,11 @@ def test_unknown_and_empty_requests_are_refused(weights, seed):
             f, None, 0, seed, grad_modifier="abs"
         ),
         "`image_shape` must be": lambda: kv.visualize_activation(f, None, 0),
-        "`seed_input` must be one image": lambda: kv.visualize_activation(
+        "`seed_input` must be .* got an array of shape": lambda: kv.visualize_activation(
             f, None, 0, seed_input=seed[0]
+        ),
+        "`seed_input` must be one image": lambda: kv.visualize_saliency(
+            f, None, 0, np.stack([seed, seed])
         ),
         "no step had a finite loss": lambda: kv.visualize_activation(
             f, None, 0, seed_input=seed * np.nan

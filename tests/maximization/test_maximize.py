@@ -576,6 +576,23 @@ def test_an_objective_that_does_not_rise_is_told():
     assert float(result.images[0].max()) < 0.1 < 0.9 < float(result.images[1].min())
 
 
+@pytest.mark.parametrize("scale, offset", [(1.0, -40.0), (60.0, -10.0)], ids=["at 0", "at 1"])
+def test_probabilities_that_saturate_are_told_with_the_scores_before_them_named(scale, offset):
+    def logit(images):
+        return scale * images.mean((1, 2)) + offset
+
+    options = {"image_shape": (6, 6, 1), "key": KEY, "steps": 40, "start": 0.2, "transforms": ()}
+    options |= {"regularizers": ()}
+    message = r"reads probabilities that are saturated for image 0 \(1 of 2\): .*`jaxviz.logits"
+    with pytest.warns(UserWarning, match=message):
+        maximize(
+            lambda x: jnp.concatenate([jax.nn.sigmoid(logit(x)), logit(x)], -1),
+            [jo.unit(0), jo.unit(1)],
+            **options,
+        )
+    assert maximize(logit, jo.unit(0), **options).images.mean() > 0.3
+
+
 @pytest.mark.slow  # what draws is tested where it is: parametrisations and transforms
 def test_a_key_gives_the_same_images_with_and_without_x64():
     options = OPTIONS | JITTER | {"parametrization": jp.pyramid(levels=2), "steps": 2}

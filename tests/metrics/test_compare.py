@@ -108,6 +108,7 @@ def test_it_can_be_read(table):
 
 def test_it_is_drawn(table):
     figure = table.plot(title="Three maps")
+    assert figure._repr_png_()[:4] == b"\x89PNG"  # a notebook shows it, without pyplot too
     assert [axes.get_title() for axes in figure.axes][:2] == ["SRG ↑", "fidelity ↑"]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["one", "other", "none"]
 

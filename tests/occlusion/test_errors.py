@@ -6,7 +6,8 @@ import pytest
 from scorers import integers, weighted_sums
 
 from jaxviz.occlusion.kernel import occlusion_scores
-from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.segments import occlude_segments
 
 SHAPE = (6, 8, 2)
 IMAGE = integers(SHAPE)

@@ -14,7 +14,8 @@ from scorers import convolutional, integers, weighted_sums
 
 from jaxviz.jaxpr.cache import clear_caches
 from jaxviz.occlusion.kernel import occlusion_scores
-from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.segments import occlude_segments
 
 SHAPE = (10, 12, 2)
 IMAGES = np.random.default_rng(0).uniform(size=(8, *SHAPE)).astype(np.float32)

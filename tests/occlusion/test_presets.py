@@ -13,8 +13,9 @@ from oracles import (
 from scorers import convolutional
 
 from jaxviz import fills, presets
-from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.reading import Reading
+from jaxviz.occlusion.segments import occlude_segments
 
 SHAPE = (13, 16, 3)
 IMAGE = np.random.default_rng(0).uniform(size=SHAPE).astype(np.float32)

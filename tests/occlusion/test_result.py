@@ -128,6 +128,21 @@ def test_a_traced_result_is_read_alike(occ, score, target):
     np.testing.assert_allclose(found, occ.heatmap(target, score), rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("reduce", get_args(Reduce))
+def test_every_reduction_is_traced_and_has_a_gradient(occ, reduce):
+    occ = dataclasses.replace(occ, class_names=("cat", "dog", "hen"))
+    found = jax.jit(lambda occ: occ.heatmap("dog", reduce=reduce))(occ)
+    np.testing.assert_allclose(found, occ.heatmap(1, reduce=reduce), rtol=1e-5, atol=1e-6)
+    gradient = jax.grad(lambda occ: occ.heatmap("dog", reduce=reduce).sum(), allow_int=True)(occ)
+    moved = np.array(occ.scores, float)
+    moved[0, 1, 1, 1] += 1
+    wide = dataclasses.replace(occ, scores=np.array(occ.scores, float))
+    change = dataclasses.replace(occ, scores=moved).heatmap(1, reduce=reduce).sum()
+    change -= wide.heatmap(1, reduce=reduce).sum()
+    assert gradient.scores[0, 1, 1, 1] == pytest.approx(change, rel=1e-4, abs=1e-6)
+    assert np.all(gradient.scores[..., [0, 2]] == 0)
+
+
 def test_a_traced_target_and_a_traced_class_map(occ):
     for target in (np.int32(1), np.array([2, 0]), np.array([0.5, 0.0, 2.0], np.float32)):
         found = jax.jit(lambda occ, target: occ.heatmap(target))(occ, target)

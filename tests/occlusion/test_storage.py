@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxviz.occlusion import presets
-from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Occlusion, load_occlusion
+from jaxviz.occlusion.segments import occlude_segments
 
 IMAGES = np.random.default_rng(0).uniform(size=(2, 6, 8, 1)).astype(np.float32)
 

@@ -12,8 +12,9 @@ from jax.tree_util import Partial
 from jaxviz.incremental.approximate import FIELDS
 from jaxviz.occlusion import occlude as occlusion
 from jaxviz.occlusion import tolerance
-from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Approximation, load_occlusion
+from jaxviz.occlusion.segments import occlude_segments
 from jaxviz.occlusion.tolerance import (
     AROUND,
     CONFIDENCE,

@@ -32,6 +32,7 @@ def test_each_image_has_a_row_and_each_method_a_column(photos, rng):
 
 def test_every_map_ends_at_its_own_strongest_value_or_at_the_shared_one(photos):
     maps = np.ones((2, 12, 10)) * np.array([1.0, 4.0])[:, None, None]
+    maps[:, 0, 0] = 0
     assert texts(plot.compare(photos, {"m": maps})) == ["1", "4"]
     assert texts(plot.compare(photos, {"m": maps}, scaling="shared")) == ["4", "4"]
     drawn = panels(plot.compare(photos, {"m": maps}, scaling="shared"))
@@ -40,8 +41,45 @@ def test_every_map_ends_at_its_own_strongest_value_or_at_the_shared_one(photos):
     )
 
 
-def test_a_map_that_is_zero_says_so(photos):
-    assert texts(plot.compare(photos, {"m": np.zeros((2, 12, 10))})) == ["zero everywhere"] * 2
+def test_a_map_that_shows_nothing_says_so(photos):
+    maps = np.zeros((2, 12, 10))
+    maps[1] = 0.5
+    assert texts(plot.compare(photos, {"m": maps})) == ["zero everywhere", "0.5 everywhere"]
+
+
+@pytest.mark.parametrize("scaling", ["image", "shared"])
+@pytest.mark.parametrize("style", ["light", "contour"])
+def test_the_key_says_whose_scale_it_is_and_stays_on_the_page(photos, scaling, style):
+    figure = plot.compare(
+        photos, {"m": np.eye(12)[None, :, :10] + [[[0]], [[1]]]}, scaling=scaling, style=style
+    )
+    told = " ".join(t.get_text() for t in figure.texts).replace("\n", " ")
+    assert ("each map's own" if scaling == "image" else "one for a column") in told
+    assert ("lines at half" if style == "contour" else "colours end") in told
+    renderer = figure.canvas.get_renderer()
+    for text in figure.texts:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0, text.get_text()
+
+
+def test_contours_leave_the_strong_part_as_it_is(photos):
+    maps = np.zeros((12, 10))
+    maps[3:8, 2:7], maps[9:, :3] = 1.0, -0.8
+    (drawn,) = [p for p in panels(plot.compare(photos[0], {"m": maps}, style="contour"))][1:2]
+    np.testing.assert_array_equal(drawn.images[0].get_array()[3:8, 2:7], photos[0, 3:8, 2:7])
+    np.testing.assert_array_equal(drawn.images[0].get_array()[0], dimmed(photos[0])[0])
+    assert len(drawn.collections) == 2  # a line around each sign
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_an_image_of_other_channels_is_one_image_where_its_map_is_one(rng, channels):
+    image, maps = rng.uniform(size=(12, 10, channels)), {"m": rng.uniform(size=(3, 3))}
+    figure = plot.compare(image, maps)
+    assert len(panels(figure)) == 3 and "channel" in " ".join(texts(figure))
+    batch = plot.compare(image[None], {"m": maps["m"][None]})
+    np.testing.assert_array_equal(
+        panels(figure)[0].images[0].get_array(), panels(batch)[0].images[0].get_array()
+    )
 
 
 def test_no_value_sheds_no_light(photos):
@@ -77,6 +115,7 @@ def test_what_is_infinite_is_as_strong_as_the_strongest(photos):
     [
         ({"maps": {"m": np.ones((3, 12, 10))}}, "`maps` must hold one map per image: got 3"),
         ({"maps": {}, "scaling": "all"}, '`scaling` must be "image" or "shared"'),
+        ({"maps": {}, "style": "tint"}, "`style` must be one of light, contour: got 'tint'"),
         ({"maps": {}, "robust": 20}, "`robust` must be a percentage"),
         ({"maps": {}, "class_maps": np.zeros((2, 3, 3), int)}, "`class_maps` must be as large"),
         ({"maps": {}, "class_maps": np.zeros((2, 12, 10), int), "predicted": [1]}, "`predicted`"),

@@ -268,9 +268,22 @@ def test_overlay_is_grey_where_the_map_is_zero_and_coloured_at_its_end(rng):
     image = rng.random((4, 4, 3))
     values = np.zeros((4, 4))
     values[0, 0], values[3, 3] = 1, -1
-    blend = images_of(plot.overlay(image, values, alpha=1.0))[0].get_array()
+    figure = plot.overlay(image, values, alpha=1.0, style="tint")
+    blend = images_of(figure)[0].get_array()
     np.testing.assert_allclose(np.ptp(blend[1:3, 1:3], axis=-1), 0, atol=1e-12)
     assert blend[0, 0, 0] > 3 * blend[0, 0, 2] and blend[3, 3, 2] > 3 * blend[3, 3, 0]
+
+
+def test_activations_mark_dead_maps_and_leave_no_space(rng):
+    maps = rng.random((1, 3, 3, 5)) * np.array([1, 0, 2, 0, 3])
+    figure = plot.activations({"conv": maps})
+    assert "5 maps of 3 × 3, 2 zero everywhere (×)" in texts(figure)
+    assert len(maps_of(figure)) == 3
+    ink = np.argwhere((pixels(figure) < 250).any(-1))
+    free = (np.array(pixels(figure).shape[:2]) - 1 - ink.max(0)) / 160  # below and on the right
+    assert free.max() < 0.6
+    both = plot.activations({"a": maps[..., :3], "b": maps[..., 2:4]}, image=np.ones((6, 6, 3)))
+    assert both.get_figheight() < 1.3 * figure.get_figheight()  # all three beside each other
 
 
 def test_activations_keep_the_strongest_maps(rng):
@@ -303,10 +316,20 @@ BAD = [
     (lambda: plot.heatmap(Z, titles=["one"]), "`titles` must hold one title per image"),
     (lambda: plot.heatmap(Z, titles="ab"), "`titles` must hold one title per image"),
     (
-        lambda: plot.heatmap(Z, image=np.zeros((2, 4, 5))),
-        "`image` must have as many images and pix",
+        lambda: plot.occlusion(np.zeros((2, 4, 5)), Z),
+        "`images` must have as many images and pix",
     ),
-    (lambda: plot.overlay(np.zeros((2, 4, 4, 2)), Z), "`image` must be .* with 1 or 3 channels"),
+    (lambda: plot.overlay(np.zeros((2, 4, 4, 40)), Z), "`image` must be .* with 1 to 32 channels"),
+    (lambda: plot.overlay(np.zeros((1, 4, 4, 3)), Z), "`image` must have as many images as the"),
+    (lambda: plot.overlay(Z, Z, style="glow"), "`style` must be one of .*: got 'glow'"),
+    (lambda: plot.heatmap(Z, scaling="all"), '`scaling` must be "image" or "shared": got'),
+    (lambda: plot.heatmap(Z, scaling="image", limits=(0, 1)), "`limits` are those of one scale"),
+    (lambda: plot.heatmap(Z, cmap="reds"), "`cmap` must be a colour map of matplotlib, .*'reds'"),
+    (lambda: plot.heatmap(Z, ax=Figure().add_subplot()), "`ax` is for a single map: got 2"),
+    (
+        lambda: plot.heatmap(Z[0], image=Z[0], ax=Figure().add_subplot()),
+        "`ax` has no room for `image`",
+    ),
     (lambda: plot.overlay(Z, Z, alpha=0), r"`alpha` must lie in \(0, 1\]: got 0"),
     (lambda: plot.gallery(Z + np.nan), "`images` must be finite: got 32 NaN or infinite"),
     (lambda: plot.gallery(np.zeros((0, 4, 4))), "`images` must be .*got"),

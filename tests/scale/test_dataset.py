@@ -8,8 +8,10 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 from scale_run import SHAPE, images, scorer
 
+from jaxviz.images.preprocessing import NAMED
 from jaxviz.occlusion import presets
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.reading import Reading
@@ -217,6 +219,7 @@ def finished(tmp_path_factory):
         ({"source": images(11)}, "source.images is 10 there and 11 now"),
         ({"source": images(10)[::-1]}, "source.samples.0"),
         ({"preprocess": lambda x: x}, "source.units is as given there"),
+        ({"preprocess": "tf"}, r"source.units is as given there and tf: \(x · 255 − 127.5\)"),
         ({"dtype": "bfloat16"}, "forward.dtype is float32 there and bfloat16 now"),
         ({"stored": "float16"}, "scores.dtype"),
         ({"top": 2}, "scores.top is None there and 2 now"),
@@ -228,6 +231,22 @@ def finished(tmp_path_factory):
 def test_store_of_another_run_is_refused_with_what_differs(finished, change, told):
     with pytest.raises(ValueError, match=told):
         run(finished, **change)
+
+
+def test_preprocessing_goes_by_name_as_for_photographs(store, rng):
+    pictures = rng.integers(0, 256, (3, *SHAPE), np.uint8)
+    units = NAMED["tf"](pictures / np.float32(255))
+    stored = run(store, source=pictures, preprocess="tf")
+    np.testing.assert_array_equal(stored.base, occlude(scorer(), units, patch=4, stride=2).base)
+    assert stored.identity["source"]["units"] == NAMED["tf"].describe()
+    run(store, source=pictures, preprocess=NAMED["tf"])  # a name is the formula that it stands for
+    with pytest.raises(ValueError, match="source.units is tf: .* now"):
+        run(store, source=pictures, preprocess="raw")
+    model = Partial(scorer())
+    with pytest.raises(ValueError, match='`preprocess` "model" needs a model that says'):
+        run(store, f=model, source=pictures, preprocess="model")
+    with pytest.raises(ValueError, match="`preprocess` must be one of .*: got 'caffee'"):
+        run(store, source=pictures, preprocess="caffee")
 
 
 def test_store_of_another_version_is_refused(finished, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scale_run import SHAPE, events, images, scorer
 
-from jaxviz.scale import dataset, pipeline
+from jaxviz.scale import filling, pipeline
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.pipeline import READ_AHEAD, WRITTEN_BEHIND, Waits, WriteBehind, read_ahead
 from jaxviz.scale.store import Store
@@ -75,11 +75,11 @@ def test_memory_is_bounded_when_writing_is_slow_and_reading_fast(tmp_path, monke
                 most[0] = max(most[0], read[0] - written[0])
             return images(1)[0]
 
-    def slow(store, chunk, results):
+    def slow(store, chunk, rows, errors):
         time.sleep(0.02)
-        original(store, chunk, results)
+        original(store, chunk, rows, errors)
         with lock:
-            written[0] += len(results.errors)
+            written[0] += len(errors)
 
     monkeypatch.setattr(Store, "write", slow)
     settings = {"patch": 6, "chunk": CHUNK, "progress": False, "workers": 8}
@@ -93,7 +93,7 @@ def test_memory_is_bounded_when_writing_is_slow_and_reading_fast(tmp_path, monke
 def test_waits_tell_what_computing_stood_still_for(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(pipeline, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(dataset, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(filling, "perf_counter", lambda: now[0])
 
     class Slow:
         def __len__(self):
@@ -124,7 +124,7 @@ def test_what_was_launched_before_an_error_is_not_lost(tmp_path, monkeypatch):
         yield next(chunks)
         yield from broken()
 
-    monkeypatch.setattr("jaxviz.scale.dataset.read_ahead", ahead)
+    monkeypatch.setattr("jaxviz.scale.filling.read_ahead", ahead)
     settings = {"patch": 6, "chunk": CHUNK, "progress": lambda *told: done.append(told)}
     with pytest.raises(ValueError, match="no image"):
         occlude_dataset(scorer(), images(12), tmp_path / "out.zarr", **settings)

@@ -95,6 +95,18 @@ def test_folder_is_read_in_the_order_of_names_as_pictures_are(folder):
     assert opened.units == "6×5×3, x in [0, 1]: BGR of x · 255 − 10"
 
 
+def test_a_preprocessing_takes_pictures_and_a_source_reads_for_itself():
+    grey = np.full((2, 3, 3, 1), 51, np.uint8)
+    prep = Preprocessing(scale=10)
+    for same in (grey, grey / 255, [(image, 7) for image in grey]):
+        np.testing.assert_allclose(open_source(same, preprocess=prep)[1], 2.0, rtol=1e-6)
+    assert open_source(grey, preprocess=lambda x: x + 1)[0].max() == 52
+    with pytest.raises(ValueError, match=r"`source` must hold bytes, or floats in \[0, 1\]"):
+        open_source(grey * 1.0, preprocess=prep)[0]
+    with pytest.raises(ValueError, match="`preprocess` must be None for a `Source`"):
+        open_source(open_source(grey), preprocess=prep)
+
+
 def test_bad_images_are_told_apart(folder, images):
     (folder / "._a.png").write_bytes(b"what macOS leaves")
     (folder / "b" / "folder.png").mkdir()

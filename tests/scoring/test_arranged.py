@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.tree_util import Partial
 
-from jaxviz import occlude
+from jaxviz import occlude, occlusion_scores
 from jaxviz.incremental import incremental
 from jaxviz.incremental.interpret import paste
 from jaxviz.jaxpr.cache import clear_caches
@@ -112,3 +112,28 @@ def test_gradients_go_through_tiles():
     mine = jax.grad(lambda patch: update(patch, start).sum())(patch)
     theirs = jax.grad(lambda patch: network(KERNELS, paste(image, patch, start)[None]).sum())(patch)
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+
+def test_the_kernel_transforms_kernels_outside_its_loop():
+    def scores(kernels, image):
+        options = dict(patch=4, stride=4, method="dense", batch_size=3)
+        return occlusion_scores(Partial(network, kernels), image, **options)
+
+    closed = jax.make_jaxpr(scores)(KERNELS, IMAGES[0])
+    (loop,) = (e for e in closed.jaxpr.eqns if str(e.primitive) == "scan")
+    shapes = [v.aval.shape for v in loop.invars]
+    transformed = [s for s in shapes if s[-2:] == (8, 48) and s[:-2] != (3, 3)]
+    assert len(transformed) == 4, shapes  # of a tile's row
+    wanted = occlude(Partial(network, KERNELS), IMAGES[0], patch=4, stride=4, method="dense")
+    np.testing.assert_array_equal(scores(KERNELS, IMAGES[0]), wanted.scores)
+    # What is hoisted composes: over images, and in a derivative by the kernels.
+    both = jax.vmap(lambda image: scores(KERNELS, image))(IMAGES)
+    np.testing.assert_array_equal(both[0], wanted.scores)
+    found = jax.grad(lambda kernels: scores(kernels, IMAGES[0]).sum())(KERNELS)
+    whole = jax.grad(
+        lambda kernels: occlusion_scores(
+            Partial(network, kernels), IMAGES[0], patch=4, stride=4, method="dense"
+        ).sum()
+    )(KERNELS)
+    for mine, theirs in zip(found, whole, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())

@@ -15,7 +15,8 @@ from scorers import convolutional
 
 from jaxviz import fills
 from jaxviz.jaxpr.cache import clear_caches
-from jaxviz.occlusion.occlude import occlude, occlude_segments
+from jaxviz.occlusion.occlude import occlude
+from jaxviz.occlusion.segments import occlude_segments
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
 from jaxviz.scoring import compiled as programs
@@ -148,10 +149,15 @@ def test_other_sizes_are_tried_if_that_pays(f, clock, monkeypatch, compiling, sc
     assert len(timed) == tried
 
 
-@pytest.mark.parametrize("shape, first", [((127, 127), 16), ((128, 128), 8), ((64, 512), 8)])
-def test_large_images_come_in_smaller_batches(shape, first):
-    images = np.zeros((1, *shape, 1), np.float32)
-    assert programs._batches(dataclasses.replace(task_of(len), images=images))[0] == first
+@pytest.mark.parametrize(
+    "shape, windows, whole", [((127, 127), 16, 16), ((128, 128), 8, 1), ((64, 512), 8, 1)]
+)
+def test_large_images_come_in_smaller_batches(shape, windows, whole):
+    task = dataclasses.replace(task_of(len), images=np.zeros((1, *shape, 1), np.float32))
+    evaluators = Incremental((2, 2), (2, 2), (0, 0)), Dense()
+    batches = [programs._batches(task, evaluator) for evaluator in evaluators]
+    assert [batch[0] for batch in batches] == [windows, whole]
+    assert len({len(batch) for batch in batches}) == 1, "they are tried in turn"
 
 
 def test_only_the_best_evaluator_is_tried_at_other_sizes(f, clock, monkeypatch):
@@ -316,3 +322,21 @@ def test_other_errors_of_the_device_pass_through(f, monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: broken"):
         occlude(f, IMAGES[0], **TILES)
+
+
+def test_a_repeated_run_traces_the_scorer_once_and_is_never_out_of_date():
+    scale, traced = [1.0], []
+
+    def f(images):
+        traced.append(images.shape)
+        return scale[0] * images.mean((1, 2))
+
+    image = np.ones((6, 6, 2), np.float32)
+    options = {"patch": 2, "method": "dense", "batch_size": 5}
+    first = occlude(f, image, **options)
+    traced.clear()
+    again = occlude(f, image, **options)
+    assert traced == [(5, 6, 6, 2)]
+    np.testing.assert_array_equal(again.scores, first.scores)
+    scale[0] = 2.0
+    np.testing.assert_allclose(occlude(f, image, **options).scores, 2 * first.scores)

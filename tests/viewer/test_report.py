@@ -228,8 +228,18 @@ def test_what_does_not_fit_is_told(occ, results, options, said):
 def test_images_of_another_run_are_refused(occ):
     with pytest.raises(ValueError, match="`images` must be those of the result: got 1 for 2"):
         jv.viewer.report(occ, IMAGES[:1])
-    with pytest.raises(ValueError, match="1 or 3 channels"):
-        jv.viewer.report(occ, np.zeros((2, 6, 6, 4)))
+    with pytest.raises(ValueError, match="1 to 32 channels: got .*40"):
+        jv.viewer.report(occ, np.zeros((2, 6, 6, 40)))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_images_of_other_channels_are_shown_in_colours_with_their_patches(rng, channels):
+    images = rng.uniform(0.3, 0.7, (2, 6, 6, channels)).astype(np.float32)
+    occ = jv.occlude(lambda x: x.mean((1, 2)), images, patch=3, fill=0.5)
+    many, one = jv.viewer.report(occ, images), jv.viewer.report(occ, images, pictures=images)
+    assert many.count == 2 and many.html == one.html
+    single = jv.occlude(lambda x: x.mean((1, 2)), images[0], patch=3, fill=0.5)
+    assert jv.viewer.report(single, images[0]).count == 1
 
 
 @pytest.mark.slow

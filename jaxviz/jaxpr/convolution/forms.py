@@ -8,10 +8,12 @@ in blocks of pixels, which a gradient gains by, is not faster than XLA's own for
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxviz.jaxpr.convolution import model, winograd
 from jaxviz.jaxpr.convolution.higher import convolve_higher, rows_added
@@ -46,16 +48,24 @@ class Form(NamedTuple):
         apply: (image, prepared kernel) -> result.
         seconds: of one image, by the model.
         prepare: kernel -> what `apply` reads of it.
+        elements: how many elements `prepare` makes of one tap of one channel and feature.
     """
 
     name: str
     apply: Callable[[jax.Array, Any], jax.Array]
     seconds: float
     prepare: Callable[[jax.Array], Any] = _itself
+    elements: float = 0.0
 
 
 def choose(
-    params: Params, image: Any, kernel: Any, error: float = 0.0, *, once: bool = False
+    params: Params,
+    image: Any,
+    kernel: Any,
+    error: float = 0.0,
+    *,
+    preparing: float = 0.0,
+    worth: float | None = None,
 ) -> Form | None:
     """Return the fastest form by the model; None: the convolution as it stands.
 
@@ -66,7 +76,9 @@ def choose(
         image: (N, H, W, C), an array or its shape and dtype.
         kernel: (rows, columns, C, F), likewise.
         error: what one convolution may deviate, relative to its largest result; 0: rounding alone.
-        once: whether it is carried out a few times only, so that preparing a kernel does not pay.
+        preparing: how often a kernel is prepared, for each image: 0, once for all of a long run;
+            1, anew for each; infinity, too seldom used for a form that prepares it.
+        worth: the least seconds that such a form must save for each image; None: 0.1 ms.
     """
     if not is_plain(params, image, kernel) or image.dtype not in FULL:
         return None
@@ -75,21 +87,37 @@ def choose(
     if is_depthwise(params, image, kernel):
         return Form("depthwise", partial(depthwise, params), 0.0)
     sizes = Sizes.of(params, image, kernel)
-    found = list(_forms(params, sizes))
-    best = min(found, key=_seconds)
-    if not once and sizes.kernel == (3, 3) and image.dtype == jnp.float32:
-        tiled = min(_tiled(params, sizes, error), key=_seconds, default=best)
-        if tiled.seconds + LEAST_SAVED_BY_TILES < best.seconds:
-            return tiled
+    best = min(_forms(params, sizes), key=_seconds)
+    tiled = [
+        form._replace(seconds=form.seconds + preparing * model.preparing(sizes, form.elements))
+        for form in (_tiles(params, image, kernel, error) if preparing < inf else ())
+    ]
+    fastest = min(tiled, key=_seconds, default=best)
+    least = LEAST_SAVED_BY_TILES if worth is None else worth
+    if fastest.seconds + least < best.seconds:
+        return fastest
     return None if best.name == "as it stands" else best
+
+
+def candidates(params: Params, image: Any, kernel: Any, error: float = 0.0) -> list[Form]:
+    """Return all forms among which `choose` chooses, the convolution as it stands first."""
+    sizes = Sizes.of(params, image, kernel)
+    if not is_depthwise(params, image, kernel):
+        return [*_forms(params, sizes), *_tiles(params, image, kernel, error)]
+    whole = Form("as it stands", partial(_as_it_stands, params), model.as_it_stands(sizes))
+    return [whole, Form("depthwise", partial(depthwise, params), 0.0)]
 
 
 def _seconds(form: Form) -> float:
     return form.seconds
 
 
+def _as_it_stands(params: Params, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated_p.bind(image, kernel, **params)
+
+
 def _forms(params: Params, sizes: Sizes) -> Iterator[Form]:
-    yield Form("as it stands", lambda image, kernel: image, model.as_it_stands(sizes))
+    yield Form("as it stands", partial(_as_it_stands, params), model.as_it_stands(sizes))
     if sizes.groups > 1:
         form = partial(grouped_products, params)
         yield Form("grouped products", form, model.grouped_products(sizes))
@@ -104,9 +132,12 @@ def _forms(params: Params, sizes: Sizes) -> Iterator[Form]:
             yield Form("higher", partial(convolve_higher, params["padding"], params), seconds)
 
 
-def _tiled(params: Params, sizes: Sizes, error: float) -> Iterator[Form]:
+def _tiles(params: Params, image: Any, kernel: Any, error: float) -> Iterator[Form]:
+    sizes = Sizes.of(params, image, kernel)
     if (
-        asks_for_the_highest(params)
+        sizes.kernel != (3, 3)
+        or image.dtype != jnp.float32
+        or asks_for_the_highest(params)
         or sizes.groups > 1
         or not has_unit(params, "window_strides", "rhs_dilation")
     ):
@@ -121,6 +152,7 @@ def _tiled(params: Params, sizes: Sizes, error: float) -> Iterator[Form]:
                 partial(winograd.along_width, constants, params),
                 model.tiles_along_width(sizes, m),
                 partial(winograd.along_width_taps, constants),
+                (m + 2) / 3,
             )
         if both_error <= error:
             yield Form(
@@ -128,4 +160,5 @@ def _tiled(params: Params, sizes: Sizes, error: float) -> Iterator[Form]:
                 partial(winograd.along_both, constants, params),
                 model.tiles_along_both(sizes, m),
                 partial(winograd.along_both_taps, constants),
+                (m + 2) ** 2 / 9,
             )

@@ -7,12 +7,16 @@ import pytest
 from jax.tree_util import Partial
 
 import jaxviz as jv
-from jaxviz.scoring.layout import channels_last, check_channels_last
+from jaxviz.jaxpr.layout import channels_last, check_channels_last
+from jaxviz.maximization.objectives import unit
 
 IMAGE = np.random.default_rng(0).random((10, 12, 3), np.float32)
 FRONT = IMAGE.transpose(2, 0, 1)
 WEIGHTS = jnp.asarray(np.random.default_rng(1).random((3, 4)), jnp.float32)
-MESSAGE = r"`images` must be \(..., height, width, channel\): got shape .*jaxviz.channels_last\(f\)"
+MESSAGE = (
+    r"`(images?|source|image_shape|seed_input)` must be \(..., height, width, channel\): got shape"
+    r" .*jaxviz.channels_last\(f\)"
+)
 
 
 def front(images):
@@ -39,8 +43,19 @@ def test_a_wrapped_scorer_holds_its_arrays():
         lambda x: jv.occlude(front, x[None], patch=2),
         lambda x: jv.occlude_segments(front, x, np.zeros((3, 10), int)),
         lambda x: jv.occlusion_scores(front, x, patch=2),
+        lambda x: jv.explain(front, x, patch=2),
+        lambda x: jv.incremental(front, x, 2),
+        lambda x: jv.activations(front, x[None]),
+        lambda x: jv.maximize(front, unit(0), image_shape=x.shape, key=jax.random.key(0), steps=1),
+        lambda x: jv.attribution.saliency(front, x),
+        lambda x: jax.jit(lambda x: jv.attribution.saliency(front, x).values)(x),
+        lambda x: jv.attribution.rise(front, x, samples=2),
+        lambda x: jv.metrics.deletion(front, x, x[0]),
+        lambda x: jv.metrics.infidelity(front, x, x),
+        lambda x: jv.visualize_saliency(front, None, 0, x),
+        lambda x: jv.visualize_activation(front, None, 0, image_shape=x.shape, max_iter=1),
+        lambda x: jv.estimate(front, x.shape, 2, patch=2),
     ],
-    ids=["occlude", "a batch", "segments", "kernel"],
 )
 def test_channels_in_front_are_refused(run):
     with pytest.raises(ValueError, match=MESSAGE):
@@ -67,18 +82,3 @@ def test_a_scorer_that_states_its_shape_is_taken_at_its_word():
         check_channels_last(f, (5, 1, 16, 16))
     f.input_shape = (1, 16, 16)
     check_channels_last(f, (5, 1, 16, 16))
-
-
-def test_a_model_of_keras_that_says_its_channels_come_first_is_not_covered_across_them():
-    keras = pytest.importorskip("keras")
-
-    def conv(data_format, shape):
-        layers = [keras.layers.Conv2D(2, 3, data_format=data_format), keras.layers.Flatten()]
-        return jv.from_keras(keras.Sequential([keras.Input(shape), *layers]))
-
-    first, last = conv("channels_first", (3, 6, 7)), conv("channels_last", (6, 7, 3))
-    assert (first.data_format, last.data_format) == ("channels_first", "channels_last")
-    image = np.random.default_rng(0).random((6, 7, 3), np.float32)
-    with pytest.raises(ValueError, match="a model whose channels come first"):
-        jv.occlude(first, image.transpose(2, 0, 1), patch=2)
-    assert jv.occlude(channels_last(first), image, patch=2).grid.shape == (3, 4)
