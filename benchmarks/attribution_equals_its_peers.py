@@ -339,7 +339,7 @@ def main() -> None:
     peers.quiet()
     made = [list(make()) for make in MAKERS]
     cases = [case for group in made for case in (group[:1] if settings.quick else group)]
-    compared = (compare(case, index) for index, case in enumerate(cases))
+    compared = (compare(case, index) for index, case in enumerate(cases, 1))
     rows = common.collect(NAME, compared, settings)
     worst = max(row["difference"] for row in rows)
     common.finish(
