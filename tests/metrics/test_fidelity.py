@@ -8,7 +8,7 @@ from judges import slow_pearson, slow_spearman
 from scorers import convolutional, integers, weighted_sums
 
 import jaxviz as jv
-from jaxviz.metrics.run import generator
+from jaxviz.jaxpr.keys import generator
 from jaxviz.perturbation.shifts import ShiftOccluder
 
 SHAPE = (7, 5, 2)
