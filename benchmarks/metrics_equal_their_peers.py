@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import common, metrics_of_quantus, peers
 from benchmarks.metric_cases import COUNT, KEY, SIDE, STEPS, Both, Case, setting
 from jaxviz import attribution, metrics
-from jaxviz.metrics.run import generator
+from jaxviz.jaxpr.keys import generator
 from jaxviz.perturbation.shifts import ShiftOccluder
 
 NAME = "metrics_equal_their_peers"

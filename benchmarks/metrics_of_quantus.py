@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import networks, peers
 from benchmarks.metric_cases import COUNT, KEY, SIDE, STEPS, Both, Case, Setting, setting
 from jaxviz import attribution, metrics
-from jaxviz.metrics.run import generator
+from jaxviz.jaxpr.keys import generator
 from jaxviz.metrics.weights import weights_of
 
 RAW: Any = {"disable_warnings": True, "display_progressbar": False, "normalise": False}

@@ -96,7 +96,11 @@ def turned(under, start):
     return under[::-1, ::-1]
 
 
-@pytest.mark.parametrize("fill", ["mean", "patch_mean", turned, fills.blur(1.0)], ids=str)
+@pytest.mark.parametrize(
+    "fill",
+    ["mean", "patch_mean", turned, fills.blur(1.0)],
+    ids=["mean", "patch_mean", "turned", "blur"],
+)
 def test_a_fill_sees_the_whole_image_on_windows_too(fill):
     image, labels = integers(SHAPE), patches_of_pixels(1)
     scores = [
