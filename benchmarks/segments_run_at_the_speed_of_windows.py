@@ -21,9 +21,9 @@ METHODS = ("dense", "incremental", "auto")
 
 def ragged(size: int, across: int, rng: np.random.Generator) -> np.ndarray:
     """Labels (size, size): the nearest of sites, one in each cell of a grid."""
-    corners = np.stack(np.mgrid[:across, :across], -1).reshape(-1, 2)
+    corners = np.indices((across, across)).reshape(2, -1).T
     sites = (corners + rng.uniform(0.2, 0.8, corners.shape)) * size / across
-    pixels = np.stack(np.mgrid[:size, :size], -1)[..., None, :]
+    pixels = np.moveaxis(np.indices((size, size)), 0, -1)[..., None, :]
     return ((pixels - sites) ** 2).sum(-1).argmin(-1)
 
 

@@ -14,6 +14,7 @@ from jaxviz.cli.output import say, stage
 from jaxviz.images.decode import image_files, read_image
 from jaxviz.images.files import Entry, fit_picture, picture_entries
 from jaxviz.occlusion.result import Occlusion
+from jaxviz.scale.attributed import StoredAttribution
 from jaxviz.scale.reader import StoredOcclusion, open_store
 from jaxviz.viewer import report
 from jaxviz.viewer._numbers import kind_of
@@ -77,7 +78,10 @@ def _with_classes(stored: StoredOcclusion, wanted: np.ndarray) -> Occlusion | _K
 
 
 def stored_pictures(
-    stored: StoredOcclusion, sources: Sequence[str], wanted: np.ndarray, what: str = "IMAGES"
+    stored: StoredOcclusion | StoredAttribution,
+    sources: Sequence[str],
+    wanted: np.ndarray,
+    what: str = "IMAGES",
 ) -> list[tuple[str, Callable[[], np.ndarray]]]:
     """Return, for each wanted image of a store, its name and a function that reads its picture.
 
@@ -90,7 +94,7 @@ def stored_pictures(
     Raises:
         ValueError: they are others.
     """
-    height, width = stored.grid.image_shape
+    height, width, _ = stored.identity["source"]["shape"]
     entries = _entries(sources)
     places = _places(stored, [name for name, _, _ in entries], wanted, what)
     names = stored.names or [name for name, _, _ in entries]
