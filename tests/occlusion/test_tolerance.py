@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from jaxviz.incremental.approximate import FIELDS
 from jaxviz.occlusion import occlude as occlusion
-from jaxviz.occlusion import tolerance
+from jaxviz.occlusion import segments, tolerance
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Approximation, load_occlusion
 from jaxviz.occlusion.segments import occlude_segments
@@ -270,9 +270,9 @@ def test_what_has_no_windows_or_is_no_share_is_refused(f, images, options, match
 
 def test_labels_have_no_windows(f, images, monkeypatch):
     tasks = []
-    execute = occlusion.execute
-    keep = lambda task, **options: tasks.append(task) or execute(task, **options)  # noqa: E731
-    monkeypatch.setattr(occlusion, "execute", keep)
+    execute = segments.execute_each
+    keep = lambda some, *rest, **options: tasks.extend(some) or execute(some, *rest, **options)  # noqa: E731
+    monkeypatch.setattr(segments, "execute_each", keep)
     occlude_segments(f, images, np.arange(44 * 40).reshape(44, 40) // 880)
     grid = make_grid(SHAPE[:2], patch=6)
     with pytest.raises(ValueError, match="`tolerance` cuts windows short, which only patches"):
