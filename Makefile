@@ -17,11 +17,14 @@ demo: setup
 
 setup: $(VENV)/.has-photos
 
+# Most of the time goes into compiling, and most of that into making programs fast that run once:
+# `test` leaves it out. `test-all` compiles as users do.
+test: export XLA_FLAGS ?= --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0
 test: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 test-all: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" $(TESTS)
 
 check: $(VENV)/.has-dev
 	$(BIN)/ruff check .

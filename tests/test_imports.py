@@ -178,6 +178,7 @@ def found():
     return imports_in(PACKAGE)
 
 
+@pytest.mark.slow
 def test_nothing_imports_upward(found):
     assert len(found) > 500
     assert upward(found, "jaxviz") == []

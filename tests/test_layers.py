@@ -56,6 +56,7 @@ def images(rng):
     return jnp.asarray(rng.normal(size=(2, 5, 4, 2)), jnp.float32)
 
 
+@pytest.mark.slow
 def test_nnx_layers_go_by_attribute_path(images):
     net = nnx_net()
     found = activations(net, images)
@@ -108,6 +109,7 @@ def in_time(*calls):
     return results
 
 
+@pytest.mark.slow
 def test_activations_inside_a_traced_call_are_those_of_the_inner_scorer(images):
     noted, inner = [], nnx_net()
     net = nnx.Sequential(Looking(inner, noted.append), nnx.Linear(1, 1, rngs=nnx.Rngs(0)))
@@ -123,6 +125,7 @@ def test_activations_inside_a_traced_call_are_those_of_the_inner_scorer(images):
     np.testing.assert_allclose(found["layers.0"], 2 * inner(images), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_linen_activations_inside_a_traced_call_are_those_of_the_inner_scorer(images):
     inner, noted = LinenNet(), []
     variables = inner.init(jax.random.key(0), images)
@@ -260,6 +263,7 @@ class Scanned(nnx.Module):
         return self.head(scan(self.conv(x), self.stack).mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_layers_around_a_scan_over_modules_are_found():
     model, images = Scanned(nnx.Rngs(0)), jnp.ones((2, 6, 6, 3))
     found = activations(model, images)
@@ -298,6 +302,7 @@ def test_layers_by_index_and_in_the_order_asked(images):
     assert list(found) == ["mean", "hidden"]
 
 
+@pytest.mark.slow
 def test_capture_composes_with_jit_vmap_and_grad(images):
     def total(x):
         found = capture(tagged, x, ["hidden", None])
@@ -346,6 +351,7 @@ def test_a_single_image_is_refused(images):
         activations(tagged, images[0])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(ValueError, match="`f` must be a callable .* got str"):
         as_scorer("mnist.h5")

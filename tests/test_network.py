@@ -46,6 +46,7 @@ def test_kinds_are_told_in_words(layers):
     assert layers["output"].kind.startswith("softmax")
 
 
+@pytest.mark.slow
 def test_the_field_of_a_site_holds_every_pixel_that_it_depends_on():
     """The slow way: which pixels change the middle site, by the sum of absolute gradients."""
     layers = layers_of(lambda x: _tagged(x).mean((1, 2)), (24, 24, 1))

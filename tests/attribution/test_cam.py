@@ -91,6 +91,7 @@ def test_a_map_is_its_formula(image, layer, name):
     np.testing.assert_allclose(found.base, slow_scores(image), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_score_cam_is_its_formula(image, layer):
     a, _ = layer
     scores = []
@@ -120,6 +121,7 @@ def test_ablation_cam_is_its_formula(image, layer, sign):
     np.testing.assert_allclose(found.values[..., 0], relu(a @ np.array(weights)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_lies_before_a_layer_runs_once(image):
     (part,), _ = cut(scorer, jnp.asarray(image), ("pooled",), {})
     behind = jax.make_jaxpr(part.rest)(part.known, part.output)
@@ -129,6 +131,7 @@ def test_what_lies_before_a_layer_runs_once(image):
     np.testing.assert_allclose(part.rest(part.known, part.output), clean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_layers_are_fused(image):
     one, two = (
         att.grad_cam(scorer, image, target=TARGET, layer=name).values[..., 0]
@@ -142,6 +145,7 @@ def test_several_layers_are_fused(image):
     assert dict(found.config)["layer"] == "features, pooled"
 
 
+@pytest.mark.slow
 def test_heatmaps_are_as_large_as_the_image(image):
     for way, resample in (("bilinear", 2), ("bicubic", 3)):
         found = att.grad_cam(scorer, image, layer="features", upsample=way)
@@ -150,6 +154,7 @@ def test_heatmaps_are_as_large_as_the_image(image):
     assert att.grad_cam(scorer, image, upsample=None).heatmap().shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_guided_grad_cam_is_a_product(image):
     cam = att.grad_cam(scorer, image, target=TARGET, layer="features").heatmap()
     guided = att.guided(scorer, image, target=TARGET).values
@@ -191,6 +196,7 @@ def _keras_nested():
     return jv.from_keras(outer)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on reading weights
 def test_layers_of_every_kind_of_model_are_found(image):
     module = Linen()
@@ -238,6 +244,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_batch_equals_one_by_one_and_traced(image, name):
     method, images = METHODS[name], np.stack([image, image[::-1], 0 * image])
@@ -258,6 +265,7 @@ def test_a_constant_scorer_gives_no_nan(image, name):
         assert not found.values.any()
 
 
+@pytest.mark.slow
 def test_a_second_image_compiles_nothing(image, compilations):
     for method in (att.grad_cam, att.ablation_cam, partial(att.integrated_gradients, points=2)):
         method(scorer, image, target=0)
@@ -280,6 +288,7 @@ def _enlarged(x, way=2):
     return np.asarray(Image.fromarray(x.astype(np.float32)).resize((10, 8), way))
 
 
+@pytest.mark.slow
 def test_presets_are_what_the_libraries_do(image, layer):
     a, g = layer
     pp_torch = relu(a @ (g**2 * relu(g)).sum((0, 1)))
@@ -339,6 +348,7 @@ def test_what_is_wrong_is_told(image, method, options, error, said):
         method(scorer, image, **options)
 
 
+@pytest.mark.slow
 def test_a_scorer_without_layers_is_told(image):
     with pytest.raises(ValueError, match="`layer` must be given: no layer of this scorer"):
         att.grad_cam(lambda x: x.sum((1, 2)), image)

@@ -46,6 +46,7 @@ def test_targets_are_those_of_occlude(images, target):
     np.testing.assert_allclose(att.base, base, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_equals_one_by_one_for_any_block(images):
     together = saliency(scorer, images)
     for size in (1, 2, 5):
@@ -78,6 +79,7 @@ def test_a_second_run_compiles_nothing(images, compilations):
     assert compilations.count == 0
 
 
+@pytest.mark.slow
 def test_traced_images_run_the_bare_kernel(images):
     values = saliency(scorer, images, target=1).values
     jitted = jax.jit(lambda x, t: saliency(scorer, x, target=t).values)
@@ -182,6 +184,7 @@ def test_a_scorer_without_a_derivative_is_told(images, f):
         saliency(f, images, target=0)
 
 
+@pytest.mark.slow
 def test_faults_of_the_forward_pass_stay_what_they_are(images):
     def f(x):
         raise RuntimeError("the scorer's own")

@@ -32,6 +32,7 @@ def slope(at, target=1, bias=True):
     return slow_slope(lambda x: slow_scores(x, bias)[target], at)
 
 
+@pytest.mark.slow
 def test_saliency_and_input_x_gradient(image):
     expected = slope(image)
     np.testing.assert_allclose(att.saliency(scorer, image, target=1).values, expected, atol=1e-4)
@@ -47,6 +48,7 @@ def test_a_rule_integrates_what_it_should(rule):
     assert error < {"gauss_legendre": 1e-12, "right": 0.1, "mean": 0.06}.get(rule, 0.01)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_is_the_sum_it_says(image):
     baseline = np.full(SHAPE, 0.25, np.float32)
     found = att.integrated_gradients(
@@ -60,6 +62,7 @@ def test_integrated_gradients_is_the_sum_it_says(image):
     np.testing.assert_allclose(found.delta, gap, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_is_complete(image):
     smooth_scorer = lambda x: jnp.tanh((0.01 + x).sum((1, 2)))  # noqa: E731
     images = np.stack([image, -0.5 * image]) / 20
@@ -69,6 +72,7 @@ def test_integrated_gradients_is_complete(image):
     assert np.abs(coarse.delta).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_several_baselines_are_averaged(image):
     fills = [0.0, "mean", jv.fills.constant(0.5)]
     one_by_one = [
@@ -84,6 +88,7 @@ def test_several_baselines_are_averaged(image):
     np.testing.assert_allclose(images.values, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_depends_on_the_function_alone(image):
     def other(x):  # relu(x) = (x + |x|)/2, and the dense layer split in two
         half = scorer(x) / 2
@@ -95,6 +100,7 @@ def test_integrated_gradients_depends_on_the_function_alone(image):
     np.testing.assert_allclose(first.values, second.values, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_guided_and_deconvnet_by_hand():
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(6, 5)), rng.normal(size=(5, 2))
@@ -118,6 +124,7 @@ def test_guided_and_deconvnet_by_hand():
         np.testing.assert_allclose(found, values, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_smoothing_is_the_mean_over_its_draws(image):
     key, samples = jax.random.key(5), 4
     noisy = [
@@ -145,6 +152,7 @@ def test_smoothing_is_the_mean_over_its_draws(image):
     np.testing.assert_allclose(absolute.values, found.values, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_any_method_can_be_smoothed(image):
     found = att.smooth(scorer, image, method=att.grad_cam, samples=2, noise=0.0, target=1)
     plain = att.grad_cam(scorer, image, target=1)
@@ -202,6 +210,7 @@ def test_deep_lift_takes_no_array_for_a_function_of_one_of_another_shape(rng):
         assert flat.avals[number].shape == flat.avals[root].shape
 
 
+@pytest.mark.slow
 def test_deep_lift_is_complete_where_derivatives_are_not():
     rngs = nnx.Rngs(0)
     net = networks.Chain(
@@ -223,6 +232,7 @@ def test_deep_lift_is_complete_where_derivatives_are_not():
     assert np.abs(gap).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_without_bias_all_of_them_are_input_x_gradient(image):
     expected = att.input_x_gradient(unbiased, image, target=1).values
     total = slow_scores(image, bias=False)[1]
@@ -242,6 +252,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_batch_equals_one_by_one_and_traced(image, name):
     method, images = METHODS[name], np.stack([image, image[::-1], 0 * image])
@@ -252,6 +263,7 @@ def test_batch_equals_one_by_one_and_traced(image, name):
     np.testing.assert_allclose(traced, together.values, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_constant_scorer_gives_zeros(image, name):
     for f in (lambda x: jnp.ones((x.shape[0], 3)), lambda x: scorer(0 * x)):
@@ -260,6 +272,7 @@ def test_a_constant_scorer_gives_zeros(image, name):
         assert found.delta is None or found.delta == 0
 
 
+@pytest.mark.slow
 def test_dead_units_give_zeros(image):
     dead = lambda x: jax.nn.relu(scorer(x) - 1e6)  # noqa: E731
     for name in ("saliency", "guided", "integrated_gradients", "deep_lift"):
@@ -290,6 +303,7 @@ def test_what_is_wrong_is_told(image, method, options, error, said):
         method(scorer, image, **options)
 
 
+@pytest.mark.slow
 def test_scores_that_have_no_derivative_are_told():
     image = np.ones((4, 4, 1), np.float32)
     with pytest.raises(ValueError, match="its scores are int32"):

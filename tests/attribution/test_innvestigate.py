@@ -78,6 +78,7 @@ def test_attributions_equal_theirs(reference, analyzer, method, options, name):
     np.testing.assert_allclose(values, expected, rtol=1e-2, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_smoothing_is_near_theirs(reference, name):
     f, images, output, expected = reference("SmoothGrad", name)
@@ -112,6 +113,7 @@ RULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("analyzer", "rules"), RULES)
 def test_relevance_equals_theirs(reference, analyzer, rules):
     """Theirs starts from the neuron's value, too; pooling shares equally in Deep Taylor alone."""

@@ -143,6 +143,7 @@ def images(rng):
     return rng.normal(size=(3, *SIZE, 2)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: "_".join(map(str, rule)))
 def test_a_rule_is_its_formula(images, rule):
     """With a bias, negative scales of a batch normalisation, and inputs of both signs."""
@@ -155,6 +156,7 @@ def test_a_rule_is_its_formula(images, rule):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_rules_are_chosen_by_kind_number_and_layer(images):
     gamma, plus, small = ("gamma", 0.25), ("alpha_beta", 1.0, 0.0), ("epsilon", 0.5)
     choices = [
@@ -173,6 +175,7 @@ def test_rules_are_chosen_by_kind_number_and_layer(images):
     assert np.abs(found[2] - expected).max() > 1e-3 * scale
 
 
+@pytest.mark.slow
 def test_epsilon_is_input_times_gradient_where_nothing_has_a_bias(rng):
     """And so does not depend on how such a network is written."""
     images = rng.normal(size=(2, *SHAPE)).astype(np.float32)
@@ -211,6 +214,7 @@ NETWORKS = {
 SLOW = [pytest.param(name, "signal", marks=pytest.mark.slow) for name in NETWORKS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gating"),
     [
@@ -231,6 +235,7 @@ def test_relevance_is_conserved_with_what_biases_take(rng, name, gating):
     assert np.all(whole > 0)
 
 
+@pytest.mark.slow
 def test_other_rules_conserve_relevance_too(rng):
     images = rng.normal(size=(2, *SHAPE)).astype(np.float32)
     for rule in (rules.gamma(), rules.flat(), rules.w_square(), rules.z_box(-3, 4)):
@@ -239,6 +244,7 @@ def test_other_rules_conserve_relevance_too(rng):
         np.testing.assert_allclose(delta, 0, atol=2e-3 * np.abs(base).max())
 
 
+@pytest.mark.slow
 def test_the_target_s_score_is_what_is_shared(images):
     f = residual
     weights = np.array([0.5, 0.0, -1.0, 0.0], np.float32)
@@ -249,6 +255,7 @@ def test_the_target_s_score_is_what_is_shared(images):
     np.testing.assert_allclose(by_function, values, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_equals_one_by_one_and_compiles_once(images, compilations):
     together = att.lrp(residual, images, batch_size=2)
     compilations.start()
@@ -261,6 +268,7 @@ def test_a_batch_equals_one_by_one_and_compiles_once(images, compilations):
     assert dict(together.config)["rules"] == "Epsilon(size=1e-06)"
 
 
+@pytest.mark.slow
 def test_bounds_of_pixels_are_arguments(images, compilations):
     """Of z_box: one per channel, others another time; of a model, which is traced once."""
     conv = nnx.Conv(2, 1, (1, 1), use_bias=False, rngs=nnx.Rngs(0))
@@ -280,6 +288,7 @@ def test_bounds_of_pixels_are_arguments(images, compilations):
         att.lrp(model, images, rules=rules.z_box(np.zeros(3), 9.0))
 
 
+@pytest.mark.slow
 def test_it_composes(images):
     image = jnp.asarray(images[0])
     clean = att.lrp(unbiased_dense, image, target=0)
@@ -310,6 +319,7 @@ def test_scores_that_do_not_move_have_no_relevance(images):
     assert not values.any() and not delta.any()
 
 
+@pytest.mark.slow
 def test_functions_of_one_number_pass_relevance_on(images):
     functions = [
         jax.nn.relu6, jax.nn.silu, jax.nn.gelu, jnp.tanh, jax.nn.elu, jax.nn.hard_swish,

@@ -38,6 +38,7 @@ def fresh(model, image, method=att.saliency, **options):
     return method(lambda x: model(x), image, **options).values
 
 
+@pytest.mark.slow
 def test_a_model_is_traced_once(image):
     model = Counted()
     first = att.grad_cam(model, image, target=0)
@@ -51,6 +52,7 @@ def test_a_model_is_traced_once(image):
     assert att.smooth(model, image, samples=2).method == smooth.method == "smooth saliency"
 
 
+@pytest.mark.slow
 def test_new_weights_and_another_structure_count(image):
     model = Counted()
     att.saliency(model, image, target=0)
@@ -62,6 +64,7 @@ def test_new_weights_and_another_structure_count(image):
     np.testing.assert_allclose(found, fresh(model, image, target=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_options_and_baselines_count(image):
     model = Counted()
     for options in ({"baseline": 0.0}, {"baseline": 0.5}, {"baseline": 0.5, "points": 3}):

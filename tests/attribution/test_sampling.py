@@ -75,6 +75,7 @@ def rise_masks(key, count, cells, keep):
     return np.stack(masks)
 
 
+@pytest.mark.slow
 def test_rise_is_the_weighted_mean_of_its_masks(images):
     key, cells, keep, count = jax.random.key(4), 3, 0.4, 28  # not a whole number of additions
     masks = rise_masks(key, count, cells, keep)
@@ -89,6 +90,7 @@ def test_rise_is_the_weighted_mean_of_its_masks(images):
         np.testing.assert_allclose(error, deviation.max((0, 1)) / spans, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_rise_hides_by_its_baseline(images):
     found = att.rise(scorer, images[0], target=1, samples=3, cells=2, baseline=0.3)
     masks = rise_masks(jax.random.key(0), 3, 2, 0.5)[..., None]
@@ -97,6 +99,7 @@ def test_rise_hides_by_its_baseline(images):
     np.testing.assert_allclose(found.values[..., 0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rise_stops_where_an_image_is_known_well_enough():
     """Each image by itself, at a whole number of rounds, with the masks of a longer run."""
     images = np.zeros((2, 8, 8, 1), np.float32)
@@ -113,6 +116,7 @@ def test_rise_stops_where_an_image_is_known_well_enough():
     np.testing.assert_array_equal(alone.values, found.values[0])
 
 
+@pytest.mark.slow
 def test_masks_are_as_likely_as_they_should_be():
     grids = RandomGrids(jax.random.key(1), jnp.float32(0.3), 4)
     masks = jax.vmap(lambda k: grids(k, (16, 12)))(jnp.arange(3000)[:, None])
@@ -321,6 +325,7 @@ def test_classes_have_names(images):
     assert found.target.tolist() == [1, 0]
 
 
+@pytest.mark.slow
 def test_many_devices_change_nothing(images):
     mesh = jax.make_mesh((2,), ("positions",))
     for name in ("rise", "kernel_shap"):
@@ -400,6 +405,7 @@ def test_bad_arguments(images, name, options, error, told):
         method(scorer, images, **{**usual, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_kernels_compose_with_jit_vmap_and_grad(images, name):
     method, options = METHODS[name]
@@ -462,6 +468,7 @@ def test_rise_stops_early_under_jit_too():
     np.testing.assert_allclose(found.error, wanted.error, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_keys_may_be_traced_where_masks_are_made_on_the_device(images):
     keys = jax.random.split(jax.random.key(3), 2)
     one = lambda key: att.rise(scorer, images[0], key=key, samples=30).values  # noqa: E731
@@ -473,6 +480,7 @@ def test_keys_may_be_traced_where_masks_are_made_on_the_device(images):
         jax.jit(lambda key: att.lime(scorer, images[0], key=key).values)(keys[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rise", "sobol", "hsic"])  # which divide by what varies
 def test_kernels_of_constant_scores_have_no_nan(name):
     method, options = METHODS[name]

@@ -49,6 +49,7 @@ def check_torch(network, side):
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(ours).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check_keras, check_torch])
 @pytest.mark.parametrize("side", [27, 28])
 def test_layers_of_other_libraries_are_ours(check, side):
@@ -77,6 +78,7 @@ def test_maps_of_other_libraries_are_ours(name):
     assert found["max deviation"] < 1e-3 and found["peak"] > 0
 
 
+@pytest.mark.slow
 def test_best_batch_counts_and_a_wrong_map_does_not(monkeypatch):
     calls, clock = [], [0.0]
 
@@ -99,6 +101,7 @@ def test_best_batch_counts_and_a_wrong_map_does_not(monkeypatch):
     assert found["seconds"] == 1 / 49 and found["compile s"] == 0
 
 
+@pytest.mark.slow
 def test_failure_of_a_library_is_told():
     with pytest.raises(RuntimeError, match="captum could not be measured: .*alexnet"):
         list(peers.measure_in_process(["captum"], [("alexnet", 28)], 0.1))

@@ -49,6 +49,7 @@ def report(no_matrix_products):
         )
 
 
+@pytest.mark.slow
 def test_every_method_has_a_row_that_agrees_with_the_loop(report):
     assert [row["method"] for row in report["rows"]] == list(bench.METHODS)
     for row in report["rows"]:
@@ -61,6 +62,7 @@ def test_every_method_has_a_row_that_agrees_with_the_loop(report):
     assert incremental["Gflop/position"] >= approximate["Gflop/position"]
 
 
+@pytest.mark.slow
 def test_operations_of_shorter_windows_are_fewer():
     case = bench.Case("squeezenet", 64, 8, 16)
     f, image = rows._network(case)

@@ -29,6 +29,7 @@ def test_every_method_can_be_asked_for():
     assert known == set(get_args(MapMethod))
 
 
+@pytest.mark.slow
 def test_maps_are_those_of_the_library(tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_text("\n".join(f"digit {n}" for n in range(10)))
@@ -51,6 +52,7 @@ def test_maps_are_those_of_the_library(tmp_path, capsys):
     assert np.asarray(Image.open(out / "attribution.png").convert("L")).std() > 20
 
 
+@pytest.mark.slow
 def test_probabilities_are_told(tmp_path, capsys):
     command = f"attribute bundled digits --limit 1 --method saliency --out {tmp_path}"
     status, printed, _ = run(command, capsys)
@@ -86,6 +88,7 @@ def store(tmp_path_factory):
     return store
 
 
+@pytest.mark.slow
 def test_maps_go_into_a_store(store, capsys):
     stored = jv.open_attribution(store)
     assert stored.done.all() and len(stored) == 5 and len(stored.maps) == 4
@@ -135,6 +138,7 @@ def test_what_a_store_cannot_do_is_told(store, tmp_path, capsys, monkeypatch, wo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     from jaxviz.cli import attribute_store
 

@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_judges_methods_and_files_beside_the_floors(folder):
     stored = open_comparison(folder / "out.zarr")
     assert stored.methods == ("saliency", "ink", "random", "edges")

@@ -81,6 +81,7 @@ def test_demo_writes_three_pictures_and_a_summary(demo_folder):
     assert {"occlusion, run", "occlusion, compile", "total"} <= set(seconds)
 
 
+@pytest.mark.slow
 def test_a_tolerance_is_told(tmp_path, capsys, model):
     out = tmp_path / "out"
     command = f"occlude bundled digits --limit 1 --patch 4 --stride 3 --tolerance 1 --out {out}"
@@ -95,6 +96,7 @@ def test_a_tolerance_is_told(tmp_path, capsys, model):
     assert status == 2 and "`--tolerance` is measured on the images at hand" in told
 
 
+@pytest.mark.slow
 def test_occlude_writes_what_the_api_computes(tmp_path, capsys, model):
     out = tmp_path / "out"
     command = f"occlude bundled digits --limit 2 --patch 8 --stride 4 --target true --out {out}"
@@ -112,6 +114,7 @@ def test_occlude_writes_what_the_api_computes(tmp_path, capsys, model):
     np.testing.assert_allclose(load_occlusion(out / "scores.npz").scores, occ.scores, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_option_reaches_the_api(tmp_path, capsys, photo, model):
     classes = tmp_path / "names.json"
     classes.write_text(json.dumps({str(i): [f"n{i}", f"digit_{i}"] for i in range(10)}))
@@ -182,6 +185,7 @@ def one_score(tmp_path) -> Path:
     return tmp_path / "one.keras"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on saving
 def test_a_model_of_one_score_has_two_classes(tmp_path, capsys, one_score):
     images = np.stack([np.ones((8, 8, 1)), np.zeros((8, 8, 1))]).astype(np.float32)
@@ -199,6 +203,7 @@ def test_a_model_of_one_score_has_two_classes(tmp_path, capsys, one_score):
     assert status == 2 and "`--target` must be left out: the model has a single score" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on saving
 def test_a_model_that_is_no_classifier_of_images_is_refused(tmp_path, capsys):
     keras = pytest.importorskip("keras")
@@ -221,6 +226,7 @@ def test_the_help_tells_the_default_of_the_api(capsys, option):
     assert f"{option} N       default: {default}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_maximize_writes_images_in_the_range(tmp_path, capsys):
     command = f"maximize bundled --units 3,8 --steps 40 --range=-1,1 --out {tmp_path}"
     status, printed, _ = run(command, capsys)
@@ -232,6 +238,7 @@ def test_maximize_writes_images_in_the_range(tmp_path, capsys):
         assert (arrays["objective"][-1] > arrays["objective"][0]).all()
 
 
+@pytest.mark.slow
 def test_activations_are_those_of_the_model(tmp_path, capsys, model):
     command = f"activations bundled digits --layers conv2d,preds --out {tmp_path}"
     status, printed, _ = run(command, capsys)
@@ -249,6 +256,7 @@ def test_inspect_tells_what_the_model_is(capsys):
         assert word in printed
 
 
+@pytest.mark.slow
 def test_architecture_and_weights_may_lie_in_two_files(tmp_path, capsys, data_folder):
     stem = data_folder / "keras" / "DeepImportance__deepimportance_code_release" / "LeNet1"
     command = f"activations {stem}.json --weights {stem}.h5 digits --out {tmp_path}"
@@ -257,6 +265,7 @@ def test_architecture_and_weights_may_lie_in_two_files(tmp_path, capsys, data_fo
     assert status == 1 and "loadable    no: " in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_example_in_the_help_works(tmp_path, monkeypatch, capsys, name):
     with pytest.raises(SystemExit, match="0"):
@@ -328,6 +337,7 @@ def wrong_commands(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, capsys):
     commands = wrong_commands(tmp_path)
     workplace = tmp_path / "workplace"
@@ -382,6 +392,7 @@ def test_sentences_of_the_api_speak_of_options_of_the_command():
     assert _in_options(other, "`store` must be a store") == "`store` must be a store"
 
 
+@pytest.mark.slow
 def test_a_bad_image_is_told_with_the_option_that_goes_on(tmp_path, capsys):
     (tmp_path / "x.jpg").touch()
     Image.new("L", (28, 28)).save(tmp_path / "y.png")
@@ -449,6 +460,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_occlusion_writes_the_images_it_came_to(tmp_path, monkeypatch, capsys):
     def interrupted(*images, progress, **options):
         def stop(done, total):
@@ -478,6 +490,7 @@ def named_classes(folder):
     return file
 
 
+@pytest.mark.slow
 def test_targets_are_called_by_name_and_drawn_side_by_side(tmp_path, capsys):
     names = named_classes(tmp_path)
     line = f"occlude bundled digits --limit 1 --patch 14 --out {tmp_path / 'out'} --classes {names}"
@@ -490,6 +503,7 @@ def test_targets_are_called_by_name_and_drawn_side_by_side(tmp_path, capsys):
     assert 'the nearest are "digit 3"' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_preprocessing_is_named_or_spelt_out(tmp_path, capsys):
     line = f"occlude bundled digits --limit 1 --patch 14 --out {tmp_path / 'out'} --preprocess"
     assert main([*line.split(), "raw"]) == 0
@@ -500,6 +514,7 @@ def test_preprocessing_is_named_or_spelt_out(tmp_path, capsys):
     assert "needs a model that says what it takes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_store_and_its_export_know_the_names(tmp_path, capsys):
     names, store = named_classes(tmp_path), tmp_path / "out.zarr"
     line = f"occlude bundled digits --limit 2 --patch 14 --store {store} --classes {names}"
@@ -542,6 +557,7 @@ def test_the_network_for_photographs_is_named(colours, tmp_path, photo, capsys):
         np.testing.assert_allclose(np.abs(arrays["values"]).sum(), 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_maximize_takes_pixels_from_black_to_white_in_the_models_units(colours, tmp_path, capsys):
     command = f"maximize efficientnet_lite0 --units 0 --steps 60 --out {tmp_path}"
     assert run(command, capsys)[0] == 0
@@ -550,6 +566,7 @@ def test_maximize_takes_pixels_from_black_to_white_in_the_models_units(colours, 
         assert arrays["images"][..., 0].mean() > 0.1
 
 
+@pytest.mark.slow
 def test_a_file_may_have_the_name_of_the_network_for_photographs(colours, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("efficientnet_lite0").write_bytes(bundled_model().read_bytes())

@@ -47,6 +47,7 @@ def store(folder, tmp_path_factory):
     return store
 
 
+@pytest.mark.slow
 def test_occlude_scores_a_folder_into_a_store(store, capsys):
     stored = open_store(store)
     assert stored.names == ["0.png", "1.png", "2.png", "3.png", "broken.png", "sub/4.png"]
@@ -64,6 +65,7 @@ def test_occlude_store_reads_what_occlude_reads(tmp_path):
         occlude("digits", "--store", tmp_path / "b.zarr", "--keep", "best")
 
 
+@pytest.mark.slow
 def test_shares_are_done_one_by_one(tmp_path, capsys):
     words = ["--store", tmp_path / "out.zarr", "--patch", 14, "--limit", 4, "--chunk", 2]
     occlude("digits", *words, "--share", "1/2")

@@ -53,6 +53,7 @@ def store(tmp_path_factory):
     return folder / "out.zarr"
 
 
+@pytest.mark.slow
 def test_status_is_printed_in_the_letters_of_windows(store, monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "cp1252"))

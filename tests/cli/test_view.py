@@ -36,6 +36,7 @@ def store(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_store_becomes_one_page(store, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(f"view {store} digits --limit 3") == 0
@@ -73,6 +74,7 @@ def test_pictures_of_subfolders_are_found_by_their_whole_names(tmp_path, monkeyp
     assert [round(255 * load().mean()) for _, load in found] == [200, 10]
 
 
+@pytest.mark.slow
 def test_occlude_writes_a_page_beside_its_pictures(tmp_path):
     command = f"occlude bundled digits --limit 2 --patch 14 --html --out {tmp_path}/out"
     assert run(command) == 0
@@ -107,6 +109,7 @@ def brightness(page):
     return {name: round(float(np.asarray(picture).mean()), -1) for name, picture in opened}
 
 
+@pytest.mark.slow
 def test_each_image_has_its_own_picture_where_names_repeat_in_subfolders(albums, tmp_path):
     assert run(f"view {albums} {tmp_path}/photos --out {tmp_path}/a.html") == 0
     expected = {"summer/IMG_1.png": 260.0, "winter/IMG_1.png": 80.0}
@@ -118,6 +121,7 @@ def test_each_image_has_its_own_picture_where_names_repeat_in_subfolders(albums,
     assert brightness(tmp_path / "b.html") == expected
 
 
+@pytest.mark.slow
 def test_names_that_do_not_tell_pictures_apart_are_refused(albums, tmp_path, capsys):
     photos = tmp_path / "photos"
     command = f"view {albums} {photos}/summer {photos}/winter --out {tmp_path}/c.html"

@@ -40,6 +40,7 @@ def scores(plan, model, image, patches, starts):
     return jax.jit(jax.vmap(lambda p, s: update(plan, clean, p, s)))(patches, starts)
 
 
+@pytest.mark.slow
 def test_a_smaller_field_costs_less_and_errs_more(model, image, patches, starts):
     exact = scores(make_plan(model, image, PATCH), model, image, patches, starts)
     flops, errors = [], []
@@ -54,6 +55,7 @@ def test_a_smaller_field_costs_less_and_errs_more(model, image, patches, starts)
     assert make_plan(model, image, PATCH).body.exact
 
 
+@pytest.mark.slow
 def test_calibration_keeps_its_tolerance_and_reports_its_error(model, image, patches, starts):
     exact = scores(make_plan(model, image, PATCH), model, image, patches, starts)
     span = float(np.abs(exact - model(image[None])).max())
@@ -71,6 +73,7 @@ def test_calibration_keeps_its_tolerance_and_reports_its_error(model, image, pat
         previous = found.field
 
 
+@pytest.mark.slow
 def test_what_no_field_attains_stays_exact(image, patches, starts):
     def f(images):
         return jnp.where(images == 0.5, jnp.nan, 1.0).sum((1, 2))

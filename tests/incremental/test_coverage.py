@@ -108,6 +108,7 @@ KEPT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "patch, step",
     [((3, 4), (1, 1)), pytest.param((1, 1), (2, 3)), pytest.param((5, 2), (4, 4))],
@@ -159,6 +160,7 @@ RATIOS = {
 }
 
 
+@pytest.mark.slow
 def test_resizing_by_any_ratio_equals_dense(rng):
     def f(x):
         return {name: resize(x) for name, resize in RATIOS.items()}
@@ -269,6 +271,7 @@ def test_gradients_go_through_a_sum_by_difference():
     np.testing.assert_array_equal(gradient, 2 * patch)
 
 
+@pytest.mark.slow
 def test_half_precision_is_summed_whole():
     image = jax.ShapeDtypeStruct((32, 32, 1), jnp.bfloat16)
     plan = make_plan(lambda x: lax.reduce(x * 2, jnp.bfloat16(0), lax.add, (1, 2)), image, 4)

@@ -48,6 +48,7 @@ def dense(f, image, patch, start):
     return f(paste(image, patch, start)[None])[0]
 
 
+@pytest.mark.slow
 def test_scores_and_updates_equal_the_function(model, image, patches, starts):
     y, update = incremental(model, image, PATCH)
     np.testing.assert_allclose(y, model(image[None])[0], atol=1e-6)
@@ -63,6 +64,7 @@ def test_a_side_is_a_square_patch(model, image, patches):
     np.testing.assert_allclose(got, dense(model, image, patch, start), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_composes_with_vmap_map_and_jit(model, image, patches, starts):
     @jax.jit
     def run(model, image, patches, starts):
@@ -80,6 +82,7 @@ def test_composes_with_vmap_map_and_jit(model, image, patches, starts):
     np.testing.assert_allclose(shared[0], wanted[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_composes_with_vmap_over_images(model, image, patches, starts):
     images = jnp.stack([image, image * 2])
     run = jax.vmap(lambda x: incremental(model, x, PATCH)[1](patches[0], starts[0]))
@@ -87,6 +90,7 @@ def test_composes_with_vmap_over_images(model, image, patches, starts):
     np.testing.assert_allclose(run(images), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_equal_dense_gradients(model, image, patches, starts):
     def ours(model, image, patch):
         return incremental(model, image, PATCH)[1](patch, starts[0]).sum()
@@ -101,6 +105,7 @@ def test_gradients_equal_dense_gradients(model, image, patches, starts):
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_gradients_read_windows_by_gathers(image):
     _, update = incremental(depthwise_then_pool, image, 3)
     patch, start = jnp.ones((3, 3, 3)), jnp.array([4, 4])
@@ -121,6 +126,7 @@ print(jax.grad(lambda patch: update(patch, start).sum())(patch).sum())
 """
 
 
+@pytest.mark.slow
 def test_eager_gradients_through_pools_and_depthwise_convolutions_end_well():
     # In a process of its own: it used to end by a segmentation fault.
     run = subprocess.run(
@@ -132,6 +138,7 @@ def test_eager_gradients_through_pools_and_depthwise_convolutions_end_well():
     assert float(run.stdout) == wanted
 
 
+@pytest.mark.slow
 def test_gradients_pass_windows_of_integers(image, patches, starts):
     def f(images):
         kept = jnp.cumsum((images > 0).astype(jnp.int32), 3) > 1
@@ -143,6 +150,7 @@ def test_gradients_pass_windows_of_integers(image, patches, starts):
     np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.slow
 def test_gradients_follow_derivative_rules_of_the_function(image, patches, starts):
     @jax.custom_jvp
     def straight_through(x):
@@ -254,6 +262,7 @@ def test_plans_that_captured_arrays_are_made_anew(image, patches, starts):
     np.testing.assert_allclose(second, first * 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_start_off_the_grid_gives_nan(model, image, patches):
     _, update = incremental(model, image, PATCH, step=(4, 2), offset=(1, 0))
     assert jnp.isfinite(update(patches[0], jnp.array([5, -2]))).all()
@@ -274,6 +283,7 @@ def test_outputs_that_do_not_change_or_stay_windowed(image, patches, starts):
     np.testing.assert_allclose(got["sum"], wanted["sum"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_nan_in_the_image_stays_where_it_is(image, patches):
     image = image.at[0, 0, 0].set(jnp.nan)
     _, update = incremental(lambda x: x * 2, image, PATCH)
@@ -362,6 +372,7 @@ def test_a_start_is_two_whole_numbers(image, patches, start, error, match):
             jax.jit(update)(patches[0], start)
 
 
+@pytest.mark.slow
 def test_a_start_of_any_integers_is_where_it_says(image, patches):
     image, patches = jnp.round(8 * image), jnp.round(8 * patches)  # their sums are exact
     y, update = incremental(lambda x: x.sum((1, 2)), image, PATCH)
@@ -415,6 +426,7 @@ def test_complex_scores_keep_both_parts(image, patches):
     np.testing.assert_allclose(update(patches[0], [3, 4]), wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["plain", "in a loop"])
 def test_what_a_function_prints_it_prints_for_the_clean_image_alone(image, patches, capfd, where):
     def tell(carry, x):

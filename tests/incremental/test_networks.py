@@ -46,6 +46,7 @@ MOSTLY_WINDOWED = {"mnist", "vgg16", "resnet18", "mobilenet", "densenet", "incep
 SLOW = {"inception", "convnext", "resnet50", "resnet18", "vit", "mobilenet"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NETWORKS],

@@ -49,6 +49,7 @@ def test_convolution_equals_dense(rng, options, groups):
 CHANNELS_FIRST = ("NCHW", "OIHW", "NCHW")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
 def test_channels_first_equals_dense(rng, strides):
     kernel = integers(rng, (8, 3, 3, 2))
@@ -63,6 +64,7 @@ def test_channels_first_equals_dense(rng, strides):
     assert dense_names(plan) == []
 
 
+@pytest.mark.slow
 def test_many_channels_as_matrix_products_equal_dense(rng):
     widen, kernel = integers(rng, (1, 1, 3, 128)), integers(rng, (3, 2, 128, 8))
     options = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -145,6 +147,7 @@ def test_a_pool_that_starts_from_a_value_that_counts_equals_dense(rng, initial, 
     assert dense_names(plan)[0] == "reduce_window"
 
 
+@pytest.mark.slow
 def test_integer_pool_equals_dense(rng):
     def f(images):
         least = jnp.asarray(jnp.iinfo(images.dtype).min, images.dtype)
@@ -194,6 +197,7 @@ WINDOWED = {
 }
 
 
+@pytest.mark.slow
 def test_windowed_operations_equal_dense(rng):
     plan = check(lambda x: {name: f(x) for name, f in WINDOWED.items()}, rng)
     assert dense_names(plan) == []
@@ -248,6 +252,7 @@ ENLARGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "patch", [(3, 4), *(pytest.param(p, marks=pytest.mark.slow) for p in [(1, 1), (5, 16)])]
 )
@@ -299,6 +304,7 @@ INTERPOLATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "patch, step", [((1, 1), (3, 2)), pytest.param((3, 4), (1, 1), marks=pytest.mark.slow)]
 )
@@ -310,6 +316,7 @@ def test_interpolated_and_transposed_images_equal_dense(rng, patch, step):
     assert dense_names(check(f, rng, (24, 32, 3), patch, step)) == []
 
 
+@pytest.mark.slow
 def test_a_long_chain_of_known_values_equals_dense(rng):
     def f(images):
         weights = jnp.eye(12, 12, dtype=jnp.float32)
@@ -352,6 +359,7 @@ def test_a_pool_without_a_result_equals_dense(rng):
     assert "reduce_window_max" not in windowed_names(check(f, rng, (12, 15, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("max", marks=pytest.mark.slow), "min"])
 def test_gradients_of_overlapping_pools_with_ties_are_the_usual_ones(rng, name):
     combine, neutral = {"max": (lax.max, -jnp.inf), "min": (lax.min, jnp.inf)}[name]
@@ -383,6 +391,7 @@ def test_the_base_takes_depthwise_convolutions_by_taps(rng):
     )
 
 
+@pytest.mark.slow
 def test_windowed_operations_equal_dense_to_rounding(rng):
     plan = check(lambda x: {name: f(x) for name, f in ROUNDED.items()}, rng, tolerance=1e-6)
     assert dense_names(plan) == []
@@ -433,6 +442,7 @@ INLINED = {
 }
 
 
+@pytest.mark.slow
 def test_calls_are_inlined(rng):
     plan = check(lambda x: {name: blur(f(soften(x))) for name, f in INLINED.items()}, rng)
     assert dense_names(plan) == []
@@ -496,11 +506,13 @@ HALF = {
 }
 
 
+@pytest.mark.slow
 def test_an_axis_read_as_a_whole_leaves_the_other_windowed(rng):
     plan = check(lambda x: {name: f(soften(x)) for name, f in HALF.items()}, rng)
     assert dense_names(plan) == []
 
 
+@pytest.mark.slow
 def test_everything_else_equals_dense(rng):
     check(lambda x: {name: f(soften(x)) for name, f in DENSE.items()}, rng)
 
@@ -525,6 +537,7 @@ def test_an_invented_primitive_goes_dense(rng):
     assert plan.body.steps[-1].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape, patch",
     [((9, 14, 3), (1, 1)), ((14, 9, 1), (2, 7)), ((8, 10, 3), (8, 10)), ((8, 10, 2), (11, 3))],
@@ -538,6 +551,7 @@ def test_any_patch_equals_dense(rng, shape, patch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [(2, 2), (3, 5), (8, 4)])
 def test_starts_on_a_grid_equal_dense_with_smaller_windows(rng, step):
     def f(x):
@@ -550,6 +564,7 @@ def test_starts_on_a_grid_equal_dense_with_smaller_windows(rng, step):
     assert step != (8, 4) or plan.flops_window < 0.9 * free.flops_window
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_low_precision_equals_dense(rng, dtype):
     def f(x):
@@ -558,6 +573,7 @@ def test_low_precision_equals_dense(rng, dtype):
     check(f, rng, dtype=dtype)
 
 
+@pytest.mark.slow
 def test_double_precision_equals_dense(rng):
     with jax.enable_x64():
         check(soften, rng, dtype=jnp.float64)
@@ -571,6 +587,7 @@ def test_complex_numbers_equal_dense(rng):
     check(lambda x: jnp.abs(lax.complex(soften(x), x)), rng, tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_keras_layers_are_windowed(rng):
     keras = pytest.importorskip("keras")
     layers = keras.layers
@@ -591,6 +608,7 @@ def test_keras_layers_are_windowed(rng):
     assert dense_names(plan) == []
 
 
+@pytest.mark.slow
 def test_keras_decoders_are_windowed(rng):
     keras = pytest.importorskip("keras")
     layers = keras.layers

@@ -39,6 +39,7 @@ def primitives(f, *args):
     return str(jax.make_jaxpr(lambda *args: replay(f, *args, rules=quick_rules("cpu")))(*args))
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     seed=st.integers(0, 99),
@@ -59,6 +60,7 @@ def test_pools_are_the_usual_ones_with_ties(seed, size, window, strides, padding
     assert_the_same(pool, jnp.asarray(x), atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     seed=st.integers(0, 99),
@@ -88,6 +90,7 @@ def depthwise(x, w, *options, **more):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     seed=st.integers(0, 99),
@@ -186,6 +189,7 @@ def test_other_pools_and_convolutions_are_left_alone():
         np.testing.assert_array_equal(replay(f, x, rules=quick_rules("cpu")), f(x))
 
 
+@pytest.mark.slow
 def test_on_other_platforms_nothing_is_replaced(monkeypatch):
     assert sorted(quick_rules("cpu")) == ["conv_general_dilated", "reduce_window_max"]
     monkeypatch.setattr(quick, "platform_of", lambda *arrays: "gpu")
@@ -195,6 +199,7 @@ def test_on_other_platforms_nothing_is_replaced(monkeypatch):
     assert "conv_general_dilated" in str(other)
 
 
+@pytest.mark.slow
 def test_a_gradient_taken_often_goes_by_tiles_where_they_pay():
     """Two convolutions, one with a padding that its derivative cannot take by the same form."""
     rng = np.random.default_rng(0)

@@ -51,6 +51,7 @@ def primitives(f, *args):
     return {name: text.count(name) for name in ("conv_general_dilated", "dot_general")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [0.0, 1e-4])
 def test_numbers_are_the_same(error):
     g = jv.faster_on_cpu(F, error=error)
@@ -78,6 +79,7 @@ def test_the_batch_does_not_change_the_form():
     near(g(X[:1]), g(X)[:1], 1e-6)
 
 
+@pytest.mark.slow
 def test_it_composes_with_jit_vmap_and_grad():
     g = jv.faster_on_cpu(F)
     near(jax.jit(g)(X), F(X))
@@ -116,6 +118,7 @@ def test_elsewhere_it_is_the_function_itself(monkeypatch):
     assert str(jax.make_jaxpr(g)(X)) == str(jax.make_jaxpr(F)(X))
 
 
+@pytest.mark.slow
 def test_occlusion_takes_it():
     options = dict(patch=4, stride=4)
     mine = jv.occlude(jv.faster_on_cpu(F), np.asarray(X[:1]), **options)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxviz.jaxpr.hoist import hoist
 
@@ -58,6 +59,7 @@ def test_results_that_are_known_and_arrays_that_are_captured():
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_it_composes_with_jit_vmap_and_grad():
     split = hoist(layer, WEIGHTS, X, least=1)
 

@@ -101,6 +101,7 @@ def test_what_is_no_rectifier_keeps_its_derivative(function):
     np.testing.assert_allclose(gradient(function, X, "guided"), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_normalisation_keeps_its_derivative():
     layer = nnx.LayerNorm(4, rngs=nnx.Rngs(0))
     images = jnp.stack([X, 2 * X]).swapaxes(0, 1)[None]
@@ -113,6 +114,7 @@ def test_a_normalisation_keeps_its_derivative():
     np.testing.assert_array_equal(jax.grad(loss)(images, relu_rules("guided")), expected)
 
 
+@pytest.mark.slow
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="`backprop` must be one of plain, guided, rectified"):
         relu_rules("deconvolved")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxviz.jaxpr import _jax
 from jaxviz.jaxpr.walk import dependent, flatten, replay, run, trace
@@ -23,6 +24,7 @@ def mixed(x, y):
     return {"sum": total * y, "half": x.astype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_without_rules_a_replayed_function_is_the_function(rng):
     x, y = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32), jnp.asarray(2.0)
     expected = mixed(x, y)
@@ -133,6 +135,7 @@ def test_rules_apply_inside_scans_whiles_and_conds():
     assert float(outside) == float(jnp.sin(jnp.sin(1.0)))
 
 
+@pytest.mark.slow
 def test_derivatives_of_replayed_loops_are_those_of_the_loops(rng):
     x = jnp.asarray(rng.normal(size=(2, 3)), jnp.float32)
 

@@ -147,6 +147,7 @@ def check(name: str, rng: np.random.Generator, convert) -> None:
     assert_equals_keras(model, convert(model), images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],

@@ -96,6 +96,7 @@ def test_heatmaps_lie_over_rows_and_columns(models):
     assert jv.occlude(models[0], OWN, patch=3).heatmap().shape == (2, 9, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [unit(0), channel("inner/conv", 2), channel("first", 1)])
 def test_maximised_images_are_the_same(models, objective):
     options = {"key": KEY, "steps": 3, "transforms": ()}
@@ -106,6 +107,7 @@ def test_maximised_images_are_the_same(models, objective):
     np.testing.assert_array_equal(ours, jv.maximize(models[0], objective, **options).images)
 
 
+@pytest.mark.slow
 def test_a_start_may_lie_as_the_model_takes_it(models):
     options = {"key": KEY, "steps": 2, "transforms": ()}
     ours = jv.maximize(models[0], unit(0), start=OWN, **options).images
@@ -152,6 +154,7 @@ def test_further_training_is_seen(models):
     assert np.ptp(after.scores, axis=(0, 1, 2)).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_layers_tell_the_order_in_front_of_them():
     conv = made("channels_first").first
     permute, back = keras.layers.Permute((2, 3, 1)), keras.layers.Permute((3, 1, 2))

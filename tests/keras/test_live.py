@@ -28,6 +28,7 @@ def small():
     )
 
 
+@pytest.mark.slow
 def test_a_model_of_keras_serves_as_its_conversion(rng, capsys):
     theirs = small()
     ours = from_keras(theirs)
@@ -59,6 +60,7 @@ def test_a_model_of_keras_is_converted_again_when_it_changes(rng):
     np.testing.assert_allclose(as_model(theirs)(x), logits(second)(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_of_keras_with_an_unknown_layer_stays_as_it_is():
     theirs = built(layers.LSTM(2), shape=(3, 2))
     assert as_model(theirs) is theirs and as_model(jnp.tanh) is jnp.tanh
@@ -69,6 +71,7 @@ def sequences():
     return from_keras(built(layers.Conv1D(3, 3, name="conv"), pool, head, shape=(7, 2)))
 
 
+@pytest.mark.slow
 def test_sequences_are_images_of_one_row(rng):
     model, x = sequences(), rng.normal(size=(1, 7, 2)).astype(np.float32)
     assert model.image_shape == (1, 7, 2) and model.input_shape == (7, 2)
@@ -84,6 +87,7 @@ def test_sequences_are_images_of_one_row(rng):
     assert shown.shape == (1, 7)
 
 
+@pytest.mark.slow
 def test_vectors_are_images_of_one_row_and_channel(rng):
     model = from_keras(built(layers.Dense(2), shape=(6,)))
     x = rng.normal(size=(1, 6)).astype(np.float32)

@@ -44,6 +44,7 @@ def mnist(data_folder):
     return load_keras(data_folder / REAL["mnist h5"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_equal_keras_with_and_without_their_softmax(data_folder, name):
     model = load_keras(located(data_folder, REAL[name]))
@@ -99,6 +100,7 @@ def test_logits_are_those_of_a_keras_model():
         logits(lambda images: images.mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_vmap_and_grad_compose(mnist, rng):
     images = rng.uniform(size=(3, 28, 28, 1)).astype(np.float32)
     one_by_one = jax.vmap(lambda image: mnist(image[None])[0])(images)
@@ -124,6 +126,7 @@ def test_activations_evaluate_only_what_they_need(mnist):
     assert program.count("conv_general_dilated[") == 1 and "dot_general" not in program
 
 
+@pytest.mark.slow
 def test_integer_images_are_cast_not_wrapped(data_folder):
     model = load_keras(data_folder / REAL["resnet"])
     images = stored_reference(data_folder, REAL["resnet"])["x0"].round()
@@ -214,6 +217,7 @@ def test_a_lambda_is_refused_by_name(data_folder):
         load_keras(data_folder / "keras/naokishibuya__car-behavioral-cloning/model.h5")
 
 
+@pytest.mark.slow
 def test_theano_kernels_are_rotated(data_folder):
     folder = data_folder / "keras/pplonski__keras2cpp"
     pair = (folder / "my_nn_arch.json", folder / "my_nn_weights.h5")
@@ -227,5 +231,6 @@ def test_theano_kernels_are_rotated(data_folder):
         assert low < accuracy < high
 
 
+@pytest.mark.slow
 def test_a_model_is_a_keras_model(mnist):
     assert isinstance(mnist, KerasModel) and isinstance(mnist, nnx.Module)

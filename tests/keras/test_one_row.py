@@ -63,6 +63,7 @@ def test_cam_of_a_signal_equals_the_formula(model):
     assert found.shape == (1, 12)
 
 
+@pytest.mark.slow
 def test_facade_attribution_and_ascent_take_a_row(model):
     assert jv.visualize_saliency(model, -1, 0, ROWS[0]).shape == (1, 12)
     assert jv.visualize_activation(model, -1, 0, max_iter=2).shape == (1, 12, 3)
@@ -93,6 +94,7 @@ def test_what_to_give_is_said_where_a_signal_is_given(model, run):
     assert SIGNALS.reshape(-1, 1, 12, 3).shape == ROWS.shape
 
 
+@pytest.mark.slow
 def test_vectors_are_told_their_own_shape():
     inner = keras.Sequential([keras.Input((12,)), layers.Dense(2)])
     dense = jv.from_keras(inner)

@@ -460,6 +460,7 @@ def fuzz(sound: dict, seeds: range, folder) -> None:
     assert 0 < loaded < len(seeds) / 2
 
 
+@pytest.mark.slow
 def test_mutated_files_are_refused_or_complete(sound, tmp_path):
     fuzz(sound, range(400), tmp_path)
 

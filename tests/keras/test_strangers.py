@@ -60,6 +60,7 @@ def test_names_that_steer_a_terminal_are_refused(name):
     assert str(error.value).isprintable()
 
 
+@pytest.mark.slow
 def test_messages_are_short_and_printable_whatever_the_file_says():
     for kind in ("Odd" * 10**6, "\x1b]0;title\x07"):
         with pytest.raises(KerasFileError) as error:

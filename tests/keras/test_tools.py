@@ -66,6 +66,7 @@ def saved(theirs, path):
     return path
 
 
+@pytest.mark.slow
 def test_a_training_step_lowers_the_loss_and_updates_statistics(data_folder):
     with np.load(data_folder / "mnist.npz") as mnist:
         digits = mnist["x_train"][:64, ::4, ::4, None].astype(np.float32)[:, :7, :7] / 255
@@ -92,6 +93,7 @@ def test_a_training_step_lowers_the_loss_and_updates_statistics(data_folder):
     assert np.abs(np.asarray(model.norm.mean[...]) - before).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_training_statistics_are_kerass(theirs, ours, images):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         inputs = ours.conv(jnp.asarray(images))
@@ -135,6 +137,7 @@ def test_noise_has_its_moments_in_training(layer, mean, deviation):
     assert abs(drawn.mean() - mean) < 0.02 and abs(drawn.std() - deviation) < 0.02
 
 
+@pytest.mark.slow
 def test_orbax_restores_what_was_saved(ours, images, tmp_path):
     with ocp.StandardCheckpointer() as checkpointer:
         graph, state = nnx.split(ours)
@@ -206,6 +209,7 @@ def test_summary_counts_as_keras_does(theirs, ours, capsys):
     assert "preds (Dense)" in text and "(batch, 6, 6, 4)" in text
 
 
+@pytest.mark.slow
 def test_verification_agrees_with_keras(theirs, images, tmp_path, capsys):
     path = saved(theirs, tmp_path / "model.keras")
     found = verify_keras(path, images)
@@ -225,6 +229,7 @@ def test_verification_names_the_first_layer_that_differs(theirs, ours, images, c
     assert 'The first layer that differs is "norm"' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_verification_takes_stored_outputs(data_folder):
     name = MNIST.removeprefix("keras/").replace("/", "__") + ".npz"
     with np.load(data_folder / "refs" / name) as stored:
@@ -298,6 +303,7 @@ def test_weights_go_into_a_module_of_ones_own(suffix, rename, theirs, ours, imag
     np.testing.assert_allclose(found, ours(images), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_mismatch_of_weights_is_listed(theirs, tmp_path):
     path = saved(theirs, tmp_path / "model.h5")
     with pytest.raises(KerasFileError, match=r'"preds/kernel" has shape \(128, 9\), the file') as e:

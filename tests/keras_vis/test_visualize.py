@@ -112,6 +112,7 @@ def test_activation_of_a_tanh_net_equals_the_oracle(rng, weights, seed, steps, w
     np.testing.assert_allclose(found, expected, atol=within)
 
 
+@pytest.mark.slow
 def test_float32_drifts_by_less_than_one_grey_level_in_twenty_steps(rng, weights, seed):
     second = rng.normal(size=(3, 4)).astype(np.float32)
     oracle = tanh_activation(weights, second, 3)
@@ -149,6 +150,7 @@ def test_the_whole_layer_is_its_mean(weights, seed):
     assert seen[0][1]["activation"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_seed_it_starts_from_standardised_noise(weights):
     f, seen = Partial(linear_net, jnp.asarray(weights)), []
     kv.visualize_activation(
@@ -396,6 +398,7 @@ def test_a_second_call_compiles_nothing(relu_case, compilations):
     assert compilations.count == 0
 
 
+@pytest.mark.slow
 def test_the_seed_is_the_same_with_and_without_x64():
     f = lambda images: images.mean((1, 2))  # noqa: E731
     options = {"image_shape": (4, 4, 1), "max_iter": 1, "lp_norm_weight": 0, "tv_weight": 0}
@@ -407,6 +410,7 @@ def test_the_seed_is_the_same_with_and_without_x64():
     np.testing.assert_allclose(narrow, wide, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_keras_model_loses_its_softmax_and_finds_its_last_pool():
     model = load_keras(files("jaxviz.models") / "mnist_cnn.keras")
     seed = np.random.default_rng(0).uniform(size=(28, 28, 1))
@@ -470,6 +474,7 @@ def test_unknown_and_empty_requests_are_refused(weights, seed):
             call()
 
 
+@pytest.mark.slow
 def test_find_layer_stitch_and_overlay(rng):
     config = {"class_name": "ReLU", "config": {"name": "relu", "batch_input_shape": [None, 2]}}
     model = load_keras({"class_name": "Sequential", "config": [config]})

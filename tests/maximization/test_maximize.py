@@ -93,6 +93,7 @@ RISING = {
 }
 
 
+@pytest.mark.slow
 def test_each_objective_rises_within_three_steps():
     result = maximize(F, list(RISING.values()), steps=4, seeds=2, **OPTIONS)
     values = result.history["objective"].reshape(4, -1, 2)
@@ -101,6 +102,7 @@ def test_each_objective_rises_within_three_steps():
         assert (values[-1, number] > values[0, number]).all(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parametrization", "bounds"),
     [
@@ -120,6 +122,7 @@ def test_images_rise_and_stay_in_the_value_range(parametrization, bounds):
     assert values[-1] > values[0]
 
 
+@pytest.mark.slow
 def test_a_parametrisation_of_ones_own_is_moved():
     grey = jp.Parametrization(
         lambda key, shape: 0.1 * jax.random.normal(key, (*shape[:2], 1)),
@@ -132,11 +135,13 @@ def test_a_parametrisation_of_ones_own_is_moved():
     assert (values[-1] > values[0]).all()
 
 
+@pytest.mark.slow
 def test_without_bounds_images_leave_the_value_range():
     options = OPTIONS | {"optimizer": optax.sgd(1e3), "bounds": "none", "start": 0.5}
     assert float(jnp.abs(maximize(plain, jo.unit(1), steps=3, **options).images).max()) > 1
 
 
+@pytest.mark.slow
 def test_every_kind_of_scorer_serves():
     def rises(f, objective):
         values = maximize(f, objective, steps=4, **OPTIONS).history["objective"]
@@ -165,6 +170,7 @@ def test_every_kind_of_scorer_serves():
 OBJECTIVES = [jo.unit(0), jo.channel("conv", 2), jo.unit(4)]
 
 
+@pytest.mark.slow
 def test_a_batch_equals_one_by_one():
     options = OPTIONS | JITTER | {"steps": 6, "regularizers": None}
     together = maximize(F, OBJECTIVES, **options)
@@ -176,6 +182,7 @@ def test_a_batch_equals_one_by_one():
             np.testing.assert_allclose(found, term[:, 0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_channels_of_a_layer_in_chunks_are_what_they_are_in_one_batch():
     seen, before = [], len(PROGRAMS)
     options = OPTIONS | {"steps": 5, "snapshot_every": 2, "redirect_steps": 0}
@@ -191,6 +198,7 @@ def test_all_channels_of_a_layer_in_chunks_are_what_they_are_in_one_batch():
     np.testing.assert_allclose(parts.history["total"], whole.history["total"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_images_bit_for_bit():
     options = OPTIONS | JITTER | {"steps": 5, "seeds": 2}
     first, again = (maximize(DENSE, jo.unit(2), **options).images for _ in range(2))
@@ -206,6 +214,7 @@ def assert_one_loop_equals_the_other(host, scan):
         np.testing.assert_array_equal(scan.history[name], term)
 
 
+@pytest.mark.slow
 def test_host_and_scan_give_the_same_images():
     options = OPTIONS | JITTER | {"steps": 18, "regularizers": None, "snapshot_every": 9}
     host = maximize(F, OBJECTIVES, loop="host", **options)
@@ -214,6 +223,7 @@ def test_host_and_scan_give_the_same_images():
     assert list(host.snapshots) == list(scan.snapshots) == [9, 18]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bounds", ["sigmoid", "project", pytest.param("none", marks=pytest.mark.slow)]
 )
@@ -227,6 +237,7 @@ def test_start_images_are_started_from(bounds):
     assert float(grey.images.mean()) == pytest.approx(0.25, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -243,6 +254,7 @@ def test_any_optax_transformation_serves(optimizer):
     assert (values[-1] > values[0]).all()
 
 
+@pytest.mark.slow
 def test_history_holds_every_term_before_every_step():
     regularizers = (
         jr.penalty(jr.total_variation, 2.0),
@@ -269,6 +281,7 @@ def test_history_holds_every_term_before_every_step():
     )
 
 
+@pytest.mark.slow
 def test_the_best_images_are_those_of_the_highest_total():
     start = jax.random.uniform(KEY, (1, *SHAPE), minval=0.1, maxval=0.9)
     options = OPTIONS | {"optimizer": optax.sgd(-0.5), "start": start}
@@ -277,6 +290,7 @@ def test_the_best_images_are_those_of_the_highest_total():
     assert (falling.history["total"][0] >= falling.history["total"]).all()
 
 
+@pytest.mark.slow
 def test_blur_steps_blur_when_due():
     start = jax.random.uniform(KEY, SHAPE)
     options = OPTIONS | {"optimizer": STILL, "bounds": "project", "start": start}
@@ -288,6 +302,7 @@ def test_blur_steps_blur_when_due():
     np.testing.assert_allclose(result.snapshots[3][0], blurred, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_transforms_that_change_the_size_are_resized_to_the_image():
     shapes = []
 
@@ -301,6 +316,7 @@ def test_transforms_that_change_the_size_are_resized_to_the_image():
     assert {shape[1:] for shape in shapes} == {SHAPE}
 
 
+@pytest.mark.slow
 def test_views_average_their_objectives():
     def noisy(key, images):
         return images + jax.random.normal(key, ())
@@ -319,6 +335,7 @@ def test_views_average_their_objectives():
     assert result.history["objective"][0, 0] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_preprocess_and_grad_modifier_are_applied():
     def brighter(images):
         return 10 * images
@@ -333,6 +350,7 @@ def test_preprocess_and_grad_modifier_are_applied():
     np.testing.assert_allclose(still.images, start, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_image_with_opacity_is_laid_over_noise():
     def opacity(image):
         return image[..., -1].mean()
@@ -346,6 +364,7 @@ def test_an_image_with_opacity_is_laid_over_noise():
     assert float(inside) > float(result.images[0, :3, :, -1].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backprop", ["guided", pytest.param("rectified", marks=pytest.mark.slow)])
 def test_a_changed_backpropagation_moves_the_image_elsewhere(backprop):
     options = OPTIONS | {"steps": 3}
@@ -367,6 +386,7 @@ def half_dead(images):
     return jnp.stack([dead(images)[:, 0], images.mean((1, 2, 3))], -1)
 
 
+@pytest.mark.slow
 def test_a_dead_start_is_woken_and_only_the_dead_one():
     options = OPTIONS | {"steps": 30, "value_range": (0.0, 4.0), "start": 1.0}
     options |= {"optimizer": optax.adam(0.3)}
@@ -377,6 +397,7 @@ def test_a_dead_start_is_woken_and_only_the_dead_one():
     np.testing.assert_allclose(result.images[1], alone.images[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_redirection_a_dead_start_stays_dead_and_says_so():
     options = OPTIONS | {"value_range": (0.0, 4.0), "start": 1.0}
     message = "its gradient was zero at every pixel in all 20 steps.*`jaxviz.logits"
@@ -384,6 +405,7 @@ def test_without_redirection_a_dead_start_stays_dead_and_says_so():
         maximize(dead, jo.unit(0), steps=20, redirect_steps=0, **options)
 
 
+@pytest.mark.slow
 def test_so_many_steps_are_redirected_from_the_first_on():
     start = jnp.full(SHAPE, 0.5)
     options = OPTIONS | {"steps": 3, "optimizer": optax.sgd(1.0), "snapshot_every": 1}
@@ -407,6 +429,7 @@ def tent(images):
     return -jnp.abs(images.mean((1, 2)) - jnp.asarray([[0.6, 0.7, 0.8]]))
 
 
+@pytest.mark.slow
 def test_a_plateau_stops_each_image_for_itself_whatever_the_batch_and_the_loop():
     options = OPTIONS | {"optimizer": optax.sgd(0.05 * np.prod(SHAPE[:2])), "start": 0.5}
     options |= {"steps": 64, "patience": 6, "min_improvement": 0.01, "bounds": "none"}
@@ -434,6 +457,7 @@ def test_without_patience_or_while_it_rises_a_run_goes_on():
     assert rising.stopped is None and len(rising.history["total"]) == 30
 
 
+@pytest.mark.slow
 def test_a_callback_stops_the_batches_to_come_too():
     calls = []
 
@@ -477,6 +501,7 @@ def exploding(images):
 DOWN, UP = -1.0 * jo.unit(0), 1.0 * jo.unit(0)  # of one structure: one program for any of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["host", pytest.param("scan", marks=pytest.mark.slow)])
 def test_a_nan_names_step_and_term_and_keeps_the_best_images(loop):
     options = OPTIONS | {"steps": 60, "loop": loop, "redirect_steps": 0}
@@ -493,6 +518,7 @@ def test_a_nan_names_step_and_term_and_keeps_the_best_images(loop):
     assert best == pytest.approx(float(np.nanmax(history[:, 1])), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_nan_in_a_later_batch_keeps_the_earlier_ones():
     options = OPTIONS | {"steps": 60, "batch_size": 2}
     with pytest.raises(NotFiniteError, match="of image 3 at step") as raised:
@@ -517,6 +543,7 @@ def test_an_image_that_fails_after_the_last_step_is_named():
         maximize(plain, jo.unit(0), steps=1, grad_modifier=modifier, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_zero_images_and_flat_patches_are_safe():
     regularizers = (
         jr.penalty(jr.total_variation, 1.0, options={"beta": 1.0}),
@@ -527,6 +554,7 @@ def test_zero_images_and_flat_patches_are_safe():
     assert np.isfinite(np.asarray(result.images)).all()
 
 
+@pytest.mark.slow
 def test_bfloat16_networks_rise():
     def cast(leaf):
         return leaf.astype(jnp.bfloat16)
@@ -537,6 +565,7 @@ def test_bfloat16_networks_rise():
     assert result.images.dtype == jnp.float32 and (values[-1] > values[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grad_modifier", [None, jnp.ones_like], ids=["plain", "constant"])
 def test_transparency_shows_where_the_objective_looked(grad_modifier):
     def left(images):
@@ -548,6 +577,7 @@ def test_transparency_shows_where_the_objective_looked(grad_modifier):
     assert seen.max() == 1 and (seen[:, :2] > 0).all() and seen[:, 3:].max() == 0
 
 
+@pytest.mark.slow
 def test_what_costs_nothing_and_is_not_read_stays():
     def left(images):
         return images[:, :, :2].mean((1, 2))
@@ -565,6 +595,7 @@ def test_what_costs_nothing_and_is_not_read_stays():
     assert (pushed[:, 2:] == 0).all() and (pushed[:, :2] != 0).all()
 
 
+@pytest.mark.slow
 def test_an_objective_that_does_not_rise_is_told():
     def weak(images):
         return 0.01 * images.mean((1, 2))
@@ -603,6 +634,7 @@ def test_a_key_gives_the_same_images_with_and_without_x64():
     np.testing.assert_allclose(wide.images, narrow.images, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_functions_given_anew_compile_nothing_and_are_not_kept():
     def run(scale):
         preprocess, modifier = lambda x: scale * x, lambda g: 2.0 * g
@@ -620,6 +652,7 @@ def test_functions_given_anew_compile_nothing_and_are_not_kept():
     assert [one() for one in known] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_second_call_compiles_nothing():
     options = OPTIONS | {"steps": 3, "regularizers": None}
     maximize(DENSE, [jo.unit(0), jo.unit(1)], **options)
@@ -727,6 +760,7 @@ def test_what_is_no_key_is_refused(key):
         maximize(F, jo.unit(0), **(OPTIONS | {"key": key}))
 
 
+@pytest.mark.slow
 def test_a_scorer_that_ignores_the_image_is_refused():
     with pytest.raises(ValueError, match="`objective` must depend on the image"):
         maximize(lambda images: jnp.ones((images.shape[0], 3)), jo.unit(0), **OPTIONS)

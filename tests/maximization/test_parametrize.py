@@ -20,6 +20,7 @@ def photograph(data_folder):
     return jnp.asarray(np.asarray(small), jnp.float32) / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parametrization",
     [
@@ -108,6 +109,7 @@ def slow_power_law(height, width):
 SIZES = [(8, 8), (7, 8), (8, 7), (5, 7), (1, 6), (6, 1), (2, 2), (1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_maco_has_its_magnitude_everywhere(rng, size):
     def spectrum(maco, phase):
@@ -125,6 +127,7 @@ def test_maco_has_its_magnitude_everywhere(rng, size):
     np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_macos_derivative_moves_every_phase_but_leaves_the_magnitude(rng):
     shape = (6, 8, 1)
     maco, phase = jp.maco(np.ones((6, 5, 1))), jnp.asarray(rng.uniform(-3, 3, (6, 5, 1)), "float32")
@@ -164,6 +167,7 @@ def test_wrong_options_are_refused():
             jp.maco(wrong * magnitude).decode(jnp.ones((4, 3, 1)), (4, 4, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [jp.pixels(), jp.fourier(), jp.pyramid(levels=2), jp.maco()])
 def test_a_key_draws_the_same_with_and_without_x64(own):
     shape = (4, 5, 1)

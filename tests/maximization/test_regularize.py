@@ -30,6 +30,7 @@ def slow_ink(image, ground):
     return sum(abs(value - ground) for value in image.ravel()) / image.size
 
 
+@pytest.mark.slow
 def test_golden_values_of_keras_vis():
     x = jnp.asarray((np.arange(36).reshape(2, 3, 3, 2) % 7).astype(np.float32))
     for beta, golden in ((2.0, 16.11111111), (1.0, 3.46429485)):

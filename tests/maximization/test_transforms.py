@@ -117,6 +117,7 @@ def test_scale_samples_bilinearly_about_the_centre(images, factor):
     np.testing.assert_allclose(found[1, :, :, 2], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_magnify_enlarges_one_window(images):
     found = np.asarray(jax.jit(jt.magnify(0.5, 0.5))(KEY, images))
     row, col = np.asarray(jax.random.uniform(jax.random.split(KEY)[1], (2,))) * (4.0, 3.0)
@@ -154,6 +155,7 @@ def test_blur_is_a_gaussian_of_a_width_in_its_range(images):
     np.testing.assert_allclose(found[1], expected, atol=1e-3)  # both cut: at 4·high and at 4σ
 
 
+@pytest.mark.slow
 def test_blur_is_cut_at_four_times_the_largest_width():
     dot = jnp.zeros((1, 1, 15, 1)).at[0, 0, 7, 0].set(1)
     shown = np.asarray(jt.blur(1.2, 1.2)(KEY, dot))[0, 0, :, 0]
@@ -174,6 +176,7 @@ def test_equal_options_give_one_function():
     assert jt.compose([jt.flip()]) is jt.compose([jt.flip()])
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_bfloat16_and_flat_stays_flat():
     flat = jnp.full((1, 9, 7, 1), 0.7, jnp.bfloat16)
     for transform in [*KEEP_SIZE, jt.pad(1, value=0.7), jt.crop(3, 3)]:

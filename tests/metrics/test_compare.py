@@ -40,6 +40,7 @@ def table(case):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_holds_what_the_metrics_give(case, table):
     import jax
 

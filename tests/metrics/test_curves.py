@@ -58,6 +58,7 @@ def test_the_worked_example_of_four_pixels():
         assert curve.scores.shape == curve.fraction.shape == (3,)
 
 
+@pytest.mark.slow
 def test_the_gain_is_the_difference_of_both_curves(case):
     f, images, maps = case
     gain = jv.metrics.srg(f, images, maps, target=[0, 1, 2], steps=5)
@@ -86,6 +87,7 @@ def test_a_key_draws_the_order_of_equal_values(case):
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     strategies.lists(strategies.integers(-2, 2), min_size=30, max_size=30),
@@ -109,6 +111,7 @@ def test_batches_change_nothing(case, batch_size):
     np.testing.assert_array_equal(plain.value, other.value)
 
 
+@pytest.mark.slow
 def test_devices_change_nothing(case):
     f, images, maps = case
     mesh = jax.make_mesh((2, 4), ("images", "rows"))
@@ -128,6 +131,7 @@ def test_segments_of_each_images_own(case):
         np.testing.assert_array_equal(together.fraction[n], alone.fraction)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", [0.5, "mean", "patch_mean", "blur", "image"])
 def test_fills_are_those_of_occlusion(case, fill):
     f, images, maps = case
@@ -138,6 +142,7 @@ def test_fills_are_those_of_occlusion(case, fill):
     np.testing.assert_allclose(curve.scores[:, 0], whole.base[:, 2], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_low_precision_images_keep_their_dtype_and_the_ranks_stay_exact(case):
     _, images, _ = case
     seen = []
@@ -166,6 +171,7 @@ def test_results_are_read_by_their_heatmap(case):
     )
 
 
+@pytest.mark.slow
 def test_a_second_model_of_the_structure_compiles_nothing(compilations):
     images, maps = np.ones((2, 28, 28, 1), np.float32), np.ones((2, 28, 28))
     jv.metrics.srg(convolutional(), images, maps, steps=3)
@@ -177,6 +183,7 @@ def test_a_second_model_of_the_structure_compiles_nothing(compilations):
     assert compilations.count == constant_fill
 
 
+@pytest.mark.slow
 def test_a_pytree_of_numbers(case):
     f, images, maps = case
     gain = jv.metrics.srg(f, images, maps, steps=2)
@@ -222,6 +229,7 @@ def test_what_breaks_a_rule_is_told(case, options, error, message):
         jv.metrics.deletion(f, images, options.pop("maps"), **options)
 
 
+@pytest.mark.slow
 def test_scores_of_nan_are_told(case):
     _, images, maps = case
     with pytest.warns(UserWarning, match="`f` gave NaN"):

@@ -26,6 +26,7 @@ def score(f, image, target):
     return float(np.asarray(f(jnp.asarray(image)[None]))[0, target])
 
 
+@pytest.mark.slow
 def test_mu_fidelity_equals_the_loop(case):
     f, images, maps = case
     key = jax.random.key(4)
@@ -46,6 +47,7 @@ def test_mu_fidelity_equals_the_loop(case):
         assert ours[n] == pytest.approx(slow_spearman(given, drops), abs=0.02)
 
 
+@pytest.mark.slow
 def test_mu_fidelity_of_what_the_scorer_adds_up_is_1():
     f, image = weighted_sums(SHAPE), integers(SHAPE)
     weights = np.asarray(jax.jacobian(lambda x: f(x[None])[0, 2])(image))
@@ -55,6 +57,7 @@ def test_mu_fidelity_of_what_the_scorer_adds_up_is_1():
     assert judge(f, image, -heatmap, target=2, grid=5, fill=0.0) == -1
 
 
+@pytest.mark.slow
 def test_constant_maps_and_scorers_are_undefined(case):
     f, images, maps = case
     for judge in (jv.metrics.mu_fidelity, jv.metrics.sensitivity_n):
@@ -95,6 +98,7 @@ def test_sensitivity_n_of_what_the_scorer_adds_up_is_1(by):
     np.testing.assert_allclose(found, 1, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaled", [False, True])
 def test_infidelity_equals_the_loop(case, scaled):
     f, images, _ = case
@@ -115,6 +119,7 @@ def test_infidelity_equals_the_loop(case, scaled):
         assert ours[n] == pytest.approx(np.mean((beta * u - v) ** 2), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_linear_scorer_are_faithful():
     f, image = weighted_sums(SHAPE), integers(SHAPE)
     weights = np.asarray(jax.jacobian(lambda x: f(x[None])[0, 1])(image))
@@ -125,6 +130,7 @@ def test_the_weights_of_a_linear_scorer_are_faithful():
     assert np.isnan(judge(f, image, 0 * weights, target=1, scaled=True))
 
 
+@pytest.mark.slow
 def test_a_map_stands_for_every_channel(case):
     f, images, maps = case
     both = np.repeat(maps[..., None], 2, -1)
@@ -132,6 +138,7 @@ def test_a_map_stands_for_every_channel(case):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_values_of_results_are_read(case):
     f, images, maps = case
     for make in (jv.attribution.saliency, jv.attribution.input_x_gradient):
@@ -149,6 +156,7 @@ def test_values_of_results_are_read(case):
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_max_sensitivity_equals_the_loop(case):
     f, images, _ = case
 
@@ -173,6 +181,7 @@ def test_a_map_that_stays_is_not_sensitive(case):
     assert np.isnan(jv.metrics.max_sensitivity(lambda x: 0 * maps, images)).all()
 
 
+@pytest.mark.slow
 def test_other_images_change_nothing(case):
     f, images, maps = case
     for judge in (jv.metrics.mu_fidelity, jv.metrics.infidelity):
@@ -203,6 +212,7 @@ def test_what_breaks_a_rule_is_told(case, name, options, message):
         getattr(jv.metrics, name)(f, images, options.pop("maps"), **options)
 
 
+@pytest.mark.slow
 def test_what_a_function_must_make_is_told(case):
     _, images, maps = case
     with pytest.raises(ValueError, match="`radius` must be above 0"):

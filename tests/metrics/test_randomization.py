@@ -161,6 +161,7 @@ def saliency(model, images):
     return jax.grad(lambda x: model(x)[:, 0].sum())(jnp.asarray(images))[..., 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["cascading", "independent"])
 def test_it_equals_the_loop(rng, order):
     model, images = Small(), rng.random((2, 6, 6, 1)).astype(np.float32)
@@ -217,6 +218,7 @@ def test_random_logits_are_other_classes(rng):
     np.testing.assert_allclose(found["cosine"], 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_breaks_a_rule_is_told(rng):
     images = rng.random((2, 6, 6, 1)).astype(np.float32)
 

@@ -33,6 +33,7 @@ def slow_solve(image, removed):
     return filled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_conjugate_gradients_solve_the_equations(rng, share):
     image = rng.random((9, 12, 3)).astype(np.float32)
@@ -41,6 +42,7 @@ def test_conjugate_gradients_solve_the_equations(rng, share):
     np.testing.assert_allclose(found, slow_solve(image, removed), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_hole_is_filled_from_its_border():
     image = np.broadcast_to(np.arange(10.0, dtype=np.float32)[None, :, None], (10, 10, 1))
     removed = np.zeros((10, 10), bool)
@@ -49,6 +51,7 @@ def test_a_hole_is_filled_from_its_border():
     np.testing.assert_allclose(found, image, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_removed_and_all_removed(rng):
     image = jnp.asarray(rng.random((5, 6, 2)).astype(np.float32))
     hole = jnp.zeros((5, 6, 1), bool)
@@ -57,6 +60,7 @@ def test_nothing_removed_and_all_removed(rng):
     np.testing.assert_allclose(solve(image, ~hole, 10), mean, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_steps_are_no_worse_than_few(rng):
     """Once solved, nothing divides 0 by 0."""
     image = jnp.asarray(rng.random((6, 6, 1)).astype(np.float32))
@@ -64,6 +68,7 @@ def test_many_steps_are_no_worse_than_few(rng):
     np.testing.assert_allclose(solve(image, hole, 2000), solve(image, hole, 60), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_road_equals_the_loop(rng):
     f = convolutional(channels=2, size=(7, 5))
     images = rng.random((2, 7, 5, 2)).astype(np.float32)
@@ -89,6 +94,7 @@ def test_road_equals_the_loop(rng):
     assert repr(found).startswith("Road(2 images, value ")
 
 
+@pytest.mark.slow
 def test_it_is_a_fill_of_the_other_metrics(rng):
     image, heatmap = rng.random((6, 6, 1)).astype(np.float32), rng.normal(size=(6, 6))
     fill = jv.metrics.neighbours(noise=0.0)
@@ -98,6 +104,7 @@ def test_it_is_a_fill_of_the_other_metrics(rng):
     assert dict(gain.most_first.config)["fill"] == "neighbours"
 
 
+@pytest.mark.slow
 def test_a_map_that_finds_what_counts_is_told_from_one_that_does_not():
     image = np.zeros((12, 12, 1), np.float32)
     image[4:7, 4:7] = 1

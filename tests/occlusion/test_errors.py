@@ -193,6 +193,7 @@ def test_a_refinement_and_a_region_exclude_each_other():
         occlude(F, IMAGE, patch=2, refine=(2, 0.5), region=(1, 3, 4, 6))
 
 
+@pytest.mark.slow
 def test_a_dropout_in_training_mode_is_found():
     nnx = pytest.importorskip("flax.nnx")
 

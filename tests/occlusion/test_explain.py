@@ -32,6 +32,7 @@ def excited(images):
     return convolve(x).max((1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

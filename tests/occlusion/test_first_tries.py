@@ -101,6 +101,7 @@ def test_the_kernel_refuses_what_is_no_image(image):
         jv.occlusion_scores(f, image, patch=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_images_fills_and_models_may_lie_on_other_devices(method):
     devices = jax.devices()
@@ -112,6 +113,7 @@ def test_images_fills_and_models_may_lie_on_other_devices(method):
     np.testing.assert_array_equal(got.scores, wanted.scores)
 
 
+@pytest.mark.slow
 def test_pools_are_no_error_where_infinity_is_one():
     patch = np.ones((2, 2, 2), np.float32)
     wanted = jv.occlude(pool, IMAGE, patch=3).scores

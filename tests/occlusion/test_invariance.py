@@ -36,6 +36,7 @@ def close(one, two):
     np.testing.assert_allclose(one.base, two.base, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_chunk_size(method, batch_size):
@@ -86,6 +87,7 @@ def test_device_count(on_one_device, sizes):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [dict(images=2, positions=4)], ids=str)
 def test_device_count_for_incremental_updates(on_one_device, sizes):
     same(
@@ -113,6 +115,7 @@ def made_mesh(shape, names):
     return mesh
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "names"), EXPLICIT, ids=str)
 def test_meshes_of_make_mesh(on_one_device, shape, names):
     for method in ("dense", "incremental"):
@@ -127,6 +130,7 @@ def test_meshes_of_make_mesh_for_segments():
         same(occlude_segments(NETWORK, IMAGES[:3], labels, mesh=made_mesh(*mesh)), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto], ids=str)
 def test_a_mesh_that_is_set_around_the_call(on_one_device, axis_type):
     clear_caches()  # a program that is there would not be traced
@@ -147,6 +151,7 @@ def test_jit_or_not(method):
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_neither_jit_nor_driver():
     image = integers(SHAPE)
     np.testing.assert_array_equal(
@@ -155,6 +160,7 @@ def test_neither_jit_nor_driver():
     )
 
 
+@pytest.mark.slow
 def test_class_permutation():
     order = np.array([2, 0, 1])
     images = integers((2, *SHAPE))
@@ -187,6 +193,7 @@ def test_translation(method):
         assert np.any(two[inner] != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "border, method", [("clip", "incremental"), ("valid", "dense"), ("shift", "dense")]
 )
@@ -206,11 +213,13 @@ def test_transposition_of_an_image_that_is_not_square(border, method):
     np.testing.assert_array_equal(two.class_map(), one.class_map().T)
 
 
+@pytest.mark.slow
 def test_method():
     one, two = (occlude(NETWORK, IMAGES, **OPTIONS, method=m) for m in ("dense", "incremental"))
     close(one, two)
 
 
+@pytest.mark.slow
 def test_another_model_in_between():
     other = Partial(NETWORK.func, *(2 * array for array in NETWORK.args))
     before = occlude(NETWORK, IMAGES[:2], **OPTIONS)

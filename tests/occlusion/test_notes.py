@@ -41,6 +41,7 @@ def test_what_smells_is_told_in_a_sentence(message):
     assert all(note.endswith(".") and "\n" not in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_sound_result_says_nothing():
     assert occlude(plain, IMAGES, patch=4).notes == ()
     assert occlude(TakesBytes(), IMAGES * 255, patch=4).notes == ()

@@ -23,6 +23,7 @@ F = weighted_sums(SHAPE)
 LABELS = np.random.default_rng(3).integers(0, 4, SHAPE[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 @pytest.mark.parametrize(
     "options",
@@ -46,6 +47,7 @@ def test_scores_equal_the_loop(options, method):
     np.testing.assert_array_equal(kernel(IMAGE), wanted)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.data())
 def test_any_grid_on_any_image(data):
@@ -187,6 +189,7 @@ def weights_of(shape):
     return np.asarray(weighted_sums(shape)(units), np.float64).reshape(*shape, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_bfloat16_forward_passes_give_float32_maps(method):
     f, image = convolutional(size=(8, 8)), np.random.default_rng(0).uniform(size=(8, 8, 1))
@@ -294,6 +297,7 @@ def test_the_record_says_how_it_was_made():
     assert ("complement", "True") in occlude_segments(F, IMAGE, LABELS, complement=True).config
 
 
+@pytest.mark.slow
 def test_fills_of_the_package_run():
     for fill in (fills.blur(1.0), fills.noise(jax.random.key(0), mean=0.0, std=1.0)):
         with warnings.catch_warnings():
@@ -429,6 +433,7 @@ def test_segments_may_cover_some_channels_only():
     assert ("channels", "(1,)") in occ.config
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_not_rounded():
     def f(images):
         return images.sum((1, 2)).astype(jnp.int32) + 2**24

@@ -33,6 +33,7 @@ def check(ours, oracle):
     np.testing.assert_allclose(ours, oracle, rtol=1e-5, atol=1e-5 * np.abs(oracle).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_seed(size):
     check(preset_map(presets.seed(size)), slow_seed_loop(F, IMAGE, size, TARGET)[0])

@@ -22,6 +22,7 @@ def photo(data_folder, name, size, mode):
     return pixels.reshape(size, size, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file, size, mode, scale, method",
     [(RESNET, 32, "RGB", 1.0, "incremental"), (XCEPTION, 64, "L", 255.0, "dense")],

@@ -143,6 +143,7 @@ def test_every_reduction_is_traced_and_has_a_gradient(occ, reduce):
     assert np.all(gradient.scores[..., [0, 2]] == 0)
 
 
+@pytest.mark.slow
 def test_a_traced_target_and_a_traced_class_map(occ):
     for target in (np.int32(1), np.array([2, 0]), np.array([0.5, 0.0, 2.0], np.float32)):
         found = jax.jit(lambda occ, target: occ.heatmap(target))(occ, target)

@@ -46,6 +46,7 @@ def digits(data_folder):
 SLOW = pytest.mark.slow  # thousands of forward passes by Keras, one by one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size, count",
     [(4, 20), (7, 20), (14, 20), (5, 20), (2, 5), (3, 5)]

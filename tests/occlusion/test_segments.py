@@ -127,6 +127,7 @@ def test_single_pixels_and_a_segment_as_large_as_the_image(all_sizes):
     assert dict(occ.config)["windows"] == "5 of 8×8, 1 of 20×26"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_labels_groups_and_fills_may_differ_from_image_to_image(method):
     images = integers((3, *SHAPE))

@@ -99,6 +99,7 @@ def slow_error(ours, exact, positions, size):
     return max(np.abs(a[p] - b[p]).max() / s for a, b, s in pairs for p in positions)
 
 
+@pytest.mark.slow
 def test_the_bound_rests_on_what_was_measured_and_holds(exact, rough):
     told = rough.approximation
     assert told.tolerance == 0.5 and told.checked == SAMPLED and told.confidence == CONFIDENCE
@@ -130,6 +131,7 @@ def test_a_sample_that_misses_is_told_by_the_next_narrower(f, images, rough, mon
     assert errors.bound(field) == pytest.approx(rough.approximation.bound, rel=0.5)
 
 
+@pytest.mark.slow
 def test_less_tolerance_means_wider_windows(f, images, exact, rough):
     fine = occlude(f, images, **HIDE, method="incremental", tolerance=0.2)
     assert fine.approximation.bound <= 0.2
@@ -268,6 +270,7 @@ def test_what_has_no_windows_or_is_no_share_is_refused(f, images, options, match
         occlude(f, images, **HIDE, **{"tolerance": 0.1, **options})
 
 
+@pytest.mark.slow
 def test_labels_have_no_windows(f, images, monkeypatch):
     tasks = []
     execute = segments.execute_each

@@ -72,6 +72,7 @@ def test_blur_equals_the_double_sum(image):
     np.testing.assert_allclose(blurred, slow_blur(image, 0.7), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_noise_has_the_moments_asked_for(rng):
     image = jnp.asarray(rng.normal([1, 2, 3], [1, 2, 3], (64, 64, 3)), jnp.float32)
     own = jax.jit(fills.noise(jax.random.key(0)).background)(image)

@@ -46,6 +46,7 @@ def test_blur_in_float64_is_exact_and_in_bfloat16_stays_so(rng):
     assert jax.eval_shape(lambda x: filters.blur(x, 0.7, radius=3), half).dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_the_derivative_of_blur_is_its_transpose(rng):
     image, weights = rng.normal(size=(2, 5, 6, 1)).astype(np.float32)
 

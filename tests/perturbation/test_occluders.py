@@ -32,6 +32,7 @@ def patches(draw):
     return shape, start
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(patches())
 def test_only_the_patch_changes(at):
@@ -50,6 +51,7 @@ def test_the_complement_is_everything_else(at):
     np.testing.assert_array_equal(ours, wanted)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(patches(), st.sets(st.integers(0, 2), min_size=1))
 def test_only_the_named_channels_change(at, channels):
@@ -111,6 +113,7 @@ def test_hide_composes_with_jit_and_vmap(fill):
         np.testing.assert_allclose(image, occluder.hide(canvas, start), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_hidden_pixels_is_zero():
     occluder = PatchOccluder(constant(0.5), (3, 2))
 

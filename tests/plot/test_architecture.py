@@ -57,6 +57,7 @@ def test_kernels_are_drawn_one_panel_each(channels):
     assert len(panels) == 5
 
 
+@pytest.mark.slow
 def test_the_kernels_of_a_layer_are_found_by_its_name():
     model = jv.models.mnist_cnn()
     assert jv.plot.kernels(model, layer="conv2d_1", most=4)

@@ -63,6 +63,7 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "shape", "names"), LAYOUTS)
 def test_no_text_is_clipped_or_overlaps(rng, count, shape, names):
     images, maps, classes = example(rng, count, shape, channels=3)
@@ -93,6 +94,7 @@ def test_no_text_is_clipped_or_overlaps(rng, count, shape, names):
             assert apart, (one, other)
 
 
+@pytest.mark.slow
 def test_activations_text_is_not_clipped(rng):
     maps = {
         "a_layer_with_a_name_longer_than_most": rng.random((1, 24, 24, 64)),
@@ -119,6 +121,7 @@ def test_activations_text_is_not_clipped(rng):
         assert apart, (one, other)
 
 
+@pytest.mark.slow
 def test_signed_scale_is_centred_on_zero_and_shared(rng):
     images, maps, classes = example(rng, 4)
     maps[1] *= 7
@@ -213,6 +216,7 @@ def test_bytes_and_floats_draw_the_same_image(rng):
     np.testing.assert_array_equal(signed[0, :, 0], [0, 0.5, 1])
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     count=st.integers(1, 9),
@@ -246,6 +250,7 @@ def test_a_wrong_prediction_is_marked(rng):
     assert "true: b" in colours
 
 
+@pytest.mark.slow
 def test_a_class_keeps_its_colour(rng):
     images, maps, _ = example(rng, 2)
     zeros = np.zeros(maps.shape, int)
@@ -367,6 +372,7 @@ def test_maps_must_be_numbers(value):
         plot.activations({"a": value})
 
 
+@pytest.mark.slow
 def test_results_are_drawn_as_their_maps():
     class Result:
         def heatmap(self):

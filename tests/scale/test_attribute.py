@@ -30,6 +30,7 @@ def folder(stored):
     return stored.url.removeprefix("file://")
 
 
+@pytest.mark.slow
 def test_the_maps_are_those_of_the_library(whole):
     f, x = scorer(), images(20)
     gradients = integrated_gradients(f, x, points=4)
@@ -53,6 +54,7 @@ def test_the_maps_are_those_of_the_library(whole):
     assert ("points", "4") in whole[0]["ig"].config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write", [WRITES + 3, pytest.param(2 * WRITES - 1, marks=pytest.mark.slow)]
 )
@@ -89,6 +91,7 @@ def test_another_run_is_refused_with_what_differs(whole, change, told):
         attribute(scorer(), images(20), folder(whole), **change)
 
 
+@pytest.mark.slow
 def test_several_targets_have_maps_of_their_own(tmp_path):
     f, x = scorer(), images(6)
     stored = attribute_dataset(

@@ -413,6 +413,7 @@ def test_memory_that_ends_later_is_an_error_with_advice(store, monkeypatch):
     assert not open_store(store).done.any()
 
 
+@pytest.mark.slow
 def test_a_store_knows_the_names_of_classes(store, tmp_path):
     count = run(store).base.shape[1]
     names = [f"class {i}" for i in range(count)]

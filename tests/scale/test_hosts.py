@@ -53,6 +53,7 @@ def chunks_computed(folder, name):
     return [sum(event["event"] == "chunk" for event in events(log)) for log in logs]
 
 
+@pytest.mark.slow
 def test_shares_that_start_together_keep_each_others_work(tmp_path, whole):
     """One of them sees no store, and is still being traced when the other has done its share."""
     store, gate = tmp_path / "out.zarr", tmp_path / "gate"

@@ -30,6 +30,7 @@ def folder(stored):
     return stored.url.removeprefix("file://")
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_compare_of_all_images(whole):
     f, x = scorer(), images(20)
     base = np.asarray(f(x))
@@ -76,6 +77,7 @@ def test_run_killed_at_any_write_is_finished_to_the_same_bits(tmp_path, whole, w
     assert files(store) == files(folder(whole))
 
 
+@pytest.mark.slow
 def test_interrupted_run_keeps_what_was_judged(tmp_path, whole):
     store, log, gate = tmp_path / "out.zarr", tmp_path / "log", tmp_path / "gate"
     run = start(store, judge=True, gate=[12, str(gate)], log=str(log))

@@ -42,6 +42,7 @@ def test_run_killed_while_the_store_is_made_leaves_none(tmp_path, whole):
     assert files(store) == whole
 
 
+@pytest.mark.slow
 def test_interrupted_run_keeps_what_was_computed(tmp_path, whole):
     store, log = tmp_path / "out.zarr", tmp_path / "log"
     gate = tmp_path / "gate"

@@ -64,6 +64,7 @@ def test_slurm_script_tells_how_it_is_used(cluster):
     assert told.returncode == 2 and "usage: sbatch" in told.stderr
 
 
+@pytest.mark.slow
 def test_distributed_joins_the_processes_that_the_cluster_started(monkeypatch, tmp_path):
     joined = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *where: joined.append(where))

@@ -52,6 +52,7 @@ def test_an_output_that_is_not_there_is_named(shape, key, said):
         jv.occlude(jv.pick(lambda x: two(shape, jnp.ones(3), x), key), IMAGES, patch=3)
 
 
+@pytest.mark.slow
 def test_an_equinox_module_of_one_image_scores_a_batch():
     eqx = pytest.importorskip("equinox")
     convolution = eqx.nn.Conv2d(3, 4, 3, key=jax.random.key(0))
@@ -68,6 +69,7 @@ def test_an_equinox_module_of_one_image_scores_a_batch():
     np.testing.assert_allclose(occ.base, right, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_equinox_module_with_a_state_and_a_key_is_called_with_them():
     eqx = pytest.importorskip("equinox")
 

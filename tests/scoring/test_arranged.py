@@ -61,6 +61,7 @@ def transforms(monkeypatch):
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_kernels_are_transformed_once_a_run(transforms, method):
     f = Partial(network, KERNELS)
@@ -79,6 +80,7 @@ def test_kernels_are_transformed_once_a_run(transforms, method):
     np.testing.assert_array_equal(occlude(trained, IMAGES, **options).scores, 2 * found.scores)
 
 
+@pytest.mark.slow
 def test_every_batch_gives_the_same_numbers():
     f = Partial(network, KERNELS)
     options = dict(patch=4, stride=4, method="incremental")
@@ -104,6 +106,7 @@ def test_an_update_reads_kernels_that_were_transformed_before(monkeypatch):
         np.testing.assert_array_equal(update(patch, jnp.asarray(start)), wanted)
 
 
+@pytest.mark.slow
 def test_gradients_go_through_tiles():
     f = Partial(network, KERNELS)
     image, start = jnp.asarray(IMAGES[0]), jnp.array([3, 5])
@@ -114,6 +117,7 @@ def test_gradients_go_through_tiles():
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_the_kernel_transforms_kernels_outside_its_loop():
     def scores(kernels, image):
         options = dict(patch=4, stride=4, method="dense", batch_size=3)

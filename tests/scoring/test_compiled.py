@@ -217,6 +217,7 @@ def test_a_large_batch_size_computes_no_more_than_there_is(f):
     assert prod(programs.choose(task, 10_000).block) == task.total_rows
 
 
+@pytest.mark.slow
 def test_a_budget_is_respected():
     f = convolutional(size=(8, 8))
     free = programs.choose(task_of(f, budget=2**40))
@@ -224,6 +225,7 @@ def test_a_budget_is_respected():
     assert tight.bytes <= free.bytes // 2 and prod(tight.block) < prod(free.block)
 
 
+@pytest.mark.slow
 def test_a_budget_is_respected_after_a_trial_without_one(monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     f = convolutional(size=(8, 8), classes=4)
@@ -232,6 +234,7 @@ def test_a_budget_is_respected_after_a_trial_without_one(monkeypatch):
     assert tight.bytes <= free.bytes // 2
 
 
+@pytest.mark.slow
 def test_without_a_budget_it_is_a_share_of_what_is_free(monkeypatch):
     f = convolutional(size=(8, 8), classes=5)
     free = programs.choose(task_of(f))
@@ -241,11 +244,13 @@ def test_without_a_budget_it_is_a_share_of_what_is_free(monkeypatch):
     assert prod(programs.choose(task_of(f)).block) == 1  # it is a wish, not a limit
 
 
+@pytest.mark.slow
 def test_a_budget_below_one_image_is_refused(f):
     with pytest.raises(MemoryError, match="`memory` must hold at least one image's forward pass"):
         occlude(f, IMAGES[0], **TILES, memory=10)
 
 
+@pytest.mark.slow
 def test_a_chunk_within_a_budget_scores_the_same():
     f = convolutional(size=(8, 8), classes=6)
     enough = programs.choose(task_of(f)).bytes // 2

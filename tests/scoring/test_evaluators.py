@@ -71,6 +71,7 @@ def test_several_images_weigh_against_compiling():
     assert choose_evaluators("auto", grid, many, "cpu") == (Incremental.on_grid(grid),)
 
 
+@pytest.mark.slow
 def test_the_choice_ignores_what_is_compiled():
     f = convolutions()
     grid = make_grid((24, 24), patch=8, stride=8)

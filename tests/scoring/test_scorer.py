@@ -16,14 +16,17 @@ IMAGES = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
 OPTIONS = dict(patch=4, stride=2, fill="mean")
 
 
+@pytest.mark.slow
 def test_a_plain_function():
     check_as_scorer(lambda images: images.mean((1, 2)) ** 2, leaves=0)
 
 
+@pytest.mark.slow
 def test_a_partial():
     check_as_scorer(convolutional(3, size=(8, 8)), leaves=2)
 
 
+@pytest.mark.slow
 def test_flax_nnx():
     nnx = pytest.importorskip("flax.nnx")
 
@@ -55,6 +58,7 @@ def test_flax_linen():
     check_as_scorer(Partial(model.apply, params), leaves=4)
 
 
+@pytest.mark.slow
 def test_equinox():
     equinox = pytest.importorskip("equinox")
 
@@ -74,6 +78,7 @@ def test_equinox():
     check_as_scorer(net, leaves=4)
 
 
+@pytest.mark.slow
 def test_haiku():
     haiku = pytest.importorskip("haiku")
 
@@ -104,10 +109,12 @@ def keras_model():
     return model
 
 
+@pytest.mark.slow
 def test_keras_on_jax():
     check_as_scorer(keras_model(), leaves=8)
 
 
+@pytest.mark.slow
 def test_keras_with_a_layer_of_ones_own_runs_on_jax_alone(monkeypatch):
     keras = pytest.importorskip("keras")
     model = keras_model()

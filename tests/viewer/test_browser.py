@@ -88,6 +88,7 @@ def probabilities(scores):
     return p / p.sum(-1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_pointing_shows_what_the_network_answered_before_and_after(opened, page):
     occ = page[1]
     point(opened, 1.5, 1.5)

@@ -64,6 +64,7 @@ sides = st.tuples(st.integers(3, 9), st.integers(3, 9))
 paddings = st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(seed=st.integers(0, 99), size=sides, padding=paddings)
 @pytest.mark.parametrize("axes", ["width", "both"])
@@ -75,6 +76,7 @@ def test_tiles_of_two_are_exact_on_whole_numbers(axes, seed, size, padding):
     np.testing.assert_array_equal(found, slow_convolution(x, w, padding))
 
 
+@pytest.mark.slow
 @settings(max_examples=3)
 @given(seed=st.integers(0, 99), size=sides, padding=paddings)
 @pytest.mark.parametrize("axes", ["width", "both"])
@@ -88,6 +90,7 @@ def test_tiles_of_four_are_right_but_for_rounding(axes, seed, size, padding):
     assert np.abs(found - wanted).max() < 2e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(
     seed=st.integers(0, 99),
@@ -112,6 +115,7 @@ def test_views_are_exact_on_whole_numbers(seed, size, kernel, strides, dilation,
     np.testing.assert_array_equal(depthwise(params, x, jnp.tile(alone, 2)), wanted)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(
     seed=st.integers(0, 99),
@@ -159,6 +163,7 @@ def test_a_form_is_chosen_by_shape(monkeypatch, shape, kernel, options, older, n
         assert name_of(shape, kernel, **options) == name
 
 
+@pytest.mark.slow
 def test_candidates_are_all_right_and_hold_what_is_chosen():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(-3, 4, (1, 9, 8, 8)), jnp.float32)
@@ -185,6 +190,7 @@ def test_the_batch_does_not_change_the_form():
     assert names == {"tiles of 2×2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [0.0, 1e-4])
 def test_what_is_chosen_is_right_and_composes(error, monkeypatch):
     monkeypatch.setattr(forms, "LEAST_SAVED_BY_TILES", -1.0)
@@ -211,6 +217,7 @@ def test_what_is_chosen_is_right_and_composes(error, monkeypatch):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_a_pixel_that_is_not_finite_reaches_no_further_than_its_tiles():
     x = whole_numbers(0, 1, 8, 8, 2).at[0, 3, 3, 0].set(np.inf)
     w = whole_numbers(1, 3, 3, 2, 2)

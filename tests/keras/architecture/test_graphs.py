@@ -144,6 +144,7 @@ def operations() -> "keras.Model":
     return keras.Model(x, [ops.squeeze(y, axis=-1), ops.max(z, axis=[1, 2]), ops.gelu(-x)])
 
 
+@pytest.mark.slow
 def test_operations_equal_keras(tmp_path, rng):
     model = built(operations)
     built(lambda: model.save(tmp_path / "model.keras"))
@@ -292,6 +293,7 @@ def test_a_class_of_the_authors_own_is_not_taken_for_kerass():
             load_keras(functional({**entry, **own}, outputs=[["a", 0, 0]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "mixed_float16"])
 def test_dtype_policies_are_followed(policy, tmp_path, rng):
     def build():
@@ -316,6 +318,7 @@ def test_dtype_policies_are_followed(policy, tmp_path, rng):
     assert all(y.dtype == jnp.float32 for y in whole.values())
 
 
+@pytest.mark.slow
 def test_quantised_layers_are_refused_with_all_others(tmp_path):
     def build():
         whole, small = layers.Dense(3, name="whole"), layers.Dense(2, name="small")
@@ -420,6 +423,7 @@ def test_a_supplied_layer_gets_its_weights(tmp_path, rng):
             load_keras(tmp_path / f"model.{suffix}")
 
 
+@pytest.mark.slow
 def test_the_lambda_of_a_keras_1_file_can_be_supplied(data_folder):
     path = data_folder / "keras/naokishibuya__car-behavioral-cloning/model.h5"
     name = "naokishibuya__car-behavioral-cloning__model.h5.npz"
@@ -509,6 +513,7 @@ def test_the_order_of_layers_serves_where_names_differ(tmp_path, rng):
     np.testing.assert_allclose(ours(x), keras_output(first, x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_leftover_and_missing_weights_are_named(tmp_path):
     def build(units):
         return keras.Sequential(

@@ -38,6 +38,7 @@ def copied(folder, tmp_path, change=lambda index: None):
     return tmp_path / "model.weights.json"
 
 
+@pytest.mark.slow
 def test_shards_are_read_as_one_file(saved, rng):
     model, config, folder = saved
     assert len(list(folder.glob("*.h5"))) > 2

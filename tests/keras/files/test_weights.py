@@ -92,6 +92,7 @@ def test_an_array_that_is_missing_or_there_twice_is_named(saved, tmp_path):
         load_keras(twice)
 
 
+@pytest.mark.slow
 def test_the_eleventh_layer_of_a_class_follows_the_tenth(tmp_path):
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         for n in range(12):

@@ -185,6 +185,7 @@ def every_layer(shape: tuple, each: list) -> "keras.Model":
     return keras.Model(inputs, outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "each", "suffix"),
     [
@@ -239,6 +240,7 @@ def augmentations() -> list:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_augmentation_is_inference_as_keras_does_it(rng):
     x = rng.uniform(0, 255, (2, 6, 6, 3)).astype(np.float32)
