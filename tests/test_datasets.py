@@ -39,6 +39,7 @@ def test_digits_are_centred_on_black(split, count):
     assert set(labels) == set(range(10))
 
 
+@pytest.mark.slow
 def test_the_splits_of_the_digits_make_the_whole():
     pytest.importorskip("sklearn")
     parts = [datasets.load_digits(split)[0] for split in ("train", "test")]

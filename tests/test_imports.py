@@ -189,6 +189,7 @@ def test_every_room_has_its_place():
     assert rooms <= {*FLOORS, *ASIDE}
 
 
+@pytest.mark.slow
 def test_no_circles_between_modules(found):
     assert circle(found, modules_in(PACKAGE)) == []
 
@@ -311,5 +312,6 @@ def test_it_does_not_load_jax(command):
     assert not _loads_jax(*command)
 
 
+@pytest.mark.slow
 def test_what_is_used_loads_jax():
     assert _loads_jax("-c", "import jaxviz; jaxviz.occlusion_scores")

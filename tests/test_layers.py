@@ -68,6 +68,7 @@ def test_nnx_layers_go_by_attribute_path(images):
     assert (found["layers.2.dense#2"] == found["layers.2"]).all()
 
 
+@pytest.mark.slow
 def test_nnx_classes_are_left_as_they_were(images):
     before = Wide.__call__, "__call__" in vars(Block), nnx.Linear.__call__
     activations(nnx_net(), images)
@@ -170,6 +171,7 @@ def test_two_threads_at_once_do_not_mix(images):
     assert before == (nnx.Linear.__call__, Meeting.__call__, Other.__call__)
 
 
+@pytest.mark.slow
 def test_linen_layers_go_by_path(images):
     net = LinenNet()
     variables = net.init(jax.random.key(0), images)
@@ -217,6 +219,7 @@ def keras_tower():
         "output_layers": [["r", 1, 0]]}})  # fmt: skip
 
 
+@pytest.mark.slow
 def test_repeats_and_towers_of_keras_have_names_of_their_own():
     model, images = keras_tower(), jnp.linspace(-2.0, 2.0, 4).reshape(1, 2, 2, 1)
     names = ["r", "tower/t", "tower", "tower#2/t", "tower#2", "r#2"]
@@ -228,8 +231,9 @@ def test_repeats_and_towers_of_keras_have_names_of_their_own():
     expected = [relu, once, once, twice, twice, np.where(twice > 0, twice, 0.5 * twice)]
     for name, value in zip(names, expected, strict=True):
         np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
-        np.testing.assert_array_equal(activations(model, images, name)[name], found[name])
-    np.testing.assert_array_equal(activations(model, images, -1)["r#2"], model(images))
+        alone = activations(model, images, name)[name]  # another program
+        np.testing.assert_allclose(alone, found[name], rtol=1e-6)
+    np.testing.assert_allclose(activations(model, images, -1)["r#2"], model(images), rtol=1e-6)
     assert model.layer("tower#2/t") is model.layer("tower/t")
 
 
@@ -272,6 +276,7 @@ def test_layers_around_a_scan_over_modules_are_found():
     assert grad_cam(model, images, target=1).values.shape == (2, 6, 6, 1)
 
 
+@pytest.mark.slow
 def test_modules_of_haiku_are_named_as_in_their_parameters(images):
     haiku = pytest.importorskip("haiku")
 
@@ -346,6 +351,7 @@ def test_an_index_out_of_range_is_refused():
         resolve(2, ["a", "b"])
 
 
+@pytest.mark.slow
 def test_a_single_image_is_refused(images):
     with pytest.raises(ValueError, match=r"add the batch axis with images\[None\]"):
         activations(tagged, images[0])

@@ -30,6 +30,7 @@ def layers():
     return {layer.name: layer for layer in layers_of(Net(nnx.Rngs(0)), (32, 32, 3), patch=4)}
 
 
+@pytest.mark.slow
 def test_layers_come_with_shapes_parameters_and_what_they_read(layers):
     assert list(layers) == ["first", "second", "sum", "pool", "head", "output"]
     assert layers["first"].shape == (16, 16, 4) and layers["head"].shape == (5,)

@@ -83,6 +83,7 @@ def test_old_and_new_keys_seed_the_same_numbers():
     np.testing.assert_array_equal(generator(None).random(4), generator(jax.random.key(0)).random(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [A.saliency, lambda f, x: A.rise(f, x, samples=2)])
 def test_nan_of_the_scorer_is_told_once(run):
     def torn(images):

@@ -302,6 +302,7 @@ def unbiased_dense(x):
     return jnp.maximum(x.reshape(len(x), -1) @ jnp.asarray(DENSE[:24], x.dtype), 0)
 
 
+@pytest.mark.slow
 def test_half_precision(images):
     found = att.lrp(unbiased_dense, images, dtype="bfloat16")
     exact = att.lrp(unbiased_dense, images)

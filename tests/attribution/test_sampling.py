@@ -234,6 +234,7 @@ def test_sobol_is_jansen_s_estimator(images):
     np.testing.assert_allclose(found.values[..., 0], np.array(expected)[labels], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_sobol_of_a_sum_is_its_share_of_the_variance():
     """Of Σ w·level the total index of a cell is w²/Σw², for independent levels."""
     w = np.array([1.0, 2.0, 0.0, 3.0])
@@ -434,6 +435,7 @@ def test_kernels_compose_with_jit_vmap_and_grad(images, name):
     np.testing.assert_allclose((slope * way).sum(), measured, rtol=5e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hsic", "kernel_shap"])
 def test_kernels_explain_all_classes_and_name_the_largest(images, name):
     method, options = METHODS[name]
@@ -445,6 +447,7 @@ def test_kernels_explain_all_classes_and_name_the_largest(images, name):
     assert int(largest.target) == wanted.base[0].argmax() and largest.values.shape == (6, 9, 1)
 
 
+@pytest.mark.slow
 def test_a_kernel_is_differentiated_by_the_scorer_too(images):
     def number(weights):
         f = jax.tree_util.Partial(lambda w, x: x.reshape(x.shape[0], -1) @ w, weights)
@@ -457,6 +460,7 @@ def test_a_kernel_is_differentiated_by_the_scorer_too(images):
     assert not slope[..., 0].any()
 
 
+@pytest.mark.slow
 def test_rise_stops_early_under_jit_too():
     image = np.random.default_rng(0).uniform(size=(8, 8, 1)).astype(np.float32)
     options = dict(samples=1000, cells=2, accuracy=0.5)
@@ -497,6 +501,7 @@ def test_kernels_demand_images_and_classes(images):
         jax.jit(lambda x: att.rise(scorer, x).values)(images[0, 0])
 
 
+@pytest.mark.slow
 def test_every_class_needs_classes(images):
     maps = lambda x: x[..., :1]  # noqa: E731
     with pytest.raises(ValueError, match='`target` "all" needs scores'):

@@ -71,6 +71,7 @@ def test_operations_of_shorter_windows_are_fewer():
     assert run.operations(replace(evaluator, field=0)) < 0.9 * run.operations(evaluator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "approximate"])
 def test_wrong_scores_are_not_timed(monkeypatch, method):
     monkeypatch.setattr(bench, "QUICK_CASES", (bench.Case("mnist_cnn", 28, 14, 7),))
@@ -87,6 +88,7 @@ def asked(tmp_path, *more):
     return make_parser().parse_args(["bench", "--quick", *map(str, words)]), files
 
 
+@pytest.mark.slow
 def test_report_becomes_table_and_plot(report, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "run_bench", lambda **options: report)
     args, (json_file, table_file, plot_file) = asked(tmp_path, "--methods", "dense, captum")

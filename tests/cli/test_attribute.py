@@ -103,6 +103,7 @@ def test_maps_go_into_a_store(store, capsys):
     assert "5 of 5 done" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "npz"])
 def test_maps_of_a_store_are_exported(store, tmp_path, capsys, kind):
     status, printed, _ = run(f"export {store} --{kind} {tmp_path}/out --images 1:3", capsys)

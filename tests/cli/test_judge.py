@@ -46,6 +46,7 @@ def test_it_judges_methods_and_files_beside_the_floors(folder):
     assert found.mean[1, 0] > found.mean[2, 0]
 
 
+@pytest.mark.slow
 def test_it_prints_the_table_and_who_is_told_apart(folder, capsys):
     assert main(["judge", str(folder / "out.zarr")]) == 0
     told = capsys.readouterr().out

@@ -410,6 +410,7 @@ def test_a_bad_image_is_told_with_the_option_that_goes_on(tmp_path, capsys):
     assert status == 0 and "note: 1 of 2 images are left out" in errors and "y.png" in printed
 
 
+@pytest.mark.slow
 def test_a_note_is_printed_where_the_api_warns(tmp_path, capsys):
     command = f"occlude bundled digits --limit 1 --patch 14 --fill 9 --out {tmp_path}"
     status, _, errors = run(command, capsys)
@@ -547,6 +548,7 @@ def colours(monkeypatch):
     monkeypatch.setattr(inputs, "efficientnet_lite0", Colours)
 
 
+@pytest.mark.slow
 def test_the_network_for_photographs_is_named(colours, tmp_path, photo, capsys):
     command = f"occlude efficientnet_lite0 {photo} --patch 4 --target green --out {tmp_path}/o"
     status, printed, _ = run(command, capsys)

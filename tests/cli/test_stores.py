@@ -55,6 +55,7 @@ def test_occlude_scores_a_folder_into_a_store(store, capsys):
     assert [error.name for error in stored.errors] == ["broken.png"]
 
 
+@pytest.mark.slow
 def test_occlude_store_reads_what_occlude_reads(tmp_path):
     words = ["--patch", 7, "--stride", 7, "--limit", 3, "--keep", "top2", "--stored", "float16"]
     assert occlude("digits", "--store", tmp_path / "out.zarr", *words) == 0
@@ -102,6 +103,7 @@ def test_interrupted_run_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "the same command goes on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_status_tells_how_far_the_run_is(store, capsys):
     commands.status(parse("status", store))
     told = capsys.readouterr().out
@@ -177,6 +179,7 @@ def test_export_writes_arrays(store, tmp_path):
         np.testing.assert_array_equal(arrays["heatmap"], wanted)
 
 
+@pytest.mark.slow
 def test_export_finds_kept_classes(tmp_path):
     words = ["--patch", 14, "--limit", 2, "--keep", "5,3"]
     occlude("digits", "--store", tmp_path / "out.zarr", *words)
@@ -189,6 +192,7 @@ def test_export_finds_kept_classes(tmp_path):
         commands.export(parse(*words, 7))
 
 
+@pytest.mark.slow
 def test_export_refuses_what_it_cannot_do(store, tmp_path):
     with pytest.raises(ValueError, match="needs one of --png FOLDER and --npz"):
         commands.export(parse("export", store))

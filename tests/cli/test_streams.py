@@ -64,6 +64,7 @@ def test_status_is_printed_in_the_letters_of_windows(store, monkeypatch):
     assert json.loads(facts)["errors"][0]["name"] == "猫−.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "unbuffered"), [("status", ""), ("status", "1"), ("status --json", "1"), ("", "")]
 )

@@ -46,6 +46,7 @@ def test_a_store_becomes_one_page(store, tmp_path, monkeypatch, capsys):
     assert data["positions"]["patch"] == [14, 14]
 
 
+@pytest.mark.slow
 def test_a_store_of_some_classes_shows_these(tmp_path):
     store, page = tmp_path / "two.zarr", tmp_path / "two.html"
     command = f"occlude bundled digits --limit 2 --patch 14 --keep top2 --store {store}"
@@ -56,6 +57,7 @@ def test_a_store_of_some_classes_shows_these(tmp_path):
     assert all(len(record["kept"]) == 2 for record in data["images"])
 
 
+@pytest.mark.slow
 def test_other_images_are_refused(store, tmp_path, capsys):
     np.save(tmp_path / "other.npy", np.zeros((2, 28, 28), np.uint8))
     assert run(f"view {store} {tmp_path}/other.npy") == 2

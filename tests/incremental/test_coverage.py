@@ -172,6 +172,7 @@ def test_resizing_by_any_ratio_equals_dense(rng):
     assert jv.explain(resized_first, image, patch=16).speedup > 10
 
 
+@pytest.mark.slow
 def test_resizing_by_any_ratio_equals_dense_bit_for_bit_where_weights_are_quarters(rng):
     def f(x):  # from 8 to 6 and from 12 to 9, without antialiasing: weights n/6 are made n/8
         weights = jnp.round(resize_matrix(12, 9) * 8) / 8
@@ -193,6 +194,7 @@ def test_what_wraps_round_is_dense_and_says_why(capsys):
     assert "windows until equation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_unknown_and_wrong_indices_equal_dense(rng):
     outside = jnp.asarray([0, 40, 3, -50])
 
@@ -211,6 +213,7 @@ def test_unknown_and_wrong_indices_equal_dense(rng):
 # A global mean by difference.
 
 
+@pytest.mark.slow
 def test_a_global_sum_equals_dense_bit_for_bit_on_whole_numbers(rng):
     def f(x):
         y = jnp.maximum(convolve(x), 0)
@@ -227,6 +230,7 @@ def test_a_global_sum_equals_dense_bit_for_bit_on_whole_numbers(rng):
     ] * 3
 
 
+@pytest.mark.slow
 def test_a_global_mean_stays_within_rounding(rng):
     image = jnp.asarray(rng.standard_normal((64, 64, 3)), jnp.float32)
     patch = jnp.asarray(rng.standard_normal((6, 6, 3)) * 5, jnp.float32)
@@ -259,6 +263,7 @@ def test_a_clean_sum_that_is_not_finite_is_summed_anew(value):
     np.testing.assert_array_equal(elsewhere, y)
 
 
+@pytest.mark.slow
 def test_gradients_go_through_a_sum_by_difference():
     image = integers(np.random.default_rng(0), (24, 24, 2))
 

@@ -58,6 +58,7 @@ def test_scores_and_updates_equal_the_function(model, image, patches, starts):
         np.testing.assert_allclose(update(np.asarray(patch), [*map(int, start)]), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_side_is_a_square_patch(model, image, patches):
     patch, start = patches[0, :4], jnp.asarray([3, 9])
     got = incremental(model, image, np.int64(4))[1](patch, start)
@@ -176,6 +177,7 @@ def test_arrays_of_the_scorer_stay_arguments(model, image, patches, starts):
     assert sum(np.size(const) for const in jaxpr.consts) < 200
 
 
+@pytest.mark.slow
 def test_captured_arrays_are_leaves_of_the_plan(image, patches, starts):
     weights = jnp.ones((720, 2))
 
@@ -212,6 +214,7 @@ def test_the_same_content_and_shapes_give_the_same_plan(model, image):
         assert make_plan(model, image, PATCH).body is not body
 
 
+@pytest.mark.slow
 def test_plans_are_by_content_and_never_out_of_date(image, patches, starts):
     scale, weights = 1.0, jnp.ones((1, 1, 1, 3))
 
@@ -417,6 +420,7 @@ def test_a_patch_and_an_offset_are_numbers(image):
         incremental(lambda x: x.sum((1, 2)), image, PATCH, step=2, offset=(0.5, 1))
 
 
+@pytest.mark.slow
 def test_complex_scores_keep_both_parts(image, patches):
     def f(images):
         return jnp.fft.fft(images.sum((1, 2)))

@@ -28,6 +28,7 @@ CONVOLUTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", CONVOLUTIONS)
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_convolution_equals_dense(rng, options, groups):
@@ -339,6 +340,7 @@ def test_large_known_values_are_not_evaluated():
     assert Known(program, {"broadcast_in_dim"}).value(Constant(3)) == 3
 
 
+@pytest.mark.slow
 def test_products_of_another_dtype_equal_dense(rng):
     kernel = integers(rng, (3, 3, 3, 2), jnp.bfloat16)
     f = partial(
@@ -531,6 +533,7 @@ mlir.register_lowering(triple_p, mlir.lower_fun(lambda x: x * 3, multiple_result
 batching.primitive_batchers[triple_p] = lambda args, axes: (triple_p.bind(*args), axes[0])
 
 
+@pytest.mark.slow
 def test_an_invented_primitive_goes_dense(rng):
     plan = check(lambda x: blur(triple_p.bind(soften(x))), rng)
     assert dense_names(plan)[0] == "triple"
@@ -583,6 +586,7 @@ def test_bytes_equal_dense(rng):
     check(lambda x: blur(x.astype(jnp.float32) / 4), rng, dtype=jnp.uint8)
 
 
+@pytest.mark.slow
 def test_complex_numbers_equal_dense(rng):
     check(lambda x: jnp.abs(lax.complex(soften(x), x)), rng, tolerance=1e-4)
 

@@ -82,6 +82,7 @@ print(content(trace(f, image, open_derivatives=True).flat))
 """
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process():
     runs = [
         subprocess.run(

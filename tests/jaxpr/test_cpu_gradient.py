@@ -165,6 +165,7 @@ def test_each_kind_of_convolution_takes_its_own_way(kernel, strides, padding, si
     assert sign not in str(jax.make_jaxpr(convolve)(x))
 
 
+@pytest.mark.slow
 def test_other_pools_and_convolutions_are_left_alone():
     x = jnp.ones((1, 6, 6, 2))
 

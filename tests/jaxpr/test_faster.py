@@ -59,6 +59,7 @@ def test_numbers_are_the_same(error):
     assert primitives(g, X) != primitives(F, X)
 
 
+@pytest.mark.slow
 def test_weights_are_a_snapshot_prepared_once(monkeypatch):
     prepared = []
     once = faster._Faster._ready
@@ -73,6 +74,7 @@ def test_weights_are_a_snapshot_prepared_once(monkeypatch):
     assert len(prepared) == 2 and len(g._prepared) == 1, "one set of kernels for every batch"
 
 
+@pytest.mark.slow
 def test_the_batch_does_not_change_the_form():
     g = jv.faster_on_cpu(F)
     assert primitives(g, X) == primitives(g, X[:1]) == primitives(g, jnp.tile(X, (5, 1, 1, 1)))
@@ -88,6 +90,7 @@ def test_it_composes_with_jit_vmap_and_grad():
     near(jax.jvp(g, (X,), (X,))[1], jax.jvp(F, (X,), (X,))[1])
 
 
+@pytest.mark.slow
 def test_derivative_rules_of_the_function_are_kept():
     @jax.custom_jvp
     def step(x):
@@ -98,6 +101,7 @@ def test_derivative_rules_of_the_function_are_kept():
     near(jax.grad(g)(X), jax.grad(lambda x: 7 * convolve(x, WEIGHTS["w"]).sum())(X))
 
 
+@pytest.mark.slow
 def test_any_tree_of_arguments():
     g = jv.faster_on_cpu(lambda pair, more: {"y": F(pair["x"]) + more})
     near(g({"x": X}, jnp.ones((4, 8)))["y"], F(X) + 1)
@@ -125,6 +129,7 @@ def test_occlusion_takes_it():
     near(mine.scores, jv.occlude(F, np.asarray(X[:1]), **options).scores)
 
 
+@pytest.mark.slow
 def test_wrong_arguments_are_refused():
     with pytest.raises(TypeError, match="`f` must be callable: got a int"):
         jv.faster_on_cpu(3)

@@ -47,6 +47,7 @@ def test_little_is_not_prepared():
     np.testing.assert_array_equal(split.evaluate(WEIGHTS, [], X)[0], layer(WEIGHTS, X)[0])
 
 
+@pytest.mark.slow
 def test_results_that_are_known_and_arrays_that_are_captured():
     table = jnp.arange(5.0)
 

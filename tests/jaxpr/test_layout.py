@@ -23,6 +23,7 @@ def front(images):
     return images[:, :, 3:5].mean((2, 3)) @ WEIGHTS
 
 
+@pytest.mark.slow
 def test_a_wrapped_scorer_scores_as_one_of_channels_last():
     ours = jv.occlude(channels_last(front), IMAGE, patch=(5, 4))
     wanted = jv.occlude(lambda x: x[:, 3:5].mean((1, 2)) @ WEIGHTS, IMAGE, patch=(5, 4))

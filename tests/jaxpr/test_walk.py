@@ -116,6 +116,7 @@ def test_arrays_are_lifted_out_at_every_depth():
     np.testing.assert_allclose(found[0], (by_hand + 2 * W) * 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_rules_apply_inside_scans_whiles_and_conds():
     def f(x):
         x, rows = jax.lax.scan(lambda c, row: (jnp.sin(c), c * row), x, jnp.arange(2.0))

@@ -80,6 +80,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_question_is_answered_as_with_channels_last(models, name):
     first, last = models
@@ -124,6 +125,7 @@ def test_many_images_go_into_a_store_either_way(models, tmp_path):
     assert stores["own"][0].heatmap().shape == (9, 8)
 
 
+@pytest.mark.slow
 def test_where_both_orders_fit_it_is_the_model_s():
     model = made("channels_first", (4, 4, 4))
     images = np.arange(64, dtype=np.float32).reshape(1, 4, 4, 4) / 64
@@ -134,6 +136,7 @@ def test_where_both_orders_fit_it_is_the_model_s():
     np.testing.assert_allclose(ours.scores[0, 0, 1], model(covered)[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_model_itself_takes_images_as_keras_does_and_with_channels_last(models):
     first, last = models
     np.testing.assert_allclose(first(OWN), last(IMAGES), rtol=1e-5)
@@ -144,6 +147,7 @@ def test_the_model_itself_takes_images_as_keras_does_and_with_channels_last(mode
         first(OWN[:, :, 1:])
 
 
+@pytest.mark.slow
 def test_further_training_is_seen(models):
     model = made("channels_first")
     before = jv.occlude(model, OWN, patch=4).base

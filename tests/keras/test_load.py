@@ -82,6 +82,7 @@ def test_one_compilation_serves_two_loads_of_a_file(data_folder):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_split_and_merge_keep_the_function(mnist, rng):
     images = rng.uniform(size=(2, 28, 28, 1)).astype(np.float32)
     graph, state = nnx.split(mnist)
@@ -212,6 +213,7 @@ def test_weights_alone_ask_for_an_architecture(data_folder):
         load_keras(data_folder / LENETS / "LeNet1.h5")
 
 
+@pytest.mark.slow
 def test_a_lambda_is_refused_by_name(data_folder):
     with pytest.raises(KerasFileError, match=r'Lambda \(1 layer: "lambda_1"\)'):
         load_keras(data_folder / "keras/naokishibuya__car-behavioral-cloning/model.h5")

@@ -43,6 +43,7 @@ def slow_scores(signal):
     return slow_map(signal).mean(0) @ DENSE
 
 
+@pytest.mark.slow
 def test_occlusion_covers_stretches_of_the_signal(model):
     occ = jv.occlude(model, ROWS, patch=(1, 3))
     covered = SIGNALS[1].copy()

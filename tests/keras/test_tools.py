@@ -107,6 +107,7 @@ def test_training_statistics_are_kerass(theirs, ours, images):
     np.testing.assert_allclose(ours.norm.var[...], twin.moving_variance, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_needs_rngs_in_training_and_scales(ours, images):
     ours.train()
     with pytest.raises(ValueError, match="`rngs` must be given in training mode"):
@@ -263,6 +264,7 @@ class Linen(nn.Module):
         return nn.softmax(nn.Dense(10, name="preds")(x))
 
 
+@pytest.mark.slow
 def test_linen_params_serve_a_linen_module(ours, images):
     variables = to_linen_params(ours)
     with jax.numpy_rank_promotion("allow"):

@@ -432,6 +432,7 @@ def test_a_keras_model_loses_its_softmax_and_finds_its_last_pool():
     assert by_default.shape == (28, 28) and by_default.max() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_unknown_and_empty_requests_are_refused(weights, seed):
     f = Partial(linear_net, jnp.asarray(weights))
     cases = {

@@ -451,6 +451,7 @@ def test_a_plateau_stops_each_image_for_itself_whatever_the_batch_and_the_loop()
         np.testing.assert_allclose(alone.history["total"][:, 0], total, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_patience_or_while_it_rises_a_run_goes_on():
     options = OPTIONS | {"steps": 30, "patience": 5}
     rising = maximize(plain, jo.unit(0), **options)
@@ -478,6 +479,7 @@ def test_a_callback_stops_the_batches_to_come_too():
     assert bool(jnp.isnan(result.snapshots[2][1]).all())
 
 
+@pytest.mark.slow
 def test_a_callback_sees_arrays_and_can_stop():
     seen = []
 
@@ -607,6 +609,7 @@ def test_an_objective_that_does_not_rise_is_told():
     assert float(result.images[0].max()) < 0.1 < 0.9 < float(result.images[1].min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale, offset", [(1.0, -40.0), (60.0, -10.0)], ids=["at 0", "at 1"])
 def test_probabilities_that_saturate_are_told_with_the_scores_before_them_named(scale, offset):
     def logit(images):

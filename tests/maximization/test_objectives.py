@@ -156,6 +156,7 @@ def test_wrong_arguments_are_refused():
         jo.unit(1) + np.ones(3)
 
 
+@pytest.mark.slow
 def test_every_channel_of_a_layer():
     def f(images):
         return tag("wide", jnp.repeat(images, 4, -1)).mean((1, 2))

@@ -151,6 +151,7 @@ def test_equal_options_give_one_object():
     assert jp.maco() is jp.maco() and jp.decorrelated(jp.pixels()) is jp.decorrelated(jp.pixels())
 
 
+@pytest.mark.slow
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="`levels` must be at least 1: got 0"):
         jp.pyramid(levels=0)

@@ -1,5 +1,6 @@
 """Segments of a run: they join up, and each thing happens when it is due."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,7 @@ def test_looks_are_25_steps_apart_or_at_the_first_end_after(schedule):
         looked = segment.end if segment.look else looked
 
 
+@pytest.mark.slow
 @given(schedules())
 def test_compiled_loops_have_few_lengths(schedule):
     lengths = [s.end - s.begin for s in segments(schedule) if s.compiled]

@@ -50,6 +50,7 @@ def facts(transform):
     return jax.jit(of)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ALL)
 def test_the_same_key_gives_the_same_images_bit_for_bit(images, transform):
     first, again = (facts(transform)(KEY, images) for _ in range(2))
@@ -84,6 +85,7 @@ def test_jitter_is_a_true_roll(images, pixels):
         np.testing.assert_array_equal(jitter(key, images), expected)
 
 
+@pytest.mark.slow
 def test_pad_and_crop_move_no_pixel(images):
     padded = jt.pad(2, value=0.25)(KEY, images)
     assert padded.shape == (2, 13, 11, 3) and float(padded[0, 0, 0, 0]) == 0.25
@@ -128,6 +130,7 @@ def test_magnify_enlarges_one_window(images):
     np.testing.assert_allclose(jax.jit(jt.magnify(1, 1))(KEY, images), images, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_over_noise_shows_what_is_opaque(images):
     opacity = jnp.zeros((2, 9, 7, 1)).at[:, 4:].set(1.0)
     shown = np.asarray(jax.jit(jt.over_noise(0.1))(KEY, jnp.concatenate([images, opacity], -1)))
@@ -148,6 +151,7 @@ def test_rotate_samples_bilinearly_about_the_centre(images):
     np.testing.assert_allclose(found[0, :, :, 1], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_blur_is_a_gaussian_of_a_width_in_its_range(images):
     found = np.asarray(jax.jit(jt.blur(0.5, 1.0))(KEY, images))
     sigma = float(jax.random.uniform(KEY, (), minval=0.5, maxval=1.0))
@@ -164,6 +168,7 @@ def test_blur_is_cut_at_four_times_the_largest_width():
     np.testing.assert_allclose(shown[2:13], bell / bell.sum(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_compose_gives_each_its_own_key(images):
     both = jt.compose([jt.jitter(2), jt.noise(0.1)])(KEY, images)
     first = jt.jitter(2)(jax.random.fold_in(KEY, 0), images)
@@ -187,6 +192,7 @@ def test_bfloat16_stays_bfloat16_and_flat_stays_flat():
         assert found.dtype == jnp.bfloat16 and (found == flat[0, 0, 0, 0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [*ALL, jt.over_noise()])
 def test_a_key_gives_the_same_with_and_without_x64(images, transform):
     keys = jax.random.split(KEY, 3)

@@ -59,6 +59,7 @@ def test_it_holds_what_the_metrics_give(case, table):
     assert table.better == ("up", "up", "up", "", "")
 
 
+@pytest.mark.slow
 def test_means_errors_and_counts(table):
     for i, j in np.ndindex(3, 5):
         values = [v for v in table.values[i, j] if not np.isnan(v)]

@@ -76,6 +76,7 @@ def test_a_constant_map_gains_nothing(case, key):
     np.testing.assert_array_equal(gain.value, 0)
 
 
+@pytest.mark.slow
 def test_a_key_draws_the_order_of_equal_values(case):
     f, images, maps = case
     flat = np.zeros_like(maps)
@@ -103,6 +104,7 @@ def test_only_the_order_of_a_map_counts(values, scale):
     np.testing.assert_array_equal(plain, scaled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_batches_change_nothing(case, batch_size):
     f, images, maps = case
@@ -121,6 +123,7 @@ def test_devices_change_nothing(case):
     )
 
 
+@pytest.mark.slow
 def test_segments_of_each_images_own(case):
     f, images, maps = case
     own = np.stack([SEGMENTS, SEGMENTS[::-1], cells(3)])
@@ -193,6 +196,7 @@ def test_a_pytree_of_numbers(case):
     assert repr(gain.most_first).startswith("Curve(deletion, most first, 3 images, 2 steps")
 
 
+@pytest.mark.slow
 def test_curves_are_drawn(case):
     f, images, maps = case
     gain = jv.metrics.srg(f, images, maps, steps=2)

@@ -67,6 +67,7 @@ def test_constant_maps_and_scorers_are_undefined(case):
         assert np.isnan(judge(lambda x: 0 * x.sum((1, 2)), images, maps, samples=5, **grid)).all()
 
 
+@pytest.mark.slow
 def test_sensitivity_n_equals_the_loop(case):
     f, images, maps = case
     key = jax.random.key(6)

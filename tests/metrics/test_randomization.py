@@ -204,6 +204,7 @@ def test_constant_maps_are_counted_and_left_out():
     assert np.isnan(found.value[1])
 
 
+@pytest.mark.slow
 def test_random_logits_are_other_classes(rng):
     images, seen = rng.random((40, 6, 6, 1)).astype(np.float32), []
 

@@ -59,6 +59,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 def test_a_linen_module_goes_with_its_variables(run):
     wanted = run(Partial(NET.apply, VARIABLES))

@@ -50,6 +50,7 @@ def test_chunk_size(method, batch_size):
     close(one, two)
 
 
+@pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("options", [OPTIONS, dict(patch=(5, 6))], ids=["21 rows", "5 rows"])
 def test_batch_position(method, options):
@@ -96,6 +97,7 @@ def test_device_count_for_incremental_updates(on_one_device, sizes):
     )
 
 
+@pytest.mark.slow
 def test_device_count_for_segments():
     labels = np.arange(120).reshape(SHAPE[:2]) // 17
     one, two = (
@@ -172,6 +174,7 @@ def test_class_permutation():
     np.testing.assert_array_equal(order[two.class_map()], one.class_map())
 
 
+@pytest.mark.slow
 @METHODS
 def test_translation(method):
     kernel = integers((3, 3, 1, 4), seed=1) - 4

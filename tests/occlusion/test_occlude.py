@@ -240,6 +240,7 @@ def test_a_segmentation_scorer_is_read_through_a_function():
 class TestKernel:
     """`occlusion_scores` is a pure function of its arrays."""
 
+    @pytest.mark.slow
     def test_chunks_change_nothing(self, method):
         def scores(batch_size):
             return occlusion_scores(F, IMAGE, patch=2, method=method, batch_size=batch_size)
@@ -266,6 +267,7 @@ class TestKernel:
         # Each pixel is hidden at one of the twelve positions, and counts in the other eleven.
         np.testing.assert_allclose(slope, 11 * weights_of(SHAPE)[..., 1], rtol=1e-5)
 
+    @pytest.mark.slow
     def test_gradient_by_the_weights_and_the_fill(self, method):
         f = convolutional(2, size=(6, 8))
 
@@ -358,6 +360,7 @@ def test_a_refinement_prepares_each_image_once_and_scores_it_clean_once(method, 
     np.testing.assert_array_equal(occ.base, wanted.base)
 
 
+@pytest.mark.slow
 def test_a_refined_score_that_is_not_finite_spoils_its_neighbours_only():
     image = np.zeros((6, 6, 1), np.float32)
     image[2, 2] = 1.0
@@ -391,6 +394,7 @@ def test_an_interrupted_refinement_keeps_what_was_scored(after):
     assert np.isnan(occ.scores[unknown]).all()
 
 
+@pytest.mark.slow
 def test_a_refinement_goes_on_with_smaller_blocks(monkeypatch):
     from jaxviz.scoring import execute as blocks
 

@@ -148,6 +148,7 @@ def test_a_preset_is_the_arguments_of_occlude_and_how_to_read_it():
     np.testing.assert_array_equal(preset_map(preset), by_hand)
 
 
+@pytest.mark.slow
 def test_labels_are_read_as_a_preset_has_it():
     labels = np.arange(2 * 3).reshape(2, 3).repeat(7, 0).repeat(6, 1)[: SHAPE[0], : SHAPE[1]]
     occ = occlude_segments(F, IMAGE, labels, reading=presets.seed(4).reading)

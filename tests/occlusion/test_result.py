@@ -128,6 +128,7 @@ def test_a_traced_result_is_read_alike(occ, score, target):
     np.testing.assert_allclose(found, occ.heatmap(target, score), rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduce", get_args(Reduce))
 def test_every_reduction_is_traced_and_has_a_gradient(occ, reduce):
     occ = dataclasses.replace(occ, class_names=("cat", "dog", "hen"))
@@ -169,6 +170,7 @@ def test_gradients_of_a_heatmap_are_those_of_differences(occ):
             assert gradient[index] == pytest.approx(change, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_map_of_the_kernel_s_scores_has_a_gradient(rng):
     image = rng.uniform(size=(4, 6, 1)).astype(np.float32)
     grid = make_grid((4, 6), patch=2)
@@ -290,6 +292,7 @@ class Named:
         return images.mean((1, 2)) @ jnp.ones((3, 4)) * jnp.arange(4.0)[None]
 
 
+@pytest.mark.slow
 def test_classes_are_called_by_name(tmp_path, rng):
     images = rng.uniform(size=(2, 6, 6, 3)).astype(np.float32)
     occ = occlude(Named(), images, patch=3)
@@ -304,6 +307,7 @@ def test_classes_are_called_by_name(tmp_path, rng):
     np.testing.assert_array_equal(given.heatmap("b"), given.heatmap(2))
 
 
+@pytest.mark.slow
 def test_a_name_that_is_none_tells_the_nearest(rng):
     images = rng.uniform(size=(2, 6, 6, 3)).astype(np.float32)
     occ = occlude(Named(), images, patch=3)

@@ -76,6 +76,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_windows_equal_dense(options, all_sizes):
     images, labels = integers((2, *SHAPE)), patches_of_pixels(0)
@@ -96,6 +97,7 @@ def turned(under, start):
     return under[::-1, ::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fill",
     ["mean", "patch_mean", turned, fills.blur(1.0)],
@@ -118,6 +120,7 @@ def corners():
     return labels
 
 
+@pytest.mark.slow
 def test_single_pixels_and_a_segment_as_large_as_the_image(all_sizes):
     labels = corners()
     image = integers(SHAPE)
@@ -182,6 +185,7 @@ def test_a_result_of_each_images_segments_comes_back_from_disk(tmp_path):
     np.testing.assert_array_equal(again.heatmap(), occ.heatmap())
 
 
+@pytest.mark.slow
 def test_auto_takes_windows_where_they_pay(all_sizes):
     labels = np.zeros(SHAPE[:2], int)
     labels[2:5, 3:6], labels[18:, 24:] = 1, 2

@@ -114,6 +114,7 @@ def test_the_bound_rests_on_what_was_measured_and_holds(exact, rough):
     np.testing.assert_allclose(rough.base, exact.base, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sample_that_misses_is_told_by_the_next_narrower(f, images, rough, monkeypatch):
     field = rough.approximation.field
     narrower = FIELDS[FIELDS.index(field) - 1]
@@ -140,6 +141,7 @@ def test_less_tolerance_means_wider_windows(f, images, exact, rough):
     assert slow_error(fine, exact, everywhere, ones) < slow_error(rough, exact, everywhere, ones)
 
 
+@pytest.mark.slow
 def test_no_tolerance_is_exact(f, images, exact):
     same = occlude(f, images, **HIDE, method="incremental", tolerance=0.0)
     np.testing.assert_array_equal(same.scores, exact.scores)
@@ -191,6 +193,7 @@ def test_with_refine_what_is_scored_is_approximate_and_the_rest_interpolated(f, 
     assert f"{both.exact.mean():.0%} of the positions scored, error up to" in repr(both)
 
 
+@pytest.mark.slow
 def test_auto_runs_exact_what_no_windows_can_speed_up():
     def f(images):
         return jnp.sort(images.reshape(len(images), -1))[:, -3:]
@@ -201,12 +204,14 @@ def test_auto_runs_exact_what_no_windows_can_speed_up():
     np.testing.assert_array_equal(ours.scores, occlude(f, image, patch=4, stride=1).scores)
 
 
+@pytest.mark.slow
 def test_auto_runs_on_windows(f, images, rough):
     ours = occlude(f, images, **HIDE, tolerance=0.5)
     np.testing.assert_array_equal(ours.scores, rough.scores)
     assert ours.approximation == rough.approximation
 
 
+@pytest.mark.slow
 def test_few_positions_are_exact(f, images):
     ours = occlude(f, images, patch=6, stride=7, tolerance=0.5)
     assert ours.grid.size == 42 and ours.approximation == Approximation.none(0.5, 0)

@@ -128,6 +128,7 @@ def test_a_function_sees_the_pixels_and_the_start(image):
     np.testing.assert_array_equal(seen[0][1], (1, 2))
 
 
+@pytest.mark.slow
 def test_a_fill_is_a_pytree(image):
     def red(fill, image):
         occluder = PatchOccluder(fill, PATCH)
@@ -274,6 +275,7 @@ def test_outside_range_is_silent_about_what_has_no_scale():
     assert outside_range(fills.make_fill("mean"), np.eye(2)[None, ..., None]) is None
 
 
+@pytest.mark.slow
 def test_the_fading_of_monai_is_zero_at_the_rim_and_one_in_the_middle():
     fading = slow_fading((4, 6))
     assert fading.min() == 0 and fading.max() == fading[2, 3] == 1

@@ -37,6 +37,7 @@ def test_blur_equals_the_double_sum(rng, sigma, size):
     np.testing.assert_allclose(found(images, sigma)[1], 2 * expected, atol=2 * within)
 
 
+@pytest.mark.slow
 def test_blur_in_float64_is_exact_and_in_bfloat16_stays_so(rng):
     image = rng.uniform(size=(4, 5, 2))
     with jax.enable_x64(True):

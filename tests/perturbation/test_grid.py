@@ -143,6 +143,7 @@ def test_cell_writes_each_value_on_its_cell(grid):
     )
 
 
+@pytest.mark.slow
 @given(grids())
 def test_bilinear_lies_between_the_middles_of_patches(grid):
     values = np.random.default_rng(0).normal(size=grid.shape)
@@ -290,6 +291,7 @@ def test_bad_sizes_are_refused(options, error, match):
         make_grid((5, 7), **options)
 
 
+@pytest.mark.slow
 def test_spread_refuses_what_it_does_not_know():
     grid: Grid = make_grid((4, 4), patch=2)
     with pytest.raises(ValueError, match='`reduce` must be "mean", .* or "stretch": got'):

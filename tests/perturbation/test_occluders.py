@@ -41,6 +41,7 @@ def test_only_the_patch_changes(at):
     np.testing.assert_array_equal(hidden(PatchOccluder(constant(9.0), shape), start), wanted)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(patches())
 def test_the_complement_is_everything_else(at):

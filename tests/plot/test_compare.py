@@ -127,6 +127,7 @@ def test_what_does_not_fit_is_refused(photos, options, message):
         plot.compare(photos, **options)
 
 
+@pytest.mark.slow
 def test_as_many_predicted_classes_as_images_are_needed():
     images, maps = np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4))
     with pytest.raises(ValueError, match="`predicted` must hold 2 classes: got 1"):

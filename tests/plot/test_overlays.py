@@ -149,6 +149,7 @@ def test_two_channels_add_up_to_white_and_four_are_rgb_with_one_more(rng):
     np.testing.assert_array_equal(in_colour(four), four[..., :3])
 
 
+@pytest.mark.slow
 def test_main_colours_follow_the_main_directions(rng):
     strength = rng.uniform(size=(1, 20, 20, 1))
     images = 0.5 + (strength - 0.5) * np.linspace(0.2, 1, 7)  # one direction: shades of grey

@@ -180,6 +180,7 @@ def test_robust_limits_ignore_outliers_and_the_bar_says_so(rng):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 0.7, -3.0, 1e-300, 255.0])
 def test_constant_map_and_image_plot_without_a_warning(value):
     constant = np.full((6, 5), value)
@@ -299,6 +300,7 @@ def test_activations_keep_the_strongest_maps(rng):
     assert "10 maps of 3 × 3, the 4 strongest shown" in texts(figure)
 
 
+@pytest.mark.slow
 def test_notebooks_get_a_png_and_pyplot_is_never_imported():
     assert plot.gallery(np.zeros((1, 4, 4)))._repr_png_()[1:4] == b"PNG"
     code = "import sys, jaxviz.plot; sys.exit('matplotlib.pyplot' in sys.modules)"

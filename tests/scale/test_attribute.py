@@ -70,6 +70,7 @@ def test_killed_run_is_finished_to_the_same_bits(tmp_path, whole, write):
     assert told[0]["maps"] == 2 and told[0]["methods"] == ["ig", "rise"]
 
 
+@pytest.mark.slow
 def test_finished_store_is_not_explained_again(whole, monkeypatch):
     monkeypatch.setattr(attributing.Attributing, "_explained", None)
     again = attribute(scorer(), images(20), folder(whole))
@@ -107,6 +108,7 @@ def test_several_targets_have_maps_of_their_own(tmp_path):
     assert repr(stored).startswith("StoredAttribution(6 of 6 images done, saliency, predicted")
 
 
+@pytest.mark.slow
 def test_occlusion_and_functions_of_ones_own_are_methods(tmp_path):
     def covered(f, images, *, target):
         return jv.occlude(f, images, patch=(4, 5))
@@ -119,6 +121,7 @@ def test_occlusion_and_functions_of_ones_own_are_methods(tmp_path):
     np.testing.assert_allclose(stored.read("covered").heatmap(), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bad_images_are_skipped(tmp_path):
     x = images(6)
     x[4] = np.nan
@@ -129,6 +132,7 @@ def test_bad_images_are_skipped(tmp_path):
     assert stored.predicted[4] == -1
 
 
+@pytest.mark.slow
 def test_an_interrupted_method_stops_the_run(tmp_path):
     def interrupted(f, images, *, target):
         result = saliency(f, images, target=target)
@@ -149,6 +153,7 @@ def test_memory_that_runs_out_is_an_error_not_other_bits(tmp_path):
         attribute(scorer(), images(6), tmp_path / "out.zarr", methods={"own": short})
 
 
+@pytest.mark.slow
 def test_kinds_of_stores_are_told_apart(tmp_path, whole):
     with pytest.raises(ValueError, match="must hold scores: .* holds attribution maps"):
         open_store(folder(whole))
@@ -193,6 +198,7 @@ def test_wrong_argument_is_refused(tmp_path, options, error, told):
         attribute(scorer(), images(4), tmp_path / "out.zarr", **options)
 
 
+@pytest.mark.slow
 def test_scores_must_be_classes(tmp_path):
     maps = lambda x: jnp.stack([x, x], -1)[:, 0]  # noqa: E731
     with pytest.raises(ValueError, match=r"`f` must give scores \(N, K\)"):

@@ -35,6 +35,7 @@ def run(store, f=None, source=None, **options):
     return occlude_dataset(f, source, store, **{**SETTINGS, "chunk": 4, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_stored_scores_are_those_of_occlude_bit_for_bit(store, method):
     stored = run(store, method=method, batch_size=8)
@@ -61,6 +62,7 @@ def on_one_device(tmp_path_factory):
     return {m: run(place / f"{m}.zarr", batch_size=4, method=m) for m in methods}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes, method",
     [
@@ -90,6 +92,7 @@ def test_meshes_of_make_mesh_never_change_a_bit(store, on_one_device, method, sh
     assert with_mesh.identity == without.identity
 
 
+@pytest.mark.slow
 def test_plain_zarr_and_xarray_open_a_store(store):
     zarr, xarray = pytest.importorskip("zarr"), pytest.importorskip("xarray")
     stored = run(store, top=2)
@@ -128,6 +131,7 @@ def test_kept_classes_are_those_of_all_classes(store):
     np.testing.assert_array_equal(best[:].heatmap(), everything.heatmap())
 
 
+@pytest.mark.slow
 def test_half_precision_store_rounds_and_refuses_what_it_cannot_hold(store):
     stored = run(store, stored="float16")
     full = run(store.with_name("full.zarr"))
@@ -397,6 +401,7 @@ def test_a_store_is_read_as_its_first_run_had_it(store):
     assert run(store.with_name("plain.zarr")).reading is None
 
 
+@pytest.mark.slow
 def test_memory_that_ends_later_is_an_error_with_advice(store, monkeypatch):
     def full(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too much")

@@ -25,6 +25,7 @@ def run(store, n=20, **options):
     return occlude_dataset(scorer(), images(n), store, **{**SETTINGS, **options})
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_store_are_refused_and_the_first_goes_on(tmp_path):
     store = tmp_path / "out.zarr"
     first = start(store, gate=[0, str(tmp_path / "gate")], log=str(tmp_path / "log"))
@@ -245,6 +246,7 @@ def test_read_only_place_and_store_are_told(tmp_path):
     assert files(store) == before
 
 
+@pytest.mark.slow
 def test_damaged_chunk_is_told_and_not_believed(tmp_path):
     store = tmp_path / "out.zarr"
     run(store, n=8)

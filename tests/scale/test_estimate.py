@@ -79,6 +79,7 @@ def test_fastest_may_be_asked_for():
     assert told.batch in (7, 8, 13, 14, 15, 16, 27, 28, 32)
 
 
+@pytest.mark.slow
 def test_wrong_count_is_refused():
     with pytest.raises(ValueError, match="`n_images` must be at least 1"):
         estimate(scorer(), SHAPE, 0, patch=4)

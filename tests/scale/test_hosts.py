@@ -78,6 +78,7 @@ def test_two_processes_share_the_work_and_make_the_same_store(tmp_path, whole):
     assert chunks_computed(tmp_path, "log") == [5, 5]
 
 
+@pytest.mark.slow
 def test_killed_process_loses_its_chunk_and_the_next_run_shares_what_is_left(tmp_path, whole):
     store = tmp_path / "out.zarr"
     with cluster(store, 4, dying=2) as processes:
@@ -105,6 +106,7 @@ def test_killed_process_is_restarted_alone_while_the_others_go_on(tmp_path, whol
     assert files(store) == whole
 
 
+@pytest.mark.slow
 def test_command_line_joins_processes_that_are_started_by_hand(tmp_path):
     store = tmp_path / "out.zarr"
     with socket.socket() as free:

@@ -83,6 +83,7 @@ def test_what_is_printed_for_debugging_does_not_count(place):
     assert of[0] == of[1] != fingerprint(lambda x: TELLING[place](False)(x) + 1, IMAGES)
 
 
+@pytest.mark.slow
 def test_a_model_closed_over_inside_jit_is_not_taken_for_another(tmp_path):
     """Two models of one structure: the weights alone are different."""
 
@@ -126,6 +127,7 @@ def test_a_fill_that_calls_back_is_refused(tmp_path):
         occlude_dataset(scorer(), images(4), tmp_path / "out.zarr", fill=fill, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_run_that_prints_goes_on_as_one_that_does_not(tmp_path, capfd):
     def f(told):
         def score(x):
@@ -170,6 +172,7 @@ def _under_a_terminal(command, **options):
         return process.wait(), told.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_changes_no_fingerprint():
     status, told = _under_a_terminal([sys.executable, "-c", PROGRAM])
     piped = subprocess.run(

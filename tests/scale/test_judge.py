@@ -57,6 +57,7 @@ def test_the_table_is_that_of_compare_of_all_images(whole):
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_killed_run_is_finished_to_the_same_bits(tmp_path, whole):
     store, log = tmp_path / "out.zarr", tmp_path / "log"
     assert start(store, judge=True, die_at=2 * (WRITES + 1) + 3).wait() == -signal.SIGKILL
@@ -163,6 +164,7 @@ def test_stores_of_two_kinds_are_told_apart(tmp_path, whole):
         open_store(folder(whole))
 
 
+@pytest.mark.slow
 def test_maps_of_a_store_of_scores_are_its_heatmaps(tmp_path):
     f, x = scorer(), images(6)
     settings = {"patch": 4, "stride": 2, "progress": False}
@@ -243,6 +245,7 @@ def make(shift):
     return lambda f, images, *, target: images[..., 0] + shift
 
 
+@pytest.mark.slow
 def test_functions_are_known_by_code_closure_and_options():
     def text(value):
         return described(value, "maps")

@@ -23,6 +23,7 @@ def whole(tmp_path_factory):
     return files(store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [0, 2 * WRITES + 3, 2 * WRITES + 4])
 def test_killed_run_is_finished_to_the_same_bits(tmp_path, whole, write):
     store, log = tmp_path / "out.zarr", tmp_path / "log"

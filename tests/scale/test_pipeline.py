@@ -61,6 +61,7 @@ def test_error_of_a_write_comes_up_at_the_latest_at_the_end():
             behind(0)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_when_writing_is_slow_and_reading_fast(tmp_path, monkeypatch):
     read, written, most = [0], [0], [0]
     lock, original, n = threading.Lock(), Store.write, 20 * CHUNK
@@ -112,6 +113,7 @@ def test_waits_tell_what_computing_stood_still_for(tmp_path, monkeypatch):
     assert end["seconds"] <= 12
 
 
+@pytest.mark.slow
 def test_what_was_launched_before_an_error_is_not_lost(tmp_path, monkeypatch):
     def broken():
         yield from ()

@@ -56,6 +56,7 @@ def test_slurm_script_asks_for_another_turn_when_the_time_is_up(cluster):
     assert (folder / "requeued").read_text().split() == ["requeue", "7"]
 
 
+@pytest.mark.slow
 def test_slurm_script_tells_how_it_is_used(cluster):
     folder, environment = cluster
     told = subprocess.run(

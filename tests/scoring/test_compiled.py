@@ -116,6 +116,7 @@ def clock(monkeypatch):
     return now
 
 
+@pytest.mark.slow
 def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, clock, monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     timed = []
@@ -160,6 +161,7 @@ def test_large_images_come_in_smaller_batches(shape, windows, whole):
     assert len({len(batch) for batch in batches}) == 1, "they are tried in turn"
 
 
+@pytest.mark.slow
 def test_only_the_best_evaluator_is_tried_at_other_sizes(f, clock, monkeypatch):
     monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     timed = []
@@ -282,6 +284,7 @@ class Exhausted:
         return dataclasses.replace(program, evaluate=evaluate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["build", "evaluate", "later"])
 def test_out_of_memory_halves_the_chunk_and_says_so(f, monkeypatch, where):
     wanted = occlude(Partial(lambda w, x: f(x) + 0 * w, 1.0), IMAGES[:2], **TILES)
@@ -329,6 +332,7 @@ def test_other_errors_of_the_device_pass_through(f, monkeypatch):
         occlude(f, IMAGES[0], **TILES)
 
 
+@pytest.mark.slow
 def test_a_repeated_run_traces_the_scorer_once_and_is_never_out_of_date():
     scale, traced = [1.0], []
 

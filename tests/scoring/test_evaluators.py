@@ -106,6 +106,7 @@ def test_a_named_method_is_the_only_one(method, evaluator):
     assert evaluators == (evaluator or Incremental.on_grid(GRID),)
 
 
+@pytest.mark.slow
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match='`method` must be "auto", "dense" or "incremental"'):
         make_evaluator("sparse", GRID)

@@ -149,6 +149,7 @@ print(occ, np.isfinite(occ.scores).sum())
 """
 
 
+@pytest.mark.slow
 def test_a_real_ctrl_c_gives_back_what_is_finished():
     with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True) as run:
         for line in run.stdout:

@@ -44,6 +44,7 @@ def test_flax_nnx():
     check_as_scorer(Net(nnx.Rngs(0)), leaves=8)
 
 
+@pytest.mark.slow
 def test_flax_linen():
     linen = pytest.importorskip("flax.linen")
 
@@ -126,6 +127,7 @@ def test_keras_with_a_layer_of_ones_own_runs_on_jax_alone(monkeypatch):
         split(model)
 
 
+@pytest.mark.slow
 def test_a_bound_method_of_a_pytree():
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass

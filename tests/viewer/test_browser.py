@@ -104,6 +104,7 @@ def test_pointing_shows_what_the_network_answered_before_and_after(opened, page)
     assert pixel == [0, 0, 0, 255]  # the patch is drawn with its fill
 
 
+@pytest.mark.slow
 def test_clicks_keep_two_positions_and_escape_lets_go(opened):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
@@ -118,6 +119,7 @@ def test_clicks_keep_two_positions_and_escape_lets_go(opened):
     assert "row=" not in opened.current_url
 
 
+@pytest.mark.slow
 def test_keys_move_the_patch_change_the_image_and_choose_a_layer(opened):
     from selenium.webdriver.common.keys import Keys
 
@@ -135,6 +137,7 @@ def test_keys_move_the_patch_change_the_image_and_choose_a_layer(opened):
         wait(lambda layer=layer: find(opened, "canvas").accessible_name.endswith(f"layer {layer}"))
 
 
+@pytest.mark.slow
 def test_a_class_is_chosen_by_the_beginning_of_its_name(opened):
     from selenium.webdriver.common.keys import Keys
 
@@ -157,6 +160,7 @@ def test_a_link_opens_the_image_class_and_position_that_it_names(chrome, page):
     wait(lambda: text(chrome, "caption").startswith("0<img"))
 
 
+@pytest.mark.slow
 def test_images_are_sorted_by_surprise_and_chosen_in_the_gallery(opened, page):
     from selenium.webdriver.support.ui import Select
 
@@ -169,6 +173,7 @@ def test_images_are_sorted_by_surprise_and_chosen_in_the_gallery(opened, page):
     wait(lambda: text(opened, "caption").startswith("0<img"))
 
 
+@pytest.mark.slow
 def test_names_are_text_and_nothing_leaves_the_page(opened):
     find(opened, "help-button").click()
     assert find(opened, "help").is_displayed()
@@ -179,6 +184,7 @@ def test_names_are_text_and_nothing_leaves_the_page(opened):
     assert not [e for e in entries if '"url":"http' in e["message"]]
 
 
+@pytest.mark.slow
 def test_quantities_and_scales_can_be_changed(opened):
     from selenium.webdriver.support.ui import Select
 
@@ -190,6 +196,7 @@ def test_quantities_and_scales_can_be_changed(opened):
     assert text(opened, "high").endswith("%")
 
 
+@pytest.mark.slow
 def test_a_page_of_maps_alone_has_no_positions(chrome, tmp_path):
     images = np.random.default_rng(0).random((1, 8, 8, 3))
     path = jv.viewer.report({"a": images[..., 0], "b": images[..., 1]}, images).save(

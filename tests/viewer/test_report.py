@@ -232,6 +232,7 @@ def test_images_of_another_run_are_refused(occ):
         jv.viewer.report(occ, np.zeros((2, 6, 6, 40)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [2, 4, 7])
 def test_images_of_other_channels_are_shown_in_colours_with_their_patches(rng, channels):
     images = rng.uniform(0.3, 0.7, (2, 6, 6, channels)).astype(np.float32)

@@ -94,6 +94,7 @@ def both(request, theirs, tmp_path):
                 return model, load_keras((tmp_path / "model.json", tmp_path / "model.h5"))
 
 
+@pytest.mark.slow
 def test_graphs_equal_keras(both, data):
     model, ours = both
     expected = keras_output(model, data)
@@ -394,6 +395,7 @@ def test_a_subclassed_model_says_what_to_do():
         load_keras(model)
 
 
+@pytest.mark.slow
 def test_a_supplied_layer_gets_its_weights(tmp_path, rng):
     class Shift(layers.Layer):
         def build(self, shape):
@@ -490,6 +492,7 @@ print(keras.backend.backend())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numpy", *(pytest.param(b, marks=pytest.mark.slow) for b in
                                                 ("tensorflow", "torch"))])  # fmt: skip
 def test_a_model_in_memory_may_be_of_any_backend(backend):
@@ -500,6 +503,7 @@ def test_a_model_in_memory_may_be_of_any_backend(backend):
     assert run.returncode == 0 and run.stdout.split()[-1].decode() == backend, run.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_the_order_of_layers_serves_where_names_differ(tmp_path, rng):
     def build(names):
         return keras.Sequential(

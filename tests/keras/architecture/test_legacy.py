@@ -389,6 +389,7 @@ def test_random_crops_of_a_time_that_is_not_known_are_refused(version):
         load_keras({**model, "keras_version": version})
 
 
+@pytest.mark.slow
 def test_an_einsum_of_anything_else_is_refused(tmp_path):
     write(tmp_path / "w.h5", {"l0": [np.ones((2, 2), np.float32)]}, keras_version="2.9.0")
     model = sequential(("EinsumDense", {"equation": "ab,bc", "output_shape": 2}), shape=(2,))

@@ -99,6 +99,7 @@ def load(data_folder, name: str):
     return load_keras(path if FILES[name] is None else (FILES[name], path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_real_files_equal_their_references(data_folder, name):
     model = load(data_folder, name)
@@ -152,6 +153,7 @@ def test_inspection_says_why_not(data_folder):
     assert "no: It holds an architecture but no weights" in text and "(28, 28, 1)" in text
 
 
+@pytest.mark.slow
 def test_configurations_as_keras_gives_them_are_accepted():
     import keras
 

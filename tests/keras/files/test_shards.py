@@ -53,6 +53,7 @@ def test_shards_are_read_as_one_file(saved, rng):
     assert alone.format == "sharded weights" and alone.parameters == model.count_params()
 
 
+@pytest.mark.slow
 def test_shards_go_into_a_module_of_ones_own(saved):
     model, _, folder = saved
     variables = {

@@ -80,6 +80,7 @@ def test_arrays_are_found_by_class(rename, saved, tmp_path):
     np.testing.assert_allclose(load_keras(out)(x), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_array_that_is_missing_or_there_twice_is_named(saved, tmp_path):
     path, _, _ = saved
     gone = rewritten(path, tmp_path / "gone.keras", of_2_13, f"{HELD}/dense_4/vars/0")
