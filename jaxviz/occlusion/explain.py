@@ -53,7 +53,7 @@ def explain(
         >>> plan = explain(lambda x: jnp.tanh(x).mean((1, 2)), image, patch=4)
         7×7 positions, patch 4×4, stride 4×4
         windows until equation 3: global mean
-        2 of 5 equations on windows
+        3 of 5 equations on windows
         ...
     """
     check_rank(image, "image", 3, f=f)

@@ -115,7 +115,7 @@ def occlude_dataset(
         OSError: the store cannot be read or written: the disk is full, or it is read-only.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, numpy as np
         >>> images = np.random.default_rng(0).random((20, 28, 28, 1), np.float32)
         >>> out = tempfile.mkdtemp() + "/out.zarr"
         >>> stored = occlude_dataset(lambda x: x.mean((1, 2)), images, out, patch=4, progress=False)
