@@ -117,7 +117,9 @@ def _entries(sources: Sequence[str]) -> list[Entry]:
     return [(f.relative_to(folder).as_posix(), None, partial(read_image, f)) for f in files]
 
 
-def _places(stored: StoredOcclusion, found: list[str], wanted: np.ndarray, what: str) -> list[int]:
+def _places(
+    stored: StoredOcclusion | StoredAttribution, found: list[str], wanted: np.ndarray, what: str
+) -> list[int]:
     """Return where the wanted images are among those found, by their names where they have some.
 
     The files may lie elsewhere now: then their own names tell them, unless two share one.
