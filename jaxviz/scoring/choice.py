@@ -4,8 +4,8 @@ choose alike, whatever happens to be compiled and however busy the machine is.
     dense        compile the network; then, for each image, 1 + positions passes
     incremental  compile it and an update; then, for each image, a pass and `positions` updates
 
-The constants were measured by `benchmarks/auto_chooses_the_faster_method.py` on two cores of an AMD
-EPYC (Zen 5). Compiling goes by the number of equations.
+The constants are estimates for two cores of a server of today, which
+`benchmarks/auto_chooses_the_faster_method.py` checks. Compiling goes by the number of equations.
 """
 
 from typing import NamedTuple, Protocol
