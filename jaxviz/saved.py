@@ -1,5 +1,6 @@
 """Read a saved result of any kind: the file itself tells which."""
 
+from os import PathLike
 from pathlib import Path
 
 from jaxviz.attribution.result import FORMAT as ATTRIBUTION
@@ -21,6 +22,7 @@ def load(path: str | Path) -> Occlusion | Attribution:
         The result, as it was saved.
 
     Raises:
+        TypeError: `path` is no name of a file.
         FileNotFoundError: there is no file at `path`.
         ValueError: the file is no saved result, or one of a later version.
 
@@ -32,6 +34,8 @@ def load(path: str | Path) -> Occlusion | Attribution:
         >>> load(path)
         Attribution(saliency of 1 image 2×2, class 0 of 1)
     """
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"`path` must be a file's name: got {path!r}.")
     record = read_record(path)
     kind = record.get("format") if isinstance(record, dict) else None
     if kind not in READERS:

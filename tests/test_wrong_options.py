@@ -98,6 +98,13 @@ def test_nan_of_the_scorer_is_told_once(run):
     assert np.isnan(np.asarray(found.values[1])).any() and np.isfinite(found.values[0]).all()
 
 
+def test_what_is_no_function_or_file_is_told():
+    with pytest.raises(TypeError, match="`method` must be a function, .*: got 'saliency'"):
+        A.smooth(f, IMAGES, method="saliency")  # pyright: ignore
+    with pytest.raises(TypeError, match="`path` must be a file's name: got None"):
+        jv.load(None)  # pyright: ignore
+
+
 def test_scores_without_a_class_are_refused():
     for run in (A.saliency, lambda f, x: jv.occlude(f, x, patch=2)):
         with pytest.raises(ValueError, match=r"`f` must return a score at least: got \(\d+, 0\)"):

@@ -80,6 +80,10 @@ def smooth(
     """
     if not isinstance(samples, int | np.integer) or samples < 1:
         raise ValueError(f"`samples` must be a whole number from 1: got {samples!r}.")
+    if not callable(method):
+        raise TypeError(
+            f"`method` must be a function, such as `jaxviz.attribution.saliency`: got {method!r}."
+        )
     if not noise >= 0:
         raise ValueError(f"`noise` must be at least 0: got {noise!r}.")
     for name, value, kind in (("scale", scale, Noise), ("reduce", reduce, Smoothed)):
