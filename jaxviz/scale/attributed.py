@@ -7,24 +7,16 @@ import numpy as np
 
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
-from jaxviz.scale.identity import Identity
-from jaxviz.scale.reader import ImageError, errors_of, names_of, store_that_holds
-from jaxviz.scale.store import NOT_DONE, Store
+from jaxviz.scale.reader import Stored, store_that_holds
 
 
-class StoredAttribution:
+class StoredAttribution(Stored):
     """The maps of many images, on disk; nothing is read before it is asked for.
 
     Example:
         >>> stored = open_attribution("maps.zarr")  # doctest: +SKIP
         >>> stored[3]["grad_cam"].heatmap()  # doctest: +SKIP
     """
-
-    def __init__(self, store: Store):
-        self._store = store
-
-    def __len__(self) -> int:
-        return self._store.count
 
     def __getitem__(self, images: int | slice | np.ndarray) -> dict[str, Attribution]:
         """Read all maps of one image, or of several; NaN for what is bad or not done."""
@@ -77,45 +69,8 @@ class StoredAttribution:
         """The names of the maps that every image has."""
         return tuple(one["name"] for one in self.identity["order"])
 
-    @property
-    def url(self) -> str:
-        """Where the store is."""
-        return self._store.url
-
-    @property
-    def identity(self) -> Identity:
-        """What the run is: model, methods, images, program, versions."""
-        return self._store.identity
-
-    @property
-    def base(self) -> np.ndarray:
-        """Scores of the clean images, float32 (N, K)."""
-        return self._store.read("base", slice(None))
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The class with the largest clean score, int32 (N,); −1 for what is bad or not done."""
-        return self._store.read("predicted", slice(None))
-
-    @property
-    def names(self) -> list[str] | None:
-        """The names of the images, if they have any."""
-        return names_of(self._store)
-
-    @property
-    def done(self) -> np.ndarray:
-        """Which images are finished, explained or bad: bool (N,)."""
-        return self._store.status() != NOT_DONE
-
-    @property
-    def errors(self) -> list[ImageError]:
-        """The bad images."""
-        return errors_of(self._store)
-
-    def __repr__(self) -> str:
-        done, bad = int(self.done.sum()), len(self.errors)
-        text = f"{done} of {len(self)} images done" + f", {bad} of them bad" * (bad > 0)
-        return f"StoredAttribution({text}, {', '.join(self.maps)}, {self.url})"
+    def _about(self) -> str:
+        return ", ".join(self.maps)
 
 
 def open_attribution(store: str | Path | dict[str, Any]) -> StoredAttribution:

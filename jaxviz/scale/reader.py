@@ -1,5 +1,6 @@
 """Read a store: any images of it as an `Occlusion`, and which images are done, bad or missing."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,62 @@ class ImageError(NamedTuple):
     why: str
 
 
-class StoredOcclusion:
+class Stored(ABC):
+    """What every store of results tells of its images; nothing is read before it is asked for."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def __len__(self) -> int:
+        return self._store.count
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self._store.url
+
+    @property
+    def identity(self) -> Identity:
+        """What the run is: model, images, program, versions, and what was done."""
+        return self._store.identity
+
+    @property
+    def base(self) -> np.ndarray:
+        """Scores of the clean images, float32 (N, K), of all classes."""
+        return self._store.read("base", slice(None))
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class with the largest clean score, int32 (N,); −1 for what is bad or not done."""
+        return self._store.read("predicted", slice(None))
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names of the images, if they have any."""
+        return names_of(self._store)
+
+    @property
+    def done(self) -> np.ndarray:
+        """Which images are finished, bad ones among them: bool (N,)."""
+        return self._store.status() != NOT_DONE
+
+    @property
+    def errors(self) -> list[ImageError]:
+        """The bad images."""
+        return errors_of(self._store)
+
+    def __repr__(self) -> str:
+        status = self._store.status()
+        done, bad = int(np.sum(status != NOT_DONE)), int(np.sum(status == BAD))
+        text = f"{done} of {len(self)} images done" + f", {bad} of them bad" * (bad > 0)
+        return f"{type(self).__name__}({text}, {self._about()}, {self.url})"
+
+    @abstractmethod
+    def _about(self) -> str:
+        """Say what is stored, in a few words."""
+
+
+class StoredOcclusion(Stored):
     """The scores of many images, on disk; nothing is read before it is asked for.
 
     Example:
@@ -29,11 +85,8 @@ class StoredOcclusion:
     """
 
     def __init__(self, store: Store, reading: Reading | None = None):
-        self._store = store
+        super().__init__(store)
         self.reading = reading or Reading.of(store.identity.get("reading"))
-
-    def __len__(self) -> int:
-        return self._store.count
 
     def __getitem__(self, images: int | slice | np.ndarray) -> Occlusion:
         """Read one image, or several, as an `Occlusion`; NaN for what is bad or not done.
@@ -66,16 +119,6 @@ class StoredOcclusion:
         )
 
     @property
-    def url(self) -> str:
-        """Where the store is."""
-        return self._store.url
-
-    @property
-    def identity(self) -> Identity:
-        """What the run is: model, grid, fill, images, program, versions."""
-        return self._store.identity
-
-    @property
     def grid(self) -> Grid:
         """Where the patches lie."""
         fields: dict[str, Any] = {
@@ -83,16 +126,6 @@ class StoredOcclusion:
             for key, value in self.identity["grid"].items()
         }
         return Grid(**fields)
-
-    @property
-    def base(self) -> np.ndarray:
-        """Scores of the clean images, float32 (N, K), of all classes."""
-        return self._store.read("base", slice(None))
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The class with the largest clean score, int32 (N,); −1 for what is bad or not done."""
-        return self._store.read("predicted", slice(None))
 
     def predicted_class(self, image: int) -> int:
         """Return the class with the largest clean score of one image."""
@@ -104,25 +137,10 @@ class StoredOcclusion:
         return self._store.read("class", ...) if "class" in self._store.arrays else None
 
     @property
-    def names(self) -> list[str] | None:
-        """The names of the images, if they have any."""
-        return names_of(self._store)
-
-    @property
     def class_names(self) -> tuple[str, ...] | None:
         """The names of all K classes, if they have any."""
         names = self.identity.get("class_names")
         return None if names is None else tuple(names)
-
-    @property
-    def done(self) -> np.ndarray:
-        """Which images are finished, scored or bad: bool (N,)."""
-        return self._store.status() != NOT_DONE
-
-    @property
-    def errors(self) -> list[ImageError]:
-        """The bad images."""
-        return errors_of(self._store)
 
     def _names_of_kept(self, rows: np.ndarray) -> tuple[str, ...] | None:
         """The names of the classes in `scores`; None where they are other ones in each image."""
@@ -138,11 +156,8 @@ class StoredOcclusion:
             return self._store.read("class", rows)
         return np.broadcast_to(self._store.read("class", ...), (len(rows), array.shape[0]))
 
-    def __repr__(self) -> str:
-        status = self._store.status()
-        done, bad = int(np.sum(status != NOT_DONE)), int(np.sum(status == BAD))
-        text = f"{done} of {len(self)} images done" + f", {bad} of them bad" * (bad > 0)
-        return f"StoredOcclusion({text}, {self.grid}, {self.url})"
+    def _about(self) -> str:
+        return str(self.grid)
 
 
 def open_store(store: str | Path | dict[str, Any]) -> StoredOcclusion:
