@@ -35,7 +35,7 @@ from jaxviz.bench.ported import keras_network, torch_network
 NAME = "dense_beats_the_cpu_engines"
 SIDE, PATCH, STRIDE, TARGET = 224, 16, 8, 3
 REGION, POSITIONS, QUICK_REGION, QUICK_POSITIONS = (0, 0, 120, 120), 225, (0, 0, 24, 40), 15
-BATCHES, THREADS, REPEATS = (1, 4, 8), 2, 3
+BATCHES, THREADS, REPEATS = (1, 2, 4, 8), 2, 3
 NETWORKS = ("vgg16", "resnet50", "squeezenet", "mobilenet_v2", "efficientnet_lite0", "InceptionV3")
 CAPTUM_BATCH, CAPTUM_ROWS, CAPTUM_COLS = 8, 2, 27
 Forward = Callable[[np.ndarray], np.ndarray]

@@ -20,12 +20,8 @@ from jaxviz.jaxpr.compiled import Ahead, ahead
 from jaxviz.jaxpr.split import Skeleton, split_arrays
 from jaxviz.layers import thaw
 from jaxviz.progress import Progress, track
-from jaxviz.scoring.compiled import (
-    CPU_BATCHES,
-    CPU_BATCHES_OF_LARGE_IMAGES,
-    LARGE_IMAGE,
-    tells_of_memory,
-)
+from jaxviz.scoring.batches import usual_batches
+from jaxviz.scoring.compiled import tells_of_memory
 from jaxviz.scoring.memory import memory_budget, program_bytes
 from jaxviz.scoring.scorer import SplitScorer
 
@@ -140,8 +136,7 @@ class Job:
         """How many evaluations a device makes at once by default."""
         if self.platform != "cpu":
             return ACCELERATOR_BATCH
-        large = prod(self.images.shape[1:3]) >= LARGE_IMAGE
-        return (CPU_BATCHES_OF_LARGE_IMAGES if large else CPU_BATCHES)[0]
+        return usual_batches(self.images.shape[1:], self.platform, "gradients")[0]
 
     def halve(self, size: int, error: Exception) -> int:
         """Compile for half as many images; the error itself unless it tells of memory."""

@@ -197,7 +197,7 @@ def _judge(add: Add) -> None:
     run = parser.add_argument_group(
         "the run", "After an interruption the same command goes on where it stopped."
     )
-    text = "images scored at once; default: 16 on a CPU, 256 elsewhere"
+    text = "images scored at once; default: what suits their size and the device"
     run.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
     options.add_parts(run)
 

@@ -27,7 +27,7 @@ from jaxviz.scale.identity import versions
 
 OCCLUSION: dict[str, Any] = {"patch": 7, "stride": 1, "margin": 3, "fill": 0.0}
 LAYERS = ("conv2d", "conv2d_1")
-# What "auto" finds on two quiet cores; to try others costs a compilation each.
+# What a trial finds on two quiet cores.
 RUN: dict[str, Any] = {"method": "incremental", "batch_size": 64}
 COMPILED = "/jax/core/compile/backend_compile_duration"  # an event of jax.monitoring
 BATCH = 500

@@ -121,8 +121,8 @@ def add_run(parser: ArgumentParser) -> None:
     text = "dense runs the whole network at every position, incremental only what a patch changes;"
     text += " same result; default: auto, what is faster"
     run.add_argument("--method", choices=get_args(Method), default="auto", help=text)
-    text = "default: what fits"
-    run.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
+    text = "images evaluated at once, or fastest: measure sizes and methods; default: what fits"
+    run.add_argument("--batch-size", type=values.batch, metavar="N", help=text)
     text = "approximate, faster: largest error, as a share of the largest change of a score;"
     text += " default: exact"
     run.add_argument("--tolerance", type=float, metavar="SHARE", help=text)

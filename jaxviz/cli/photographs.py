@@ -24,8 +24,6 @@ from jaxviz.occlusion.occlude import Occlusion, occlude
 PHOTOGRAPHS: dict[str, Any] = {"cat": "stretch", "coffee": "crop", "flower": "crop"}
 # A patch of middle grey, which is 0 to the network; the first ones hang over the border by half.
 OCCLUSION: dict[str, Any] = {"patch": 56, "stride": 24, "margin": 28, "fill": 0.0}
-# One size of block, where "auto" compiles several to find the fastest.
-RUN: dict[str, Any] = {"method": "dense", "batch_size": 10}
 # Smaller and smoother than the defaults, for the time it takes.
 CLASS_IMAGE: dict[str, Any] = {
     "image_shape": (128, 128, 3),
@@ -52,7 +50,9 @@ def draw_photographs(
     with ThreadPoolExecutor(1) as pool:
         imagined = pool.submit(_class_images, model, predicted, args.seed)
         with stage(f"occluding {len(images)} photographs", "positions") as told:
-            occ = occlude(Partial(_probabilities, model), images, **OCCLUSION, **RUN, progress=told)
+            occ = occlude(
+                Partial(_probabilities, model), images, **OCCLUSION, method="dense", progress=told
+            )
         with stage("following gradients from grey"):
             path = attribution.integrated_gradients(
                 model, images, target=predicted, points=POINTS, batch_size=len(images)

@@ -31,6 +31,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def batch(text: str) -> int | str:
+    """Parse a whole number from 1, or "fastest"."""
+    if text == "fastest":
+        return text
+    try:
+        return positive(text)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(str(error).replace("must be", 'must be "fastest" or')) from None
+
+
 def sizes(text: str) -> tuple[int, ...]:
     """Parse H or H,W."""
     found = integers(text)

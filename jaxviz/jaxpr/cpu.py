@@ -6,7 +6,7 @@ the same convolution (`jaxviz.jaxpr.convolution`). Everything here was measured 
 every operation is carried out as it stands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from math import inf
 from typing import Any
@@ -20,6 +20,7 @@ from jaxviz.jaxpr import _jax
 from jaxviz.jaxpr.convolution.forms import choose
 from jaxviz.jaxpr.convolution.views import every
 from jaxviz.jaxpr.neutral import greatest, least, zero
+from jaxviz.jaxpr.walk import Equation, Rule
 
 Params = dict[str, Any]
 WIDEST_POOL = 16  # a heuristic: every view is an operation that has to be compiled
@@ -40,10 +41,31 @@ def bind_whole(
     error: float = 0.0,
     once: bool = False,
 ) -> list[Any]:
-    """Apply a primitive to whole arrays: only convolutions have a better form, see `choose`."""
+    """Apply a primitive to whole arrays: convolutions and pools have a better form.
+
+    Args:
+        primitive: of the operation.
+        params: its parameters.
+        args: what it is applied to.
+        platform: of the device.
+        error: what one convolution may deviate, see `choose`.
+        once: whether it is evaluated too seldom for what takes longer to compile or to prepare.
+    """
     if platform == "cpu" and primitive.name == "conv_general_dilated":
         return convolution(primitive, params, args, error=error, once=once)
+    if platform == "cpu" and primitive.name in POOLS and not once:
+        return pool(primitive, params, args)
     return _jax.bind(primitive, params, args)
+
+
+def whole_rules(error: float = 0.0) -> dict[str, Rule]:
+    """Return the rules for `walk.run` and `replay` by which `bind_whole` evaluates on a CPU."""
+
+    def rule(equation: Equation, inputs: Sequence[Any]) -> list[Any]:
+        primitive, params = equation.primitive, equation.params
+        return bind_whole(primitive, params, list(inputs), platform="cpu", error=error)
+
+    return dict.fromkeys(("conv_general_dilated", *POOLS), rule)
 
 
 def convolution(

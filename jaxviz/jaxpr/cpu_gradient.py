@@ -21,7 +21,7 @@ from jaxviz.jaxpr.convolution.blocks import blocks_of_pixels, blocks_of_taps
 from jaxviz.jaxpr.convolution.forms import choose
 from jaxviz.jaxpr.convolution.shapes import CHANNELS_LAST, FEW_CHANNELS, is_depthwise, is_plain
 from jaxviz.jaxpr.convolution.views import depthwise
-from jaxviz.jaxpr.cpu import bind_whole
+from jaxviz.jaxpr.cpu import whole_rules
 from jaxviz.jaxpr.walk import Equation, Rule, replay
 
 Pair = tuple[int, int]
@@ -46,17 +46,13 @@ def quick_rules(platform: str, *, often: bool = False) -> Mapping[str, Rule]:
 
 
 def forward(function: Callable[..., Any], *args: Any) -> Any:
-    """Evaluate `function(*args)`, its convolutions by the forms that are fastest on a CPU.
+    """Evaluate `function(*args)`, its convolutions and pools as they are fastest on a CPU.
 
     All else is as quick, or quicker, as XLA does it, where no gradient is taken.
     """
     if platform_of(args) != "cpu":
         return function(*args)
-    return replay(function, *args, rules={"conv_general_dilated": _whole_rule})
-
-
-def _whole_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    return bind_whole(equation.primitive, equation.params, list(inputs), platform="cpu")
+    return replay(function, *args, rules=whole_rules())
 
 
 def _pool_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Array] | None:

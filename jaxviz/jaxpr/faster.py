@@ -1,7 +1,6 @@
 """Any JAX function, its convolutions carried out by the forms that are fastest on a CPU."""
 
 from collections.abc import Callable, Hashable
-from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -9,19 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxviz.jaxpr._jax import platform_of, settings
-from jaxviz.jaxpr.cpu import bind_whole
+from jaxviz.jaxpr.cpu import whole_rules
 from jaxviz.jaxpr.hoist import Hoisted, hoist
 from jaxviz.jaxpr.split import split_arrays
-from jaxviz.jaxpr.walk import Equation, run, trace
+from jaxviz.jaxpr.walk import run, trace
 
 
 def faster_on_cpu(f: Callable[..., Any], *, error: float = 0.0) -> Callable[..., Any]:
     """Return a function that gives the numbers of `f`, in less time on a CPU.
 
     Convolutions become matrix products, Winograd's tiles or XLA's own at its faster library, by
-    their shapes (not by the batch); what depends on the weights alone, such as the transforms of
-    kernels, is done once. Numbers agree to 1e-5 of the largest: the sums are in another order, and
-    tiles multiply sums of pixels by sums of taps, but not where `f` asks for precision "highest".
+    their shapes (not by the batch), and pools whose windows overlap shifted views; what depends on
+    the weights alone, such as the transforms of kernels, is done once. Numbers agree to 1e-5 of the
+    largest: the sums are in another order, and tiles multiply sums of pixels by sums of taps, but
+    not where `f` asks for precision "highest".
     A pixel that is not finite reaches all sites of its tile. Elsewhere nothing is replaced, and on
     a CPU bfloat16 and other formats than float32 and float64 stay as they are.
 
@@ -85,7 +85,7 @@ class _Faster:
             return self.skeleton.fill(arrays)(*args)
 
         _, flat, captured, tree = trace(whole, self.arrays, *args)
-        rules = {"conv_general_dilated": partial(_convolution, self.error)}
+        rules = whole_rules(self.error)
 
         def quick(weights: list[Any], *args: Any) -> Any:
             inputs = [*weights[:own], *jax.tree.leaves(args)]
@@ -106,8 +106,3 @@ class _Faster:
             with jax.ensure_compile_time_eval():  # also where a caller is being traced
                 self._prepared[key] = jax.jit(parts.prepare)(weights)
         return self._prepared[key]
-
-
-def _convolution(error: float, equation: Equation, inputs: Any) -> list[jax.Array]:
-    primitive, params = equation.primitive, equation.params
-    return bind_whole(primitive, params, list(inputs), platform="cpu", error=error)

@@ -53,7 +53,7 @@ def occlude(
     refine: tuple[int, float] | None = None,
     tolerance: float | None = None,
     method: Method = "auto",
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: int | Literal["auto", "fastest"] = "auto",
     memory: int | str | None = None,
     dtype: Any = None,
     mesh: Mesh | None = None,
@@ -96,8 +96,10 @@ def occlude(
             image, and then again only on what each patch changes, with the same result up to the
             order of sums; "auto" takes what a model expects to be faster for this call, with
             compiling counted.
-        batch_size: images that a device evaluates at once; "auto" chooses by memory and, for a long
-            run on a CPU, by trial.
+        batch_size: images that a device evaluates at once; "auto": 256 on an accelerator; on a CPU
+            16, of images from 128×128 on 8 windows or 2 to 4 whole images; fewer if memory is low.
+            "fastest" measures instead: both methods if `method` is "auto", and on a CPU other sizes
+            too; that pays for long runs, and equal runs may then differ by rounding.
         memory: what "auto" may use on a device, in bytes or as a text such as "2GB" or "512MiB";
             None: a quarter of what is free.
         dtype: of the forward pass, such as "bfloat16"; None: that of the images. Scores and
@@ -130,8 +132,8 @@ def occlude(
     """
     check_progress(progress)
     check_tolerance(tolerance)
-    if batch_size != "auto":
-        check_batch_size(batch_size, '"auto"')
+    if batch_size not in ("auto", "fastest"):
+        check_batch_size(batch_size, '"auto", "fastest"')
     patches = Patches(patch, stride, margin, border, fill, channels, complement, region)
     reading = checked_reading(reading)
     batch, single = checked_images(images, f)
@@ -140,7 +142,9 @@ def occlude(
     starts = grid.starts[wanted]
     task = make_task(f, batch, occluder, starts, dtype=dtype, mesh=mesh, memory=memory)
     if tolerance is None:
-        evaluators, measured = choose_evaluators(method, grid, task, task.device.platform), None
+        platform, measure = task.device.platform, batch_size == "fastest"
+        evaluators = choose_evaluators(method, grid, task, platform, measure=measure)
+        measured = None
     else:
         evaluators, measured = approximate_evaluators(method, grid, task, tolerance, batch_size)
     task = replace(task, evaluators=evaluators)

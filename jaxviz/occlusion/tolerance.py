@@ -59,7 +59,8 @@ def approximate_evaluators(
     Raises:
         ValueError: the tolerance is out of range, or nothing runs on windows.
     """
-    exact = choose_evaluators(method, grid, task, task.device.platform)
+    measure = batch_size == "fastest"
+    exact = choose_evaluators(method, grid, task, task.device.platform, measure=measure)
     if method == "dense" or not isinstance(task.occluder, PatchOccluder):
         raise ValueError(
             "`tolerance` cuts windows short, which only patches have, and not with method"
@@ -74,7 +75,7 @@ def approximate_evaluators(
     few = len(task.positions) <= SAMPLED  # which are scored exactly anyway
     if few or (method == "auto" and _gain(task, Dense(), narrowest_evaluator) < LEAST_SPEED_UP):
         return exact, Approximation.none(tolerance, 0)
-    errors = Errors(task, evaluator, tolerance, batch_size)
+    errors = Errors(task, evaluator, tolerance, "auto" if measure else batch_size)
     field = errors.narrowest_field()
     if field is None or not errors.gains(field):
         return exact, Approximation.none(tolerance, SAMPLED)

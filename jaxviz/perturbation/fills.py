@@ -4,6 +4,7 @@ Each function returns a `Fill`; `make_fill` also takes the short forms, such as 
 Images are float (height, width, channel); the values of a fill are on the image's own scale.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -266,11 +267,23 @@ def function(make: PatchFn) -> Fill:
     Returns:
         The fill.
 
+    Raises:
+        TypeError: `make` does not take two arguments.
+
     Example:
         >>> str(function(lambda under, start: under[::-1]))
         'function <lambda>'
     """
     name = getattr(make, "__name__", type(make).__name__)
+    try:
+        inspect.signature(make).bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            "`fill` must be a function of the pixels and the start, (under, start) -> patch:"
+            f" {name} takes {inspect.signature(make)}."
+        ) from error
+    except ValueError:
+        pass  # no signature, as some functions of C
     return Fill(None, None, Partial(_function, as_node(make)), f"function {name}")
 
 

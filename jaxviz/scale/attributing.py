@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import ceil, prod
+from math import ceil
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ from jaxviz.scale.judging import bound
 from jaxviz.scale.pipeline import Chunk, Waits, next_chunk
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, image_specs, name_array
-from jaxviz.scoring.compiled import CPU_BATCHES, CPU_BATCHES_OF_LARGE_IMAGES, LARGE_IMAGE
+from jaxviz.scoring.batches import usual_batches
 from jaxviz.scoring.scorer import SplitScorer
 
 # (f, images (n, H, W, C), target=…) -> a result.
@@ -130,8 +130,7 @@ class Attributing:
     def _batch(self) -> int:
         if platform_of(self.parts.arrays) != "cpu":
             return ELSEWHERE_BATCH
-        large = prod(self.template.shape[:2]) >= LARGE_IMAGE
-        return (CPU_BATCHES_OF_LARGE_IMAGES if large else CPU_BATCHES)[0]
+        return usual_batches(self.template.shape, "cpu", "gradients")[0]
 
     @cached_property
     def _known(self) -> dict[str, Any]:

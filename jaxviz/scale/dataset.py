@@ -80,11 +80,9 @@ def occlude_dataset(
             `jaxviz.images.preprocess` takes, such as "model" or "caffe", or a
             `jaxviz.images.Preprocessing`, for image files, bytes and floats in [0, 1]; or a
             function (1, H, W, C) -> (1, H, W, C). The store records which, and keeps to it.
-        method: "dense", "incremental" or "auto": what needs less work, without trial.
-        batch_size: images that a device evaluates at once. "auto": 16 on a CPU, 256 elsewhere,
-            fewer if memory is short; the same for every run of the same kind. "fastest": the method
-            and size that turn out fastest on the first image. A store keeps the choice of its first
-            run.
+        method: "dense", "incremental" or "auto": see `jaxviz.occlude`.
+        batch_size: images that a device evaluates at once, "auto" or "fastest", which measures on
+            the first image, see `jaxviz.occlude`. A store keeps the choice of its first run.
         chunk: images of a chunk; "auto": at most 64, of bounded work and size.
         memory: bytes that a block may take on a device; None: a quarter of what is free.
         dtype: of the forward pass, such as "bfloat16"; None: that of the images.

@@ -24,9 +24,9 @@ from jaxviz.scale.described import described
 from jaxviz.scale.identity import Identity, fingerprint, forward, versions
 from jaxviz.scale.pipeline import Chunk, Waits, next_chunk
 from jaxviz.scale.reader import StoredOcclusion
-from jaxviz.scale.run import BATCH, BATCH_ELSEWHERE
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, image_specs, name_array
+from jaxviz.scoring.batches import usual_batches
 from jaxviz.scoring.scorer import SplitScorer
 from jaxviz.scoring.targets import resolve
 
@@ -105,7 +105,8 @@ class Judging:
         known = recorded.get("program", {}) if recorded else {}
         batch, chunk = self.batch_size, self.chunk
         if batch == "auto":
-            batch = known.get("batch", BATCH.get(platform_of(self.parts.arrays), BATCH_ELSEWHERE))
+            usual = usual_batches(self.template.shape, platform_of(self.parts.arrays))[0]
+            batch = known.get("batch", usual)
         if chunk == "auto":
             few = ceil(len(self.images) / LEAST_CHUNKS)
             most = min(CHUNK_IMAGES, few, CHUNK_BYTES // self.template.nbytes)

@@ -26,13 +26,12 @@ from jaxviz.scale.pipeline import Chunk, Waits, score
 from jaxviz.scale.sources import Images
 from jaxviz.scale.store import ArraySpec, array_specs, name_array
 from jaxviz.scoring.choice import choose_evaluators
-from jaxviz.scoring.compiled import Compiled, choose, fit
+from jaxviz.scoring.compiled import Compiled, choose
 from jaxviz.scoring.evaluators import Evaluator
 from jaxviz.scoring.scorer import Scorer
 from jaxviz.scoring.targets import class_names_of
 from jaxviz.scoring.task import Task, make_task
 
-BATCH, BATCH_ELSEWHERE = {"cpu": 16}, 256
 # A chunk is what may be lost and computed again: little of it in images, bytes and operations.
 CHUNK_IMAGES, CHUNK_BYTES, CHUNK_OPERATIONS, LEAST_CHUNKS = 64, 2**25, 4e12, 8
 
@@ -134,15 +133,14 @@ class Run:
         shape = (len(self.images), *self.task.images.shape[1:])
         whole = replace(self.task, images=np.broadcast_to(self.task.images, shape))
         platform = self.task.device.platform
-        evaluators = choose_evaluators(method, self.grid, whole, platform)
-        whole = replace(whole, evaluators=evaluators if batch == "fastest" else evaluators[:1])
-        if batch == "auto":
-            batch = prod(fit(whole, evaluators[0], BATCH.get(platform, BATCH_ELSEWHERE)).block)
-        elif batch != "fastest" and (not isinstance(batch, int) or batch < 1):
+        measure = batch == "fastest"
+        evaluators = choose_evaluators(method, self.grid, whole, platform, measure=measure)
+        whole = replace(whole, evaluators=evaluators)
+        if batch not in ("auto", "fastest") and (not isinstance(batch, int) or batch < 1):
             raise ValueError(
                 f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
             )
-        program = choose(whole, "auto" if batch == "fastest" else batch)
+        program = choose(whole, batch)
         if program.scores.ndim != 3:
             raise ValueError(
                 f"`f` must give scores (N, K): got {('N', *program.scores.shape[2:])}."

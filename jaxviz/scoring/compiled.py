@@ -1,4 +1,4 @@
-"""Compile an evaluator for one block shape, and choose the shape: by memory, and on a CPU by trial.
+"""Compile an evaluator for one block shape, and choose the shape: by memory, or if asked by trial.
 
 A block is `images` × `positions` occluded images, the batch that one device evaluates at once.
 What is compiled is kept by the content of a task, see `Task.key`: a second run of the same shapes
@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import ceil, inf, prod
+from operator import itemgetter
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -20,25 +21,13 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.hoist import hoist
+from jaxviz.scoring.batches import usual_batches
 from jaxviz.scoring.evaluators import Dense, Evaluator
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
 from jaxviz.scoring.task import Block, Task
 
-ACCELERATOR_BATCH = 256
-# XLA's convolutions on a CPU run fastest at some small batch, which depends on the network, and
-# mostly is smaller for large images; a long run tries a few, others take the first. Not 32: at just
-# that size some products run at a quarter of their speed.
-CPU_BATCHES = (16, 48, 8)
-CPU_BATCHES_OF_LARGE_IMAGES = (8, 16, 4)
-# Whole images of that size: what lies between two layers stays in the cache one by one.
-CPU_BATCHES_OF_LARGE_WHOLE_IMAGES = (1, 4, 8)
-LARGE_IMAGE = 128 * 128
-ROWS_WORTH_TRYING = 512
 TRIAL_SECONDS = 0.05
-# Another size gains a tenth or two, and costs a compilation: short, or the run must be longer.
-SHORT_TRIAL_SECONDS = 1.0
-RUN_OVER_TRIAL = 5
 KEPT_BYTES, LEAST_BYTES = 2**30, 2**20
 
 
@@ -88,12 +77,14 @@ class Programs:
 
     Attributes:
         compiled: by evaluator, block shape and content of the scorer for so many images at once.
-        fastest: what a trial among some evaluators found, or running out of memory left.
+        fastest: what a trial among some evaluators found.
+        most: of an evaluator, the batch that running out of memory left.
         checked: whether the scorer is known to score every image by itself.
     """
 
     compiled: dict[Hashable, Compiled] = field(default_factory=dict)
-    fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, Block]] = field(default_factory=dict)
+    fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, int]] = field(default_factory=dict)
+    most: dict[Evaluator, int] = field(default_factory=dict)
     checked: bool = False
 
     @property
@@ -131,12 +122,13 @@ class Programs:
             f"out of memory at batch_size={size}: going on with {size // 2}.", stacklevel=2
         )
         half = _cut(task, size // 2)
-        self.fastest[task.evaluators] = (evaluator, half)
+        self.most[evaluator] = prod(half)
         return half
 
     def fit(self, task: Task, evaluator: Evaluator, batch: int) -> Compiled:
         """Return the program with the largest batch up to `batch` that stays within the budget."""
         budget = memory_budget(task.device) if task.budget is None else task.budget
+        batch = min(batch, self.most.get(evaluator, batch))
         program = self.compile(task, evaluator, _cut(task, batch))
         while program.bytes > budget and prod(program.block) > 1:
             program = self.compile(task, evaluator, _cut(task, prod(program.block) // 2))
@@ -148,33 +140,28 @@ class Programs:
         return program
 
     def choose(self, task: Task, batch_size: int | str) -> Compiled:
-        """Return the program of a batch size, or of the one that is known or tried to be best."""
+        """Return the program of a batch size, the usual one, or what a trial finds fastest."""
         preferred = task.evaluators[0]
-        if batch_size != "auto":
-            return self.compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
-        if task.evaluators in self.fastest:
-            evaluator, block = self.fastest[task.evaluators]
-            return self.fit(task, evaluator, prod(block))
-        if task.rows < ROWS_WORTH_TRYING:
+        if batch_size == "auto":
             return self.fit(task, preferred, _batches(task, preferred)[0])
-        program = self.try_all(task)
-        self.fastest[task.evaluators] = (program.evaluator, program.block)
-        return program
+        if batch_size != "fastest":
+            return self.compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
+        if task.evaluators not in self.fastest:
+            program = self.try_all(task)
+            self.fastest[task.evaluators] = (program.evaluator, prod(program.block))
+        return self.fit(task, *self.fastest[task.evaluators])
 
     def try_all(self, task: Task) -> Compiled:
-        """Try every evaluator with its first batch, the best with others while that pays."""
-        evaluators, tried = task.evaluators, []
-        for turn in range(len(_batches(task, evaluators[0]))):
-            start = perf_counter()
-            for evaluator in evaluators:
-                program = self.fit(task, evaluator, _batches(task, evaluator)[turn])
-                tried.append((_seconds_per_row(task, program), program))
-            spent = (perf_counter() - start) / len(evaluators)
-            seconds, best = min(tried, key=lambda timed: timed[0])
-            evaluators = (best.evaluator,)
-            if spent > max(SHORT_TRIAL_SECONDS, seconds * task.total_rows / RUN_OVER_TRIAL):
-                break
-        return min(tried, key=lambda timed: timed[0])[1]
+        """Time every evaluator with its first batch, and the fastest with the others."""
+
+        def timed(evaluator: Evaluator, batch: int) -> tuple[float, Compiled]:
+            program = self.fit(task, evaluator, batch)
+            return _seconds_per_row(task, program), program
+
+        tried = [timed(each, _batches(task, each)[0]) for each in task.evaluators]
+        best = min(tried, key=itemgetter(0))[1].evaluator
+        tried += [timed(best, batch) for batch in _batches(task, best)[1:]]
+        return min(tried, key=itemgetter(0))[1]
 
     def check(self, task: Task) -> None:
         """Check once that the scorer scores every image by itself, whatever evaluates it."""
@@ -202,11 +189,10 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
 
     Args:
         task: what to score.
-        batch_size: images that a device evaluates at once, or "auto": as many as fit the budget, at
-            most 256 on an accelerator, 16 on a CPU; of images from 128×128 on 8 windows, or one
-            whole image. Where an image has many positions, all evaluators are tried once, and on a
-            CPU the fastest of them with two other sizes too unless compiling takes long and the run
-            is short; the fastest is kept.
+        batch_size: images that a device evaluates at once; or "auto": as many as fit the budget, at
+            most 256 on an accelerator, 16 on a CPU; of images from 128×128 on 8 windows, or 2 to 4
+            whole images; or "fastest": all evaluators are tried once, and on a CPU the fastest of
+            them with two other sizes too; what was found is kept.
 
     Returns:
         The program.
@@ -221,11 +207,6 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
     program = programs.choose(task, batch_size)
     task.remember(program.rows)
     return program
-
-
-def fit(task: Task, evaluator: Evaluator, batch: int) -> Compiled:
-    """Return the program with the largest batch up to `batch` that stays within the budget."""
-    return programs_of(task).fit(task, evaluator, batch)
 
 
 def halve(task: Task, program: Compiled, error: Exception) -> Compiled:
@@ -247,12 +228,11 @@ def tells_of_memory(error: Exception) -> bool:
 
 def _batches(task: Task, evaluator: Evaluator) -> tuple[int, ...]:
     """Return the batches to try, as many for every evaluator."""
-    if task.device.platform != "cpu":
-        return (ACCELERATOR_BATCH,)
-    if prod(task.images.shape[1:3]) < LARGE_IMAGE:
-        return CPU_BATCHES
-    whole = isinstance(evaluator, Dense)
-    return CPU_BATCHES_OF_LARGE_WHOLE_IMAGES if whole else CPU_BATCHES_OF_LARGE_IMAGES
+    if not isinstance(evaluator, Dense):
+        what = "windows"
+    else:
+        what = "depthwise" if task.scorer_at(1).call.depthwise else "whole"
+    return usual_batches(task.images.shape[1:], task.device.platform, what)
 
 
 def _cut(task: Task, batch: int) -> Block:

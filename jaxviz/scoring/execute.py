@@ -175,7 +175,8 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
 
     Args:
         task: what to score.
-        batch_size: occluded images that a device evaluates at once, or "auto", see `choose`.
+        batch_size: occluded images that a device evaluates at once, "auto" or "fastest", see
+            `choose`.
         progress: see `track`; in positions.
 
     Returns:

@@ -97,6 +97,11 @@ class Equations:
         (scores,) = run(self.flat, arrays[own:], [*arrays[:own], images])
         return scores
 
+    @property
+    def depthwise(self) -> bool:
+        """Say whether some convolution has groups of channels."""
+        return any(e.params.get("feature_group_count", 1) > 1 for e in self.flat.equations)
+
 
 @dataclass(frozen=True, eq=False)
 class SplitScorer:

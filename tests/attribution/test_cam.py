@@ -82,6 +82,7 @@ SLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_a_map_is_its_formula(image, layer, name):
     found = getattr(att, name)(scorer, image, target=TARGET, layer="pooled")
@@ -109,6 +110,7 @@ def test_score_cam_is_its_formula(image, layer):
     np.testing.assert_allclose(run(channels=2).values[..., 0], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_ablation_cam_is_its_formula(image, layer, sign):
     a, _ = layer
@@ -257,6 +259,7 @@ def test_batch_equals_one_by_one_and_traced(image, name):
     assert together.heatmap().shape == (3, *SHAPE[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_constant_scorer_gives_no_nan(image, name):
     found = METHODS[name](lambda x: scorer(0 * x) * 0, image)

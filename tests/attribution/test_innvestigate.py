@@ -57,6 +57,7 @@ def test_the_networks_are_those_of_the_files(reference, name):
     np.testing.assert_allclose(f(images), output, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize(
     ("analyzer", "method", "options"),

@@ -263,6 +263,7 @@ def test_hsic_is_its_trace(images):
             np.testing.assert_allclose(some, expected, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_all_classes_are_those_explained_one_by_one(images, name):
     method, options = METHODS[name]
@@ -277,6 +278,7 @@ def test_all_classes_are_those_explained_one_by_one(images, name):
     np.testing.assert_allclose(default.base, [slow_scores(x) for x in images], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_equals_one_by_one_and_compiles_once(images, name, compilations):
     method, options = METHODS[name]
@@ -336,6 +338,7 @@ def test_many_devices_change_nothing(images):
         np.testing.assert_allclose(spread_out.values, alone.values, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_constant_scores_give_no_nan(images, name):
     method, options = METHODS[name]

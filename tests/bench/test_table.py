@@ -132,6 +132,7 @@ def test_rows_that_are_missing_are_told_with_their_reason(monkeypatch):
     assert max(map(len, printed)) <= 100 and "no row of captum: not installed (torch)" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError("captum failed")])
 def test_a_run_that_is_stopped_keeps_its_rows(report, tmp_path, capsys, monkeypatch, stop):
     args, (json_file, table_file, plot_file) = asked(tmp_path, "--models", "mnist_cnn")

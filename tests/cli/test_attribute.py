@@ -60,6 +60,7 @@ def test_probabilities_are_told(tmp_path, capsys):
     assert (tmp_path / "saliency.npz").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -67,6 +67,7 @@ def test_another_setting_is_refused_in_one_sentence(folder, capsys):
     assert told.count("\n") == 1 and "seed is 0 there and 3 now" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

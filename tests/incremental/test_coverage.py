@@ -139,6 +139,7 @@ SPEED_UPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPEED_UPS)
 def test_explain_tells_the_speed_up(name, capsys):
     image = jax.ShapeDtypeStruct((112, 112, 3), jnp.float32)

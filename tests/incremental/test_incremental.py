@@ -390,6 +390,7 @@ def test_a_start_of_any_integers_is_where_it_says(image, patches):
         np.testing.assert_array_equal(update(patches[0], start), y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype, odd",
     [(jnp.int32, -(2**31)), (jnp.uint8, 255), (jnp.bool_, False), (jnp.complex64, jnp.nan)],

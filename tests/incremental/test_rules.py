@@ -124,6 +124,7 @@ POOL_OPTIONS = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POOLS)
 def test_pool_equals_dense(rng, name):
     dilation = dict(window_dilation=(1, 1, 2, 1)) if name in ("max", "min", "sum") else {}
@@ -131,6 +132,7 @@ def test_pool_equals_dense(rng, name):
     assert dense_names(plan) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "initial, combine",
     [

@@ -101,6 +101,7 @@ def test_callbacks_have_no_content():
         of(f, jnp.float32(1))
 
 
+@pytest.mark.slow
 def test_arrays_are_compared_by_dtype_shape_and_value():
     arrays = [np.zeros(2), np.zeros((2, 1)), np.zeros(2, np.float32), np.asarray([0.0, -0.0])]
     assert len({array_content(array) for array in arrays}) == 4

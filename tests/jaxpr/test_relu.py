@@ -84,6 +84,7 @@ def hard_sigmoid_of_arrays(x):
     return jax.nn.relu6(x + jnp.broadcast_to(jnp.asarray(3.0), x.shape)) * jnp.asarray(1 / 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [

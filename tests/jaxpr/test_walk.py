@@ -52,6 +52,7 @@ def test_rules_replace_equations_inside_calls():
     np.testing.assert_array_equal(found, f(jnp.ones(2)))
 
 
+@pytest.mark.slow
 def test_replay_composes_with_vmap_and_closed_over_tracers(rng):
     x = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
 

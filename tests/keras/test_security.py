@@ -202,6 +202,7 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ARCHITECTURES)
 def test_hostile_architectures_are_refused(case, sound, tmp_path):
     change, message = ARCHITECTURES[case]
@@ -390,6 +391,7 @@ ZIPS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ZIPS)
 def test_hostile_zips_are_refused(case, sound, tmp_path):
     make, message = ZIPS[case]
@@ -415,6 +417,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
             load_keras(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_truncation_at_every_percent_is_refused(name, sound, tmp_path):
     data, _ = sound[name]

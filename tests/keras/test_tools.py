@@ -118,6 +118,7 @@ def test_dropout_needs_rngs_in_training_and_scales(ours, images):
     assert abs(dropped.mean() - 1) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "mean", "deviation"),
     [
@@ -289,6 +290,7 @@ class Own(nnx.Module):
         return nnx.softmax(getattr(self, self.last)(x.reshape(x.shape[0], -1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["keras", "h5", "weights.h5"])
 @pytest.mark.parametrize("rename", [False, True])
 def test_weights_go_into_a_module_of_ones_own(suffix, rename, theirs, ours, images, tmp_path):

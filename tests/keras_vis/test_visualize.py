@@ -87,6 +87,7 @@ def tanh_activation(first, second, index):
 
 
 # Where steps change the sign of a gradient, rounding grows; before that, all digits agree.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("filters", "steps", "within"), [(1, 20, 1e-11), ([0, 2], 20, 1e-11), ([0, 2], 200, 0.1)]
 )
@@ -100,6 +101,7 @@ def test_activation_of_a_linear_net_equals_the_oracle(weights, seed, filters, st
     np.testing.assert_allclose(found, expected, atol=within)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "within"), [(20, 1e-11), (200, 0.1)])
 def test_activation_of_a_tanh_net_equals_the_oracle(rng, weights, seed, steps, within):
     second = rng.normal(size=(3, 4)).astype(np.float32)

@@ -754,6 +754,7 @@ def test_what_is_no_objective_is_refused(objective):
         maximize(F, objective, **OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     [0, None, jax.random.split(jax.random.key(0)), jax.random.split(jax.random.PRNGKey(0)), "key"],

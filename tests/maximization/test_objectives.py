@@ -95,6 +95,7 @@ def test_alike_objectives_share_a_structure_and_unlike_ones_do_not():
     assert structure(jo.channel("a", 1)) != structure(jo.channel("b", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-18, 1e-4, 1.0, 1e10, 1e18])
 def test_diversity_does_not_depend_on_the_size_of_the_activations(acts, size):
     def total(scale, conv):

@@ -56,6 +56,7 @@ def test_each_can_fit_a_photograph(data_folder, parametrization):
     assert np.abs(fitted - np.asarray(target)).mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parametrization",
     [jp.pixels(), jp.fourier(decay=0.5), jp.pyramid(), jp.decorrelated(jp.fourier())],

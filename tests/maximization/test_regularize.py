@@ -41,6 +41,7 @@ def test_golden_values_of_keras_vis():
         assert float(2 * jr.lp_norm(x.reshape(6, 3, 2), p=p)) == pytest.approx(golden, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 5, 2), (5, 4, 3)])
 def test_penalties_equal_the_formula(rng, size, power):
@@ -92,6 +93,7 @@ def test_derivatives_are_finite_on_zero_images_and_flat_patches(value):
     assert all((one == 0).all() for one in costless)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [jr.ink, partial(jr.lp_norm, p=1.0)])
 def test_a_pixel_that_costs_nothing_is_not_pushed(penalty):
     image = jnp.asarray([[[0.0], [2.0]], [[-1.0], [-0.0]]])

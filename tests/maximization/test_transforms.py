@@ -75,6 +75,7 @@ def test_the_derivative_is_that_of_a_linear_map(images, transform):
     np.testing.assert_allclose(total, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", [0, 3, 11])
 def test_jitter_is_a_true_roll(images, pixels):
     jitter = jax.jit(jt.jitter(pixels))

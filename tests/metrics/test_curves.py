@@ -31,6 +31,7 @@ def case():
     return weighted_sums(SHAPE), images, maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", PARTS)
 @pytest.mark.parametrize("order", ["most_first", "least_first"])
 @pytest.mark.parametrize("kind", ["deletion", "insertion"])
@@ -206,6 +207,7 @@ def test_curves_are_drawn(case):
     assert len(gain.most_first.plot().axes[0].lines) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -89,6 +89,7 @@ def test_sensitivity_n_equals_the_loop(case):
             assert ours[n, j] == pytest.approx(slow_pearson(given, drops), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [None, 2, np.arange(35).reshape(7, 5) // 3])
 def test_sensitivity_n_of_what_the_scorer_adds_up_is_1(by):
     f, image = weighted_sums(SHAPE), integers(SHAPE)

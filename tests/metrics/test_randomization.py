@@ -93,6 +93,7 @@ def equinox_small():
     return jv.from_equinox(eqx.nn.Sequential(layers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "names"),
     [

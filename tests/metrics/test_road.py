@@ -94,6 +94,11 @@ def test_road_equals_the_loop(rng):
     assert repr(found).startswith("Road(2 images, value ")
 
 
+def test_a_lone_pixel_stays():
+    image = jnp.full((1, 1, 2), 0.25)
+    np.testing.assert_array_equal(solve(image, jnp.ones((1, 1, 1), bool), 10), image)
+
+
 @pytest.mark.slow
 def test_it_is_a_fill_of_the_other_metrics(rng):
     image, heatmap = rng.random((6, 6, 1)).astype(np.float32), rng.normal(size=(6, 6))

@@ -76,6 +76,7 @@ def slow_block(x, tensors, stage, first):
     return y + x if y.shape == x.shape and stride == 1 else y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "first"),
     [

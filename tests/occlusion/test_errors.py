@@ -82,7 +82,11 @@ def test_bad_images_are_refused(images, error, match):
         ),
         (dict(patch=2, fill=IMAGE[1:]), ValueError, "`fill` must have the image's shape"),
         (dict(patch=2, method="fast"), ValueError, "`method` must be .* got 'fast'"),
-        (dict(patch=2, batch_size=0), ValueError, "`batch_size` must be .auto. or a .* got 0"),
+        (
+            dict(patch=2, batch_size=0),
+            ValueError,
+            "must be .auto., .fastest. or a whole .* got 0",
+        ),
         (dict(patch=2, batch_size="large"), ValueError, "`batch_size` must be .* got 'large'"),
         (dict(patch=2, batch_size=2.5), ValueError, "`batch_size` must be .* got 2.5"),
         (dict(patch=2, dtype="int8"), ValueError, "`dtype` must be a floating dtype: got int8"),

@@ -44,6 +44,7 @@ def test_a_driver_inside_a_trace_names_the_kernel(wrap):
             wrap(run)(IMAGE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_it_runs_where_jit_is_disabled(method):
     wanted = jv.occlude(f, IMAGE, patch=3, method=method).scores

@@ -38,7 +38,7 @@ def close(one, two):
 
 @pytest.mark.slow
 @METHODS
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 7, 64, "fastest"])
 def test_chunk_size(method, batch_size):
     images = integers((3, *SHAPE))
     options = dict(patch=(4, 3), stride=(2, 3), fill=3.0, method=method)
@@ -80,6 +80,7 @@ def on_one_device():
     return {m: occlude(NETWORK, IMAGES[:7], **OPTIONS, method=m) for m in ("dense", "incremental")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_device_count(on_one_device, sizes):
     same(
@@ -143,6 +144,7 @@ def test_a_mesh_that_is_set_around_the_call(on_one_device, axis_type):
             same(ours, on_one_device["dense"])
 
 
+@pytest.mark.slow
 @METHODS
 def test_jit_or_not(method):
     def scores(image):

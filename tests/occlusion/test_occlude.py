@@ -68,6 +68,7 @@ def test_one_number_is_both_axes_and_no_stride_means_tiles():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fill, value",
     [
@@ -111,6 +112,7 @@ MASK = np.zeros(SHAPE[:2], bool)
 MASK[1:4, 3:6] = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("region", [BOX, MASK], ids=["box", "mask"])
 @pytest.mark.parametrize("options", [dict(patch=2), dict(patch=5, stride=1, margin=2)])
 def test_a_region_scores_the_positions_whose_cells_meet_it(region, options):
@@ -162,6 +164,7 @@ def test_a_signal_is_an_image_of_height_one():
     assert occ.heatmap(target=0).shape == (1, 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool, np.float16, np.float64])
 def test_images_of_any_dtype_never_wrap(dtype):
     image = np.full(SHAPE, 200 if dtype in (np.uint8, np.int64) else 1).astype(dtype)
@@ -171,6 +174,7 @@ def test_images_of_any_dtype_never_wrap(dtype):
     assert occ.scores[0, 0, 0] == 0 and occ.scores.dtype == np.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_float64_is_kept_where_it_is_on(method):
     with jax.enable_x64(True):
@@ -249,6 +253,7 @@ class TestKernel:
         for batch_size in (1, 5, 99):
             np.testing.assert_array_equal(jax.jit(scores, static_argnums=0)(batch_size), wanted)
 
+    @pytest.mark.slow
     def test_jit_and_vmap(self, method):
         images = jnp.asarray(integers((3, *SHAPE)))
 
@@ -326,6 +331,7 @@ def test_a_refined_run_is_exact_where_it_says_so():
     assert f"approximate, {some.exact.mean():.0%} of the positions exact" in repr(some)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_a_refinement_prepares_each_image_once_and_scores_it_clean_once(method, monkeypatch):
     from jaxviz.scoring import execute as blocks

@@ -39,6 +39,7 @@ def test_seed(size):
     check(preset_map(presets.seed(size)), slow_seed_loop(F, IMAGE, size, TARGET)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "window, stride, baseline",
     [(3, 1, 0.0), (5, 2, 0.5), ((4, 6), (3, 4), [0.1, 0.5, 0.9]), (4, 4, IMAGE[::-1])],
@@ -54,6 +55,7 @@ def test_captum_by_default_moves_by_a_pixel():
     assert presets.captum(15).occlude["stride"] == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, patch, stride, value",
     [
@@ -69,12 +71,14 @@ def test_xplique(options, patch, stride, value):
     assert np.any(ours == 0) and np.array_equal(ours == 0, oracle == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, value", [(5, 0.0), (4, 0.5)])
 def test_pair(size, value):
     check(preset_map(presets.pair(size, value=value)), slow_pair(F, IMAGE, size, TARGET, value))
     assert presets.pair().occlude["patch"] == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [4, 5])
 def test_tf_explain(size):
     image, f = IMAGE[:, :13], convolutional(3, classes=4, size=(13, 13))
@@ -98,6 +102,7 @@ def test_an_interrupted_xplique_map_shows_no_zero_where_nothing_was_scored():
     np.testing.assert_array_equal(found[grid.coverage == 0], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0.5, "mean_patch", "mean_img", "gaussian"])
 @pytest.mark.parametrize("window, overlap", [(6, 0.6), ((4, 16), 0.25)])
 def test_monai(mode, window, overlap):

@@ -118,6 +118,7 @@ def test_an_infinite_score_is_infinite_on_the_map(occ, reduce, score, end):
     assert np.isfinite(occ.heatmap(1, score, reduce)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", get_args(Score))
 @pytest.mark.parametrize("target", [None, 0, [0, 2], [0.5, 0.0, 2.0], lambda s: s[..., 1] ** 2])
 def test_a_traced_result_is_read_alike(occ, score, target):

@@ -40,6 +40,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RUNS)
 def test_load_gives_what_was_saved(tmp_path, kind):
     occ = RUNS[kind]()

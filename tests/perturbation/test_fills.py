@@ -47,6 +47,7 @@ def slow_fill(kind, image, start):
     return formulas[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(
     "kind, fill",
@@ -210,6 +211,7 @@ def test_whole_tells_which_fills_can_cover_an_image():
         (object(), TypeError, "`fill` must be a number, .* got a object"),
         (None, TypeError, "`fill` must be a number, .* got a NoneType"),
         ({"a": 1}, TypeError, "`fill` must be a number, .* got a dict"),
+        (lambda under: under, TypeError, r"\(under, start\) -> patch: <lambda> takes \(under\)"),
         (np.zeros((2, 2)), ValueError, r"`fill` must be a number, .* array of shape \(2, 2\)"),
         (float("nan"), ValueError, "`fill` must be finite"),
         ([0.0, np.inf], ValueError, "`fill` must be finite"),

@@ -26,6 +26,7 @@ def test_bilinear_of_traced_places_is_that_of_numpy():
     np.testing.assert_array_equal(found, filters.bilinear(at, 5).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sigma", "size"), [(0.7, (6, 8)), (2.0, (1, 3))])
 def test_blur_equals_the_double_sum(rng, sigma, size):
     image = rng.uniform(size=(*size, 2)).astype(np.float32)

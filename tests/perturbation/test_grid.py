@@ -229,6 +229,7 @@ def test_transposing_the_image_transposes_the_map(reduce):
     np.testing.assert_allclose(tall.spread(values, reduce).T, wide.spread(values.T, reduce))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduce", get_args(Reduce))
 def test_traced_values_are_spread_alike(reduce, weighted):

@@ -104,6 +104,7 @@ def test_a_soft_mask_fades_a_group_too():
     np.testing.assert_allclose(hidden(occluder, (0,)), wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", [0.5, "mean", "patch_mean", lambda under, start: under * 2])
 def test_hide_composes_with_jit_and_vmap(fill):
     occluder = PatchOccluder(make_fill(fill), (3, 2))

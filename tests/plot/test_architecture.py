@@ -45,6 +45,7 @@ def test_a_network_without_a_shape_or_layers_is_told():
         jv.plot.architecture(lambda x: x.mean((1, 2)), image_shape=(4, 4, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_kernels_are_drawn_one_panel_each(channels):
     weights = np.random.default_rng(0).normal(size=(3, 3, channels, 5))

@@ -129,6 +129,7 @@ def test_no_value_stays_none_in_another_size():
     assert fitted(values[None], (4, 4))[0] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [2, 4, 7])
 def test_channels_become_colours_and_the_picture_says_which(rng, channels):
     images = rng.uniform(size=(2, 6, 8, channels))

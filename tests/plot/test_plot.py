@@ -236,6 +236,7 @@ def test_any_number_of_images_of_any_size_gets_a_panel(count, height, width, cha
     )
 
 
+@pytest.mark.slow
 def test_one_image_works_without_a_batch_axis(rng):
     images, maps, classes = example(rng, 1)
     single = plot.occlusion(images[0, ..., 0], maps[0], classes[0], true=3, predicted=4)

@@ -81,6 +81,7 @@ def test_number_of_devices_never_changes_a_bit(store, on_one_device, sizes, meth
     assert with_mesh.identity == without.identity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "method"), [((4,), "incremental"), ((8,), "dense"), ((2, 4), "dense")], ids=str
 )
@@ -209,6 +210,7 @@ def finished(tmp_path_factory):
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "told"),
     [

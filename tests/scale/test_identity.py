@@ -107,6 +107,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("depth", ["top", "scan"])
 def test_calls_back_into_python_are_refused_with_the_reason(tmp_path, kind, depth):

@@ -19,6 +19,7 @@ from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.segments import occlude_segments
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
+from jaxviz.scoring import batches
 from jaxviz.scoring import compiled as programs
 from jaxviz.scoring.evaluators import Dense, Incremental
 from jaxviz.scoring.scorer import split
@@ -43,6 +44,7 @@ def test_a_run_compiles_two_programs_whatever_its_last_chunk(f, compilations):
     assert occ.scores.shape == (3, 4, 4, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [TILES, dict(patch=4)], ids=["17 rows", "5 rows"])
 @pytest.mark.parametrize("counts", [(1, 2, 5, 7), (7, 1)])
 def test_one_compilation_serves_any_number_of_images(f, compilations, options, counts):
@@ -55,6 +57,7 @@ def test_one_compilation_serves_any_number_of_images(f, compilations, options, c
     assert compilations.count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "incremental"])
 def test_a_second_call_compiles_nothing(f, compilations, method):
     occ = occlude(f, IMAGES[:2], **TILES, fill=0.0, method=method)
@@ -74,6 +77,7 @@ def test_segments_are_compiled_once_too(f, compilations):
     assert compilations.count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [lambda: fills.blur(1.0), lambda: fills.noise(jax.random.key(0)), lambda: "mean"]
 )
@@ -84,6 +88,7 @@ def test_equal_fills_share_a_program(f, compilations, make):
     assert compilations.count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [
@@ -116,9 +121,7 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.mark.slow
-def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, clock, monkeypatch):
-    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
+def test_a_trial_takes_the_fastest_of_a_few_sizes_once(f, compilations, monkeypatch):
     timed = []
 
     def seconds(task, program):
@@ -126,44 +129,48 @@ def test_a_long_run_on_a_cpu_tries_a_few_sizes_once(f, compilations, clock, monk
         return abs(prod(program.block) - 9)  # the second size tried
 
     monkeypatch.setattr(programs, "_seconds_per_row", seconds)
-    monkeypatch.setattr(programs, "CPU_BATCHES", (8, 16, 32))
-    occlude(f, IMAGES[:3], **TILES)
+    monkeypatch.setattr(batches, "SMALL", (8, 16, 32))
+    options = {**TILES, "batch_size": "fastest", "method": "dense"}
+    occlude(f, IMAGES[:3], **options)
     assert timed == [6, 9, 17]
     compilations.start()
     told = []
     for count in (3, 9, 1):
-        occlude(f, IMAGES[:count], **TILES, progress=lambda done, total: told.append(done))
+        occlude(f, IMAGES[:count], **options, progress=lambda done, total: told.append(done))
     assert compilations.count == 0 and timed == [6, 9, 17] and told[0] == 8
 
 
-@pytest.mark.parametrize(
-    "compiling, scoring, tried",
-    [(0.9, 1e-9, 3), (1.1, 1e-9, 1), (1.1, 1.2 * 5 / 680, 3)],
-    ids=["compiling is short", "the run is short", "the run is long"],
-)
-def test_other_sizes_are_tried_if_that_pays(f, clock, monkeypatch, compiling, scoring, tried):
-    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
-    clock.step, timed = compiling, []
-    monkeypatch.setattr(programs, "_seconds_per_row", lambda *_: timed.append(1) or scoring)
-    assert task_of(f).total_rows == 680
-    programs.choose(task_of(f))
-    assert len(timed) == tried
+def test_without_being_asked_nothing_is_tried(f, monkeypatch):
+    monkeypatch.setattr(programs, "_seconds_per_row", None)  # would be called
+    program = programs.choose(task_of(f))
+    assert prod(program.block) == 9, "17 rows in two blocks of at most 16"
 
 
 @pytest.mark.parametrize(
-    "shape, windows, whole", [((127, 127), 16, 16), ((128, 128), 8, 1), ((64, 512), 8, 1)]
+    "shape, windows, whole", [((127, 127), 16, 16), ((128, 128), 8, 4), ((64, 512), 8, 4)]
 )
 def test_large_images_come_in_smaller_batches(shape, windows, whole):
-    task = dataclasses.replace(task_of(len), images=np.zeros((1, *shape, 1), np.float32))
+    task = task_of(lambda x: x.mean((1, 2)))
+    task = dataclasses.replace(task, images=np.zeros((1, *shape, 1), np.float32))
     evaluators = Incremental((2, 2), (2, 2), (0, 0)), Dense()
     batches = [programs._batches(task, evaluator) for evaluator in evaluators]
     assert [batch[0] for batch in batches] == [windows, whole]
-    assert len({len(batch) for batch in batches}) == 1, "they are tried in turn"
+
+
+def test_large_images_come_by_twos_where_channels_are_convolved_alone():
+    def f(x):
+        kernel, numbers = jnp.ones((3, 3, 1, 2)), ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=2
+        )
+        return x.mean((1, 2))
+
+    task = dataclasses.replace(task_of(f), images=np.zeros((1, 128, 128, 2), np.float32))
+    assert programs._batches(task, Dense())[0] == 2
 
 
 @pytest.mark.slow
-def test_only_the_best_evaluator_is_tried_at_other_sizes(f, clock, monkeypatch):
-    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
+def test_only_the_best_evaluator_is_tried_at_other_sizes(f, monkeypatch):
     timed = []
 
     def seconds(task, program):
@@ -173,7 +180,7 @@ def test_only_the_best_evaluator_is_tried_at_other_sizes(f, clock, monkeypatch):
     monkeypatch.setattr(programs, "_seconds_per_row", seconds)
     incremental = Incremental((2, 2), (2, 2), (0, 0))
     task = dataclasses.replace(task_of(f), evaluators=(incremental, Dense()))
-    assert programs.choose(task).evaluator == Dense()
+    assert programs.choose(task, "fastest").evaluator == Dense()
     assert timed == [incremental, Dense(), Dense(), Dense()]
 
 
@@ -228,11 +235,10 @@ def test_a_budget_is_respected():
 
 
 @pytest.mark.slow
-def test_a_budget_is_respected_after_a_trial_without_one(monkeypatch):
-    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
+def test_a_budget_is_respected_after_a_trial_without_one():
     f = convolutional(size=(8, 8), classes=4)
-    free = programs.choose(task_of(f))
-    tight = programs.choose(task_of(f, budget=free.bytes // 2))
+    free = programs.choose(task_of(f), "fastest")
+    tight = programs.choose(task_of(f, budget=free.bytes // 2), "fastest")
     assert tight.bytes <= free.bytes // 2
 
 
@@ -311,9 +317,8 @@ def test_what_ran_out_of_memory_once_is_not_tried_again(f, monkeypatch):
 
 
 def test_a_size_that_does_not_fit_loses_the_trial(f, monkeypatch):
-    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     Exhausted(monkeypatch, 8)
-    occlude(f, IMAGES[:3], **TILES)
+    occlude(f, IMAGES[:3], **TILES, batch_size="fastest")
 
 
 def test_when_not_even_one_image_fits_it_is_an_error(f, monkeypatch):
@@ -327,9 +332,8 @@ def test_other_errors_of_the_device_pass_through(f, monkeypatch):
     Exhausted(monkeypatch, 2, message="INTERNAL: broken")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: broken"):
         occlude(f, IMAGES[0], **TILES)
-    monkeypatch.setattr(programs, "ROWS_WORTH_TRYING", 5)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: broken"):
-        occlude(f, IMAGES[0], **TILES)
+        occlude(f, IMAGES[0], **TILES, batch_size="fastest")
 
 
 @pytest.mark.slow

@@ -106,6 +106,13 @@ def test_a_named_method_is_the_only_one(method, evaluator):
     assert evaluators == (evaluator or Incremental.on_grid(GRID),)
 
 
+def test_to_be_measured_both_are_returned_the_expected_one_first():
+    task = task_of(convolutions())
+    both = choose_evaluators("auto", GRID, task, "cpu", measure=True)
+    assert both == (Incremental.on_grid(GRID), Dense())
+    assert choose_evaluators("dense", GRID, task, "cpu", measure=True) == (Dense(),)
+
+
 @pytest.mark.slow
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match='`method` must be "auto", "dense" or "incremental"'):

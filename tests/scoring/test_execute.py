@@ -34,6 +34,7 @@ def everything():
     return occlude(F, IMAGES, **TILES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4, 13, 30, 65, 1000])
 def test_blocks_cover_every_row_of_every_image(everything, batch_size):
     told = []
@@ -101,6 +102,7 @@ def test_an_interruption_before_the_first_block_is_one(monkeypatch):
             run(task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4, 100])
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_two_stages_give_the_scores_of_the_positions_that_were_decided_on(batch, count):

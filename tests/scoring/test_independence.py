@@ -67,12 +67,14 @@ MESSAGE = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_what_mixes_or_draws_is_refused(name):
     with pytest.raises(ValueError, match=MESSAGE):
         check_independence(BAD[name], IMAGE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "f",
     [
@@ -167,6 +169,7 @@ ENTRIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("f", [mixing, drawing])
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry_point_refuses_it(entry, f, tmp_path):

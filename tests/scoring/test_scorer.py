@@ -209,6 +209,7 @@ def test_what_cannot_be_called_is_refused(f):
         split(f)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scores, match",
     [

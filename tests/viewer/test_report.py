@@ -59,6 +59,7 @@ def test_where_patches_lie_and_what_fills_them_are_told(occ):
     assert np.isin(filled, (127, 128)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fill", "told"),
     [

@@ -265,6 +265,7 @@ def enlarging(version: str, backend: str | None = None, **config) -> dict:
     return {**model, "keras_version": version, **({"backend": backend} if backend else {})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["channels_last", "channels_first"])
 @pytest.mark.parametrize(
     ("version", "backend"), [("2.2.4", "tensorflow"), ("2.2.2", None), ("2.1.6-tf", "tensorflow")]
