@@ -45,6 +45,7 @@ def make_network(
     widths: Sequence[int],
     *,
     seed: int = 0,
+    pools: bool = True,
 ) -> Network:
     """Draw a network for images of `shape`: blocks of convolutions that end in a pool, then dense.
 
@@ -63,8 +64,9 @@ def make_network(
         for filters in block:
             layers.append(Conv(*draw(3, 3, channels, filters)))
             channels = filters
-        layers.append(Pool())
-        height, width = height // 2, width // 2
+        if pools:
+            layers.append(Pool())
+            height, width = height // 2, width // 2
     features = height * width * channels
     for units in widths:
         layers.append(Dense(*draw(features, units)))
