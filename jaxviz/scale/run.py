@@ -140,6 +140,9 @@ class Run:
             raise ValueError(
                 f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
             )
+        if isinstance(batch, str):  # by the number that the store will tell, whatever was asked
+            found = choose(whole, batch)
+            whole, batch = replace(whole, evaluators=(found.evaluator,)), prod(found.block)
         program = choose(whole, batch)
         if program.scores.ndim != 3:
             raise ValueError(

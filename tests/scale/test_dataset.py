@@ -47,6 +47,15 @@ def test_stored_scores_are_those_of_occlude_bit_for_bit(store, method):
     assert stored.grid == occ.grid and stored.done.all() and not stored.errors
 
 
+@pytest.mark.parametrize("batch_size", ["auto", "fastest"])
+def test_a_run_smaller_than_a_batch_is_found_again(store, batch_size):
+    options = dict(source=images(1), patch=8, stride=8, batch_size=batch_size)
+    first = run(store, **options)[:].scores
+    again = run(store, **options)
+    np.testing.assert_array_equal(again[:].scores, first)
+    assert open_store(store).identity["program"]["batch"] < 16
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 10, "auto"])
 def test_chunk_size_never_changes_a_score(store, chunk):
     stored = run(store, chunk=chunk, batch_size=8)
