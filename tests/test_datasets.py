@@ -30,6 +30,7 @@ def check_layout(images, labels, count):
     assert labels.shape == (count,) and labels.dtype == np.int64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split, count", [("train", 898), ("test", 899), ("all", 1797)])
 def test_digits_are_centred_on_black(split, count):
     pytest.importorskip("sklearn")

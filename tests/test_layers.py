@@ -142,6 +142,7 @@ def test_linen_activations_inside_a_traced_call_are_those_of_the_inner_scorer(im
     assert noted and all(names == ["conv", "head.dense", "head"] for names in noted)
 
 
+@pytest.mark.slow
 def test_two_threads_at_once_do_not_mix(images):
     meet = threading.Barrier(2)
 

@@ -94,6 +94,7 @@ def test_a_dropout_is_a_layer_that_changes_nothing():
     assert layers["preds"].kind == "dense, softmax"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "patch", "said"),
     [((28, 28), 1, "`image_shape` must be"), ((8, 8, 1), 9, "`patch` must not exceed the image")],

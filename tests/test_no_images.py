@@ -68,6 +68,7 @@ GIVEN = {
 MEANT = {("start", "nothing"), ("seed", "nothing"), ("incremental", "complex")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", GIVEN)
 @pytest.mark.parametrize("taking", TAKING)
 def test_what_is_no_image_is_refused_in_a_sentence(taking, given):

@@ -26,6 +26,7 @@ def test_another_package_of_this_name_is_told(there, capsys, monkeypatch):
     assert ("another package that is called jaxviz" in capsys.readouterr().err) == there
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_of_another_package(capsys, monkeypatch):
     monkeypatch.setattr(_versions, "_installed", lambda package: "1.0")
     assert main(["inspect", "no-such-file.keras"]) == 2

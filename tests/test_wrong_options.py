@@ -105,6 +105,7 @@ def test_what_is_no_function_or_file_is_told():
         jv.load(None)  # pyright: ignore
 
 
+@pytest.mark.slow
 def test_scores_without_a_class_are_refused():
     for run in (A.saliency, lambda f, x: jv.occlude(f, x, patch=2)):
         with pytest.raises(ValueError, match=r"`f` must return a score at least: got \(\d+, 0\)"):

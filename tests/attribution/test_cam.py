@@ -215,6 +215,7 @@ def test_layers_of_every_kind_of_model_are_found(image):
         assert np.isfinite(found.values).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras on reading weights
 def test_a_nested_layer_leads_to_the_scores(image):
     model = _keras_nested()
@@ -225,6 +226,7 @@ def test_a_nested_layer_leads_to_the_scores(image):
     np.testing.assert_allclose(found.values[..., 0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_reused_is_two(image):
     def twice(x):
         first = jv.tag("a", jax.nn.relu(x))
@@ -329,6 +331,7 @@ def test_presets_are_what_the_libraries_do(image, layer):
         np.testing.assert_allclose(found.heatmap(), values, atol=3e-4, err_msg=f"{library} {name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options", "error", "said"),
     [

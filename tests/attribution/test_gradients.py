@@ -163,6 +163,7 @@ def test_any_method_can_be_smoothed(image):
     np.testing.assert_allclose(found.values, few(scorer, image, target=1).values, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_smoothing_keeps_the_clean_target():
     def f(x):  # the class changes under noise
         total = x.sum((1, 2))
@@ -279,6 +280,7 @@ def test_dead_units_give_zeros(image):
         assert not METHODS[name](dead, image).values.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "options", "error", "said"),
     [

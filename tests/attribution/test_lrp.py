@@ -372,6 +372,7 @@ def attention(x):
     return jv.tag("mixed", mixed).sum(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("f", "told"),
     [

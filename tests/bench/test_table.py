@@ -190,6 +190,7 @@ def test_other_libraries_have_rows_beside_ours(monkeypatch, report):
     assert found[0]["Gflop/position"] == pytest.approx(dense)
 
 
+@pytest.mark.slow
 def test_unknown_model_or_method_is_refused():
     with pytest.raises(ValueError, match="`models` must be some of mnist_cnn"):
         bench.run_bench(models=["alexnet"])

@@ -121,6 +121,7 @@ def test_maps_of_a_store_are_exported(store, tmp_path, capsys, kind):
             np.testing.assert_array_equal(found["heatmap"], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, told",
     [

@@ -101,6 +101,7 @@ def test_interrupted_run_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "the same command goes on" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_options_become_those_of_methods_and_metrics():
     parse = make_parser().parse_args
     args = parse(["judge", "s", "--fill", "blur:2", "--metric", "srg,sparseness,mu_fidelity"])

@@ -115,6 +115,7 @@ def test_a_table_prints_what_it_is_given(capsys):
     assert "Title [x]" in printed and "[red]a[/red]" in printed and "0.1235" in printed
 
 
+@pytest.mark.slow
 def test_a_table_without_names_has_no_row_of_names(capsys):
     table("Facts", ["", ""], [["images", "5"]])
     assert len(capsys.readouterr().out.splitlines()) == 4

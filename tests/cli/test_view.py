@@ -84,6 +84,7 @@ def test_occlude_writes_a_page_beside_its_pictures(tmp_path):
     assert len(data["images"]) == 2 and data["filled"] == "picture"
 
 
+@pytest.mark.slow
 def test_a_span_without_finished_images_is_told(store, capsys):
     assert run(f"view {store} digits --span 4:9") == 2
     assert "`view` needs finished images" in capsys.readouterr().err

@@ -30,6 +30,7 @@ def test_a_gif_has_a_frame_for_each_step(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["strip.gif"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="`snapshots` must not be empty"):
         save_strip({}, tmp_path / "strip.png")

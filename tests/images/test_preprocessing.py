@@ -80,6 +80,7 @@ def test_an_open_size_is_told():
         preprocess(np.zeros((4, 4, 3)), model((None, None, 3)), preprocessing="unit")
 
 
+@pytest.mark.slow
 def test_a_formula_is_told_with_its_name():
     assert named_preprocessing("tf").describe() == "tf: (x · 255 − 127.5) / 127.5"
     assert Preprocessing().describe() == "x"

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxviz.incremental import make_plan
 from jaxviz.incremental.cost import cost
@@ -69,6 +70,7 @@ def test_scanned_blocks_are_a_speed_up_where_they_are_short():
     assert long.speedup < 1.1
 
 
+@pytest.mark.slow
 def test_a_convolution_of_few_channels_takes_longer_than_its_operations():
     def rate(channels):
         kernel = np.ones((3, 3, channels, channels), np.float32)

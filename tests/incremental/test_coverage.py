@@ -249,6 +249,7 @@ def test_a_global_mean_stays_within_rounding(rng):
         assert np.abs(got - wanted).max() <= 1e-6 * np.abs(y).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
 def test_a_clean_sum_that_is_not_finite_is_summed_anew(value):
     image = jnp.ones((32, 32, 1)).at[8:10, 8:10].set(value)

@@ -191,6 +191,7 @@ def test_captured_arrays_are_leaves_of_the_plan(image, patches, starts):
     np.testing.assert_allclose(got, dense(f, image, patches[0], starts[0]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_convolution_over_the_whole_image(model, image, patches, starts):
     plan = make_plan(model, image, PATCH, dense_above=1.0)
     clean = base(plan, model, image)
@@ -203,6 +204,7 @@ def test_no_convolution_over_the_whole_image(model, image, patches, starts):
     assert shapes == [(7, 4, 3, 8), (7, 6, 5, 8)]
 
 
+@pytest.mark.slow
 def test_the_same_content_and_shapes_give_the_same_plan(model, image):
     body = make_plan(model, image, PATCH).body
     assert make_plan(model, image + 1, PATCH).body is body
@@ -273,6 +275,7 @@ def test_a_start_off_the_grid_gives_nan(model, image, patches):
     assert jnp.isnan(update(patches[0], jnp.array([5, 3]))).all()
 
 
+@pytest.mark.slow
 def test_outputs_that_do_not_change_or_stay_windowed(image, patches, starts):
     def f(images):
         return {"map": images * 2, "fixed": jnp.ones((1, 3)), "sum": images.sum((1, 2))}

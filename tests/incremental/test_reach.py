@@ -1,6 +1,7 @@
 """Reach against brute-force dependence: sets of pixels, one axis, every start of the patch."""
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -106,6 +107,7 @@ def test_an_aligned_window_starts_and_ends_at_multiples(dim, layers, grid, up):
         assert reach.last[i] < outer.first[i] + outer.size
 
 
+@pytest.mark.slow
 @given(st.integers(4, 30), LAYERS, GRIDS)
 def test_the_region_of_a_window_holds_all_that_it_reads(dim, layers, grid):
     assume(layers)
@@ -205,6 +207,7 @@ def test_join_is_the_smaller_first_and_the_larger_last(dim, layers, grid, stenci
     assert same.field == reach.field
 
 
+@pytest.mark.slow
 def test_what_is_read_as_a_whole_changes_where_it_is_seen():
     seen = np.array([False, True, True])
     reach = whole_axis(1, seen, 5)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxviz.jaxpr.compiled import PROGRAMS, compiled
 
@@ -60,6 +61,7 @@ def test_callbacks_are_called_and_not_kept():
     assert len(PROGRAMS) == before
 
 
+@pytest.mark.slow
 def test_precision_is_part_of_the_key():
     before = len(PROGRAMS)
     for precision in ("highest", "default"):

@@ -124,6 +124,7 @@ def test_pools_that_overlap_are_views_and_their_derivative_stays(operation):
     np.testing.assert_array_equal(gradient(mine, whole), gradient(pooled, whole))
 
 
+@pytest.mark.slow
 def test_the_highest_precision_takes_no_tiles():
     with jax.default_matmul_precision("highest"):
         g = jv.faster_on_cpu(lambda x: convolve(x, WEIGHTS["v"]), error=1e-3)

@@ -24,6 +24,7 @@ def primitives(function, *args):
     return [str(e.primitive) for e in jax.make_jaxpr(function)(*args).jaxpr.eqns]
 
 
+@pytest.mark.slow
 def test_parts_make_the_whole():
     split = hoist(layer, WEIGHTS, X, least=1)
     assert split.prepares

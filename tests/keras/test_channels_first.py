@@ -116,6 +116,7 @@ def test_a_start_may_lie_as_the_model_takes_it(models):
     np.testing.assert_array_equal(ours, wanted)
 
 
+@pytest.mark.slow
 def test_many_images_go_into_a_store_either_way(models, tmp_path):
     stores = {
         name: jv.occlude_dataset(models[0], images, tmp_path / name, patch=4, progress=False)

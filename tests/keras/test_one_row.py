@@ -78,6 +78,7 @@ def test_facade_attribution_and_ascent_take_a_row(model):
         assert jv.maximize(model, objective, **options).images.shape == (1, 1, 12, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [

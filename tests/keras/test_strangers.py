@@ -123,6 +123,7 @@ def test_many_names_alike_take_no_more_steps_each():
     assert lines < 20 * len(names)
 
 
+@pytest.mark.slow
 def test_how_kernels_are_stored_is_told_only_where_it_is_known(data_folder):
     folder = data_folder / "keras/pplonski__keras2cpp"
     pair = (folder / "my_nn_arch.json", folder / "my_nn_weights.h5")

@@ -528,6 +528,7 @@ def test_a_nan_in_a_later_batch_keeps_the_earlier_ones():
     assert raised.value.result.images.shape == (4, *SHAPE)
 
 
+@pytest.mark.slow
 def test_a_penalty_that_fails_is_named():
     def broken(image):
         return jnp.log(-image.sum())
@@ -537,6 +538,7 @@ def test_a_penalty_that_fails_is_named():
         maximize(plain, jo.unit(0), **options)
 
 
+@pytest.mark.slow
 def test_an_image_that_fails_after_the_last_step_is_named():
     def modifier(gradient):
         return gradient * jnp.nan

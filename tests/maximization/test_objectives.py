@@ -61,6 +61,7 @@ def test_each_objective_is_its_formula(acts):
         check(objective, shapes(acts))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(a=st.integers(0, 6), b=st.integers(0, 6), k=st.floats(-4, 4, width=32))
 def test_composition_is_arithmetic(a, b, k):

@@ -57,6 +57,7 @@ def test_penalties_equal_the_formula(rng, size, power):
     np.testing.assert_allclose(ink, slow_ink(image, power), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "slow"),
     [
@@ -78,6 +79,7 @@ def test_gradients_equal_finite_differences(rng, function, slow):
         np.testing.assert_allclose(gradient[index], expected, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_derivatives_are_finite_on_zero_images_and_flat_patches(value):
     functions = [partial(jr.total_variation, beta=beta) for beta in (1.0, 1.5, 2.0)]
@@ -101,6 +103,7 @@ def test_a_pixel_that_costs_nothing_is_not_pushed(penalty):
     np.testing.assert_allclose(found[..., 0], [[0, 0.25], [-0.25, 0]])
 
 
+@pytest.mark.slow
 def test_lp_norm_neither_overflows_nor_underflows():
     for size in (1e-12, 1e12):
         norm = jr.lp_norm(jnp.full((2, 2, 1), size), p=6.0)
@@ -120,6 +123,7 @@ def test_equal_penalties_are_one_program():
     assert hash(first) == hash(jr.penalty(jr.lp_norm, 1.0, options={"p": 2.0}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -109,6 +109,7 @@ def test_flip_mirrors_about_half_of_the_time(images):
     assert all(a != b for a, b in zip(flipped, kept, strict=True)) and 3 < sum(flipped) < 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.7, 1.0, 1.6])
 def test_scale_samples_bilinearly_about_the_centre(images, factor):
     found = np.asarray(jax.jit(jt.scale(factor, factor))(KEY, images))
@@ -205,6 +206,7 @@ def test_a_key_gives_the_same_with_and_without_x64(images, transform):
     np.testing.assert_allclose(wide, narrow, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -193,6 +193,7 @@ def test_other_images_change_nothing(case):
         assert alone.shape == () and together[1] == pytest.approx(float(alone), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

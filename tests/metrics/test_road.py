@@ -120,6 +120,7 @@ def test_a_map_that_finds_what_counts_is_told_from_one_that_does_not():
     assert value(image[..., 0]) > 0.3 > -0.3 > value(-image[..., 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"noise": -1}, "`noise` must be at least 0"), ({"iterations": 0}, "`iterations` must be a")],

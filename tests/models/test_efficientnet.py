@@ -134,6 +134,7 @@ def test_it_knows_the_photographs():
     assert sum(a.size for a in jax.tree.leaves(model)) == 4_631_000
 
 
+@pytest.mark.slow
 @installed
 def test_names_are_those_of_the_thousand_classes():
     names = jv.models.efficientnet.imagenet_names()

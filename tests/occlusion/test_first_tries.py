@@ -97,6 +97,7 @@ def test_tolerance_is_a_number(tolerance):
         jv.occlude(f, IMAGE, patch=3, tolerance=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", [None, "x.png"])
 def test_the_kernel_refuses_what_is_no_image(image):
     with pytest.raises(TypeError, match="`image` must be an array of pixels: got a"):

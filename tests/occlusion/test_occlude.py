@@ -126,6 +126,7 @@ def test_a_region_scores_the_positions_whose_cells_meet_it(region, options):
     np.testing.assert_array_equal(some.base, everywhere.base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("complement", [False, True])
 @pytest.mark.parametrize("groups", [None, [0, [1, 3], [2, 3]]])
 def test_segments_equal_the_loop(groups, complement):
@@ -156,6 +157,7 @@ def test_a_batch_is_its_images():
     assert many.scores.shape == (3, 3, 4, 3) and one.scores.shape == (3, 4, 3)
 
 
+@pytest.mark.slow
 def test_a_signal_is_an_image_of_height_one():
     signal = integers((1, 12, 2))
     f = weighted_sums(signal.shape)
@@ -264,6 +266,7 @@ class TestKernel:
         for image, ours in zip(images, many, strict=True):
             np.testing.assert_allclose(ours, one(image), rtol=1e-5)
 
+    @pytest.mark.slow
     def test_gradient_by_the_image(self, method):
         def total(image):
             return occlusion_scores(F, image, patch=2, method=method)[..., 1].sum()
@@ -288,6 +291,7 @@ class TestKernel:
         np.testing.assert_allclose(slopes[1], rise, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_the_record_says_how_it_was_made():
     occ = occlude(
         convolutional(2, size=(6, 8)), IMAGE, patch=2, fill=[1, 2], channels=[0], region=BOX
@@ -455,6 +459,7 @@ def test_whole_numbers_are_not_rounded():
         assert occ.base[0] == 2**24 + 24
 
 
+@pytest.mark.slow
 def test_complex_scores_are_refused():
     with pytest.raises(
         ValueError, match="`f` must return real scores: got complex64; give jnp.abs"

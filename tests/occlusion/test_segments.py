@@ -288,6 +288,7 @@ def test_a_page_needs_the_same_segments_in_all_images():
 GOOD = make_segments(patches_of_pixels(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "labels, options, match",
     [

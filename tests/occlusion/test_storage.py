@@ -131,6 +131,7 @@ def others(path, occ):
     yield path.with_suffix(".npy").read_bytes()
 
 
+@pytest.mark.slow
 def test_other_files_are_refused(tmp_path, occ):
     for number, content in enumerate(list(others(tmp_path / "a.npz", occ))):
         file = tmp_path / f"{number}.npz"

@@ -83,6 +83,7 @@ def test_noise_has_the_moments_asked_for(rng):
     np.testing.assert_allclose([given.mean(), given.std()], [5, 0.5], atol=0.02)
 
 
+@pytest.mark.slow
 def test_noise_is_the_same_for_the_same_key(image):
     background = jax.jit(lambda key: fills.noise(key).background(jnp.asarray(image)))
     images = [background(jax.random.key(seed)) for seed in (0, 0, 1)]
@@ -152,6 +153,7 @@ def test_fills_of_other_values_have_the_same_structure():
     assert jax.tree.structure(one) != jax.tree.structure(fills.image_mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize(
     "fill",

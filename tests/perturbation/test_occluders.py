@@ -64,6 +64,7 @@ def test_only_the_named_channels_change(at, channels):
     np.testing.assert_array_equal(hidden(occluder, start), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [0, 1])
 @pytest.mark.parametrize("complement", [False, True])
 def test_only_the_pixels_of_the_group_change(group, complement):

@@ -48,12 +48,14 @@ def test_spread_equals_the_loop(where, reduce, some_missing):
     )
 
 
+@pytest.mark.slow
 @given(segments())
 def test_spread_keeps_leading_axes(where):
     values = np.random.default_rng(0).normal(size=(2, 3, len(where.groups)))
     np.testing.assert_allclose(where.spread(values)[1, 2], where.spread(values[1, 2]))
 
 
+@pytest.mark.slow
 @given(segments())
 def test_coverage_counts_groups(where):
     for row, col in np.ndindex(where.image_shape):

@@ -93,6 +93,7 @@ def test_shares_of_own_scales_are_what_is_drawn(maps):
     assert notes(figure)[0] == f"{low:.2g} … {high:.2g}"
 
 
+@pytest.mark.slow
 def test_maps_that_show_nothing_say_so_wherever_they_are_drawn(photos):
     flat = np.stack([np.zeros((6, 8)), np.full((6, 8), -0.5)])
     words = ["zero everywhere", "−0.5 everywhere"]

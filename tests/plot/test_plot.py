@@ -367,6 +367,7 @@ def test_classes_must_be_integers():
         plot.occlusion(Z, Z, Z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["abc", [["a"]], {}])
 def test_maps_must_be_numbers(value):
     with pytest.raises(TypeError, match="`heatmap` must hold numbers: got a (str|list|dict)"):

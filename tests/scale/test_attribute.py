@@ -176,6 +176,7 @@ def huge(f, images, *, target):
     return saliency(lambda x: 1e6 * x.sum((1, 2)), images, target=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, error, told",
     [

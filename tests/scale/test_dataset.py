@@ -289,6 +289,7 @@ def test_store_that_is_none_is_refused(store, tmp_path):
         run(store, resume=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -122,6 +122,7 @@ def test_calls_back_into_python_are_refused_with_the_reason(tmp_path, kind, dept
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_fill_that_calls_back_is_refused(tmp_path):
     fill = fills.function(lambda under, start: CALLS["pure_callback"](under))
     with pytest.raises(ValueError, match="`f` and `fill` must not call back into Python"):

@@ -43,6 +43,7 @@ def test_npz_is_mapped_and_not_held_in_memory(images, tmp_path, save):
     np.testing.assert_array_equal(opened[4], images[4])
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_an_array_that_was_unpacked(images, tmp_path, monkeypatch):
     """Not even where a file stays as long as it is mapped, as on Windows."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
@@ -152,6 +153,7 @@ def test_wrong_source_is_refused(source, error, message):
         open_source(source)
 
 
+@pytest.mark.slow
 def test_wrong_files_are_refused(tmp_path):
     (tmp_path / "x.txt").write_text("text")
     (tmp_path / "x.npz").write_bytes(b"text")

@@ -27,6 +27,7 @@ def two(shape, weight, images):
     }[shape]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "key"), [("tuple", 1), ("dict", "logits"), ("fields", "logits"), ("tuple", -1)]
 )
@@ -87,6 +88,7 @@ def test_an_equinox_module_with_a_state_and_a_key_is_called_with_them():
     np.testing.assert_allclose(scores[:1], scorer(jnp.asarray(IMAGES[:1])), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_no_equinox_module_is_refused():
     pytest.importorskip("equinox")
     with pytest.raises(TypeError, match="`model` must be an Equinox module: got a int"):

@@ -82,5 +82,6 @@ def test_a_program_tells_its_temporary_and_output_bytes():
     assert 4000 <= memory.program_bytes(compiled) <= 12000
 
 
+@pytest.mark.slow
 def test_a_program_that_tells_nothing_counts_nothing():
     assert memory.program_bytes(SimpleNamespace(memory_analysis=lambda: None)) == 0

@@ -198,6 +198,7 @@ class Unhashable:
         return self is other
 
 
+@pytest.mark.slow
 def test_names_for_the_record():
     assert split(Partial(lambda_of, 1.0)).name == "Partial(lambda_of)"
     assert split(keras_model()).name.startswith("sequential")

@@ -134,6 +134,7 @@ FORMULAS = {
 INSIDE = st.floats(1e-6, 1 - 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", FORMULAS)
 @given(f=INSIDE, g=INSIDE)
 def test_compare_is_the_formula(score, f, g):

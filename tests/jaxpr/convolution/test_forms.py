@@ -185,6 +185,7 @@ def test_double_precision_takes_no_tiles():
         assert name in ("higher", "products", None)
 
 
+@pytest.mark.slow
 def test_the_batch_does_not_change_the_form():
     names = {name_of((n, 16, 16, 128), (3, 3, 128, 128)) for n in (1, 2, 16, 1000)}
     assert names == {"tiles of 2×2"}

@@ -118,6 +118,7 @@ def test_nested_and_shared_layers_can_be_addressed(theirs, data):
                for a, b in pairs)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_logits_look_through_nested_models_and_reshapes(rng):
     def build():
         inner = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Activation("softmax")])
@@ -435,6 +436,7 @@ def test_the_lambda_of_a_keras_1_file_can_be_supplied(data_folder):
         assert model.layer_names[:2] == ["lambda_1", "convolution2d_1"]
 
 
+@pytest.mark.slow
 def test_open_sizes_stay_open(rng):
     def build():
         x = keras.Input((None, None, 2))

@@ -120,6 +120,7 @@ def test_kernels_must_be_named():
         load_keras(sequential(layer("ReLU", "r", batch_input_shape=[None, 2])), kernels="odd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["mlcommons__tiny", "Moonflower2022__MNIST-models"])
 def test_inspection_tells_what_loading_finds(data_folder, folder):
     for path in sorted((data_folder / "keras" / folder).iterdir()):

@@ -178,6 +178,7 @@ def test_a_layer_computes_what_keras_2_computed(name, outputs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_recurrent_layers_are_refused_by_name(kind):
     assert not CASES or kind in {kind_of(case) for case in CASES}
