@@ -79,12 +79,14 @@ class Programs:
         compiled: by evaluator, block shape and content of the scorer for so many images at once.
         fastest: what a trial among some evaluators found.
         most: of an evaluator, the batch that running out of memory left.
+        batches: of an evaluator, the usual one first.
         checked: whether the scorer is known to score every image by itself.
     """
 
     compiled: dict[Hashable, Compiled] = field(default_factory=dict)
     fastest: dict[tuple[Evaluator, ...], tuple[Evaluator, int]] = field(default_factory=dict)
     most: dict[Evaluator, int] = field(default_factory=dict)
+    batches: dict[Evaluator, tuple[int, ...]] = field(default_factory=dict)
     checked: bool = False
 
     @property
@@ -143,7 +145,7 @@ class Programs:
         """Return the program of a batch size, the usual one, or what a trial finds fastest."""
         preferred = task.evaluators[0]
         if batch_size == "auto":
-            return self.fit(task, preferred, _batches(task, preferred)[0])
+            return self.fit(task, preferred, self.batches_of(task, preferred)[0])
         if batch_size != "fastest":
             return self.compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
         if task.evaluators not in self.fastest:
@@ -158,10 +160,16 @@ class Programs:
             program = self.fit(task, evaluator, batch)
             return _seconds_per_row(task, program), program
 
-        tried = [timed(each, _batches(task, each)[0]) for each in task.evaluators]
+        tried = [timed(each, self.batches_of(task, each)[0]) for each in task.evaluators]
         best = min(tried, key=itemgetter(0))[1].evaluator
-        tried += [timed(best, batch) for batch in _batches(task, best)[1:]]
+        tried += [timed(best, batch) for batch in self.batches_of(task, best)[1:]]
         return min(tried, key=itemgetter(0))[1]
+
+    def batches_of(self, task: Task, evaluator: Evaluator) -> tuple[int, ...]:
+        """Return what `_batches` does, which traces the scorer, once."""
+        if evaluator not in self.batches:
+            self.batches[evaluator] = _batches(task, evaluator)
+        return self.batches[evaluator]
 
     def check(self, task: Task) -> None:
         """Check once that the scorer scores every image by itself, whatever evaluates it."""

@@ -336,8 +336,8 @@ def test_other_errors_of_the_device_pass_through(f, monkeypatch):
         occlude(f, IMAGES[0], **TILES, batch_size="fastest")
 
 
-@pytest.mark.slow
-def test_a_repeated_run_traces_the_scorer_once_and_is_never_out_of_date():
+@pytest.mark.parametrize(("batch_size", "rows"), [(5, 5), ("auto", 10)])
+def test_a_repeated_run_traces_the_scorer_once_and_is_never_out_of_date(batch_size, rows):
     scale, traced = [1.0], []
 
     def f(images):
@@ -345,11 +345,11 @@ def test_a_repeated_run_traces_the_scorer_once_and_is_never_out_of_date():
         return scale[0] * images.mean((1, 2))
 
     image = np.ones((6, 6, 2), np.float32)
-    options = {"patch": 2, "method": "dense", "batch_size": 5}
+    options = {"patch": 2, "method": "dense", "batch_size": batch_size}
     first = occlude(f, image, **options)
     traced.clear()
     again = occlude(f, image, **options)
-    assert traced == [(5, 6, 6, 2)]
+    assert traced == [(rows, 6, 6, 2)]
     np.testing.assert_array_equal(again.scores, first.scores)
     scale[0] = 2.0
     np.testing.assert_allclose(occlude(f, image, **options).scores, 2 * first.scores)
