@@ -356,8 +356,7 @@ def main() -> None:
         notes=[
             "iNNvestigate is compared in the tests, by the files that it keeps of itself.",
             "captum's DeepLift is compared without max pools: with them its map does not add up to"
-            " the change of the score (its own convergence delta is 1.5 to 5 % of that in three"
-            " draws of this network, ours a millionth), and differs by up to 0.3 of its range.",
+            " the change of the score, as its own convergence delta tells.",
             "xplique's Grad-CAM is compared where the map doubles; from 11 to 23 sites the bicubic"
             " enlargements differ by 0.0003 of the range.",
             "zennit takes biases into w², unless told not to.",

@@ -26,19 +26,18 @@ def integers(text: str) -> tuple[int, ...]:
 
 def positive(text: str) -> int:
     """Parse a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"must be a whole number from 1: got {text!r}.")
-    return int(text)
+    return _positive(text, "a whole number from 1")
 
 
 def batch(text: str) -> int | str:
     """Parse a whole number from 1, or "fastest"."""
-    if text == "fastest":
-        return text
-    try:
-        return positive(text)
-    except ArgumentTypeError as error:
-        raise ArgumentTypeError(str(error).replace("must be", 'must be "fastest" or')) from None
+    return text if text == "fastest" else _positive(text, '"fastest" or a whole number from 1')
+
+
+def _positive(text: str, wanted: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be {wanted}: got {text!r}.")
+    return int(text)
 
 
 def sizes(text: str) -> tuple[int, ...]:

@@ -4,8 +4,8 @@ choose alike, whatever happens to be compiled and however busy the machine is.
     dense        compile the network; then, for each image, 1 + positions passes
     incremental  compile it and an update; then, for each image, a pass and `positions` updates
 
-Compiling goes by the number of equations. The constants are those of a fit to the 33 cases of
-`benchmarks/auto_chooses_the_faster_method.py`, on two cores of a server of today, JAX 0.12.
+Compiling goes by the number of equations. The constants are rounded from a fit to 30 of the 33
+cases of `benchmarks/auto_chooses_the_faster_method.py`, on two cores of a server, JAX 0.12.
 """
 
 from typing import NamedTuple, Protocol

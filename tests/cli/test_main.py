@@ -363,6 +363,7 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatc
         ("occlude m x --patch 1,2,3", "must be one or two numbers: got '1,2,3'"),
         ("occlude m x --patch a", "must be a whole number, or A,B,…: got 'a'"),
         ("occlude m x --top 0", "must be a whole number from 1: got '0'"),
+        ("occlude m x --batch-size all", 'must be "fastest" or a whole number from 1: got '),
         ("occlude m x --limit many", "must be a whole number from 1: got 'many'"),
         ("occlude m x --store s --share 3", "must be I/N, 0 ≤ I < N: got '3'"),
         ("occlude m x --store s --chunk 0", "must be a whole number from 1: got '0'"),
