@@ -1,11 +1,12 @@
 """Gradients, Grad-CAM and RISE against captum, pytorch-grad-cam, xplique and tf-keras-vis, timed.
 
-SqueezeNet and VGG-16 with the same random weights everywhere, images of 224×224. Each method gives
-the same map first: noise and masks are drawn by ours and given to the peer for that, and the peer's
-rule or reading is ours. Then both are timed in turn, without that; a peer that can evaluate several
-points at once does so at the better of two sizes. `first call` is what each took at first, with
-what it compiles. PyTorch runs channels_last and takes no gradient of weights that it does not need.
-IG has 50 points, SmoothGrad 25 samples; RISE runs a share of its 4,000 masks, as all take as long.
+EfficientNet-Lite0 and VGG-16 with the same random weights everywhere, images of 224×224. Each
+method gives the same map first: noise and masks are drawn by ours and given to the peer for that,
+and the peer's rule or reading is ours. Then both are timed in turn, without that; a peer that can
+evaluate several points at once does so at the better of two sizes. `first call` is what each took
+at first, with what it compiles. PyTorch runs channels_last and takes no gradient of weights that it
+does not need. IG has 50 points, SmoothGrad 25 samples; RISE runs a share of its 4,000 masks, as all
+take as long.
 
     python -m benchmarks.attribution_speed_against_peers [--quick] [--save]
 """
@@ -28,7 +29,11 @@ from jaxviz.attribution import presets
 from jaxviz.perturbation.masks import RandomGrids
 
 NAME = "attribution_speed_against_peers"
-WITHIN = 1e-4
+NETWORKS = ("EfficientNet-Lite0", "VGG-16")
+# At a kink, a ReLU6's or a pool's, the rounding of float32 decides a gradient: from a pass in
+# float64, IG of EfficientNet-Lite0 differs by 2.4e-3 of the range here and by 2.6e-3 in captum, at
+# a few pixels. So maps of gradients are compared by the root of their mean square.
+WITHIN, WITHIN_OF_GRADIENTS = 1e-4, 2e-2
 KEY = jax.random.key(0)
 POINTS, SAMPLES, SIGMA, CHECKED_MASKS = 50, 25, 0.2, 32
 
@@ -268,7 +273,7 @@ def rise(b: Bench) -> Iterator[Duel]:
     yield Duel(name, "xplique", ours, [partial(read, n) for n in (16, 32)], Same)
 
 
-def compare(b: Bench, duel: Duel, repeats: int, quick: bool) -> common.Row:
+def compare(b: Bench, duel: Duel, repeats: int, quick: bool, smooth: bool) -> common.Row:
     """Check that both give the same, and time them."""
     calls = duel.theirs[:1] if quick else duel.theirs
     what = f"{b.twins.name}, {duel.method}, {duel.peer}"
@@ -278,8 +283,12 @@ def compare(b: Bench, duel: Duel, repeats: int, quick: bool) -> common.Row:
     at = int(np.argmin(again))
     with duel.same():
         mine, theirs = duel.ours(), (duel.checked or calls[at])()
-    spread = float(np.ptp(theirs))
-    off = common.check_equal(mine, theirs, within=duel.within, what=what, scale=spread)
+    if smooth:
+        spread = float(np.ptp(theirs))
+        off = common.check_equal(mine, theirs, within=duel.within, what=what, scale=spread)
+    else:
+        off = float(np.sqrt(np.mean(np.square(mine - theirs)) / np.mean(np.square(theirs))))
+        common.check_equal(off, 0.0, within=WITHIN_OF_GRADIENTS, what=what, scale=1.0)
     timings = common.interleave({"ours": duel.ours, "theirs": calls[at]}, repeats)
     return {
         "network": b.twins.name,
@@ -301,7 +310,7 @@ METHODS = {"grad_cam": grad_cam, "ig": integrated_gradients, "smooth": smooth, "
 
 def rows(quick: bool) -> Iterator[common.Row]:
     """Every network, method and peer."""
-    for name in ("SqueezeNet",) if quick else ("SqueezeNet", "VGG-16"):
+    for name in NETWORKS[:1] if quick else NETWORKS:
         twins = attribution_twins.make_twins(name)
         image = np.random.default_rng(1).random((SIDE, SIDE, 3), np.float32)
         target = int(np.asarray(jax.jit(lambda f, x: f(x))(twins.scorer, image[None])).argmax())
@@ -310,7 +319,7 @@ def rows(quick: bool) -> Iterator[common.Row]:
         for method, make in METHODS.items():
             repeats = 1 if quick else 5 if method == "grad_cam" else 1 if large else 3
             for duel in make(b):
-                yield compare(b, duel, repeats, quick or large)
+                yield compare(b, duel, repeats, quick or large, method in ("grad_cam", "rise"))
 
 
 def main() -> None:
@@ -333,9 +342,9 @@ def main() -> None:
         "Against the fastest of them, " + "; ".join(told),
         found,
         notes=[
-            "Medians of five runs in turn for Grad-CAM, of three for SqueezeNet, one for VGG-16.",
+            "Medians of five runs in turn for Grad-CAM, else of three, one for VGG-16.",
             "tf-keras-vis takes the samples of SmoothGrad one at a time.",
-            "RISE: of 4,000 masks, 500 are run on SqueezeNet and 64 on VGG-16.",
+            "RISE: of 4,000 masks, 500 are run on EfficientNet-Lite0 and 64 on VGG-16.",
         ],
         packages=[
             *("captum", "grad-cam", "tf-keras-vis", "xplique", "torch", "tensorflow"),

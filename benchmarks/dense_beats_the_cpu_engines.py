@@ -1,12 +1,13 @@
-"""Dense occlusion on a CPU against the forward passes of other engines, and against captum.
+"""Occlusion on a CPU against the forward passes of other engines, and against captum.
 
 An engine that occludes runs its forward pass at every position, so its images/s bound its
-positions/s: what is compared is the whole of `occlude` (method "dense") with the forward passes
-of JAX as it stands, `jv.faster_on_cpu(f)`, PyTorch (channels_last), TensorFlow, ONNX Runtime and
-OpenVINO, each at the best of a few batch sizes, and with captum. Two threads, float32, random
-weights, 224×224 pixels, patch 16, stride 8, a region of 225 positions. Networks: those of
-`jaxviz.bench`, normalisations folded, the same lines for every engine; InceptionV3 is that of
-`keras.applications`, so only TensorFlow is beside it. Scores agree to 1e-5
+positions/s: what is compared is the whole of `occlude` (method "dense", and "incremental" over the
+whole grid, at the better of two batch sizes) with the forward passes of JAX as it stands,
+`jv.faster_on_cpu(f)`, PyTorch (channels_last), TensorFlow, ONNX Runtime and OpenVINO, and with
+captum, each at the best of a few batch sizes. Two threads, float32, random weights, 224×224 pixels,
+patch 16, stride 8, a region of 225 positions (the MNIST CNN: 28×28, patch 4, stride 1, all 625).
+Networks: those of `jaxviz.bench`, normalisations folded, the same lines for every engine;
+InceptionV3 is that of `keras.applications`, so only TensorFlow is beside it. Scores agree to 1e-5
 of the largest first (1e-4 where an error is allowed). An engine that is not installed is left out,
 and that is said. Compilation is left out.
 
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,11 +34,48 @@ from jaxviz.bench.networks import draw_weights, make_network
 from jaxviz.bench.ported import keras_network, torch_network
 
 NAME = "dense_beats_the_cpu_engines"
-SIDE, PATCH, STRIDE, TARGET = 224, 16, 8, 3
-REGION, POSITIONS, QUICK_REGION, QUICK_POSITIONS = (0, 0, 120, 120), 225, (0, 0, 24, 40), 15
-BATCHES, THREADS, REPEATS = (1, 2, 4, 8), 2, 3
-NETWORKS = ("vgg16", "resnet50", "squeezenet", "mobilenet_v2", "efficientnet_lite0", "InceptionV3")
-CAPTUM_BATCH, CAPTUM_ROWS, CAPTUM_COLS = 8, 2, 27
+TARGET, THREADS, REPEATS = 3, 2, 3
+
+
+class Setting(NamedTuple):
+    """What is occluded, and in what batches.
+
+    Attributes:
+        shape: of the image.
+        patch: pixels.
+        stride: pixels.
+        region: of the dense run.
+        batches: that engines choose from.
+        at_once: positions at once that captum, and our windows, choose from.
+        rows: rows of the grid that captum runs.
+    """
+
+    shape: tuple[int, int, int] = (224, 224, 3)
+    patch: int = 16
+    stride: int = 8
+    region: tuple[int, int, int, int] = (0, 0, 120, 120)
+    batches: tuple[int, ...] = (1, 2, 4, 8)
+    at_once: tuple[int, ...] = (8, 16)
+    rows: int = 2
+
+    @property
+    def side(self) -> int:
+        """Positions of a row of the whole grid."""
+        return (self.shape[1] - self.patch) // self.stride + 1
+
+    def positions(self, region: tuple[int, int, int, int] | None) -> int:
+        """Positions whose patches touch a region, or all."""
+        if region is None:
+            return self.side**2
+        return -(-region[2] // self.stride) * -(-region[3] // self.stride)
+
+
+PHOTOGRAPH, QUICK = Setting(), (0, 0, 24, 40)
+DIGIT = Setting((28, 28, 1), 4, 1, (0, 0, 25, 25), (8, 16, 48, 128), (16, 64, 256), 25)
+NETWORKS = ("vgg16", "resnet50", "squeezenet", "mobilenet_v2", "efficientnet_lite0")
+NETWORKS += ("InceptionV3", "mnist_cnn")
+DENSE, WINDOWS = "ours, occlude", "ours, occlude on windows"
+PEERS, HOW = ("PyTorch", "captum", "TensorFlow"), ("occlude", "incremental")
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
@@ -69,8 +107,8 @@ def of_torch(model: Any) -> Forward:
     return forward
 
 
-def in_onnx(model: Any) -> bytes:
-    """Return the ONNX file of a PyTorch model."""
+def in_onnx(model: Any, shape: tuple[int, int, int]) -> bytes:
+    """Return the ONNX file of a PyTorch model for images of a shape."""
     import io
     import warnings
 
@@ -82,7 +120,8 @@ def in_onnx(model: Any) -> bytes:
 
     file, axes = io.BytesIO(), {"images": {0: "batch"}, "scores": {0: "batch"}}
     names: Any = dict(input_names=["images"], output_names=["scores"], dynamic_axes=axes)
-    example = (torch.zeros(1, 3, SIDE, SIDE),)
+    height, width, channels = shape
+    example = (torch.zeros(1, channels, height, width),)
     with warnings.catch_warnings():  # another exporter, which needs another package, is newer
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(Module().eval(), example, file, dynamo=False, **names)
@@ -128,8 +167,8 @@ def of_tensorflow(model: Any) -> Forward:
     return lambda images: call(tf.constant(images)).numpy()
 
 
-def of_captum(model: Any, image: np.ndarray) -> Callable[[], Any]:
-    """Return captum's occlusion of the first rows of the grid."""
+def of_captum(model: Any, image: np.ndarray, s: Setting) -> Callable[[int], Any]:
+    """Return captum's occlusion of the first rows of the grid, so many positions at once."""
     import torch
     from captum.attr import FeatureAblation
     from captum.attr import Occlusion as Captum
@@ -138,7 +177,7 @@ def of_captum(model: Any, image: np.ndarray) -> Callable[[], Any]:
     pixels = pixels.to(memory_format=torch.channels_last)
     ablate: Any = FeatureAblation.attribute
 
-    def run() -> Any:
+    def run(at_once: int) -> Any:
         # What `Occlusion.attribute` passes on, with the shifts of some rows instead of all.
         with torch.inference_mode():
             return ablate.__wrapped__(
@@ -146,37 +185,38 @@ def of_captum(model: Any, image: np.ndarray) -> Callable[[], Any]:
                 pixels,
                 baselines=0,
                 target=TARGET,
-                perturbations_per_eval=CAPTUM_BATCH,
-                sliding_window_tensors=(torch.ones(3, PATCH, PATCH),),
-                shift_counts=((1, CAPTUM_ROWS, CAPTUM_COLS),),
-                strides=((3, STRIDE, STRIDE),),
+                perturbations_per_eval=at_once,
+                sliding_window_tensors=(torch.ones(s.shape[2], s.patch, s.patch),),
+                shift_counts=((1, s.rows, s.side),),
+                strides=((s.shape[2], s.stride, s.stride),),
             )
 
     return run
 
 
-def engines_of(name: str, image: np.ndarray) -> tuple[Any, dict[str, Forward], Any]:
+def engines_of(name: str, image: np.ndarray, s: Setting) -> tuple[Any, dict[str, Forward], Any]:
     """Return a network as a scorer, the other engines' forward passes, and captum's run."""
     if name == "InceptionV3":
         return *inception(), None
     from jaxviz.bench import networks
 
     network = getattr(networks, name)
-    weights, others, captum = draw_weights(network, SIDE), {}, None
+    side, channels = s.shape[1:]
+    weights, others, captum = draw_weights(network, side, channels=channels), {}, None
     if installed("torch"):
         model = torch_network(network, weights, "cpu")
         others["PyTorch"] = of_torch(model)
         if installed("onnx"):
-            file = in_onnx(model)
+            file = in_onnx(model, s.shape)
             if installed("onnxruntime"):
                 others["ONNX Runtime"] = of_onnxruntime(file)
             if installed("openvino"):
                 others["OpenVINO"] = of_openvino(file)
-        captum = of_captum(model, image) if installed("captum") else None
+        captum = of_captum(model, image, s) if installed("captum") else None
     if installed("tensorflow", "keras"):
-        keras = keras_network(network, weights, (SIDE, SIDE, 3))
+        keras = keras_network(network, weights, s.shape)
         others["TensorFlow"] = of_tensorflow(keras)
-    return make_network(network, SIDE), others, captum
+    return make_network(network, side, channels=channels), others, captum
 
 
 def inception() -> tuple[Any, dict[str, Forward]]:
@@ -188,15 +228,17 @@ def inception() -> tuple[Any, dict[str, Forward]]:
     from jaxviz.keras import from_keras
 
     keras.utils.set_random_seed(0)
-    options: Any = dict(weights=None, classifier_activation=None, input_shape=(SIDE, SIDE, 3))
+    options: Any = dict(weights=None, classifier_activation=None, input_shape=PHOTOGRAPH.shape)
     model = keras.applications.InceptionV3(**options)
     return from_keras(model), {"TensorFlow": of_tensorflow(model)}
 
 
 def rows_of(name: str, quick: bool) -> Iterator[common.Row]:
     """Check one network's engines, choose their batches, time them in turn; yield their rows."""
-    images = np.random.default_rng(1).random((max(BATCHES), SIDE, SIDE, 3), np.float32)
-    f, others, captum = engines_of(name, images[0])
+    s = DIGIT if name == "mnist_cnn" else PHOTOGRAPH
+    most = max(s.batches)
+    images = np.random.default_rng(1).random((most, *s.shape), np.float32)
+    f, others, captum = engines_of(name, images[0], s)
     forwards = {
         "JAX as it stands": of_jax(jax.jit(f)),
         "ours, forward": of_jax(faster_on_cpu(f)),
@@ -210,46 +252,61 @@ def rows_of(name: str, quick: bool) -> Iterator[common.Row]:
         )
         for engine, forward in forwards.items()
     }
-    batches, repeats = ((8,), 1) if quick else (BATCHES, REPEATS)
-    region, count = (QUICK_REGION, QUICK_POSITIONS) if quick else (REGION, POSITIONS)
+    batches, repeats = ((8,), 1) if quick else (s.batches, REPEATS)
+    region, whole = (QUICK, QUICK) if quick else (s.region, None)
+    how: Any = {"patch": s.patch, "stride": s.stride}
 
     def dense() -> Any:
-        return occlude(f, images[0], patch=PATCH, stride=STRIDE, region=region, method="dense")
+        return occlude(f, images[0], **how, region=region, method="dense")
+
+    some_rows = (0, 0, 5 * s.stride, s.shape[1])
+
+    def incremental(batch: int, region: Any = some_rows) -> Any:
+        return occlude(f, images[0], **how, region=region, method="incremental", batch_size=batch)
 
     dense()
-    runs: dict[str, tuple[Any, int, Callable[[], Any]]] = {"ours, occlude": ("auto", count, dense)}
+    batch = fastest(incremental, s.at_once, whole=True)
+    incremental(batch, whole)
+    runs: dict[str, tuple[Any, int, Callable[[], Any]]] = {
+        DENSE: ("auto", s.positions(region), dense),
+        WINDOWS: (batch, s.positions(whole), lambda: incremental(batch, whole)),
+    }
     for engine, forward in forwards.items():
         batch = fastest(lambda n, forward=forward: forward(images[:n]), batches)
 
         def some(forward: Forward = forward, batch: int = batch) -> None:
-            for _ in range(max(BATCHES) // batch):
+            for _ in range(most // batch):
                 forward(images[:batch])
 
-        runs[engine] = (batch, max(BATCHES) // batch * batch, some)
+        runs[engine] = (batch, most // batch * batch, some)
     if captum is not None:
-        captum()
-        runs["captum"] = (CAPTUM_BATCH, CAPTUM_ROWS * CAPTUM_COLS, captum)
+        at_once = fastest(captum, s.at_once, whole=True)
+        runs["captum"] = (at_once, s.rows * s.side, lambda: captum(at_once))
     timings = common.interleave({engine: run for engine, (*_, run) in runs.items()}, repeats)
-    ours = count / timings["ours, occlude"].median
-    for engine, (batch, done, _) in runs.items():
-        rate = done / timings[engine].median
+    rates = {engine: done / timings[engine].median for engine, (_, done, _) in runs.items()}
+    for engine, (batch, *_) in runs.items():
         yield {
             "network": name,
             "engine": engine,
             "batch": batch,
-            "images/s": rate,
-            "occlude, times it": ours / rate,
+            "images/s": rates[engine],
+            "occlude, times it": rates[DENSE] / rates[engine],
+            "incremental, times it": rates[WINDOWS] / rates[engine],
             "spread": timings[engine].spread,
             "difference": differences.get(engine),
         }
 
 
-def fastest(run: Callable[[int], Any], batches: tuple[int, ...]) -> int:
-    """Return the batch with the most images a second, of the second of two runs."""
+def fastest(run: Callable[[int], Any], batches: tuple[int, ...], *, whole: bool = False) -> int:
+    """Return the batch with the most images a second, of the second of two runs.
+
+    `whole` says that a run does all there is to do, whatever the batch.
+    """
     seconds = {}
     for batch in batches:
         run(batch)
-        seconds[batch] = common.once(lambda batch=batch: run(batch))[0] / batch
+        taken = common.once(lambda batch=batch: run(batch))[0]
+        seconds[batch] = taken if whole else taken / batch
     return min(seconds, key=lambda batch: seconds[batch])
 
 
@@ -278,19 +335,15 @@ def main() -> None:
         NAME, (row for name in names for row in rows_of(name, settings.quick)), settings
     )
     rows = [*before, *rows]
-    best = {
-        name: min(
-            row["occlude, times it"]
-            for row in rows
-            if row["network"] == name and row["engine"] in ("PyTorch", "captum", "TensorFlow")
-        )
-        for name in dict.fromkeys(row["network"] for row in rows)
-    }
+    best = {}
+    for name in dict.fromkeys(row["network"] for row in rows):
+        peers = [r for r in rows if r["network"] == name and r["engine"] in PEERS]
+        best[name] = [min(r.get(f"{how}, times it", np.nan) for r in peers) for how in HOW]
     common.finish(
         NAME,
-        "Dense occlusion on a CPU against the forward passes of other engines.",
-        "times the fastest of PyTorch, captum and TensorFlow: "
-        + ", ".join(f"{name} {ratio:.2f}" for name, ratio in best.items()),
+        "Occlusion on a CPU against the forward passes of other engines.",
+        "times the fastest of PyTorch, captum and TensorFlow, dense / on windows: "
+        + ", ".join(f"{name} {a:.2f} / {b:.1f}" for name, (a, b) in best.items()),
         rows,
         notes=[
             "images/s: of `occlude` and captum, positions/s.",

@@ -16,7 +16,7 @@ from jaxviz._choices import Upsample
 from jaxviz.attribution.cam_kernel import by_channel, enlarged, reading_of, rectified, wide
 from jaxviz.attribution.cut import Cut, cut
 from jaxviz.attribution.driver import Run, attribute
-from jaxviz.attribution.goal import Goal, score
+from jaxviz.attribution.goal import Goal, quick_score
 from jaxviz.attribution.kernel import Found, Seen, Steps
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
@@ -203,7 +203,7 @@ class _ScoreCam:
             flat = low == high
             scaled = (mask - low) / jnp.where(flat, jnp.ones_like(high), high - low)
             masked = image * scaled[..., None].astype(image.dtype)
-            return carry.goal(score(f, masked[None]))[0]
+            return carry.goal(quick_score(f, masked[None]))[0]
 
         scores = carry.scores.at[items].set(jax.vmap(one)(items))
         return carry._replace(scores=scores)

@@ -40,7 +40,8 @@ class Run(NamedTuple):
 
     Attributes:
         batch_size: images, or points of one image, that a device evaluates at once; "auto": as many
-            as fit the budget, at most 64 on an accelerator, 16 on a CPU, 8 of large images.
+            as fit the budget, at most 64 on an accelerator, 16 on a CPU, 4 of large images,
+            1 by a network with depthwise convolutions.
         memory: what "auto" may use on a device, see `occlude`; None: a quarter of what is free.
         mesh: devices to spread images over, along all its axes.
         progress: see `occlude`; in images.
@@ -96,8 +97,8 @@ def attribute(
     dtype = None if run.dtype is None else checked_dtype(run.dtype)
     parts, batch = cast(split(scorer), batch, dtype)
     mesh, budget = checked_mesh(run.mesh), checked_memory(run.memory)
-    memo = memo_of(scorer)
-    goal = make_goal(target, scorer, len(batch), memo.scores(parts, batch))
+    memo = memo_of(scorer, parts, batch)
+    goal = make_goal(target, scorer, len(batch), memo.traits.scores)
     job = Job(kernel, parts, batch, goal, mesh, budget, memo, seen or Seen())
     found, interrupted = job.run(run.batch_size, run.progress)
     record = {"model": parts.name, "dtype": str(batch.dtype), **(config or {})}

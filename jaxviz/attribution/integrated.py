@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxviz._choices import PathRule
 from jaxviz.attribution.baseline import BaselineLike, backgrounds, describe, make_baselines
 from jaxviz.attribution.driver import Run, attribute
-from jaxviz.attribution.goal import Goal, score
+from jaxviz.attribution.goal import Goal, quick_score
 from jaxviz.attribution.gradients import gradient
 from jaxviz.attribution.kernel import Found, Steps
 from jaxviz.attribution.result import Attribution
@@ -131,11 +131,11 @@ class _Path:
 
     def begin(self, f: Any, image: jax.Array, goal: Goal) -> _Carry:
         starts = backgrounds(self.fills, image)
-        scores = score(f, image[None])
-        goal = goal.fix(scores[0])
         # One at a time: the scorer is never given images of which another's score could depend.
-        others = jax.vmap(lambda start: goal(score(f, start[None]))[0])(starts)
-        expected = goal(scores)[0] - others.mean()
+        ends = jnp.concatenate([image[None], starts])
+        scores = jax.vmap(lambda end: quick_score(f, end[None])[0])(ends)
+        goal = goal.fix(scores[0])
+        expected = goal(scores[:1])[0] - goal(scores[1:]).mean()
         total = jnp.zeros(image.shape, expected.dtype)
         return _Carry(goal, scores[0], starts, total, expected)
 

@@ -22,7 +22,7 @@ from jaxviz.layers import thaw
 from jaxviz.progress import Progress, track
 from jaxviz.scoring.batches import usual_batches
 from jaxviz.scoring.compiled import tells_of_memory
-from jaxviz.scoring.memory import memory_budget, program_bytes
+from jaxviz.scoring.memory import memory_budget
 from jaxviz.scoring.scorer import SplitScorer
 
 ACCELERATOR_BATCH = 64
@@ -136,7 +136,8 @@ class Job:
         """How many evaluations a device makes at once by default."""
         if self.platform != "cpu":
             return ACCELERATOR_BATCH
-        return usual_batches(self.images.shape[1:], self.platform, "gradients")[0]
+        what = "depthwise gradients" if self.memo.traits.depthwise else "gradients"
+        return usual_batches(self.images.shape[1:], self.platform, what)[0]
 
     def halve(self, size: int, error: Exception) -> int:
         """Compile for half as many images; the error itself unless it tells of memory."""
@@ -182,11 +183,11 @@ class Job:
                 over = jax.shard_map(
                     over, mesh=self.mesh, in_specs=specs, out_specs=each, check_vma=False
                 )
-            return ahead(over, *arguments)
+            return ahead(over, *arguments, often=part == "step")
 
-        made = self.memo.program((part, call, skeleton, self.mesh), arguments, make, self.seen)
-        self.programs[part] = made.call
-        return program_bytes(made.program)
+        made = self.memo.program((part, skeleton, self.mesh), arguments, make, self.seen)
+        self.programs[part] = made.arranged(arguments[0])
+        return made.bytes
 
     @cached_property
     def split(self) -> tuple[list[Any], Skeleton]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxviz.attribution.driver import make_result, traced_target
-from jaxviz.attribution.goal import ALL, Goal, make_goal, score
+from jaxviz.attribution.goal import ALL, Goal, make_goal, quick_score, score
 from jaxviz.attribution.kernel import Found, in_float32
 from jaxviz.attribution.result import Attribution
 from jaxviz.perturbation.masks import MaskOccluder
@@ -74,7 +74,7 @@ class Masked:
 
         def one(position: jax.Array) -> jax.Array:
             hidden = self.occluder.hide(canvas, position)
-            return self.explained(score(self.f, hidden[None]))[0]
+            return self.explained(quick_score(self.f, hidden[None]))[0]
 
         at_once = min(self.at_once, len(positions))
         return jax.lax.map(jax.checkpoint(one), jnp.asarray(positions), batch_size=at_once)
@@ -113,7 +113,7 @@ class Traced:
         goal = None if every else make_goal(self.target, self.f, len(self.images), shape)
 
         def one(image: jax.Array, goal: Goal | None) -> tuple[Found, jax.Array | None]:
-            base = score(self.f, image[None])[0]
+            base = quick_score(self.f, image[None])[0]
             masked = Masked(self.f, image, self.occluder, goal, base, self.at_once)
             maps, gap, error = kernel(masked)
             # An error is a report: its root has no slope where nothing varies.

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxviz._choices import Noise, Smoothed
 from jaxviz.attribution.driver import Run, attribute
-from jaxviz.attribution.goal import Goal, score
+from jaxviz.attribution.goal import Goal, quick_score
 from jaxviz.attribution.gradients import saliency
 from jaxviz.attribution.kernel import Found, Seen, Steps
 from jaxviz.attribution.result import Attribution
@@ -136,7 +136,7 @@ class _Smoothing:
         return self.method(f, image, target=target)
 
     def begin(self, f: Any, image: jax.Array, goal: Goal) -> _Carry:
-        base = score(f, image[None])[0]
+        base = quick_score(f, image[None])[0]
         goal = goal.fix(base)
         like = jax.eval_shape(lambda x: self.explain(f, x, goal), image)
         self.seen.notes[:] = [like]

@@ -14,11 +14,12 @@ import jax
 from jaxviz.jaxpr._jax import settings
 from jaxviz.jaxpr.cache import BYTES_AN_EQUATION, Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
+from jaxviz.jaxpr.hoist import split_flat
 from jaxviz.jaxpr.walk import Flat, run, trace
 
 
 class _Program(NamedTuple):
-    call: Callable[..., list[Any]]
+    call: Any
     bytes: int
 
 
@@ -65,44 +66,79 @@ class Ahead(NamedTuple):
     """A function compiled for arrays placed as those it was compiled with.
 
     Attributes:
-        call: the function.
-        program: what XLA made of it, which tells of its memory.
-        captured: how many arrays the function brought with it, those of when it was traced.
+        first: what follows from the first argument alone, None if nothing does.
+        program: the rest.
+        captured: the arrays that the function brought with it, those of when it was traced.
+        tree: of what it returns.
+        bytes: what one call adds to its arguments.
     """
 
-    call: Callable[..., Any]
+    first: Any
     program: Any
-    captured: int
+    captured: list[Any]
+    tree: Any
+    bytes: int
+
+    def arranged(self, known: Any) -> Callable[..., Any]:
+        """Return the function, to be called with this first argument, for which it is prepared."""
+        ready = [] if self.first is None else self.first(self.captured, *jax.tree.leaves(known))
+
+        def call(*args: Any) -> Any:
+            outputs = self.program(self.captured, ready, *jax.tree.leaves(args))
+            return jax.tree.unflatten(self.tree, outputs)
+
+        return call
+
+    def on(self, captured: list[Any]) -> "Ahead":
+        """Return it with other arrays in place of those that it brought."""
+        return self._replace(captured=captured)
 
 
-def ahead(function: Callable[..., Any], *args: Any) -> Ahead:
+def ahead(function: Callable[..., Any], *args: Any, often: bool = False) -> Ahead:
     """Compile a function now, as `compiled` does when it is first called.
 
     Args:
         function: see `compiled`.
         *args: arrays, in any pytree; shapes do not tell where they will lie.
+        often: whether it is called so often that what follows from the first argument alone, such
+            as transformed kernels, is to be made once.
 
     Returns:
-        The function, of arguments of the same structure, shapes, dtypes and places; and its
-        program.
+        The function, of arguments of the same structure, shapes, dtypes and places.
     """
     _, flat, values, tree = trace(function, *args, open_derivatives=True)
     leaves = jax.tree.leaves(args)
     places = tuple(str(getattr(x, "sharding", None)) for x in (*values, *leaves))
+    count = len(jax.tree.leaves(args[0]))
 
     def make() -> _Program:
-        call = _jit(flat, ()).call.lower(values, *leaves).compile()  # pyright: ignore
-        return _Program(call, BYTES_AN_EQUATION * len(flat.equations))
+        first, ready, second = None, [], flat
+        if often:
+            begin, second = split_flat(flat, count)
+            if begin.outputs:
+                first = _jit(begin, ()).call.lower(values, *leaves[:count]).compile()
+                ready = first(values, *leaves[:count])
+
+        def call(values: list[Any], ready: list[Any], *leaves: Any) -> list[Any]:
+            return run(second, values, [*leaves[:count], *ready, *leaves[count:]])
+
+        program = jax.jit(call).lower(values, ready, *leaves).compile()
+        return _Program((first, program), BYTES_AN_EQUATION * len(flat.equations))
 
     try:
-        program = PROGRAMS.get((content(flat), "ahead", places, settings()), make).call
+        key = (content(flat), "ahead", often, places, settings())
+        first, program = PROGRAMS.get(key, make).call
     except UnknownContentError:
-        program = make().call
+        first, program = make().call
+    return Ahead(first, program, values, tree, program_bytes(program))
 
-    def run_ahead(*args: Any) -> Any:
-        return jax.tree.unflatten(tree, program(values, *jax.tree.leaves(args)))
 
-    return Ahead(run_ahead, program, len(values))
+def program_bytes(compiled: Any) -> int:
+    """Return the bytes that one call of a compiled program adds to its arguments (0: not told)."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return 0
+    return int(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
 
 
 def _jit(flat: Flat, overwritten: tuple[int, ...]) -> _Program:

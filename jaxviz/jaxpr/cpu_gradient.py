@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.lax import optimization_barrier
 
 from jaxviz.jaxpr._jax import platform_of
 from jaxviz.jaxpr.convolution.blocks import blocks_of_pixels, blocks_of_taps
@@ -170,11 +171,13 @@ def _convolution_rule(
 ) -> list[jax.Array] | None:
     params = equation.params
     x, kernel = inputs
-    if is_depthwise(params, x, kernel):
-        return [depthwise(params, x, kernel)]
     strides, padding, dilation = (
         params[name] for name in ("window_strides", "padding", "rhs_dilation")
     )
+    if is_depthwise(params, x, kernel):
+        if kernel.shape[3] != x.shape[3]:  # several features of each channel
+            return [depthwise(params, x, kernel)]
+        return [_depthwise((strides, padding, dilation), x, kernel)]
     if params["feature_group_count"] != 1 or not is_plain(params, x, kernel):
         return None
     precision = params["precision"]
@@ -187,6 +190,55 @@ def _convolution_rule(
         kernel = blocks_of_taps(strides, kernel)
         padding = ((0, 0), (0, 0))
     return [_convolution((padding, dilation), (precision, often), x, kernel)]
+
+
+@partial(jax.jit, static_argnums=(0,))  # traced once for all layers of one shape
+def _by_views(geometry: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    strides, padding, dilation = geometry
+    params = {"window_strides": strides, "padding": padding, "rhs_dilation": dilation}
+    # Else XLA computes what x is made of for every tap, and the result for everyone who reads it.
+    return optimization_barrier(depthwise(params, optimization_barrier(x), kernel))
+
+
+_depthwise = jax.custom_vjp(_by_views, nondiff_argnums=(0,))
+
+
+def _depthwise_forward(geometry: Any, x: jax.Array, kernel: jax.Array) -> Any:
+    return _depthwise(geometry, x, kernel), (x, kernel)
+
+
+def _depthwise_backward(geometry: Any, kept: Any, g: jax.Array) -> Any:
+    """Convolve g, spread by the strides, with the kernel turned round: one loop, as forwards.
+
+    The derivative of the views puts each tap's term back into an image of its own, and adds these.
+    """
+    x, kernel = kept
+    strides, padding, dilation = geometry
+    spread = [(0, 0, 0), *((0, 0, stride - 1) for stride in strides), (0, 0, 0)]
+    wide = jax.lax.pad(g, jnp.zeros((), g.dtype), spread)
+    around = []
+    for k, d, (low, _), n, m in zip(
+        kernel.shape[:2], dilation, padding, x.shape[1:3], wide.shape[1:3], strict=True
+    ):
+        reach = (k - 1) * d
+        around.append((reach - low, n - m + low))
+    dx = _depthwise(((1, 1), tuple(around), dilation), wide, kernel[::-1, ::-1])
+
+    def convolve(kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            padding,
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=x.shape[3],
+        )
+
+    return dx, *jax.vjp(convolve, kernel)[1](g)  # as XLA has it: hardly anyone asks for it
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _convolve(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:

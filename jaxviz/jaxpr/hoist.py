@@ -59,11 +59,7 @@ def hoist(
             lambda known: [], lambda known, _, *rest: function(known, *rest), False, tuple
         )
     _, flat, values, tree = trace(function, known, *others)
-    count = len(jax.tree.leaves(known))
-    first, second = _split(flat, count)
-    made = (flat.avals[number] for e in first.equations for number in e.results)
-    if sum(prod(getattr(aval, "shape", ())) for aval in made) < least:
-        first, second = _unsplit(flat, count)
+    first, second = split_flat(flat, len(jax.tree.leaves(known)), least=least)
 
     def prepare(known: Any) -> list[jax.Array]:
         return run(first, values, jax.tree.leaves(known))
@@ -78,8 +74,21 @@ def hoist(
     return Hoisted(prepare, evaluate, bool(first.outputs), key)
 
 
+def split_flat(flat: Flat, count: int, *, least: int = LEAST_ELEMENTS) -> tuple[Flat, Flat]:
+    """Split a flat function whose first `count` inputs are known.
+
+    Returns:
+        What makes arrays of the known inputs, with no outputs if there is too little to make; and
+        what takes the known inputs, these arrays and the other inputs.
+    """
+    first, second = _split(flat, count)
+    made = (flat.avals[number] for e in first.equations for number in e.results)
+    if sum(prod(getattr(aval, "shape", ())) for aval in made) < least:
+        return _unsplit(flat, count)
+    return first, second
+
+
 def _split(flat: Flat, count: int) -> tuple[Flat, Flat]:
-    """Split a flat function whose first `count` inputs are known."""
     known = flat.inputs[:count]
     rests, ahead = _dependence(flat, known)
     makers = {number: equation for equation in ahead for number in equation.results}

@@ -1,20 +1,23 @@
 """The occlusion kernel: pure, no jit inside, composable with `jit`, `vmap` and `grad`."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
 from jaxviz.jaxpr.hoist import hoist
 from jaxviz.jaxpr.layout import with_channels_last
+from jaxviz.occlusion.refinement import check_refinement, make_stages
 from jaxviz.perturbation.fill import FillLike, check_fill
 from jaxviz.perturbation.fills import make_fill
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
 from jaxviz.scoring.arguments import as_pixels, check_batch_size, check_rank
-from jaxviz.scoring.evaluators import make_evaluator
+from jaxviz.scoring.evaluators import Evaluator, Incremental, make_evaluator
 from jaxviz.scoring.scorer import Scorer, split
 
 
@@ -29,6 +32,8 @@ def occlusion_scores(
     border: Border = "clip",
     method: Method = "auto",
     batch_size: int | None = None,
+    refine: tuple[int, float] | None = None,
+    field: int | None = None,
 ) -> jax.Array:
     """Score an image with a patch pasted over it, at every position of a grid.
 
@@ -45,12 +50,17 @@ def occlusion_scores(
         method: "dense", as "auto", runs the whole network at every position; "incremental" runs it
             once, and then again only on what each patch changes.
         batch_size: positions evaluated at a time; None: all in one batch.
+        refine: (factor, share), approximate: every factor-th row and column of positions, then that
+            share of all where the scores vary most; interpolated between, as in `occlude`.
+        field: approximate, with method "incremental": sites of each layer, beyond the patch, to
+            which its effect is followed, such as what `occlude(..., tolerance=...)` found, in
+            `approximation.field`; None: all.
 
     Returns:
         (rows, cols, K), the raw scores of all classes.
 
     Raises:
-        ValueError: the image, the grid, the fill or the scorer's output breaks its rule.
+        ValueError: an argument, or the scorer's output, breaks its rule.
 
     Example:
         >>> image = jnp.ones((4, 4, 1))
@@ -72,6 +82,8 @@ def occlusion_scores(
     if batch_size is not None:
         check_batch_size(batch_size, "None")
     evaluator = make_evaluator("dense" if method == "auto" else method, grid)
+    if field is not None:
+        evaluator = _narrowed(evaluator, field)
     scorer = split(f)
     known = (scorer.arrays, PatchOccluder(filled, grid.patch))
     states = evaluator.prepare(scorer.call, *known, image)
@@ -81,16 +93,35 @@ def occlusion_scores(
         (arrays, occluder), clean = known, jnp.zeros(len(starts), bool)
         return evaluator.evaluate(scorer.call, arrays, occluder, states, starts, clean)[0]
 
-    starts = jnp.asarray(grid.starts.reshape(-1, 2))
-    count = grid.size if batch_size is None else min(batch_size, grid.size)
-    chunks = -(-grid.size // count)
-    padded = jnp.resize(starts, (chunks, count, 2))
-    if chunks > 1:
+    def score(starts: jax.Array) -> jax.Array:
+        """Score starts (n, 2) -> (n, ..., K), so many at a time."""
+        count = len(starts) if batch_size is None else min(batch_size, len(starts))
+        if count == len(starts):
+            return evaluate(known, starts, states)
+        padded = jnp.resize(starts, (-(-len(starts) // count), count, 2))
         parts = hoist(evaluate, known, padded[0], states)
         ready = parts.prepare(known)  # kernels are transformed here, not in every chunk
         scores = jax.lax.map(lambda chunk: parts.evaluate(known, ready, chunk, states), padded)
+        return scores.reshape(-1, *scores.shape[2:])[: len(starts)]
+
+    starts = jnp.asarray(grid.starts)
+    if refine is None:
+        scores = score(starts.reshape(-1, 2))
+        return scores.reshape(*grid.shape, *scores.shape[1:])
+    stages = make_stages(grid.shape, check_refinement(refine))
+    coarse = score(starts[*stages.coarse.T])
+    if not stages.count:
+        finer, fine = np.zeros((0, 2), int), coarse[:0]
     else:
-        scores = evaluate(known, padded[0], states)[None]
-    return scores.reshape(-1, *scores.shape[2:])[: grid.size].reshape(
-        *grid.shape, *scores.shape[2:]
-    )
+        finer = stages.finer(jax.lax.stop_gradient(coarse), xp=jnp)
+        fine = score(starts[finer[:, 0], finer[:, 1]])
+    return stages.scores(coarse, finer, fine, xp=jnp)
+
+
+def _narrowed(evaluator: Evaluator, field: int) -> Evaluator:
+    """Return it with windows that follow a patch for so many sites."""
+    if not isinstance(evaluator, Incremental):
+        raise ValueError('`field` cuts windows short, which only method "incremental" has.')
+    if isinstance(field, bool) or not isinstance(field, int | np.integer) or field < 0:
+        raise ValueError(f"`field` must be a whole number from 0, or None: got {field!r}.")
+    return replace(evaluator, field=int(field))

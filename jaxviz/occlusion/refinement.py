@@ -4,7 +4,7 @@ An approximation, and labelled as one: which positions are exact is part of the 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,30 +54,32 @@ class Stages:
         """The coarse positions, as indices (M, 2)."""
         return np.stack(np.meshgrid(self.rows, self.cols, indexing="ij"), -1).reshape(-1, 2)
 
-    def finer(self, coarse: np.ndarray) -> np.ndarray:
+    def finer(self, coarse: Any, *, xp: Any = np) -> Any:
         """Return the positions to score next, (count, 2): where the coarse scores around them vary
         most; not known and infinite ones vary infinitely.
 
         Args:
             coarse: the scores of `coarse`, (M, ..., K).
+            xp: `numpy`, or `jax.numpy` where scores are traced.
         """
-        corners = coarse.reshape(len(self.rows), len(self.cols), -1).astype(np.float64)
+        corners = _wide(coarse.reshape(len(self.rows), len(self.cols), -1), xp)
         # Coarse positions are the corners of boxes; how much scores vary in a box is the range,
         # max − min, over its four corners, summed over the classes.
         low, right = min(1, len(self.rows) - 1), min(1, len(self.cols) - 1)
         height, width = len(self.rows) - low, len(self.cols) - right
         boxes = [corners[i : i + height, j : j + width] for i in {0, low} for j in {0, right}]
         with np.errstate(invalid="ignore"):
-            varied = np.nan_to_num(np.ptp(np.stack(boxes), axis=0).sum(-1), nan=np.inf)
+            varied = xp.nan_to_num(xp.ptp(xp.stack(boxes), axis=0).sum(-1), nan=np.inf)
         # The box in which each position lies, the last corner belonging to the last box.
         box_rows = np.clip(_before(self.rows, self.shape[0]), 0, height - 1)
         box_cols = np.clip(_before(self.cols, self.shape[1]), 0, width - 1)
-        rank = varied[np.ix_(box_rows, box_cols)]
-        rank[np.ix_(self.rows, self.cols)] = -1.0
-        most = np.argsort(-rank, axis=None, kind="stable")[: self.count]
-        return np.stack(np.unravel_index(np.sort(most), self.shape), -1)
+        is_coarse = np.zeros(self.shape, bool)
+        is_coarse[np.ix_(self.rows, self.cols)] = True
+        rank = xp.where(is_coarse, -1.0, varied[np.ix_(box_rows, box_cols)])
+        most = xp.argsort(-rank.reshape(-1), stable=True)[: self.count]
+        return xp.stack(xp.unravel_index(xp.sort(most), self.shape), -1)
 
-    def scores(self, coarse: np.ndarray, finer: np.ndarray, fine: np.ndarray) -> np.ndarray:
+    def scores(self, coarse: Any, finer: Any, fine: Any, *, xp: Any = np) -> Any:
         """Return the scores of all positions, (rows, cols, ..., K): those that were scored as they
         are, and between them linear in the coarse ones next to them.
 
@@ -85,12 +87,15 @@ class Stages:
             coarse: the scores of `coarse`, (M, ..., K); NaN where one is not known.
             finer: what `finer` gave, (count, 2).
             fine: its scores, (count, ..., K).
+            xp: see `finer`.
         """
-        known = coarse.reshape(len(self.rows), len(self.cols), *coarse.shape[1:])
-        wide = _between(known.astype(np.float64), self.rows, self.shape[0], 0)
-        scores = _between(wide, self.cols, self.shape[1], 1).astype(coarse.dtype)
-        scores[np.ix_(self.rows, self.cols)] = known
-        scores[finer[:, 0], finer[:, 1]] = fine
+        known = _wide(coarse.reshape(len(self.rows), len(self.cols), *coarse.shape[1:]), xp)
+        by_rows = _between(known, self.rows, self.shape[0], 0, xp)
+        scores = _between(by_rows, self.cols, self.shape[1], 1, xp).astype(coarse.dtype)
+        at = (finer[:, 0], finer[:, 1])
+        if xp is not np:
+            return scores.at[at].set(fine)
+        scores[at] = fine
         return scores
 
 
@@ -110,11 +115,16 @@ def _before(known: np.ndarray, count: int) -> np.ndarray:
     return np.searchsorted(known, np.arange(count), "right") - 1
 
 
-def _between(values: np.ndarray, known: np.ndarray, count: int, axis: int) -> np.ndarray:
+def _wide(values: Any, xp: Any) -> Any:
+    return values.astype(np.float64) if xp is np else values
+
+
+def _between(values: Any, known: np.ndarray, count: int, axis: int, xp: Any) -> Any:
     """Interpolate along an axis; what has no share has no part: 0 · NaN is not added."""
     at = np.interp(np.arange(count), known, np.arange(len(known)))
     low, high, share = neighbours(at, len(known))
-    share = np.expand_dims(share, tuple(range(1, values.ndim - axis)))
-    near, far = np.take(values, low, axis), np.take(values, high, axis)
+    others = tuple(n for n in range(values.ndim) if n != axis)
+    share = np.expand_dims(share, others).astype(values.dtype)
+    near, far = xp.take(values, low, axis), xp.take(values, high, axis)
     with np.errstate(invalid="ignore"):  # ∞ − ∞ has no value
-        return np.where(share == 0, near, (1 - share) * near + share * far)
+        return xp.where(share == 0, near, (1 - share) * near + share * far)

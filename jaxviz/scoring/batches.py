@@ -15,23 +15,25 @@ LARGE = {
     "whole": (4, 2, 8),
     "depthwise": (2, 4, 8),
     "windows": (8, 16, 4),
-    "gradients": (8, 4, 16),
+    "gradients": (4, 2, 8),
+    "depthwise gradients": (1, 2, 4),
 }
+Evaluated = Literal["whole", "depthwise", "windows", "gradients", "depthwise gradients"]
 LARGE_IMAGE = 128 * 128  # pixels
 
 
 def usual_batches(
     image_shape: tuple[int, ...],
     platform: str,
-    what: Literal["whole", "depthwise", "windows", "gradients"] = "whole",
+    what: Evaluated = "whole",
 ) -> tuple[int, ...]:
     """Return batches, the usual one first, as many whatever is evaluated.
 
     Args:
         image_shape: (height, width, …).
         platform: of the device, such as "cpu".
-        what: whole images, whole images by a network with depthwise convolutions, windows, or
-            gradients by whole images.
+        what: whole images, or windows, or gradients by whole images; depthwise is what a network
+            with depthwise convolutions is.
 
     Example:
         >>> usual_batches((28, 28, 1), "cpu"), usual_batches((224, 224, 3), "cpu")

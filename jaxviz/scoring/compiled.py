@@ -20,11 +20,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxviz.jaxpr.cache import Cache
+from jaxviz.jaxpr.compiled import program_bytes
 from jaxviz.jaxpr.hoist import hoist
 from jaxviz.scoring.batches import usual_batches
 from jaxviz.scoring.evaluators import Dense, Evaluator
 from jaxviz.scoring.independence import check_independence
-from jaxviz.scoring.memory import held_bytes, memory_budget, program_bytes
+from jaxviz.scoring.memory import held_bytes, memory_budget
 from jaxviz.scoring.task import Block, Task
 
 TRIAL_SECONDS = 0.05

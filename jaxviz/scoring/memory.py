@@ -62,14 +62,6 @@ def _free_in(group: Path, limit: str, used: str, reclaimed: str) -> int:
     return max(0, most - now + cached)
 
 
-def program_bytes(compiled: Any) -> int:
-    """Return the bytes that one call of a compiled program adds to its arguments (0: not told)."""
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return 0
-    return int(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
-
-
 def held_bytes(traced: Any, compiled: Any) -> int:
     """Return the bytes that a program takes between calls: its code and its constants.
 

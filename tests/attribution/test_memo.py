@@ -1,10 +1,14 @@
 """What was compiled for a model is found again without tracing, and is never out of date."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.tree_util import Partial
 
 from jaxviz import attribution as att
 
@@ -82,3 +86,71 @@ def test_arrays_that_a_model_brings_along_are_never_old(image):
     first = att.saliency(model, image, target=0).values
     scale[0] = jnp.float32(6)
     np.testing.assert_allclose(att.saliency(model, image, target=0).values, 3 * first, rtol=1e-5)
+
+
+def counted(weights, power=lambda: 1):
+    """A function that counts how often it is traced, and closes over its weights."""
+
+    def f(x):
+        TRACED.append(1)
+        return (jax.nn.relu(x) ** power()).mean((1, 2)) @ weights[0]
+
+    return f
+
+
+@pytest.mark.parametrize("method", [att.saliency, att.integrated_gradients])
+def test_a_function_is_traced_once_a_run(image, method):
+    f = counted([jnp.asarray([[1.0, 2.0], [3.0, 5.0]])])
+    first = method(f, image, target=0)
+    count = len(TRACED)
+    again = method(f, image, target=0)
+    assert len(TRACED) == count + 1
+    np.testing.assert_array_equal(first.values, again.values)
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.asarray])
+def test_what_a_function_closes_over_is_never_old(image, kind):
+    weights, powers = [kind([[1.0, 2.0], [3.0, 5.0]], np.float32)], [1]
+    f = counted(weights, lambda: powers[0])
+    first = att.saliency(f, image, target=0).values
+    weights[0] = 3 * weights[0]
+    np.testing.assert_allclose(att.saliency(f, image, target=0).values, 3 * first, rtol=1e-6)
+    powers[0] = 2
+    found = att.saliency(f, image, target=0).values
+    np.testing.assert_allclose(found, 6 * np.maximum(image, 0) * first, rtol=1e-5)
+
+
+def test_functions_with_arrays_of_their_own_are_found_again(image):
+    f = counted([jnp.ones((2, 2))])
+
+    def scaled(factor, x):
+        return factor * f(x)
+
+    for factor in (1.0, 4.0):
+        count = len(TRACED)
+        found = att.saliency(Partial(scaled, jnp.float32(factor)), image, target=0).values
+        assert (len(TRACED) == count + 1) == (factor == 4.0)
+        np.testing.assert_allclose(found, factor * (image > 0) / 20, rtol=1e-6)
+
+
+def test_two_functions_with_the_same_values_keep_their_own_derivatives(image):
+    def make(slope):
+        @jax.custom_vjp
+        def same(x):
+            return x
+
+        same.defvjp(lambda x: (x, None), lambda _, g: (slope * g,))
+        return lambda x: same(x).mean((1, 2))
+
+    for slope in (1.0, 7.0):
+        found = att.saliency(make(slope), image, target=0).values
+        np.testing.assert_allclose(found[..., 0], slope / 20, rtol=1e-6)
+
+
+def test_a_function_is_not_held(image):
+    f = counted([jnp.ones((2, 2))])
+    att.saliency(f, image, target=0)
+    known = weakref.ref(f)
+    del f
+    gc.collect()
+    assert known() is None

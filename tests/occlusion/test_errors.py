@@ -128,6 +128,12 @@ def test_bad_options_are_refused(options, error, match):
         (dict(image=IMAGE, patch=2, batch_size=0), "`batch_size` must be None or a whole number"),
         (dict(image=IMAGE, patch=2, method="fast"), "`method` must be"),
         (dict(image=IMAGE, patch=2, fill=[1, 2, 3]), "`fill` must hold one value per channel"),
+        (dict(image=IMAGE, patch=2, refine=3), r"`refine` must be \(factor, share\)"),
+        (dict(image=IMAGE, patch=2, field=2), '`field` .* only method "incremental" has'),
+        (
+            dict(image=IMAGE, patch=2, method="incremental", field=-1),
+            "`field` must be a whole number from 0, or None: got -1",
+        ),
     ],
 )
 def test_the_kernel_refuses_them_too(options, match):

@@ -255,6 +255,15 @@ class TestKernel:
         for batch_size in (1, 5, 99):
             np.testing.assert_array_equal(jax.jit(scores, static_argnums=0)(batch_size), wanted)
 
+    @pytest.mark.parametrize("refine", [(3, 0.2), (2, 0.0), (9, 1.0)])
+    @pytest.mark.parametrize("batch_size", [None, 4])
+    def test_a_refinement_is_that_of_a_run(self, method, refine, batch_size):
+        options = dict(patch=2, stride=1, fill=3.0, method=method, refine=refine)
+        kernel = jax.jit(lambda x: occlusion_scores(F, x, **options, batch_size=batch_size))
+        wanted = occlude(F, IMAGE, **options)
+        np.testing.assert_allclose(kernel(IMAGE), wanted.scores, rtol=1e-6)
+        np.testing.assert_array_equal(kernel(IMAGE)[wanted.exact], wanted.scores[wanted.exact])
+
     @pytest.mark.slow
     def test_jit_and_vmap(self, method):
         images = jnp.asarray(integers((3, *SHAPE)))

@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from jaxviz.incremental.approximate import FIELDS
 from jaxviz.occlusion import occlude as occlusion
 from jaxviz.occlusion import segments, tolerance
+from jaxviz.occlusion.kernel import occlusion_scores
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Approximation, load_occlusion
 from jaxviz.occlusion.segments import occlude_segments
@@ -183,6 +184,13 @@ def test_a_single_image_a_region_and_channels(f, images):
     found = slow_error(near, right, *slow_sample(right))
     assert near.approximation.field is not None
     assert near.approximation.checked_error == pytest.approx(found, rel=1e-3)
+
+
+def test_the_kernel_takes_the_width_that_a_run_found(f, images, rough, exact):
+    how = dict(method="incremental", field=rough.approximation.field, batch_size=16)
+    scores = jax.jit(lambda f, image: occlusion_scores(f, image, **HIDE, **how))(f, images[0])
+    np.testing.assert_allclose(scores, rough.scores[0], atol=1e-5)
+    assert np.abs(scores - exact.scores[0]).max() > 1e-4
 
 
 def test_with_refine_what_is_scored_is_approximate_and_the_rest_interpolated(f, images, rough):
