@@ -1,20 +1,22 @@
 """Every attribution method by several metrics: which maps say more than a map of nothing?
 
-The bundled MNIST network with 1,000 digits of MNIST's test set (250 for methods by sampling), and
-EfficientNet-Lite0 with the photographs that scikit-image and scikit-learn ship. The scorer is the
-logit of the predicted class. Each method's maps of the same images meet: the symmetric relevance
-gain with three fills (0, which is black to one network and grey to the other; blur; neighbours),
-insertion into a blurred image, μFidelity, and randomised weights (MPRT, of fewer images). A random
-map and an edge detector, which know nothing of the network, are the floor. Means over images ±
-standard errors; "beyond the floors" counts the fills with which the 95 % intervals of the paired
-differences in gain to both floors lie above 0. Times are seconds of CPU, all cores together,
-without compiling. What each method was told is in the table.
+The bundled MNIST network with 1,000 digits of MNIST's test set (for methods by sampling a quarter
+of them), and EfficientNet-Lite0 with the photographs that scikit-image and scikit-learn ship. The
+scorer is the logit of the predicted class. Each method's maps of the same images meet: the
+symmetric relevance gain with three fills (0, which is black to one network and grey to the other;
+blur; neighbours), insertion into a blurred image, μFidelity, and randomised weights (MPRT, of fewer
+images). A random map and an edge detector, which know nothing of the network, are the floor. Means
+over images ± standard errors; "beyond the floors" counts the fills with which the 95 % intervals of
+the paired differences in gain to both floors lie above 0. Times are seconds of CPU, all cores
+together, without compiling. What each method was told is in the table.
 
 Each finished row is kept at once, and with --save a run that was stopped goes on behind them.
 
-    python -m benchmarks.metrics_rank_the_methods [--quick] [--save] [--page docs/which_method.md]
+    python -m benchmarks.metrics_rank_the_methods [--quick] [--save] [--digits N]
+        [--page docs/which_method.md]
 
-With --page nothing is measured: the tables of the page are made of what was kept.
+With --digits there are fewer digits, and less to wait for (two hours on two cores for 1,000). With
+--page nothing is measured: the tables of the page are made of what was kept.
 """
 
 import json
@@ -135,7 +137,8 @@ def digits(count: int) -> Case:
         "hsic": {"cells": 7, "samples": 256},
     }
     f = jv.logits(jv.models.mnist_cnn())
-    return Case("MNIST CNN", f, images[:count], None, 7, 3.0, 7, 20, 16, 32, None, told, 250)
+    few, sampled = min(32, count // 8), count // 4
+    return Case("MNIST CNN", f, images[:count], None, 7, 3.0, 7, 20, 16, few, None, told, sampled)
 
 
 def photographs(count: int) -> Case:
@@ -318,12 +321,17 @@ def main(argv: list[str] | None = None) -> None:
     if "--page" in argv:
         page(Path(argv[argv.index("--page") + 1]))
         return
+    count = 1000
+    if "--digits" in argv:
+        at = argv.index("--digits")
+        count = int(argv[at + 1])
+        argv = [*argv[:at], *argv[at + 2 :]]
     settings = common.options(__doc__, argv)
     if settings.quick:
-        few = digits(24)._replace(few=4)
+        few = digits(24)._replace(few=4, sampled=24)
         cases = [(few, [*FLOORS, "occlusion", "saliency", "grad_cam", "lrp"])]
     else:
-        cases = [(digits(1000), None), (photographs(4), None)]
+        cases = [(digits(count), None), (photographs(4), None)]
     kept = Kept(settings.save)
     new = (row for case, only in cases for row in measure(case, only, kept))
     done = common.collect(NAME, (row for rows in (kept.rows, new) for row in rows), settings)

@@ -54,9 +54,7 @@ def draw_photographs(
                 Partial(_probabilities, model), images, **OCCLUSION, method="dense", progress=told
             )
         with stage("following gradients from grey"):
-            path = attribution.integrated_gradients(
-                model, images, target=predicted, points=POINTS, batch_size=len(images)
-            )
+            path = attribution.integrated_gradients(model, images, target=predicted, points=POINTS)
         with stage(f"maximising {len(predicted)} classes"):
             class_images = imagined.result()
     columns = {
