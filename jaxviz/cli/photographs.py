@@ -1,16 +1,16 @@
 """The demo's second half: photographs, and what the package says of a colour network on them."""
 
-import argparse
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.tree_util import Partial
 
 from jaxviz import attribution, plot
+from jaxviz.attribution.result import Attribution
 from jaxviz.cli.output import say, stage, table
 from jaxviz.datasets import load_photograph
 from jaxviz.images.preprocessing import preprocess
@@ -33,30 +33,55 @@ CLASS_IMAGE: dict[str, Any] = {
 POINTS = 8  # of integrated gradients, on the way from grey
 
 
-def draw_photographs(
-    folder: Path, args: argparse.Namespace, seconds: dict[str, float]
-) -> dict[str, Any]:
+class Begun(NamedTuple):
+    """What is computed beside the digits.
+
+    Attributes:
+        explained: the model, the images that it gets, and where Grad-CAM says that it looks.
+        imagined: an image of each predicted class.
+    """
+
+    explained: "Future[tuple[Any, np.ndarray, Attribution]]"
+    imagined: "Future[np.ndarray]"
+
+
+def begin_photographs(pool: ThreadPoolExecutor, seed: int) -> Begun:
+    """Begin with what takes longest; half of it is compilation, which takes one core."""
+    explained = pool.submit(_explain)
+
+    def imagine() -> np.ndarray:
+        model, _, cam = explained.result()
+        return _class_images(model, _predicted(cam), seed)
+
+    return Begun(explained, pool.submit(imagine))
+
+
+def _explain() -> tuple[Any, np.ndarray, Attribution]:
+    model = efficientnet_lite0()
+    images = np.stack(
+        [preprocess(load_photograph(name), model, fit=fit) for name, fit in PHOTOGRAPHS.items()]
+    )
+    return model, images, attribution.grad_cam(model, images, layer="head")
+
+
+def _predicted(result: Attribution) -> np.ndarray:
+    return np.asarray(result.base).argmax(-1)
+
+
+def draw_photographs(folder: Path, begun: Begun, seconds: dict[str, float]) -> dict[str, Any]:
     """Write photographs.png; return what summary.json says of it."""
     start = time.perf_counter()
-    with stage("reading the photographs"):
-        model = efficientnet_lite0()
-        images = np.stack(
-            [preprocess(load_photograph(name), model, fit=fit) for name, fit in PHOTOGRAPHS.items()]
+    with stage("following gradients in photographs"):
+        model, images, cam = begun.explained.result()
+    predicted = _predicted(cam)
+    with stage(f"occluding {len(images)} photographs", "positions") as told:
+        occ = occlude(
+            Partial(_probabilities, model), images, **OCCLUSION, method="dense", progress=told
         )
-    with stage("following gradients"):
-        cam = attribution.grad_cam(model, images, layer="head")
-    predicted = np.asarray(cam.base).argmax(-1)
-    # Half of the time is compilation, which takes one core: class images are made meanwhile.
-    with ThreadPoolExecutor(1) as pool:
-        imagined = pool.submit(_class_images, model, predicted, args.seed)
-        with stage(f"occluding {len(images)} photographs", "positions") as told:
-            occ = occlude(
-                Partial(_probabilities, model), images, **OCCLUSION, method="dense", progress=told
-            )
-        with stage("following gradients from grey"):
-            path = attribution.integrated_gradients(model, images, target=predicted, points=POINTS)
-        with stage(f"maximising {len(predicted)} classes"):
-            class_images = imagined.result()
+    with stage("following gradients from grey"):
+        path = attribution.integrated_gradients(model, images, target=predicted, points=POINTS)
+    with stage(f"maximising {len(predicted)} classes"):
+        class_images = begun.imagined.result()
     columns = {
         "occlusion": occ.heatmap(reduce="bilinear"),
         "Grad-CAM": cam.heatmap(),
