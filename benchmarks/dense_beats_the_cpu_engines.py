@@ -7,9 +7,9 @@ whole grid, at the better of two batch sizes) with the forward passes of JAX as 
 captum, each at the best of a few batch sizes. Two threads, float32, random weights, 224×224 pixels,
 patch 16, stride 8, a region of 225 positions (the MNIST CNN: 28×28, patch 4, stride 1, all 625).
 Networks: those of `jaxviz.bench`, normalisations folded, the same lines for every engine;
-InceptionV3 is that of `keras.applications`, so only TensorFlow is beside it. Scores agree to 1e-5
-of the largest first (1e-4 where an error is allowed). An engine that is not installed is left out,
-and that is said. Compilation is left out.
+InceptionV3 is that of `keras.applications`, so only TensorFlow is beside it. Scores, and captum's
+map, agree to 1e-5 of the largest first (1e-4 where an error is allowed). An engine that is not
+installed is left out, and that is said. Compilation is left out.
 
     KERAS_BACKEND=tensorflow python -m benchmarks.dense_beats_the_cpu_engines [NETWORK ...]
         [--quick] [--save]
@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from benchmarks import common
-from jaxviz import faster_on_cpu, occlude
+from jaxviz import Occlusion, faster_on_cpu, occlude
 from jaxviz.bench.networks import draw_weights, make_network
 from jaxviz.bench.ported import keras_network, torch_network
 
@@ -63,15 +63,9 @@ class Setting(NamedTuple):
         """Positions of a row of the whole grid."""
         return (self.shape[1] - self.patch) // self.stride + 1
 
-    def positions(self, region: tuple[int, int, int, int] | None) -> int:
-        """Positions whose patches touch a region, or all."""
-        if region is None:
-            return self.side**2
-        return -(-region[2] // self.stride) * -(-region[3] // self.stride)
-
 
 PHOTOGRAPH, QUICK = Setting(), (0, 0, 24, 40)
-DIGIT = Setting((28, 28, 1), 4, 1, (0, 0, 25, 25), (8, 16, 48, 128), (16, 64, 256), 25)
+DIGIT = Setting((28, 28, 1), 4, 1, (0, 0, 28, 28), (8, 16, 48, 128), (16, 64, 256), 25)
 NETWORKS = ("vgg16", "resnet50", "squeezenet", "mobilenet_v2", "efficientnet_lite0")
 NETWORKS += ("InceptionV3", "mnist_cnn")
 DENSE, WINDOWS = "ours, occlude", "ours, occlude on windows"
@@ -264,12 +258,16 @@ def rows_of(name: str, quick: bool) -> Iterator[common.Row]:
     def incremental(batch: int, region: Any = some_rows) -> Any:
         return occlude(f, images[0], **how, region=region, method="incremental", batch_size=batch)
 
-    dense()
+    first = dense()
+    differences[DENSE] = common.check_equal(first.base, wanted[0], within=1e-5, what=DENSE)
     batch = fastest(incremental, s.at_once, whole=True)
-    incremental(batch, whole)
+    everything = incremental(batch, whole)
+    scored = np.isfinite(first.scores)
+    both = everything.scores[scored], first.scores[scored]
+    differences[WINDOWS] = common.check_equal(*both, within=1e-5, what=WINDOWS)
     runs: dict[str, tuple[Any, int, Callable[[], Any]]] = {
-        DENSE: ("auto", s.positions(region), dense),
-        WINDOWS: (batch, s.positions(whole), lambda: incremental(batch, whole)),
+        DENSE: ("auto", positions(first), dense),
+        WINDOWS: (batch, positions(everything), lambda: incremental(batch, whole)),
     }
     for engine, forward in forwards.items():
         batch = fastest(lambda n, forward=forward: forward(images[:n]), batches)
@@ -281,6 +279,13 @@ def rows_of(name: str, quick: bool) -> Iterator[common.Row]:
         runs[engine] = (batch, most // batch * batch, some)
     if captum is not None:
         at_once = fastest(captum, s.at_once, whole=True)
+        edge = (s.patch - s.stride) // 2 + s.rows * s.stride
+        occ = incremental(batch, (0, 0, edge, s.shape[1]))
+        mine, theirs = occ.heatmap(TARGET), captum(at_once)[0, 0].numpy()
+        here, scale = np.isfinite(mine), float(np.abs(occ.base).max())
+        differences["captum"] = common.check_equal(
+            mine[here], theirs[here], within=1e-5, what="captum", scale=scale
+        )
         runs["captum"] = (at_once, s.rows * s.side, lambda: captum(at_once))
     timings = common.interleave({engine: run for engine, (*_, run) in runs.items()}, repeats)
     rates = {engine: done / timings[engine].median for engine, (_, done, _) in runs.items()}
@@ -295,6 +300,11 @@ def rows_of(name: str, quick: bool) -> Iterator[common.Row]:
             "spread": timings[engine].spread,
             "difference": differences.get(engine),
         }
+
+
+def positions(occ: Occlusion) -> int:
+    """Count the positions that were scored."""
+    return int(np.isfinite(occ.scores[..., 0]).sum())
 
 
 def fastest(run: Callable[[int], Any], batches: tuple[int, ...], *, whole: bool = False) -> int:
@@ -343,7 +353,10 @@ def main() -> None:
         NAME,
         "Occlusion on a CPU against the forward passes of other engines.",
         "times the fastest of PyTorch, captum and TensorFlow, dense / on windows: "
-        + ", ".join(f"{name} {a:.2f} / {b:.1f}" for name, (a, b) in best.items()),
+        + ", ".join(
+            f"{name} " + " / ".join(f"{x:.2f}" for x in both if not np.isnan(x))
+            for name, both in best.items()
+        ),
         rows,
         notes=[
             "images/s: of `occlude` and captum, positions/s.",

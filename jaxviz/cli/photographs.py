@@ -160,5 +160,5 @@ def print_photographs(folder: Path, summary: dict[str, Any], seconds: float) -> 
     ]
     table(f"{summary['model']} on photographs", columns, rows)
     positions = summary["occlusion"]["positions"]
-    say(f"{positions} positions a photograph; {seconds:.1f} s for the photographs")
+    say(f"{positions} positions a photograph; {seconds:.1f} s more for the photographs")
     say(f"wrote photographs.png to {folder}")

@@ -1,11 +1,13 @@
 """What is compiled is found by content, and never out of date."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxviz.jaxpr.compiled import PROGRAMS, compiled
+from jaxviz.jaxpr.compiled import PROGRAMS, ahead, compiled, program_bytes
 
 X = jnp.arange(4.0)
 
@@ -68,3 +70,26 @@ def test_precision_is_part_of_the_key():
         with jax.default_matmul_precision(precision):
             compiled(lambda x: x @ x, X)
     assert len(PROGRAMS) == before + 2
+
+
+def test_a_program_tells_its_temporary_and_output_bytes():
+    def double(x):
+        return jnp.sort(x * 2)
+
+    compiled = jax.jit(double).lower(jnp.ones(1000)).compile()
+    assert 4000 <= program_bytes(compiled) <= 12000
+
+
+@pytest.mark.slow
+def test_a_program_that_tells_nothing_counts_nothing():
+    assert program_bytes(SimpleNamespace(memory_analysis=lambda: None)) == 0
+
+
+def test_what_follows_from_the_first_argument_is_made_once():
+    weight, x = jnp.linspace(0.0, 1.0, 1 << 15), jnp.ones(1 << 15)
+    made = ahead(lambda weight, x: (jnp.exp(weight) * x).sum(), weight, x, often=True)
+    assert made.first is not None and "exponential" not in made.program.as_text()
+    run = made.arranged(weight)
+    np.testing.assert_allclose(run(weight, 2 * x), 2 * np.exp(weight).sum(), rtol=1e-5)
+    once = ahead(lambda weight, x: (jnp.exp(weight) * x).sum(), weight, x)
+    assert once.first is None and "exponential" in once.program.as_text()

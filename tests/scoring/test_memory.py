@@ -3,10 +3,8 @@
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import pytest
 
-from jaxviz.jaxpr.compiled import program_bytes
 from jaxviz.scoring import memory
 
 
@@ -73,16 +71,3 @@ def test_limits_of_control_groups_are_respected(system, own, groups, free):
     system(own, **groups)
     assert memory._free_memory() == free * GIB
     assert memory.memory_budget(device()) == free * GIB // 4
-
-
-def test_a_program_tells_its_temporary_and_output_bytes():
-    def double(x):
-        return jnp.sort(x * 2)
-
-    compiled = jax.jit(double).lower(jnp.ones(1000)).compile()
-    assert 4000 <= program_bytes(compiled) <= 12000
-
-
-@pytest.mark.slow
-def test_a_program_that_tells_nothing_counts_nothing():
-    assert program_bytes(SimpleNamespace(memory_analysis=lambda: None)) == 0
