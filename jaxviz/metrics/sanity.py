@@ -123,9 +123,12 @@ def randomization(
     names = _chosen(weights, layers)
     key = checked_key(key)
     clean = _maps(attribute(model, pixels), pixels, magnitudes)
-    rows = []
+    rows, done = [], dict[int, Any]()
     for i, name in enumerate(names):
-        destroyed = weights.shuffled(names[: i + 1] if order == "cascading" else [name], key)
+        if order == "cascading":
+            destroyed = weights.shuffled(names[: i + 1], key, done)
+        else:
+            destroyed = weights.shuffled([name], key)
         other = _maps(attribute(destroyed, pixels), pixels, magnitudes)
         if other.shape != clean.shape:
             raise ValueError(

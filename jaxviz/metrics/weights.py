@@ -31,9 +31,18 @@ class Weights:
     layers: dict[str, list[int]]
     rebuild: Callable[[Sequence[Any]], Any]
 
-    def shuffled(self, names: Sequence[str], key: jax.Array) -> Any:
-        """Return the model with the arrays of some layers in random order, by each layer's key."""
-        arrays, done = list(self.arrays), dict[int, Any]()
+    def shuffled(
+        self, names: Sequence[str], key: jax.Array, done: dict[int, Any] | None = None
+    ) -> Any:
+        """Return the model with the arrays of some layers in random order, by each layer's key.
+
+        Args:
+            names: of the layers.
+            key: random key.
+            done: arrays that were put in random order before, by the identity of the original,
+                which are taken as they are; those of this call are added.
+        """
+        arrays, done = list(self.arrays), {} if done is None else done
         for number, name in enumerate(self.layers):
             own = jax.random.fold_in(key, number)
             for place, at in enumerate(self.layers[name] if name in names else []):
@@ -48,9 +57,8 @@ class Weights:
 def _shuffle(array: Any, key: jax.Array) -> jax.Array:
     # On the host, so that nothing is compiled for each shape.
     words = np.asarray(jax.random.key_data(key)).tolist()
-    order = np.random.default_rng(words).permutation(np.size(array))
-    mixed = np.asarray(array).reshape(-1)[order].reshape(np.shape(array))
-    return jnp.asarray(mixed, device=getattr(array, "sharding", None))
+    mixed = np.random.default_rng(words).permutation(np.ravel(array))
+    return jnp.asarray(mixed.reshape(np.shape(array)), device=getattr(array, "sharding", None))
 
 
 def weights_of(model: Any, image: jax.ShapeDtypeStruct) -> Weights:

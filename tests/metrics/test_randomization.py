@@ -158,6 +158,25 @@ def test_tied_weights_stay_tied():
     np.testing.assert_array_equal(found.args[0], found.args[1])
 
 
+def test_tied_weights_are_the_same_in_every_row_of_a_cascade(rng):
+    shared, between = rng.random((2, 3, 3))
+    f = jax.tree_util.Partial(
+        lambda a, b, c, x: x.mean((1, 2)) @ a @ b @ c, shared, between, shared
+    )
+    tops = []
+
+    def attribute(model, images):
+        tops.append(np.asarray(model.args[2]))
+        return images.sum(-1)
+
+    jv.metrics.randomization(attribute, f, rng.random((2, 4, 4, 3)))
+    _, first, *rows = tops
+    assert not np.array_equal(first, shared)
+    assert len(rows) == 2
+    for row in rows:
+        np.testing.assert_array_equal(row, first)
+
+
 def saliency(model, images):
     return jax.grad(lambda x: model(x)[:, 0].sum())(jnp.asarray(images))[..., 0]
 
