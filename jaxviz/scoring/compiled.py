@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.compiled import program_bytes
 from jaxviz.jaxpr.hoist import hoist
-from jaxviz.scoring.batches import usual_batches
+from jaxviz.scoring.batches import of_whole_images, usual_batches
 from jaxviz.scoring.evaluators import Dense, Evaluator
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.memory import held_bytes, memory_budget
@@ -146,7 +146,8 @@ class Programs:
         """Return the program of a batch size, the usual one, or what a trial finds fastest."""
         preferred = task.evaluators[0]
         if batch_size == "auto":
-            return self.fit(task, preferred, self.batches_of(task, preferred)[0])
+            usual = self.batches_of(task, preferred)[0]
+            return self.fit(task, preferred, of_whole_images(usual, task.rows))
         if batch_size != "fastest":
             return self.compile(task, preferred, _cut(task, min(int(batch_size), task.total_rows)))
         if task.evaluators not in self.fastest:
@@ -198,10 +199,9 @@ def choose(task: Task, batch_size: int | str = "auto") -> Compiled:
 
     Args:
         task: what to score.
-        batch_size: images that a device evaluates at once; or "auto": as many as fit the budget, at
-            most 256 on an accelerator, 16 on a CPU; of images from 128×128 on 8 windows, or 2 to 4
-            whole images; or "fastest": all evaluators are tried once, and on a CPU the fastest of
-            them with two other sizes too; what was found is kept.
+        batch_size: images that a device evaluates at once; or "auto": as many as fit the budget,
+            at most the first of `usual_batches`; or "fastest": all evaluators are tried
+            once, and on a CPU the fastest of them with two other sizes too; what was found is kept.
 
     Returns:
         The program.

@@ -159,7 +159,7 @@ def test_tied_weights_stay_tied():
 
 
 def test_tied_weights_are_the_same_in_every_row_of_a_cascade(rng):
-    shared, between = rng.random((2, 3, 3))
+    shared, between = rng.random((2, 3, 3), np.float32)
     f = jax.tree_util.Partial(
         lambda a, b, c, x: x.mean((1, 2)) @ a @ b @ c, shared, between, shared
     )

@@ -76,7 +76,7 @@ def test_fastest_may_be_asked_for():
     told = estimate(
         scorer(), SHAPE, 100, patch=4, stride=1, batch_size="fastest", probe_seconds=0.0
     )
-    assert told.batch in (7, 8, 13, 14, 15, 16, 27, 28, 32)
+    assert 7 <= told.batch <= 128
 
 
 @pytest.mark.slow
