@@ -21,13 +21,15 @@ from jaxviz.occlusion.tolerance import (
     CONFIDENCE,
     FADING,
     MARGIN,
+    MARGIN_OF_RARE,
     RANDOM,
     SAMPLED,
     approximate_evaluators,
     influence,
-    largest_share,
+    margin_of,
     nearest,
     scales,
+    shares_of,
     spread_at_random,
 )
 from jaxviz.perturbation.grid import make_grid
@@ -252,12 +254,20 @@ def test_changes_that_are_mostly_rounding_do_not_count():
     clean = np.array([[100.0], [0.0]])
     scale = scales(clean[:, None] + np.array([[[1e-5]], [[0.0]]]), clean)
     np.testing.assert_allclose(scale, [0.1, 0.0])
-    assert largest_share(np.array([[[0.01]], [[0.0]]]), scale) == pytest.approx(0.1)
-    assert largest_share(np.array([[[0.01]], [[1e-9]]]), scale) == np.inf
+    assert shares_of(np.array([[[0.01]], [[0.0]]]), scale).max() == pytest.approx(0.1)
+    assert shares_of(np.array([[[0.01]], [[1e-9]]]), scale).max() == np.inf
+
+
+def test_where_large_errors_are_rare_the_margin_is_wider(rng):
+    rare = np.zeros((2, 62))
+    rare[1, :20] = rng.random(20)
+    assert margin_of(rare) == MARGIN_OF_RARE > MARGIN
+    assert margin_of(rare + 0.03 * rare.max()) == MARGIN
+    assert margin_of(np.zeros((1, 62))) == MARGIN
 
 
 def test_nan_is_never_within_a_tolerance():
-    assert largest_share(np.array([[[0.0, np.nan]]]), np.ones(1)) == np.inf
+    assert shares_of(np.array([[[0.0, np.nan]]]), np.ones(1)).max() == np.inf
 
 
 def test_ctrl_c_while_checking_is_ctrl_c(f, images, monkeypatch):
