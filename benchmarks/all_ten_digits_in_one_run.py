@@ -8,8 +8,8 @@ the ten logits at them are checked to be equal first. What differs: ours and PyT
 through a sigmoid, tf-keras-vis clips; each library has its own total variation, one pass over
 neighbouring pixels in all; ours also keeps the history, the best images and their transparency.
 Two rows more give each library's defaults. Each run has a process of its own, in turn; times leave
-out compiling unless a column says so. With `JAXVIZ_DATA` set, further rows do the same for
-SqueezeNet (227×227), one image and four, against PyTorch.
+out compiling unless a column says so. Further rows do the same against PyTorch for VGG-16 (224×224,
+random weights), one image, and with `JAXVIZ_DATA` set for SqueezeNet (227×227), one image and four.
 
     python -m benchmarks.all_ten_digits_in_one_run [--quick] [--save]
 """
@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import common
+from benchmarks import common, networks
 
 STEPS, ROLL, TV, RATE = 200, 2, 0.1, 0.05
 THREADS = 2
 BATCHES = {"squeezenet, one": 1, "squeezenet, four": 4}
+PHOTOGRAPHS = {"vgg16": (5, 10)} | dict.fromkeys(BATCHES, (5, 20))  # steps, --quick and else
 
 
 def kernels(file: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -44,10 +45,13 @@ def kernels(file: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def case(network: str) -> tuple[Any, np.ndarray]:
-    """A network's file, and the images (N, H, W, C) in [0, 1] to begin with."""
+    """A network's file, or itself, and the images (N, H, W, C) in [0, 1] to begin with."""
     rng = np.random.default_rng(0)
     if network == "mnist":
         return common.mnist_model(), rng.uniform(0.3, 0.7, (10, 28, 28, 1)).astype(np.float32)
+    if network == "vgg16":
+        images = rng.uniform(0.3, 0.7, (1, 224, 224, 3)).astype(np.float32)
+        return networks.vgg16(), images
     file = common.data_folder() / "imagenet" / "squeezenet_v1.0_derived.keras"
     return file, rng.uniform(0.3, 0.7, (BATCHES[network], 227, 227, 3)).astype(np.float32)
 
@@ -60,8 +64,8 @@ def ours(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
     import jaxviz as jv
     from jaxviz import objectives, parametrize, regularize, transforms
 
-    file, images = case(network)
-    model = jv.logits(jv.load_keras(file))
+    given, images = case(network)
+    model = _in_jax(given)
     scale = _scale(network)
     objective = [objectives.unit(n) for n in range(len(images))]
 
@@ -98,8 +102,8 @@ def defaults(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
     import jaxviz as jv
     from jaxviz import objectives
 
-    file, images = case(network)
-    model = jv.logits(jv.load_keras(file))
+    given, images = case(network)
+    model = _in_jax(given)
     objective = [objectives.unit(n) for n in range(len(images))]
     options = {"image_shape": images.shape[1:], "steps": steps}
     run = lambda: jv.maximize(model, objective, key=jax.random.key(0), **options).images  # noqa: E731
@@ -111,8 +115,11 @@ def pytorch(network: str, steps: int) -> tuple[Callable[[], Any], np.ndarray]:
     import torch
 
     torch.set_num_threads(THREADS)
-    file, images = case(network)
-    net = (_torch_mnist if network == "mnist" else _torch_squeezenet)(kernels(file))
+    given, images = case(network)
+    if network == "vgg16":
+        net = networks.in_torch(given)
+    else:
+        net = (_torch_mnist if network == "mnist" else _torch_squeezenet)(kernels(given))
     net = net.eval().to(memory_format=torch.channels_last)
     for parameter in net.parameters():
         parameter.requires_grad_(False)
@@ -186,9 +193,15 @@ def tf_keras_vis(
     return run, gradient.numpy()
 
 
+def _in_jax(given: Any) -> Any:
+    import jaxviz as jv
+
+    return networks.in_jax(given) if isinstance(given, tuple) else jv.logits(jv.load_keras(given))
+
+
 def _scale(network: str) -> float:
     # SqueezeNet takes BGR less a mean; for its speed, pixels of about that size are enough.
-    return 1.0 if network == "mnist" else 100.0
+    return 100.0 if network in BATCHES else 1.0
 
 
 def _torch_mnist(weights: dict[str, tuple[np.ndarray, np.ndarray]]) -> Any:
@@ -326,16 +339,20 @@ def main() -> None:
     settings = common.options(__doc__)
     steps, rounds = (50, 1) if settings.quick else (STEPS, 3)
     rows = compare("mnist", list(RUNS), steps, rounds)
-    if "JAXVIZ_DATA" in os.environ:
-        for squeezenet in BATCHES:
-            names = ["ours", "PyTorch"]
-            rows += compare(squeezenet, names, 5 if settings.quick else 20, rounds)
+    for network, some in PHOTOGRAPHS.items():
+        if network not in BATCHES or "JAXVIZ_DATA" in os.environ:
+            rows += compare(network, ["ours", "PyTorch"], some[not settings.quick], rounds)
     factors = {row["run"]: row["times ours"] for row in rows if row["network"] == "mnist"}
+    others = ", ".join(
+        f"{row['times ours']:.2f}× for {row['network']}"
+        for row in rows
+        if row["network"] != "mnist" and row["run"] == "PyTorch"
+    )
     common.finish(
         "all_ten_digits_in_one_run",
         "Ten class images in one compiled batch, faster than either peer.",
         f"{factors['tf-keras-vis']:.1f}× faster than tf-keras-vis and {factors['PyTorch']:.2f}× "
-        f"than a PyTorch loop, for ten classes × {steps} steps",
+        f"than a PyTorch loop, for ten classes × {steps} steps; than PyTorch {others}",
         rows,
         notes=[
             f"mnist: a batch of ten, {steps} steps.",

@@ -261,7 +261,9 @@ class Planner:
                 whole.append((change.seen, reads, dim))
                 continue
             reach, align = reach.through(reads, count), lcm(align, reads.up)
-            if self.field is not None:
+            # What only moves or repeats, such as a flattening, widens nothing, and its elements are
+            # no cells of a layer.
+            if self.field is not None and reads.several:
                 reach = self.positions[reach.axis].limit(reach, self.field + align - 1)
             found.append(reach.where(change.seen[reach.axis]))
         if not found:

@@ -31,6 +31,11 @@ class Stencil(NamedTuple):
     low: int = 0
     up: int = 1
 
+    @property
+    def several(self) -> bool:
+        """Whether an output may read more than one input."""
+        return self.extent > 1
+
     def reads(self, count: int) -> Ends:
         """Return the first and last inputs that `count` outputs read; they may leave the array."""
         first = np.arange(count) // self.up * self.stride - self.low
@@ -50,6 +55,11 @@ class Table(NamedTuple):
     def up(self) -> int:
         """Windows of the output may start anywhere."""
         return 1
+
+    @property
+    def several(self) -> bool:
+        """Whether an output may read more than one input."""
+        return bool((self.first < self.last).any())
 
     def reads(self, count: int) -> Ends:
         """Return the first and last inputs that the outputs read."""
@@ -237,6 +247,9 @@ class Positions(NamedTuple):
         if not stride or left + right <= cells * abs(stride):
             return reach
         half, centre = cells * abs(stride) / 2, (right - left) / 2
+        # An odd number of cells cannot lie evenly around the patch: one more of them before it.
+        if (half + centre) / abs(stride) % 1 == 0.5:
+            centre += abs(stride) / 2
         ends = (
             (self.starts - half - centre) / stride,
             (self.starts + self.patch - 1 + half - centre) / stride,

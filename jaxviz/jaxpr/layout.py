@@ -96,9 +96,12 @@ def check_channels_last(f: Any, shape: tuple[int, ...], name: str = "images") ->
         return
     if rows in (1, 3) and min(sides) >= LEAST_SIDE and max(sides) <= MOST_APART * min(sides):
         back = (1, 2, 0) if len(shape) == 3 else (0, 2, 3, 1)
+        turned = f"{name}.transpose{back}"
+        if name == "image_shape":
+            turned = str(tuple(shape[i] for i in back))
         raise ValueError(
             f"`{name}` must be (..., height, width, channel): got shape {shape}, which looks like"
-            f" channels first; give {name}.transpose{back}, and jaxviz.channels_last(f), which is"
+            f" channels first; give {turned}, and jaxviz.channels_last(f), which is"
             " lambda images: f(images.transpose(0, 3, 1, 2)). If it is right, set f.input_shape ="
             f" {tuple(shape[-3:])}."
         )

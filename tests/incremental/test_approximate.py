@@ -86,3 +86,40 @@ def test_bad_calibrations_are_refused(model, image, patches, starts):
         calibrate(model, image, patches, starts, tolerance=-1)
     with pytest.raises(ValueError, match="`patches` must hold one patch for each of at least one"):
         calibrate(model, image, patches[:2], starts, tolerance=1.0)
+
+
+@pytest.mark.parametrize("field", [4, 7, 10])
+def test_flattening_errs_no_more_than_the_layers_before_it(
+    model, image, patches, starts, field, rng
+):
+    weights = jnp.asarray(rng.standard_normal((10, 11, 6, 3)), jnp.float32)
+
+    def pooled(x):
+        maps = networks.Chain(*model.layers[:-1])(x)
+        return jax.lax.reduce_window(maps, -jnp.inf, jax.lax.max, *[(1, 4, 4, 1)] * 2, "VALID")
+
+    def flattened(x):
+        maps = pooled(x)
+        return maps.reshape(len(maps), -1) @ weights.reshape(-1, 3)
+
+    def together(x):
+        return jnp.einsum("nijc,ijck->nk", pooled(x), weights)
+
+    found = [
+        scores(make_plan(f, image, PATCH, field=field), f, image, patches, starts)
+        for f in (flattened, together)
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4 * float(jnp.abs(found[1]).max()))
+
+
+def test_every_cell_more_is_a_wider_window(model, image):
+    windows = [
+        [
+            step.window[1]
+            for step in make_plan(model, image, PATCH, field=field).body.steps
+            if step.equation.primitive.name == "conv_general_dilated"
+        ]
+        for field in range(15)
+    ]
+    for field, sizes in enumerate(windows):
+        assert sizes == [PATCH[0] + min(field, 2 * depth) for depth in range(1, 8)]
