@@ -31,28 +31,33 @@ def ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Source: Z. Wang et al., Image Quality Assessment, 2004, doi:10.1109/TIP.2003.819861.
     """
-    both = zip(first, second, strict=True)
-    return np.asarray([_ssim(*map(_scaled, pair)) for pair in both])
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    largest = np.abs(values).max()
-    return values / largest if largest > 0 else values
-
-
-def _ssim(x: np.ndarray, y: np.ndarray) -> float:
-    if x.min() == x.max() or y.min() == y.max():
-        return np.nan
-    span = max(x.max(), y.max()) - min(x.min(), y.min())
+    x, y = _scaled(first), _scaled(second)
+    span = np.maximum(_most(x), _most(y)) - np.minimum(_least(x), _least(y))
     c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
     mx, my = _window(x), _window(y)
     vx, vy, both = _window(x * x) - mx**2, _window(y * y) - my**2, _window(x * y) - mx * my
     above = (2 * mx * my + c1) * (2 * both + c2)
-    return float(np.mean(above / ((mx**2 + my**2 + c1) * (vx + vy + c2))))
+    constant = (_least(x) == _most(x)) | (_least(y) == _most(y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.mean(above / ((mx**2 + my**2 + c1) * (vx + vy + c2)), (1, 2))
+    return np.where(constant[:, 0, 0], np.nan, found)
+
+
+def _least(values: np.ndarray) -> np.ndarray:
+    return values.min((1, 2), keepdims=True)
+
+
+def _most(values: np.ndarray) -> np.ndarray:
+    return values.max((1, 2), keepdims=True)
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    largest = _most(np.abs(values))
+    return values / np.where(largest > 0, largest, 1)
 
 
 def _window(values: np.ndarray) -> np.ndarray:
-    return gaussian_filter(values, SIGMA, truncate=TRUNCATE, mode="reflect")
+    return gaussian_filter(values, (0, SIGMA, SIGMA), truncate=TRUNCATE, mode="reflect")
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
