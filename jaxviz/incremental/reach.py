@@ -241,23 +241,17 @@ class Positions(NamedTuple):
     def limit(self, reach: Reach, cells: int) -> Reach:
         """Forget what lies beyond `cells` cells around the patch, both sides together: not exact.
 
-        Of a cell that sees the pixels o*S - L ... o*S + R, the centre o*S + (R - L)/2 counts.
+        What is left are as many cells as fit into the patch and theirs, those that lie nearest to
+        its middle: of a cell that sees the pixels o*S - L ... o*S + R, the centre o*S + (R - L)/2
+        counts. An odd number cannot lie evenly around the patch: one more of them before it.
         """
         stride, left, right = reach.field
         if not stride or left + right <= cells * abs(stride):
             return reach
-        half, centre = cells * abs(stride) / 2, (right - left) / 2
-        # An odd number of cells cannot lie evenly around the patch: one more of them before it.
-        if (half + centre) / abs(stride) % 1 == 0.5:
-            centre += abs(stride) / 2
-        ends = (
-            (self.starts - half - centre) / stride,
-            (self.starts + self.patch - 1 + half - centre) / stride,
-        )
-        low, high = np.minimum(*ends), np.maximum(*ends)
-        # Where no centre lies so near, the nearest one does.
-        near = np.rint((low + high) / 2)
-        first, last = np.minimum(np.ceil(low), near), np.maximum(np.floor(high), near)
+        size = int((self.patch - 1) / abs(stride) + cells) + 1
+        middle = (self.starts + (self.patch - 1) / 2 - (right - left) / 2) / stride
+        first = np.ceil(middle - size / 2)
+        last = first + size - 1
         first, last = (np.clip(end, reach.first, reach.last).astype(int) for end in (first, last))
         return reach._replace(first=first, last=last).where(reach.seen)
 

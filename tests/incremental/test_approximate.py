@@ -123,3 +123,15 @@ def test_every_cell_more_is_a_wider_window(model, image):
     ]
     for field, sizes in enumerate(windows):
         assert sizes == [PATCH[0] + min(field, 2 * depth) for depth in range(1, 8)]
+
+
+def test_every_cell_more_is_a_wider_window_behind_a_pool(model, image):
+    def f(x):
+        x = jax.lax.reduce_window(x, 0.0, jax.lax.add, *[(1, 2, 2, 1)] * 2, "VALID")
+        return model(x)
+
+    windows = [
+        make_plan(f, image, PATCH, step=(2, 2), field=field).body.steps[-3].window[1]
+        for field in range(12)
+    ]
+    assert windows == [3 + field for field in range(12)]
