@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
     Attributes:
         batch_size: images, or points of one image, that a device evaluates at once; "auto": as many
-            as fit the budget, at most 64 on an accelerator, 16 on a CPU, 4 of large images,
+            as fit the budget, at most 64 on an accelerator, 16 on a CPU, 2 of large images,
             1 by a network with depthwise convolutions.
         memory: what "auto" may use on a device, see `occlude`; None: a quarter of what is free.
         mesh: devices to spread images over, along all its axes.

@@ -30,6 +30,7 @@ CLASS_IMAGE: dict[str, Any] = {
     "steps": 64,
     "regularizers": (penalty(total_variation, 60),),
 }
+FAINTEST, BRIGHTEST = 1, 99  # percentiles of a class image that are drawn black and white
 POINTS = 8  # of integrated gradients, on the way from grey
 
 
@@ -86,7 +87,7 @@ def draw_photographs(folder: Path, begun: Begun, seconds: dict[str, float]) -> d
         "occlusion": occ.heatmap(reduce="bilinear"),
         "Grad-CAM": cam.heatmap(),
         "integrated gradients": path.heatmap(),
-        "class image": class_images,
+        "class image, stretched": _stretched(class_images),
     }
     names, sure = model.class_names, np.asarray(occ.base).max(-1)
     figure = plot.compare(
@@ -120,6 +121,12 @@ def _class_images(model: Any, classes: np.ndarray, seed: int) -> np.ndarray:
         **CLASS_IMAGE,
     )
     return np.asarray(found.images)
+
+
+def _stretched(images: np.ndarray) -> np.ndarray:
+    """Stretch the contrast of each image, all channels alike: few steps leave them pale."""
+    low, high = np.percentile(images, (FAINTEST, BRIGHTEST), axis=(1, 2, 3), keepdims=True)
+    return ((images - low) / np.maximum(high - low, 1e-6)).clip(0, 1)
 
 
 def _summary(occ: Occlusion, predicted: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:

@@ -88,16 +88,18 @@ def occlude(
             followed only so far beyond the patch that no score is wrong by more than this share, in
             [0, 1], of the largest change that any patch makes to any score of the same image. This
             is estimated from 62 positions of each image that are scored exactly, 47 random ones and
-            15 around the most influential of these: 2.5 times the largest error found, so that it
-            holds in at least 95 % of runs, and mostly errors are less than half of it. One width of
-            windows serves all images; where none keeps the tolerance, all is exact. The result's
-            `approximation` tells the estimate and what it rests on. None: exact.
+            15 around the most influential of these: 2.5 times the largest error found, or 4 times
+            where large errors are rare, so that it holds in at least 95 % of runs, and mostly
+            errors are less than half of it. One width of windows serves all images; where none
+            keeps the tolerance, all is exact. The result's `approximation` tells the estimate and
+            what it rests on. None: exact.
         method: "dense" runs the whole network at every position; "incremental" runs it once per
             image, and then again only on what each patch changes, with the same result up to the
             order of sums; "auto" takes what a model expects to be faster for this call, with
             compiling counted.
         batch_size: images that a device evaluates at once; "auto": 256 on an accelerator; on a CPU
-            16, of images from 128×128 on 8 windows or 2 to 4 whole images; fewer if memory is low.
+            64 windows, 16 or 48 whole images (JAX before or from 0.12), and of images from 128×128
+            on 8 windows or 2 to 4 whole images; fewer if memory is low.
             "fastest" measures instead: both methods if `method` is "auto", and on a CPU other sizes
             too; that pays for long runs, and equal runs may then differ by rounding.
         memory: what "auto" may use on a device, in bytes or as a text such as "2GB" or "512MiB";

@@ -61,7 +61,7 @@ def attribute_dataset(
             then has a map of each.
         image_shape: see `occlude_dataset`.
         preprocess: see `occlude_dataset`.
-        batch_size: what methods get as theirs; "auto": 16 on a CPU, 4 of large images, 64
+        batch_size: what methods get as theirs; "auto": 16 on a CPU, 2 of large images, 64
             elsewhere. A store keeps the choice of its first run.
         chunk: images of a chunk; "auto": at most those of a batch.
         memory: see `occlude_dataset`.

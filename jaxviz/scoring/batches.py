@@ -26,7 +26,7 @@ LARGE = {
     "whole": (4, 2, 8),
     "depthwise": (2, 4, 8),
     "windows": (8, 16, 4),
-    "gradients": (4, 2, 8),
+    "gradients": (2, 4, 1),
     "depthwise gradients": (1, 2, 4),
 }
 FEW = 16
