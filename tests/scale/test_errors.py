@@ -243,7 +243,9 @@ def test_read_only_place_and_store_are_told(tmp_path):
         for path in (tmp_path, *tmp_path.rglob("*")):
             path.chmod(0o755)
     (store / "status" / "c" / "0").write_bytes(before["status/c/0"])
-    assert files(store) == before
+    # A write that was under way when another failed may leave its temporary file, as root again.
+    after = {name: held for name, held in files(store).items() if not name.endswith(".__lock")}
+    assert after == before
 
 
 @pytest.mark.slow
