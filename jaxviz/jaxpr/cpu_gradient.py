@@ -73,6 +73,7 @@ def _pool_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Arra
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.jit, static_argnums=(0,))
 def _pool(geometry: Any, x: jax.Array) -> jax.Array:
     window, strides, padding = geometry
     if window[0] * window[1] <= SMALL_WINDOW:
@@ -106,6 +107,7 @@ def _pool_forward(geometry: Any, x: jax.Array) -> tuple[Any, Any]:
     return y, (x, y)
 
 
+@partial(jax.jit, static_argnums=(0,))
 def _pool_backward(geometry: Any, kept: Any, g: jax.Array) -> tuple[jax.Array]:
     """Give g to the first of the largest pixels of each window, as the usual gradient does.
 
@@ -287,6 +289,7 @@ def _convolve_by_form(geometry: Any, how: Any, x: jax.Array, kernel: jax.Array) 
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
 def _convolution(geometry: Any, how: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _convolve_by_form(geometry, how, x, kernel)
 
@@ -295,6 +298,7 @@ def _convolution_forward(geometry: Any, how: Any, x: jax.Array, kernel: jax.Arra
     return _convolution(geometry, how, x, kernel), (x, kernel)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
 def _convolution_backward(geometry: Any, how: Any, kept: Any, g: jax.Array) -> Any:
     precision, _ = how
     x, kernel = kept

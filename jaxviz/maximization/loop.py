@@ -116,9 +116,11 @@ class Programs:
         """Return the images that parameters mean."""
         return self._get(decode, ())(data, parameters)
 
-    def once(self, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
+    def once(
+        self, data: Data, state: State, *, redirect: bool = False, watch: bool = False
+    ) -> tuple[State, Terms]:
         """Take one step, in place."""
-        return self._get(advance, (redirect,))(data, state)
+        return self._get(advance, (redirect,))(data, state, np.bool_(watch))
 
     def many(self, steps: int, data: Data, state: State) -> tuple[State, Terms]:
         """Take several steps in one loop, in place."""
@@ -146,8 +148,8 @@ def _advance(
         return state, [terms]
     found = []
     for _ in range(length):
-        take = _wake if segment.redirects else partial(Programs.once, redirect=False)
-        state, terms = take(programs, data=data, state=state)
+        take = partial(_wake, programs) if segment.redirects else programs.once
+        state, terms = take(data, state)
         found.append(terms)
         report(1)
     return state, found
@@ -159,11 +161,11 @@ def _wake(programs: Programs, data: Data, state: State) -> tuple[State, Terms]:
     The program that can redirect evaluates the network twice, and few runs need it: so it is only
     taken where an image was dead in the step before, or turns out to be.
     """
-    if bool(state.blocked.any()):
-        return programs.once(True, data, state)
-    same = jax.tree.map(jnp.copy, state)  # a step is taken in place
-    state, terms = programs.once(False, data, state)
-    return programs.once(True, data, same) if bool(state.blocked.any()) else (state, terms)
+    if not np.asarray(state.blocked).any():
+        state, terms = programs.once(data, state, watch=True)
+        if not np.asarray(state.blocked).any():
+            return state, terms
+    return programs.once(data, state, redirect=True)
 
 
 def _fetched(pending: Sequence[Terms], names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -77,11 +77,14 @@ def decode(problem: Problem, data: Data, parameters: Any) -> jax.Array:
     return _per_image(partial(_image, problem, data))(parameters)
 
 
-def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple[State, Terms]:
+def advance(
+    problem: Problem, redirect: bool, data: Data, state: State, watch: jax.Array | bool = False
+) -> tuple[State, Terms]:
     """Take one step; also return the terms of the total before it, each (M, S).
 
     Where `redirect` says so, an image whose gradient is zero at every pixel (a dead start: every
-    path to it ends in a ReLU below 0) takes its gradient as if these ReLUs let it through.
+    path to it ends in a ReLU below 0) takes its gradient as if these ReLUs let it through. Where
+    `watch` says so, such an image holds all of them: the state is as it was, but for `blocked`.
     """
     images, to_parameters = jax.vjp(partial(decode, problem, data), state.parameters)
     seen = partial(objective_values, problem, data, state.step)
@@ -121,7 +124,12 @@ def advance(problem: Problem, redirect: bool, data: Data, state: State) -> tuple
         steepest=jnp.maximum(slope, state.steepest),
         waiting=state.waiting,
     )
-    return _waited(data, state, moved, terms)
+    moved, terms = _waited(data, state, moved, terms)
+    if watch is False:
+        return moved, terms
+    held = watch & blocked.any()
+    kept = jax.tree.map(partial(jnp.where, held), state, moved)
+    return kept._replace(blocked=blocked), terms
 
 
 def _waited(data: Data, state: State, moved: State, terms: Terms) -> tuple[State, Terms]:
