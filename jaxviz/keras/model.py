@@ -115,6 +115,7 @@ class KerasModel(nnx.Module):
             setattr(self, attribute, _as_attribute(layers[name]))
 
     needs_rngs = True
+    compares_by_value = True  # whether one of equal structure computes the same: see the module
 
     @property
     def layer_names(self) -> list[str]:

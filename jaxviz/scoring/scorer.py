@@ -20,11 +20,13 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxviz.jaxpr._jax import settings
+from jaxviz.jaxpr.cache import Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
 from jaxviz.jaxpr.split import Skeleton, as_callable, as_model, split_arrays
 from jaxviz.jaxpr.walk import Flat, run, trace
 
 Scorer = Callable[[jax.Array], jax.Array]
+BYTES_OF_TEXT = 1 << 10  # an equation of a flat function takes, about
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,15 @@ class SplitScorer:
         call: (arrays, images (N, H, W, C)) -> scores (N, ..., K).
         name: for the record of a run.
         sharding: where captured arrays are put; None: they stay where they are.
+        by_value: whether what it computes follows from its arrays and from what `call` compares
+            by, so that it need not be traced again.
     """
 
     arrays: list[jax.Array]
     call: Call
     name: str
     sharding: Any = None
+    by_value: bool = False
     _lifted: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
     _once: list[tuple[Any, Any, Any]] = field(default_factory=list, init=False, repr=False)
 
@@ -139,14 +144,29 @@ class SplitScorer:
 
     def _lift(self, images: jax.ShapeDtypeStruct) -> Lifted:
         shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in self.arrays]
-        _, flat, captured, _ = trace(self.call, shapes, images, open_derivatives=True)
+        traced = functools.partial(_trace, self.call, shapes, images)
+        key = (self.call, *((a.shape, a.dtype) for a in (*shapes, images)), settings())
+        flat, known, captured = _traced.get(key, traced) if self.by_value else traced()
         if self.sharding is not None:
             captured = jax.device_put(captured, self.sharding)
-        try:
-            known: Hashable = content(flat)
-        except UnknownContentError:  # a callback, which may be another one each time
-            known = object()
         return Lifted(Equations(flat), [*self.arrays, *map(jnp.asarray, captured)], known)
+
+
+def _trace(call: Call, *shapes: Any) -> tuple[Flat, Hashable, list[Any]]:
+    """Return a scorer's equations, their content, and the arrays that closures hold."""
+    _, flat, captured, _ = trace(call, *shapes, open_derivatives=True)
+    try:
+        return flat, content(flat), captured
+    except UnknownContentError:  # a callback, which may be another one each time
+        return flat, object(), captured
+
+
+def _bytes(traced: tuple[Flat, Hashable, list[Any]]) -> int:
+    flat, _, captured = traced
+    return BYTES_OF_TEXT * len(flat.equations) + sum(array.nbytes for array in captured)
+
+
+_traced = Cache[tuple[Flat, Hashable, list[Any]]](1 << 24, _bytes)
 
 
 def split(f: Scorer) -> SplitScorer:
@@ -174,8 +194,11 @@ def split(f: Scorer) -> SplitScorer:
     f = as_callable(f)
     if not callable(f):
         raise TypeError(f"`f` must be callable, images -> scores: got a {type(f).__name__}.")
-    arrays, skeleton = split_arrays(_as_pytree(f))
-    return SplitScorer([jnp.asarray(array) for array in arrays], Call(skeleton), _describe(f))
+    tree = _as_pytree(f)
+    arrays, skeleton = split_arrays(tree)
+    arrays = [jnp.asarray(array) for array in arrays]
+    by_value = vars(type(tree)).get("compares_by_value", False)  # what derives from it may not
+    return SplitScorer(arrays, Call(skeleton), _describe(f), by_value=by_value)
 
 
 def image_shape_of(f: Any) -> Any:

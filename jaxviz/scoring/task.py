@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -86,7 +86,7 @@ class Task:
             return arrays
         return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec()))
 
-    @property
+    @cached_property
     def device(self) -> jax.Device:
         """One of the devices that run it: the mesh's, the one that holds the scorer's arrays, or
         the default."""

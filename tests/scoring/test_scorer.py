@@ -9,7 +9,9 @@ import pytest
 from jax.tree_util import Partial
 from scorers import convolutional
 
+from jaxviz.models import mnist_cnn
 from jaxviz.occlusion.occlude import occlude
+from jaxviz.scoring import scorer
 from jaxviz.scoring.scorer import check_output, split
 
 IMAGES = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
@@ -169,6 +171,29 @@ def test_equal_structure_is_an_equal_call():
     one, two = split(convolutional(seed=0)), split(convolutional(seed=1))
     assert one.call == two.call and hash(one.call) == hash(two.call)
     assert one.call != split(Partial(lambda *xs: xs[-1])).call
+
+
+def test_a_model_that_compares_by_value_is_traced_once(monkeypatch):
+    traces = []
+    trace = scorer.trace
+    monkeypatch.setattr(scorer, "trace", lambda *a, **k: (traces.append(1), trace(*a, **k))[1])
+    first, second = mnist_cnn(), mnist_cnn()
+    for rows in (3, 5):  # of which no other test traces it
+        for model in (first, second, mnist_cnn()):
+            split(model).at((rows, 28, 28, 1), np.float32)
+    assert len(traces) == 2
+
+    # What is static is part of its value; what derives from it may do anything.
+    layer = second.layer("conv2d")
+    layer.spec = dataclasses.replace(layer.spec, activation=jnp.tanh)
+    before, after = (split(m).at((3, 28, 28, 1), np.float32) for m in (first, second))
+    assert before.content != after.content and len(traces) == 3
+    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    for model, lifted in ((first, before), (second, after)):
+        np.testing.assert_allclose(lifted.call(lifted.arrays, images), model(images), rtol=1e-5)
+    derived = type("Derived", (type(first),), {})
+    first.__class__ = derived
+    assert not split(first).by_value and split(second).by_value
 
 
 def test_static_leaves_tell_calls_apart():
