@@ -28,7 +28,7 @@ from benchmarks import common, networks
 STEPS, ROLL, TV, RATE = 200, 2, 0.1, 0.05
 THREADS = 2
 BATCHES = {"squeezenet, one": 1, "squeezenet, four": 4}
-PHOTOGRAPHS = {"vgg16": (5, 10)} | dict.fromkeys(BATCHES, (5, 20))  # steps, --quick and else
+PHOTOGRAPHS = {"vgg16": (5, 20)} | dict.fromkeys(BATCHES, (5, 100))  # steps, --quick and else
 
 
 def kernels(file: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:

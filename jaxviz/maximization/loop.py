@@ -42,15 +42,18 @@ def run_batches(
     """Maximise all objectives, a batch at a time; `likely` says which read probabilities."""
     results: list[Maximized] = []
     slopes: list[np.ndarray] = []
+    known: dict[Any, Programs] = {}
     seeds = len(data.keys)
     batches = list(_batches(objectives, batch_size))
     with track(progress, len(batches) * schedule.steps, "steps") as report:
         for members, kept in batches:
             groups, arrays = group(members)
-            batch = problem._replace(groups=groups), data._replace(objectives=arrays)
+            alike = (groups, *(leaf.shape for leaf in jax.tree.leaves(arrays)))
+            programs = known.setdefault(alike, Programs(problem._replace(groups=groups)))
+            batch = data._replace(objectives=arrays)
             found = sum(len(result.images) for result in results)
             try:
-                result, slope = _run(*batch, schedule, report, kept * seeds, found)
+                result, slope = _run(programs, batch, schedule, report, kept * seeds, found)
                 results.append(result)
                 slopes.append(slope)
             except NotFiniteError as error:
@@ -65,15 +68,14 @@ def run_batches(
 
 
 def _run(
-    problem: Problem, data: Data, schedule: Schedule, report: Advance, kept: int, before: int
+    programs: "Programs", data: Data, schedule: Schedule, report: Advance, kept: int, before: int
 ) -> tuple[Maximized, np.ndarray]:
     """Maximise one batch and keep the first `kept` images; `before` images are done.
 
     Also return the last slope of each objective as a share of its steepest, NaN where that is 0.
     """
     patient = data.patience is not None
-    state = start(problem, data)
-    programs = Programs(problem)
+    state = start(programs.problem, data)
     history: list[dict[str, np.ndarray]] = []
     pending: list[Terms] = []
     snapshots: dict[int, jax.Array] = {}
@@ -92,7 +94,7 @@ def _run(
             if schedule.callback(segment.end, images(), newest):
                 stopped = f"{_ASKED} after step {segment.end}"
         if segment.look or stopped or (patient and schedule.callback is not None):
-            history.append(_fetched(pending, term_names(problem)))
+            history.append(_fetched(pending, term_names(programs.problem)))
             pending = []
             fault = _fault(history[-1], segment.end, before, _steps_taken(state))
             stopped = fault or stopped or _plateau(data, state, schedule)

@@ -4,8 +4,10 @@
 (batch, height, width, channel) in the units of `value_range`, float32. The step is compiled once.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpy as np
 import optax
 from jax.typing import DTypeLike
 
+from jaxviz.jaxpr._jax import platform_of
 from jaxviz.jaxpr.keys import check_key
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.maximization.arguments import (
@@ -37,6 +40,7 @@ from jaxviz.maximization.step import network
 from jaxviz.maximization.transforms import Transform
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import check_progress, checked_image_shape
+from jaxviz.scoring.batches import LARGE_IMAGE
 from jaxviz.scoring.independence import check_independence
 from jaxviz.scoring.scorer import split
 
@@ -109,7 +113,8 @@ def maximize(
         redirect_steps: in the first so many steps, where the gradient of an image is zero
             everywhere (dead ReLUs), let it through the ReLUs that block it; 0 never does.
         dtype: of the images given to f.
-        batch_size: objectives at a time; None for all.
+        batch_size: objectives at a time; None for all, but on a CPU for one where images are large
+            (128² pixels or more) and there is no `callback`, which is what is fastest there.
         snapshot_every: keep the images every so many steps.
         patience: an image stops, and stays as it is, once its total has not grown by
             `min_improvement` of its size for so many steps; the run stops with its last image. None
@@ -188,7 +193,14 @@ def maximize(
     likely = check_objectives(problem, data, objectives)
     noise = np.random.default_rng(0).uniform(*value_range, shape)
     check_independence(lambda images: network(problem, data, images), noise.astype(problem.dtype))
-    return run_batches(problem, data, objectives, likely, schedule, batch_size, progress)
+    at_once = _usual_batch(shape, parts.arrays, schedule) if batch_size is None else batch_size
+    return run_batches(problem, data, objectives, likely, schedule, at_once, progress)
+
+
+def _usual_batch(shape: tuple[int, ...], arrays: Any, schedule: Schedule) -> int | None:
+    # What lies between two layers then stays in the cache: four images at once took a third longer.
+    large = math.prod(shape[:2]) >= LARGE_IMAGE and platform_of(arrays) == "cpu"
+    return 1 if large and schedule.callback is None and schedule.loop != "scan" else None
 
 
 @cache

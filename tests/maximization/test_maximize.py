@@ -20,6 +20,7 @@ from jaxviz import regularize as jr
 from jaxviz import transforms as jt
 from jaxviz.jaxpr.compiled import PROGRAMS
 from jaxviz.layers import tag
+from jaxviz.maximization import loop
 from jaxviz.maximization.maximize import NotFiniteError, maximize
 
 KEY = jax.random.key(0)
@@ -196,6 +197,24 @@ def test_all_channels_of_a_layer_in_chunks_are_what_they_are_in_one_batch():
     np.testing.assert_allclose(parts.images, whole.images, atol=2e-5)
     np.testing.assert_allclose(parts.snapshots[4], whole.snapshots[4], atol=2e-5)
     np.testing.assert_allclose(parts.history["total"], whole.history["total"], rtol=1e-4, atol=1e-5)
+
+
+def test_large_images_come_one_at_a_time_on_a_cpu_and_each_is_traced_once(monkeypatch):
+    traced, seen = [], []
+    advance = loop.advance
+    monkeypatch.setattr(loop, "advance", lambda *args: (traced.append(1), advance(*args))[1])
+    options = OPTIONS | {"steps": 2, "redirect_steps": 0, "image_shape": (128, 128, 3)}
+    options |= {"progress": lambda done, total: seen.append(total)}
+    objectives = [jo.unit(n) for n in range(3)]
+    apart = maximize(plain, objectives, **options)
+    assert seen[-1] == 6 and len(traced) == 1
+    together = maximize(plain, objectives, batch_size=3, **options)
+    assert seen[-1] == 2
+    np.testing.assert_allclose(apart.images, together.images, atol=1e-6)
+    heard = []
+    told = {"callback": lambda step, images, terms: heard.append(len(images))}
+    maximize(plain, objectives, **options | told)
+    assert heard == [3, 3]
 
 
 @pytest.mark.slow
