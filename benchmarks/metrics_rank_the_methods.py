@@ -1,14 +1,15 @@
 """Every attribution method by several metrics: which maps say more than a map of nothing?
 
 The bundled MNIST network with 1,000 digits of MNIST's test set (for methods by sampling a quarter
-of them), and EfficientNet-Lite0 with the photographs that scikit-image and scikit-learn ship. The
-scorer is the logit of the predicted class. Each method's maps of the same images meet: the
-symmetric relevance gain with three fills (0, which is black to one network and grey to the other;
-blur; neighbours), insertion into a blurred image, μFidelity, and randomised weights (MPRT, of fewer
-images). A random map and an edge detector, which know nothing of the network, are the floor. Means
-over images ± standard errors; "beyond the floors" counts the fills with which the 95 % intervals of
-the paired differences in gain to both floors lie above 0. Times are seconds of CPU, all cores
-together, without compiling. What each method was told is in the table.
+of them), and EfficientNet-Lite0 with the photographs that scikit-image and scikit-learn ship and
+those of the test data. The scorer is the logit of the predicted class. Each method's maps of the
+same images meet: the symmetric relevance gain with three fills (0, which is black to one network
+and grey to the other; blur; neighbours), insertion into a blurred image, μFidelity, and randomised
+weights (MPRT, of fewer images). A random map and an edge detector, which know nothing of the
+network, are the floor. Means over images ± standard errors; "beyond the floors" counts the fills
+with which the 95 % intervals of the paired differences in gain to both floors lie above 0. Times
+are seconds of CPU, all cores together, without compiling. What each method was told is in the
+table.
 
 Each finished row is kept at once, and with --save a run that was stopped goes on behind them.
 
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +42,11 @@ NAME = "metrics_rank_the_methods"
 FLOORS = ("random", "edges")
 SAMPLED = ("rise", "kernel_shap", "lime", "shapley_sampling", "sobol", "hsic", "score_cam")
 SAMPLED += ("ablation_cam",)
-MAGNITUDES = ("saliency", "smooth", "guided", "deconvnet")  # whose sign says little: max |v|
+# Whose sign says little: max |v|.
+MAGNITUDES = ("saliency", "smooth", "guided", "deconvnet", "guided_grad_cam")
+# Beside those of `jaxviz.datasets`, what scikit-image ships.
+SHIPPED = ("astronaut.png", "camera.png", "coins.png", "motorcycle_left.png", "rocket.jpg")
+SHIPPED += ("moon.png", "hubble_deep_field.jpg", "brick.png", "grass.png", "gravel.png")
 
 
 class Case(NamedTuple):
@@ -141,13 +147,14 @@ def digits(count: int) -> Case:
     return Case("MNIST CNN", f, images[:count], None, 7, 3.0, 7, 20, 16, few, None, told, sampled)
 
 
-def photographs(count: int) -> Case:
+def photographs() -> Case:
     """EfficientNet-Lite0, by cells of 14×14 pixels."""
     model = jv.models.efficientnet_lite0()
-    names = ("cat", "coffee", "temple", "flower")[:count]
-    images = np.stack(
-        [preprocess(jv.datasets.load_photograph(name), model, fit="crop") for name in names]
-    )
+    shipped = Path(str(resources.files("skimage"))) / "data"
+    files = [shipped / name for name in SHIPPED]
+    files += sorted((common.data_folder() / "photos").iterdir())
+    pictures = [*map(jv.datasets.load_photograph, jv.datasets.PHOTOGRAPHS), *files]
+    images = np.stack([preprocess(picture, model, fit="crop") for picture in pictures])
     cells = {"segments": 7}
     told: dict[str, dict[str, Any]] = {
         "occlusion": {"patch": 56, "stride": 28, "margin": 28, "fill": 0.0},
@@ -162,7 +169,8 @@ def photographs(count: int) -> Case:
         "score_cam": {"channels": 32},
     }
     layers = ["classifier", "block10.depthwise", "stem"]
-    return Case("EfficientNet-Lite0", model, images, 14, 7, 11.0, 7, 30, 8, 2, layers, told, count)
+    count = len(images)
+    return Case("EfficientNet-Lite0", model, images, 14, 7, 11.0, 7, 30, 8, 4, layers, told, count)
 
 
 def methods(case: Case) -> dict[str, Callable[[Any, np.ndarray, np.ndarray], np.ndarray]]:
@@ -244,8 +252,6 @@ def _timed(
 
 
 def _randomised(case: Case, name: str, method: Callable, classes: np.ndarray) -> str:
-    if case.few < 4 and name in SAMPLED:
-        return "not measured"
     few = slice(case.few)
     try:
         found = metrics.randomization(
@@ -331,7 +337,7 @@ def main(argv: list[str] | None = None) -> None:
         few = digits(24)._replace(few=4, sampled=24)
         cases = [(few, [*FLOORS, "occlusion", "saliency", "grad_cam", "lrp"])]
     else:
-        cases = [(digits(count), None), (photographs(4), None)]
+        cases = [(digits(count), None), (photographs(), None)]
     kept = Kept(settings.save)
     new = (row for case, only in cases for row in measure(case, only, kept))
     done = common.collect(NAME, (row for rows in (kept.rows, new) for row in rows), settings)

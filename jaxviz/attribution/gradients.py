@@ -25,10 +25,10 @@ from jaxviz.progress import Progress
 
 
 def gradient(
-    f: Any, image: jax.Array, goal: Goal, *, backprop: str = "plain"
+    f: Any, image: jax.Array, goal: Goal, *, backprop: str = "plain", preparing: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Return ∂s/∂x of one image (H, W, C), and its scores."""
-    quick, rectify = quick_rules(platform_of(image), often=True), relu_rules(backprop)
+    """Return ∂s/∂x of one image (H, W, C), and its scores; `preparing` is that of `quick_rules`."""
+    quick, rectify = quick_rules(platform_of(image), preparing=preparing), relu_rules(backprop)
 
     def explained(image: jax.Array) -> tuple[jax.Array, jax.Array]:
         called = partial(score, f)

@@ -150,7 +150,8 @@ class _Path:
         def one(at: jax.Array, weight: jax.Array, number: jax.Array) -> jax.Array:
             start = carry.starts[number]
             way = image - start
-            g, _ = gradient(f, start + at.astype(image.dtype) * way, carry.goal)
+            here = start + at.astype(image.dtype) * way
+            g, _ = gradient(f, here, carry.goal, preparing=0.0)
             return (weight * (way * g).astype(weight.dtype)).astype(carry.total.dtype)
 
         at, weights, numbers = items

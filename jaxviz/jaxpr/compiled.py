@@ -7,6 +7,7 @@ kept holds an object of the user's.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import is_not
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ PROGRAMS = Cache[_Program](1 << 29, lambda program: program.bytes)
 
 
 def compiled(
-    function: Callable[..., Any], *args: Any, donated: Sequence[int] = ()
+    function: Callable[..., Any], *args: Any, donated: Sequence[int] = (), often: bool = False
 ) -> Callable[..., Any]:
     """Compile a function for arguments like these, or find the program of its content.
 
@@ -36,6 +37,8 @@ def compiled(
             called, not to be differentiated.
         *args: arrays, or their shapes, in any pytree.
         donated: which arguments may be overwritten.
+        often: whether it is called so often with the same first argument that what follows from
+            this alone, such as transformed kernels, is to be made once.
 
     Returns:
         A function of arguments of the same structure, shapes and dtypes.
@@ -50,16 +53,35 @@ def compiled(
     counts = [len(jax.tree.leaves(arg)) for arg in args]
     first = [sum(counts[:n]) for n in range(len(args))]
     overwritten = tuple(1 + first[n] + i for n in donated for i in range(counts[n]))
+    known = counts[0] if often else 0
     try:
-        key = (content(flat), overwritten, settings())
-        call = PROGRAMS.get(key, partial(_jit, flat, overwritten)).call
+        key = (content(flat), overwritten, known, settings())
+        begin, call = PROGRAMS.get(key, partial(_both, flat, overwritten, known)).call
     except UnknownContentError:  # a callback, which may be another one each time
-        call = _jit(flat, overwritten).call
+        begin, call = _both(flat, overwritten, known).call
+    ready = _Ready(begin, values)
 
     def run_compiled(*args: Any) -> Any:
-        return jax.tree.unflatten(tree, call(values, *jax.tree.leaves(args)))
+        leaves = jax.tree.leaves(args)
+        return jax.tree.unflatten(tree, call(values, *leaves, *ready.of(leaves[:known])))
 
     return run_compiled
+
+
+class _Ready:
+    """What follows from the first argument alone, made again where that is another one."""
+
+    def __init__(self, begin: Any, values: list[Any]):
+        self._begin, self._values = begin, values
+        self._of: list[Any] = []
+        self._made: list[Any] = []
+
+    def of(self, known: list[Any]) -> list[Any]:
+        if self._begin is None:
+            return []
+        if len(self._of) != len(known) or any(map(is_not, self._of, known)):
+            self._of, self._made = known, self._begin(self._values, *known)
+        return self._made
 
 
 class Ahead(NamedTuple):
@@ -139,6 +161,19 @@ def program_bytes(compiled: Any) -> int:
     if analysis is None:
         return 0
     return int(analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
+
+
+def _both(flat: Flat, overwritten: tuple[int, ...], known: int) -> _Program:
+    """Return programs of what follows from the first inputs alone, if anything, and of the rest."""
+    if not known:
+        program = _jit(flat, overwritten)
+        return program._replace(call=(None, program.call))
+    begin, rest = split_flat(flat, known)
+    # What is ready comes last, so that the numbers of what is overwritten stay.
+    inputs, end = rest.inputs, known + len(begin.outputs)
+    rest = rest._replace(inputs=(*inputs[:known], *inputs[end:], *inputs[known:end]))
+    first = _jit(begin, ()).call if begin.outputs else None
+    return _Program((first, _jit(rest, overwritten).call), BYTES_AN_EQUATION * len(flat.equations))
 
 
 def _jit(flat: Flat, overwritten: tuple[int, ...]) -> _Program:

@@ -11,6 +11,7 @@ replaced.
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
+from math import inf
 from typing import Any
 
 import jax
@@ -32,17 +33,18 @@ SMALL_WINDOW = 9
 WORTH_COMPILING = 2e-3
 
 
-def quick_rules(platform: str, *, often: bool = False) -> Mapping[str, Rule]:
+def quick_rules(platform: str, *, preparing: float = inf) -> Mapping[str, Rule]:
     """Return rules for max pools and convolutions under a gradient; no rules but on a CPU.
 
     Args:
         platform: of the device.
-        often: whether the gradient is taken some hundred times, so that forms of a convolution
-            which take long to compile pay, such as Winograd's tiles.
+        preparing: how often a kernel is prepared for each image, see `choose`: 0 where that is
+            hoisted out of many steps; infinity where the gradient is taken too seldom for forms of
+            a convolution which take long to compile, such as Winograd's tiles.
     """
     if platform != "cpu":
         return {}
-    convolution = partial(_convolution_rule, often)
+    convolution = partial(_convolution_rule, preparing)
     return {"reduce_window_max": _pool_rule, "conv_general_dilated": convolution}
 
 
@@ -169,7 +171,7 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 
 def _convolution_rule(
-    often: bool, equation: Equation, inputs: Sequence[jax.Array]
+    preparing: float, equation: Equation, inputs: Sequence[jax.Array]
 ) -> list[jax.Array] | None:
     params = equation.params
     x, kernel = inputs
@@ -191,7 +193,7 @@ def _convolution_rule(
         x = blocks_of_pixels(params, x, kernel.shape[:2])
         kernel = blocks_of_taps(strides, kernel)
         padding = ((0, 0), (0, 0))
-    return [_convolution((padding, dilation), (precision, often), x, kernel)]
+    return [_convolution((padding, dilation), (precision, preparing), x, kernel)]
 
 
 @partial(jax.jit, static_argnums=(0,))  # traced once for all layers of one shape
@@ -269,8 +271,8 @@ def _convolve_higher(geometry: Any, precision: Any, x: jax.Array, kernel: jax.Ar
 
 
 def _convolve_by_form(geometry: Any, how: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolve by Winograd's tiles if they pay, with the kernel transformed each time."""
-    (padding, dilation), (precision, often) = geometry, how
+    """Convolve by Winograd's tiles if they pay."""
+    (padding, dilation), (precision, preparing) = geometry, how
     params = {
         "window_strides": (1, 1),
         "padding": padding,
@@ -282,7 +284,7 @@ def _convolve_by_form(geometry: Any, how: Any, x: jax.Array, kernel: jax.Array) 
         "precision": precision,
         "preferred_element_type": None,
     }
-    form = choose(params, x, kernel, preparing=1.0, worth=WORTH_COMPILING) if often else None
+    form = choose(params, x, kernel, preparing=preparing, worth=WORTH_COMPILING)
     if form is None or not form.elements:
         return _convolve_higher(geometry, precision, x, kernel)
     return form.apply(x, form.prepare(kernel))

@@ -116,27 +116,31 @@ class Programs:
 
     def decode(self, data: Data, parameters: Any) -> jax.Array:
         """Return the images that parameters mean."""
-        return self._get(decode, ())(data, parameters)
+        return self._get(decode, (), data, parameters)
 
     def once(
         self, data: Data, state: State, *, redirect: bool = False, watch: bool = False
     ) -> tuple[State, Terms]:
         """Take one step, in place."""
-        return self._get(advance, (redirect,))(data, state, np.bool_(watch))
+        return self._get(advance, (redirect,), data, state, np.bool_(watch))
 
     def many(self, steps: int, data: Data, state: State) -> tuple[State, Terms]:
         """Take several steps in one loop, in place."""
-        return self._get(advance_many, (steps,))(data, state)
+        return self._get(advance_many, (steps,), data, state)
 
-    def _get(self, function: Callable[..., Any], options: tuple[Any, ...]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            if (function, options) not in self._known:
-                donated = () if function is decode else (1,)
-                bound = partial(function, self.problem, *options)
-                self._known[function, options] = compiled(bound, *args, donated=donated)
-            return self._known[function, options](*args)
+    def _get(
+        self, function: Callable[..., Any], options: tuple[Any, ...], data: Data, *args: Any
+    ) -> Any:
+        scorer, rest = data.scorer, data._replace(scorer=())
+        if (function, options) not in self._known:
 
-        return call
+            def call(scorer: Any, data: Data, *args: Any) -> Any:
+                return function(self.problem, *options, data._replace(scorer=scorer), *args)
+
+            # The kernels that a step transforms are those of all steps.
+            steps = {} if function is decode else {"donated": (2,), "often": True}
+            self._known[function, options] = compiled(call, scorer, rest, *args, **steps)
+        return self._known[function, options](scorer, rest, *args)
 
 
 def _advance(

@@ -174,7 +174,7 @@ def objective_values(
     # (V, M, S, …) becomes one batch for f: what couples images is the objective alone.
     flat = shown.reshape(-1, *shown.shape[3:])
 
-    quick = quick_rules(platform_of(data, images), often=True)
+    quick = quick_rules(platform_of(data, images), preparing=0.0)
     rectify = relu_rules(backprop)
     found = replay(
         partial(network, problem, data), flat, rules=lambda flat: {**quick, **rectify(flat)}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxviz.jaxpr import compiled as module
 from jaxviz.jaxpr.compiled import PROGRAMS, ahead, compiled, program_bytes
 
 X = jnp.arange(4.0)
@@ -93,3 +94,21 @@ def test_what_follows_from_the_first_argument_is_made_once():
     np.testing.assert_allclose(run(weight, 2 * x), 2 * np.exp(weight).sum(), rtol=1e-5)
     once = ahead(lambda weight, x: (jnp.exp(weight) * x).sum(), weight, x)
     assert once.first is None and "exponential" in once.program.as_text()
+
+
+def test_it_is_made_anew_where_the_first_argument_is_another_one(monkeypatch):
+    made, both = [], module._both
+
+    def counted(*args):
+        program = both(*args)
+        begin, call = program.call
+        return program._replace(call=(lambda *known: (made.append(1), begin(*known))[1], call))
+
+    monkeypatch.setattr(module, "_both", counted)
+    weight, x = jnp.linspace(0.0, 1.0, 1 << 15), jnp.ones(1 << 15)
+    total = lambda weight, x, factor: (jnp.exp(weight) * x).sum() * factor
+    run = compiled(total, weight, x, X[2], donated=(2,), often=True)
+    for given, factor, times in ((weight, 2.0, 1), (weight, 3.0, 1), (2 * weight, 3.0, 2)):
+        found = run(given, x, jnp.asarray(factor))
+        np.testing.assert_allclose(found, np.exp(given).sum() * factor, rtol=1e-5)
+        assert len(made) == times

@@ -206,7 +206,7 @@ def test_a_gradient_taken_often_goes_by_tiles_where_they_pay():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(-2, 3, (1, 7, 6, 20)), jnp.float32)
     kernel = jnp.asarray(rng.integers(-2, 3, (3, 3, 20, 24)), jnp.float32)
-    often = quick_rules("cpu", often=True)
+    often = quick_rules("cpu", preparing=1.0)
 
     def f(x, kernel, padding="SAME"):
         return jax.lax.conv_general_dilated(
