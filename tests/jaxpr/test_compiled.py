@@ -106,7 +106,10 @@ def test_it_is_made_anew_where_the_first_argument_is_another_one(monkeypatch):
 
     monkeypatch.setattr(module, "_both", counted)
     weight, x = jnp.linspace(0.0, 1.0, 1 << 15), jnp.ones(1 << 15)
-    total = lambda weight, x, factor: (jnp.exp(weight) * x).sum() * factor
+
+    def total(weight, x, factor):
+        return (jnp.exp(weight) * x).sum() * factor
+
     run = compiled(total, weight, x, X[2], donated=(2,), often=True)
     for given, factor, times in ((weight, 2.0, 1), (weight, 3.0, 1), (2 * weight, 3.0, 2)):
         found = run(given, x, jnp.asarray(factor))
