@@ -1,9 +1,10 @@
 """What was compiled for a scorer, found again without tracing the method, which takes longest.
 
 A model, an `nnx.Module`, is known by itself and by its structure: as `jax.jit` has it, what its
-code reads besides is taken to stay, and it is not traced again. A function is known by itself and
-by its content: it alone is traced at each run, which finds what its closures hold by now; only
-derivative rules of its own are taken to stay. Arrays are arguments, read anew at every run.
+code reads besides is taken to stay, and it is not traced again. One that compares by value is known
+by that, whichever object it is. A function is known by itself and by its content: it alone is
+traced at each run, which finds what its closures hold by now; only derivative rules of its own are
+taken to stay. Arrays are arguments, read anew at every run.
 """
 
 import functools
@@ -109,9 +110,10 @@ def memo_of(scorer: Any, parts: SplitScorer, images: np.ndarray) -> Memo:
     """Return what is known of a scorer, for as long as it lives."""
     shape = (1, *images.shape[1:])
     if isinstance(scorer, nnx.Module):
-        if scorer not in _models:
-            _models[scorer] = _Model(_cache(), Cache[Traits](MOST, lambda traits: 1))
-        known, key = _models[scorer], (parts.call, shape, str(images.dtype), _surroundings())
+        model = type(scorer) if parts.by_value else scorer
+        if model not in _models:
+            _models[model] = _Model(_cache(), Cache[Traits](MOST, lambda traits: 1))
+        known, key = _models[model], (parts.call, shape, str(images.dtype), _surroundings())
         traits = known.traits.get(key, lambda: _traits(parts.at(shape, images.dtype)))
         return Memo(known.programs, parts.call, [], traits)
     lifted = parts.at(shape, images.dtype)

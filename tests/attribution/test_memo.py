@@ -56,6 +56,24 @@ def test_a_model_is_traced_once(image):
     assert att.smooth(model, image, samples=2).method == smooth.method == "smooth saliency"
 
 
+def test_what_compares_by_value_is_traced_once_whichever_object_it_is(image):
+    class Alike(Counted):
+        compares_by_value = True
+
+    first, second = Alike(), Alike()
+    second.dense.kernel[...] = 2 * second.dense.kernel[...]
+    att.saliency(first, image)
+    count = len(TRACED)
+    found = att.saliency(second, image)
+    assert len(TRACED) == count
+    np.testing.assert_allclose(found.values, fresh(second, image), atol=1e-6)
+    count = len(TRACED)
+    second.power = 2
+    found = att.saliency(second, image)
+    assert len(TRACED) > count
+    np.testing.assert_allclose(found.values, fresh(second, image), atol=1e-6)
+
+
 @pytest.mark.slow
 def test_new_weights_and_another_structure_count(image):
     model = Counted()
