@@ -7,6 +7,7 @@ for photographs behind "efficientnet_lite0", unless there is a file of that name
 
 import argparse
 import json
+import warnings
 from collections.abc import Sequence
 from importlib.resources import files
 from inspect import signature
@@ -27,6 +28,7 @@ from jaxviz.scoring.scorer import image_shape_of
 
 PRESETS = get_args(PresetName)
 PHOTOGRAPHS = "efficientnet_lite0"
+BRIGHT = 0.5  # of a picture's middle pixel, in [0, 1]
 
 
 def bundled_model() -> Path:
@@ -95,7 +97,23 @@ def read_images(
     """Read what IMAGES names: the pictures as they are, and in the units of the model."""
     with stage("reading the images"):
         pictures = read_pictures(sources, input_shape(model, args.size), limit=limit)
-    return pictures, preprocessing(args, model)(pictures.values)
+    formula = preprocessing(args, model)
+    if args.model == "bundled" and formula == Preprocessing():
+        _check_ground(pictures)
+    return pictures, formula(pictures.values)
+
+
+def _check_ground(pictures: Pictures) -> None:
+    """Warn of digits on a bright ground, which the bundled network takes for something else."""
+    bright = [name for name, x in zip(pictures.names, pictures.values, strict=True)
+              if np.median(x) > BRIGHT]  # fmt: skip
+    if bright:
+        others = f" and {len(bright) - 1} more" if len(bright) > 1 else ""
+        warnings.warn(
+            f"{bright[0]}{others}: dark on a bright ground, whereas the bundled network knows"
+            " digits that are bright on a dark one, as MNIST has them; give --invert.",
+            stacklevel=2,
+        )
 
 
 def preprocessing(args: argparse.Namespace, model: Any) -> Preprocessing:

@@ -97,6 +97,18 @@ def test_a_tolerance_is_told(tmp_path, capsys, model):
 
 
 @pytest.mark.slow
+def test_ink_on_paper_is_told_to_whoever_asks_the_bundled_network(tmp_path, capsys):
+    for name, ground in (("paper.png", 240), ("board.png", 10)):
+        picture = np.full((40, 40), ground, np.uint8)
+        picture[10:30, 18:22] = 250 - ground
+        Image.fromarray(picture).save(tmp_path / name)
+    command = f"attribute bundled {tmp_path} --method saliency --out {tmp_path}/out"
+    for more, expected in (("", True), (" --invert", False)):
+        status, _, told = run(command + more, capsys)
+        assert status == 0 and ("paper.png: dark on a bright ground" in told) == expected
+        assert "board" not in told
+
+
 def test_occlude_writes_what_the_api_computes(tmp_path, capsys, model):
     out = tmp_path / "out"
     command = f"occlude bundled digits --limit 2 --patch 8 --stride 4 --target true --out {out}"
