@@ -106,11 +106,7 @@ def _occlude(add: Add) -> None:
     example = "jaxviz occlude bundled digits --limit 6 --patch 7 --stride 1 --target true"
     parser = _command(add, "occlude", text, example, writes=True)
     options.add_model(parser)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help=options.IMAGES)
-    options.add_preprocessing(parser)
-    text = "read the first N images only"
-    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
-    options.add_classes(parser)
+    options.add_images(parser)
     options.add_patches(parser)
     options.add_maps(parser)
     options.add_run(parser)
@@ -122,11 +118,7 @@ def _attribute(add: Add) -> None:
     example = "jaxviz attribute bundled digits --limit 3 --method grad_cam,saliency,occlusion"
     parser = _command(add, "attribute", text, example, writes=True)
     options.add_model(parser)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help=options.IMAGES)
-    options.add_preprocessing(parser)
-    text = "read the first N images only"
-    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
-    options.add_classes(parser)
+    options.add_images(parser)
     how = parser.add_argument_group("the maps")
     default = ("grad_cam", "integrated_gradients", "occlusion")
     text = f"some of {', '.join(get_args(MapMethod))}; default: {','.join(default)}"
@@ -159,13 +151,8 @@ def _judge(add: Add) -> None:
     parser.add_argument("store", metavar="STORE", help=options.STORE)
     text = "a Keras file, or bundled, see `jaxviz occlude --help`; none: only print the table"
     parser.add_argument("model", metavar="MODEL", nargs="?", help=text)
-    parser.add_argument("images", metavar="IMAGES", nargs="*", help=options.IMAGES)
-    text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
-    text = "read the first N images only"
-    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
-    options.add_preprocessing(parser)
-    options.add_classes(parser)
+    options.add_weights(parser)
+    options.add_images(parser, nargs="*")
     what = parser.add_argument_group("the maps")
     default = "grad_cam,integrated_gradients,occlusion, or none with --maps"
     text = f"made by some of {', '.join(get_args(MapMethod))}; default: {default}"

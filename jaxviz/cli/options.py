@@ -16,8 +16,22 @@ def add_model(parser: ArgumentParser, *, files: bool = False) -> None:
     text = 'a Keras file (.keras, .h5, .hdf5), or "bundled": the MNIST network that comes along'
     text += "" if files else '; or "efficientnet_lite0", for photographs: needs the extra photos'
     parser.add_argument("model", metavar="MODEL", help=text)
+    add_weights(parser)
+
+
+def add_weights(parser: ArgumentParser) -> None:
+    """Add where the weights are, if not in the file of MODEL."""
     text = "the file with the weights, if MODEL holds the architecture alone (JSON)"
     parser.add_argument("--weights", type=Path, metavar="FILE", help=text)
+
+
+def add_images(parser: ArgumentParser, *, nargs: str = "+") -> None:
+    """Add IMAGES, how many of them, what is done to their pixels, and the names of the classes."""
+    parser.add_argument("images", metavar="IMAGES", nargs=nargs, help=IMAGES)
+    add_preprocessing(parser)
+    text = "read the first N images only"
+    parser.add_argument("--limit", type=values.positive, metavar="N", help=text)
+    add_classes(parser)
 
 
 def add_classes(parser: ArgumentParser) -> None:
