@@ -15,11 +15,12 @@ import numpy as np
 
 from jaxviz.keras.architecture.config import Layer, Model
 from jaxviz.keras.architecture.fields import Fields
+from jaxviz.keras.architecture.graph import Graph
 from jaxviz.keras.errors import KerasFileError
 from jaxviz.keras.files.weights import Slot
 from jaxviz.keras.layers.converter import Converter
 from jaxviz.keras.layers.table import TABLE
-from jaxviz.keras.model import Graph, KerasModel, attribute_names
+from jaxviz.keras.model import KerasModel, attribute_names
 
 # Two sizes stand for an axis of any size; where results differ, the output's size is open too.
 _PROBES = (288, 352)
