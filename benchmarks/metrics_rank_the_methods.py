@@ -16,7 +16,8 @@ Each finished row is kept at once, and with --save a run that was stopped goes o
     python -m benchmarks.metrics_rank_the_methods [--quick] [--save] [--digits N]
         [--page docs/which_method.md]
 
-With --digits there are fewer digits, and less to wait for (some twenty minutes on two cores for 1,000).
+With --digits there are fewer digits, and less to wait for (1,000 take some twenty minutes on two
+cores).
 With --page nothing is measured: the tables of the page are made of what was kept.
 """
 
