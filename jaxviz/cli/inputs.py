@@ -105,8 +105,8 @@ def read_images(
 
 def _check_ground(pictures: Pictures) -> None:
     """Warn of digits on a bright ground, which the bundled network takes for something else."""
-    bright = [name for name, x in zip(pictures.names, pictures.values, strict=True)
-              if np.median(x) > BRIGHT]  # fmt: skip
+    pairs = zip(pictures.names, pictures.values, strict=True)
+    bright = [name for name, picture in pairs if np.median(picture) > BRIGHT]
     if bright:
         others = f" and {len(bright) - 1} more" if len(bright) > 1 else ""
         warnings.warn(

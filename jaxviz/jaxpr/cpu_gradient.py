@@ -75,7 +75,7 @@ def _pool_rule(equation: Equation, inputs: Sequence[jax.Array]) -> list[jax.Arra
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-@partial(jax.jit, static_argnums=(0,))
+@partial(jax.jit, static_argnums=(0,))  # traced once for all layers of one shape, as those below
 def _pool(geometry: Any, x: jax.Array) -> jax.Array:
     window, strides, padding = geometry
     if window[0] * window[1] <= SMALL_WINDOW:
@@ -196,7 +196,7 @@ def _convolution_rule(
     return [_convolution((padding, dilation), (precision, preparing), x, kernel)]
 
 
-@partial(jax.jit, static_argnums=(0,))  # traced once for all layers of one shape
+@partial(jax.jit, static_argnums=(0,))
 def _by_views(geometry: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     strides, padding, dilation = geometry
     params = {"window_strides": strides, "padding": padding, "rhs_dilation": dilation}
