@@ -20,8 +20,10 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxviz.jaxpr._jax import settings
-from jaxviz.jaxpr.cache import Cache
+from jaxviz.jaxpr.cache import BYTES_AN_EQUATION, Cache
 from jaxviz.jaxpr.content import UnknownContentError, content
+from jaxviz.jaxpr.fold import fold
+from jaxviz.jaxpr.hoist import split_flat
 from jaxviz.jaxpr.split import Skeleton, as_callable, as_model, split_arrays
 from jaxviz.jaxpr.walk import Flat, run, trace
 
@@ -124,6 +126,7 @@ class SplitScorer:
     sharding: Any = None
     by_value: bool = False
     _lifted: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
+    _folded: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
     _once: list[tuple[Any, Any, Any]] = field(default_factory=list, init=False, repr=False)
 
     def at(self, shape: tuple[int, ...], dtype: Any) -> Lifted:
@@ -132,6 +135,13 @@ class SplitScorer:
         if key not in self._lifted:
             self._lifted[key] = self._lift(jax.ShapeDtypeStruct(shape, dtype))
         return self._lifted[key]
+
+    def folded_at(self, shape: tuple[int, ...], dtype: Any) -> Lifted:
+        """Return it as `at` does, with batch normalisation in the kernels, which come as arrays."""
+        key = (shape, str(dtype), settings())
+        if key not in self._folded:
+            self._folded[key] = self._fold(self.at(shape, dtype))
+        return self._folded[key]
 
     def once(self, arrange: Callable[[list[jax.Array]], Any], arrays: list[jax.Array]) -> Any:
         """Return what a function makes of the scorer's arrays: called once for this object."""
@@ -150,6 +160,32 @@ class SplitScorer:
         if self.sharding is not None:
             captured = jax.device_put(captured, self.sharding)
         return Lifted(Equations(flat), [*self.arrays, *map(jnp.asarray, captured)], known)
+
+    def _fold(self, lifted: Lifted) -> Lifted:
+        make = functools.partial(_fold, lifted.call.flat)
+        known = isinstance(lifted.content, str)
+        ready, flat = _parts.get(lifted.content, make) if known else make()
+        if ready is None:
+            return lifted
+        own = len(lifted.call.flat.inputs) - 1
+        with jax.disable_jit(False):
+            made = ready(lifted.arrays[own:], lifted.arrays[:own])
+        if self.sharding is not None:
+            made = jax.device_put(made, self.sharding)
+        arrays = [*lifted.arrays[:own], *made, *lifted.arrays[own:]]
+        return Lifted(Equations(flat), arrays, ("folded", lifted.content))
+
+
+def _fold(flat: Flat) -> tuple[Any, Flat]:
+    """Return what makes kernels of a scorer's arrays, None if nothing, and the rest of it."""
+    folded = fold(flat, flat.inputs[-1:])
+    if folded is flat:
+        return None, flat
+    first, second = split_flat(folded, len(flat.inputs) - 1, least=0)
+    return jax.jit(lambda captured, arrays: run(first, captured, arrays)), second
+
+
+_parts = Cache[tuple[Any, Flat]](1 << 28, lambda parts: BYTES_AN_EQUATION * len(parts[1].equations))
 
 
 def _trace(call: Call, *shapes: Any) -> tuple[Flat, Hashable, list[Any]]:

@@ -65,7 +65,8 @@ class Task:
 
     def scorer_at(self, rows: int) -> Lifted:
         """Return the scorer as a program that gives it so many images at once compiles it."""
-        return self.scorer.at((rows, *self.images.shape[1:]), self.images.dtype)
+        at = self.scorer.folded_at if self.device.platform == "cpu" else self.scorer.at
+        return at((rows, *self.images.shape[1:]), self.images.dtype)
 
     def arguments(self, rows: int) -> tuple[Any, Any]:
         """Return the arrays that every call of a program gets that scores so many at once."""
