@@ -21,9 +21,9 @@ def faster_on_cpu(f: Callable[..., Any], *, error: float = 0.0) -> Callable[...,
     Convolutions become matrix products, Winograd's tiles or XLA's own at its faster library, by
     their shapes (not by the batch), and pools whose windows overlap shifted views; what depends on
     the weights alone, such as the transforms of kernels, is done once, and factors by channel
-    behind a convolution, as of batch normalisation, go into its kernel. Numbers agree to 1e-5 of the
-    largest: the sums are in another order, and tiles multiply sums of pixels by sums of taps, but
-    not where `f` asks for precision "highest".
+    behind a convolution, as of batch normalisation, go into its kernel. Numbers agree to 1e-5 of
+    the largest: the sums are in another order, and tiles multiply sums of pixels by sums of taps,
+    but not where `f` asks for precision "highest".
     A pixel that is not finite reaches all sites of its tile. Elsewhere nothing is replaced, and on
     a CPU bfloat16 and other formats than float32 and float64 stay as they are.
 

@@ -167,7 +167,7 @@ def _by_channel(
     if isinstance(other, Constant) or not any(dim > 1 for dim in flat.aval(other).shape[:-1]):
         return other
     maker = makers.get(other)
-    if maker is None or maker.primitive.name != "broadcast_in_dim" or len(maker.operands) > 1:
+    if maker is None or maker.primitive.name != "broadcast_in_dim" or len(maker.operands) != 1:
         return None
     source, last = maker.operands[0], len(flat.aval(number).shape) - 1
     dims = zip(flat.aval(source).shape, maker.params["broadcast_dimensions"], strict=True)
