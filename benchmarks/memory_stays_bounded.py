@@ -4,9 +4,10 @@ VGG-16 with random weights on one image of 224×224, patch 16, at strides 16, 4 
 positions, each run in a process of its own. On windows they are run to the last one, which takes
 two cores half an hour. Dense, they would take hours: those runs are interrupted by Ctrl-C after a
 stated number of positions; by then everything that depends on the number of positions has been
-allocated, and `occlude` returns what it has. A peak above 3 GB ends the benchmark with an error. Peak memory is the
-process's largest resident set; it is set against that of a process that only runs the network on
-one batch. The resident set after a quarter of the positions and at the end shows whether it creeps.
+allocated, and `occlude` returns what it has. A peak above 3 GB ends the benchmark with an error.
+Peak memory is the process's largest resident set; it is set against that of a process that only
+runs the network on one batch. The resident set after a quarter of the positions and at the end
+shows whether it creeps.
 
     python -m benchmarks.memory_stays_bounded [--quick] [--save]
 """
@@ -133,7 +134,8 @@ def main() -> None:
         f" {rows[-1]['scores, MB'] / 1e3:.2f} GB (held twice at the end)",
         rows,
         notes=[
-            "Dense runs were interrupted, see the positions run; peaks and seconds include compiling.",
+            "Dense runs were interrupted, see the positions run; peaks and seconds are those with"
+            " compiling.",
             f"A process with Python, JAX and the weights of VGG-16 peaks at {weights:,.0f} MB.",
             "Scores: positions × 1000 classes × 4 bytes; `occlude` lays them out once in the order"
             " of the run and once on the grid.",
