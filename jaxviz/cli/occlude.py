@@ -89,6 +89,7 @@ def occlude(args: argparse.Namespace) -> int:
                 method=args.method,
                 batch_size=args.batch_size or "auto",
                 tolerance=args.tolerance,
+                refine=args.refine,
                 progress=told,
                 class_names=names if args.classes else None,
             )
@@ -118,6 +119,8 @@ def occlude(args: argparse.Namespace) -> int:
     say(f"{occ.grid}; input {settings['preprocessing']}")
     if occ.approximation is not None:
         say(_how_exact(occ.approximation))
+    if occ.exact is not None:
+        say(_how_refined(occ.exact, np.asarray(occ.interpolation_error)))
     for note in occ.notes:
         print(f"jaxviz occlude: note: {note}", file=sys.stderr)
     more = ", targets.png" if len(targets) > 1 else ""
@@ -162,6 +165,13 @@ def _how_exact(found: Approximation) -> str:
         f"approximate: off by at most {found.bound:.2g} of the largest change of a score, as"
         f" estimated from {found.checked} positions an image ({found.confidence:.0%} confidence)"
     )
+
+
+def _how_refined(exact: np.ndarray, errors: np.ndarray) -> str:
+    told = f"coarse to fine: {exact.mean():.0%} of the positions scored, others interpolated"
+    if np.isnan(errors).all():
+        return told
+    return f"{told}, off by {np.nanmax(errors):.2g} of the largest change where it was checked"
 
 
 def _begun(occ: Occlusion) -> int:

@@ -140,6 +140,11 @@ def add_run(parser: ArgumentParser) -> None:
     text = "approximate, faster: largest error, as a share of the largest change of a score;"
     text += " default: exact"
     run.add_argument("--tolerance", type=float, metavar="SHARE", help=text)
+    text = (
+        "approximate, faster: every FACTOR-th row and column of positions, then this share of all"
+    )
+    text += " where scores vary most, or fewer, once interpolation is off by no more than ERROR"
+    run.add_argument("--refine", type=values.refine, metavar="FACTOR,SHARE[,ERROR]", help=text)
 
 
 def add_parts(group: _ArgumentGroup) -> None:

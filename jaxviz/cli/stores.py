@@ -45,8 +45,6 @@ SHOWN = 20  # bad images in a table
 
 def occlude_store(args: argparse.Namespace) -> int:
     """Score the images into a store; 130 if interrupted."""
-    if args.tolerance is not None:
-        raise ValueError("`--tolerance` is measured on the images at hand: leave out `--store`.")
     _join(args)
     model = load_model(args.model, args.weights)
     shape = input_shape(model, args.size)
@@ -60,6 +58,8 @@ def occlude_store(args: argparse.Namespace) -> int:
             **make_preset(args, shape[:2]),
             **_kept(args.keep),
             image_shape=shape,
+            tolerance=args.tolerance,
+            refine=args.refine,
             method=args.method,
             batch_size=args.batch_size or "auto",
             chunk=args.chunk or "auto",

@@ -59,6 +59,16 @@ def fill(text: str) -> float | tuple[float, ...] | str:
     return values[0] if len(values) == 1 else values
 
 
+def refine(text: str) -> tuple[int, float] | tuple[int, float, float]:
+    """Parse FACTOR,SHARE or FACTOR,SHARE,ERROR."""
+    factor, *shares = numbers(text)
+    shares_fit = len(shares) in (1, 2) and all(0 <= each <= 1 for each in shares)
+    if factor < 2 or factor % 1 or not shares_fit:
+        wanted = "FACTOR,SHARE or FACTOR,SHARE,ERROR, a whole number from 2 and shares from 0 to 1"
+        raise ArgumentTypeError(f"must be {wanted}: got {text!r}.")
+    return (int(factor), shares[0]) if len(shares) == 1 else (int(factor), shares[0], shares[1])
+
+
 def share(text: str) -> tuple[int, int]:
     """Parse I/N."""
     try:

@@ -26,6 +26,7 @@ class Found(NamedTuple):
         values: everything that was asked for, arrays (n, 1 + P, ..., K), the clean image first.
         interrupted: whether Ctrl-C ended the run.
         exact: which positions are exact, bool (N, *grid); None: all.
+        errors: what interpolation was off by where it was checked, (N,); None: none was.
     """
 
     scores: np.ndarray
@@ -33,6 +34,7 @@ class Found(NamedTuple):
     values: Sequence[np.ndarray]
     interrupted: bool
     exact: np.ndarray | None = None
+    errors: np.ndarray | None = None
 
 
 def make_result(
@@ -64,11 +66,22 @@ def make_result(
         **config,
     }
     pairs = tuple((key, str(value)) for key, value in record.items() if value is not None)
-    scores, base, exact = found.scores, found.base, found.exact
+    scores, base, exact, errors = found.scores, found.base, found.exact, found.errors
     if single:
-        scores, base, exact = scores[0], base[0], None if exact is None else exact[0]
-    partial = found.interrupted
-    return Occlusion(scores, base, grid, single, partial, pairs, exact, approximation, reading)
+        scores, base = scores[0], base[0]
+        exact, errors = (None if array is None else array[0] for array in (exact, errors))
+    return Occlusion(
+        scores,
+        base,
+        grid,
+        single,
+        found.interrupted,
+        pairs,
+        exact,
+        approximation,
+        reading,
+        interpolation_error=errors,
+    )
 
 
 def described(

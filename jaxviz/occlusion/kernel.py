@@ -108,7 +108,13 @@ def occlusion_scores(
     if refine is None:
         scores = score(starts.reshape(-1, 2))
         return scores.reshape(*grid.shape, *scores.shape[1:])
-    stages = make_stages(grid.shape, check_refinement(refine))
+    refinement = check_refinement(refine)
+    if refinement.error is not None:
+        raise ValueError(
+            "`refine` must be (factor, share) here: to end early, scores have to be looked at, as"
+            f" `occlude` does: got {refine!r}."
+        )
+    stages = make_stages(grid.shape, refinement)
     coarse = score(starts[*stages.coarse.T])
     if not stages.count:
         finer, fine = np.zeros((0, 2), int), coarse[:0]

@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 
 from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method
-from jaxviz.occlusion.found import Found, described, make_result
+from jaxviz.occlusion.found import described, make_result
 from jaxviz.occlusion.reading import Reading, checked_reading
-from jaxviz.occlusion.refinement import Refinement, check_refinement, make_stages
+from jaxviz.occlusion.refinement import Refine, check_refinement
 from jaxviz.occlusion.result import Occlusion
+from jaxviz.occlusion.score import score_all, score_refined
 from jaxviz.occlusion.tolerance import approximate_evaluators
 from jaxviz.perturbation.fills import FillLike
-from jaxviz.perturbation.grid import Grid, Region
+from jaxviz.perturbation.grid import Region
 from jaxviz.perturbation.patches import Patches
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import (
@@ -33,9 +34,8 @@ from jaxviz.scoring.arguments import (
     checked_images,
 )
 from jaxviz.scoring.choice import choose_evaluators
-from jaxviz.scoring.execute import execute, execute_in_two
 from jaxviz.scoring.scorer import Scorer
-from jaxviz.scoring.task import Task, make_task
+from jaxviz.scoring.task import make_task
 
 
 def occlude(
@@ -50,7 +50,7 @@ def occlude(
     region: Region | None = None,
     channels: Sequence[int] | None = None,
     complement: bool = False,
-    refine: tuple[int, float] | None = None,
+    refine: Refine | None = None,
     tolerance: float | None = None,
     method: Method = "auto",
     batch_size: int | Literal["auto", "fastest"] = "auto",
@@ -83,7 +83,9 @@ def occlude(
         refine: an approximation: (factor, share) scores every factor-th row and column of
             positions, then the share of all positions around which these scores vary most, and
             interpolates the others between the coarse ones next to them; the result's `exact` tells
-            which are which.
+            which are which, and its `interpolation_error` how far off that was at those scored
+            last. (factor, share, error) ends early, image by image: positions come in four rounds,
+            and no more once this is at most `error`, a share of the largest change of any score.
         tolerance: an approximation, for method "incremental" and "auto": what a patch changes is
             followed only so far beyond the patch that no score is wrong by more than this share, in
             [0, 1], of the largest change that any patch makes to any score of the same image. This
@@ -151,9 +153,9 @@ def occlude(
         evaluators, measured = approximate_evaluators(method, grid, task, tolerance, batch_size)
     task = replace(task, evaluators=evaluators)
     if refine is None:
-        found = _score_all(task, wanted, batch_size, progress)
+        found = score_all(task, wanted, batch_size, progress)
     elif region is None:
-        found = _score_refined(task, grid, check_refinement(refine), batch_size, progress)
+        found = score_refined(task, grid, check_refinement(refine), batch_size, progress)
     else:
         raise ValueError("`refine` chooses the positions by itself: leave `region` out.")
     config = {
@@ -163,34 +165,3 @@ def occlude(
     }
     result = make_result(task, grid, found, single, config, reading, measured)
     return described(result, f, batch, class_names)
-
-
-def _score_all(task: Task, wanted: np.ndarray, batch_size: Any, progress: Progress) -> Found:
-    run = execute(task, batch_size=batch_size, progress=progress)
-    values = run.values
-    scores = np.full((len(values), *wanted.shape, *values.shape[2:]), np.nan, values.dtype)
-    scores[:, wanted] = values[:, 1:]
-    return Found(scores, values[:, 0], [values], run.partial)
-
-
-def _score_refined(
-    task: Task, grid: Grid, refinement: Refinement, batch_size: Any, progress: Progress
-) -> Found:
-    stages = make_stages(grid.shape, refinement)
-    coarse = stages.coarse
-    finer = np.zeros((len(task.images), stages.count, 2), int)
-
-    def then(n: int, values: np.ndarray) -> np.ndarray:
-        finer[n] = stages.finer(values[1:])
-        return grid.starts[*finer[n].T]
-
-    some = replace(task, positions=grid.starts[*coarse.T])
-    run = execute_in_two(some, stages.count, then, batch_size=batch_size, progress=progress)
-    scores, exact = [], np.zeros((len(task.images), *grid.shape), bool)
-    for n, values in enumerate(run.values[:, 1:]):
-        scored = ~np.isnan(values.reshape(len(values), -1)).all(-1) | (not run.partial)
-        first, fine = np.split(values, [len(coarse)])
-        known = scored[len(coarse) :]
-        scores.append(stages.scores(first, finer[n, known], fine[known]))
-        exact[n][*np.concatenate([coarse, finer[n]])[scored].T] = True
-    return Found(np.stack(scores), run.values[:, 0], [run.values], run.partial, exact)

@@ -18,17 +18,23 @@ class Refinement(NamedTuple):
     Attributes:
         factor: first, every factor-th row and column of positions, and the last ones.
         share: then, of all positions, this share: where the coarse scores around vary most.
+        error: scored in rounds, which end once interpolation was off by no more than this share of
+            the largest change at the positions of one; None: all are scored.
     """
 
     factor: int
     share: float
+    error: float | None = None
 
 
-def check_refinement(refine: tuple[int, float]) -> Refinement:
+Refine = tuple[int, float] | tuple[int, float, float]
+
+
+def check_refinement(refine: Refine) -> Refinement:
     """Return `refine` as a `Refinement`.
 
     Raises:
-        ValueError: it is no such pair, the factor is below 2, or the share is not in [0, 1].
+        ValueError: it is nothing like it, the factor is below 2, or a share is not in [0, 1].
     """
     return Refinement(*checked_refinement(refine))
 
@@ -54,12 +60,13 @@ class Stages:
         """The coarse positions, as indices (M, 2)."""
         return np.stack(np.meshgrid(self.rows, self.cols, indexing="ij"), -1).reshape(-1, 2)
 
-    def finer(self, coarse: Any, *, xp: Any = np) -> Any:
+    def finer(self, coarse: Any, *, by_rank: bool = False, xp: Any = np) -> Any:
         """Return the positions to score next, (count, 2): where the coarse scores around them vary
         most; not known and infinite ones vary infinitely.
 
         Args:
             coarse: the scores of `coarse`, (M, ..., K).
+            by_rank: those first around which they vary most, else in the order of the grid.
             xp: `numpy`, or `jax.numpy` where scores are traced.
         """
         corners = _wide(coarse.reshape(len(self.rows), len(self.cols), -1), xp)
@@ -77,7 +84,7 @@ class Stages:
         is_coarse[np.ix_(self.rows, self.cols)] = True
         rank = xp.where(is_coarse, -1.0, varied[np.ix_(box_rows, box_cols)])
         most = xp.argsort(-rank.reshape(-1), stable=True)[: self.count]
-        return xp.stack(xp.unravel_index(xp.sort(most), self.shape), -1)
+        return xp.stack(xp.unravel_index(most if by_rank else xp.sort(most), self.shape), -1)
 
     def scores(self, coarse: Any, finer: Any, fine: Any, *, xp: Any = np) -> Any:
         """Return the scores of all positions, (rows, cols, ..., K): those that were scored as they

@@ -87,6 +87,11 @@ class Occlusion:
         reading: what `heatmap` takes where an argument is not given; None: drops, averaged.
         class_names: the names of the K classes, which `heatmap` takes as targets; None: they have
             none.
+        interpolation_error: of a run with `refine`, float (N,), () for a single image: the largest
+            error of any score that interpolation would have made at the positions that were scored
+            last, where scores vary least of those that were scored, as a share of the largest
+            change of any score of the image; an estimate for the positions that are interpolated.
+            NaN where none was scored besides the coarse ones.
 
     Example:
         >>> import jaxviz as jv
@@ -107,6 +112,7 @@ class Occlusion:
     approximation: Approximation | None = field(default=None, metadata=static)
     reading: Reading | None = field(default=None, metadata=static)
     class_names: tuple[str, ...] | None = field(default=None, metadata=static)
+    interpolation_error: np.ndarray | None = None
 
     def heatmap(
         self,
@@ -212,6 +218,8 @@ class Occlusion:
             arrays["labels"] = labels
         if self.exact is not None:
             arrays["exact"] = self.exact
+        if self.interpolation_error is not None:
+            arrays["interpolation_error"] = self.interpolation_error
         write_result(path, arrays, record)
 
     @property
@@ -306,6 +314,9 @@ class Occlusion:
         if self.exact is not None:
             what = "scored" if self._cut_short else "exact"
             parts.append(f"{np.mean(self.exact):.0%} of the positions {what}")
+        if self.interpolation_error is not None and not np.isnan(self.interpolation_error).all():
+            error = np.nanmax(self.interpolation_error)
+            parts.append(f"interpolation off by {error:.2g} of the largest change")
         if self.approximation is not None and self._cut_short:
             parts.append(f"error up to {self.approximation.bound:.2g} of the largest change")
         return ", ".join(parts)
@@ -348,6 +359,7 @@ def load_occlusion(path: str | Path) -> Occlusion:
             Approximation.of(record.get("approximation")),
             Reading.of(record.get("reading")),
             tuple(map(str, names)) if (names := record.get("class_names")) else None,
+            arrays.get("interpolation_error"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -44,7 +44,12 @@ LEAST_CHANGE = 1e-3  # of the largest clean score
 
 
 def approximate_evaluators(
-    method: str, grid: Grid, task: Task, tolerance: float, batch_size: int | str
+    method: str,
+    grid: Grid,
+    task: Task,
+    tolerance: float,
+    batch_size: int | str,
+    exact: tuple[Evaluator, ...] | None = None,
 ) -> tuple[tuple[Evaluator, ...], Approximation]:
     """Return the evaluator whose windows are the narrowest whose bound keeps a tolerance.
 
@@ -54,6 +59,7 @@ def approximate_evaluators(
         task: scorer, images and positions.
         tolerance: largest error allowed, as a share, in [0, 1].
         batch_size: see `execute`.
+        exact: the evaluators of where nothing is cut short; None: they are chosen.
 
     Returns:
         The evaluators, exact ones where no narrower windows keep the tolerance; and what was
@@ -63,16 +69,9 @@ def approximate_evaluators(
         ValueError: the tolerance is out of range, or nothing runs on windows.
     """
     measure = batch_size == "fastest"
-    exact = choose_evaluators(method, grid, task, task.device.platform, measure=measure)
-    if method == "dense" or not isinstance(task.occluder, PatchOccluder):
-        raise ValueError(
-            "`tolerance` cuts windows short, which only patches have, and not with method"
-            ' "dense": use `occlude` with method "auto" or "incremental".'
-        )
-    if not 0 <= tolerance <= 1:
-        raise ValueError(
-            f"`tolerance` must be a share of the largest change, from 0 to 1: got {tolerance}."
-        )
+    if exact is None:
+        exact = choose_evaluators(method, grid, task, task.device.platform, measure=measure)
+    check_windows(tolerance, method if isinstance(task.occluder, PatchOccluder) else "dense")
     evaluator = Incremental.on_grid(grid)
     narrowest_evaluator = replace(evaluator, field=0)
     few = len(task.positions) <= SAMPLED  # which are scored exactly anyway
@@ -86,6 +85,19 @@ def approximate_evaluators(
         tolerance, errors.bound(field), CONFIDENCE, SAMPLED, errors.largest(field), field
     )
     return (replace(evaluator, field=field),), measured
+
+
+def check_windows(tolerance: float, method: str) -> None:
+    """Raise ValueError unless a tolerance is a share, and a method has windows to cut."""
+    if method == "dense":
+        raise ValueError(
+            "`tolerance` cuts windows short, which only patches have, and not with method"
+            ' "dense": use `occlude` with method "auto" or "incremental".'
+        )
+    if not 0 <= tolerance <= 1:
+        raise ValueError(
+            f"`tolerance` must be a share of the largest change, from 0 to 1: got {tolerance}."
+        )
 
 
 def _gain(task: Task, slow: Dense | Incremental, fast: Incremental) -> float:

@@ -1,6 +1,7 @@
 """Occlusion of many images, into a store: never twice, and nothing lost, whatever interrupts it."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,18 @@ from jaxviz._arguments import Pair
 from jaxviz._choices import Border, Method, OnError, Stored
 from jaxviz._choices import Preprocess as PreprocessName
 from jaxviz.occlusion.reading import Reading
+from jaxviz.occlusion.refinement import Refine, check_refinement
+from jaxviz.occlusion.tolerance import check_windows
 from jaxviz.perturbation.fills import FillLike
 from jaxviz.perturbation.patches import Patches
 from jaxviz.progress import Progress
+from jaxviz.scale.approximating import ApproximateRun
 from jaxviz.scale.filling import checked_how, fill_store
 from jaxviz.scale.hosts import Share
 from jaxviz.scale.reader import StoredOcclusion
 from jaxviz.scale.run import Kept, make_run
 from jaxviz.scale.sources import Preprocess, SourceLike, open_images
+from jaxviz.scoring.arguments import check_tolerance
 from jaxviz.scoring.scorer import Scorer
 
 
@@ -37,6 +42,8 @@ def occlude_dataset(
     top: int | None = None,
     image_shape: tuple[int, int, int] | None = None,
     preprocess: PreprocessName | Preprocess | None = None,
+    refine: Refine | None = None,
+    tolerance: float | None = None,
     method: Method = "auto",
     batch_size: int | Literal["auto", "fastest"] = "auto",
     chunk: int | Literal["auto"] = "auto",
@@ -80,6 +87,9 @@ def occlude_dataset(
             `jaxviz.images.preprocess` takes, such as "model" or "caffe", or a
             `jaxviz.images.Preprocessing`, for image files, bytes and floats in [0, 1]; or a
             function (1, H, W, C) -> (1, H, W, C). The store records which, and keeps to it.
+        refine: approximate, coarse to fine, see `jaxviz.occlude`; which scores are exact is kept.
+        tolerance: approximate, see `jaxviz.occlude`. Windows are as wide as all images of a chunk
+            together need, measured on each of them, and what was measured is kept.
         method: "dense", "incremental" or "auto": see `jaxviz.occlude`.
         batch_size: images that a device evaluates at once, "auto" or "fastest", which measures on
             the first image, see `jaxviz.occlude`. A store keeps the choice of its first run.
@@ -120,6 +130,10 @@ def occlude_dataset(
         >>> stored[3].heatmap().shape
         (28, 28)
     """
+    check_tolerance(tolerance)
+    if tolerance is not None:
+        check_windows(tolerance, method)
+    refinement = None if refine is None else check_refinement(refine)
     how = checked_how(
         source,
         share=share,
@@ -146,4 +160,7 @@ def occlude_dataset(
         reading=reading,
         class_names=class_names,
     )
+    if tolerance is not None or refinement is not None:
+        parts = {part.name: getattr(run, part.name) for part in fields(run)}
+        run = ApproximateRun(**parts, tolerance=tolerance, refinement=refinement)
     return StoredOcclusion(fill_store(run, store, how), reading)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxviz.occlusion.reading import Reading
-from jaxviz.occlusion.result import Occlusion
+from jaxviz.occlusion.result import Approximation, Occlusion
 from jaxviz.perturbation.grid import Grid
+from jaxviz.scale.approximating import approximation_of
 from jaxviz.scale.identity import Identity
 from jaxviz.scale.store import BAD, NOT_DONE, Store, connect, find
 
@@ -100,23 +101,42 @@ class StoredOcclusion(Stored):
         if "class" in self._store.arrays:
             kept = self._classes(rows)
             base = np.where(kept < 0, np.nan, np.take_along_axis(base, np.maximum(kept, 0), -1))
+        exact, errors, approximation = self._approximate(rows)
         if single:
             scores, base = scores[0], base[0]
-        config = (
+            exact, errors = (None if x is None else x[0] for x in (exact, errors))
+        config = [
             ("model", str(self.identity["model"]["name"])),
             ("store", self.url),
             ("preprocessing", str(self.identity["source"]["units"])),
-        )
+        ]
+        asked = self.identity.get("approximation", {})
+        config += [(name, str(value)) for name, value in asked.items() if value is not None]
         return Occlusion(
             scores,
             base,
             self.grid,
             bool(single),
             False,
-            config,
+            tuple(config),
+            exact=exact,
+            approximation=approximation,
             reading=self.reading,
             class_names=self._names_of_kept(rows),
+            interpolation_error=errors,
         )
+
+    def _approximate(self, rows: np.ndarray) -> tuple[Any, Any, Approximation | None]:
+        """Return which scores are exact, the errors of interpolation, and what was measured."""
+        exact = errors = approximation = None
+        if "exact" in self._store.arrays:
+            exact = self._store.read("exact", rows).astype(bool)
+            errors = self._store.read("interpolation_error", rows)
+        if "approximation" in self._store.arrays:
+            measured = self._store.read("approximation", rows)
+            tolerance = self.identity["approximation"]["tolerance"]
+            approximation = approximation_of(measured, tolerance)
+        return exact, errors, approximation
 
     @property
     def grid(self) -> Grid:

@@ -238,12 +238,15 @@ class Run:
     ) -> Iterator[tuple[Chunk, dict[str, np.ndarray]]]:
         """Score chunks of images."""
         for chunk, values in score(self.task.replicated(), settled.program, chunks, waits):
-            base = values[:, 0]
-            scores, picked = self.kept.pick(base, values[:, 1:])
-            scores = self.stored_scores(scores).reshape(len(values), *self.grid.shape, -1)
-            best = np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
-            rows = {"scores": scores, "base": base, "predicted": best}
-            yield chunk, rows if picked is None else rows | {"class": picked}
+            yield chunk, self.rows(values[:, 0], values[:, 1:])
+
+    def rows(self, base: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what is kept of clean scores (n, K) and of those of all positions, (n, P, K)."""
+        kept, picked = self.kept.pick(base, scores)
+        kept = self.stored_scores(kept).reshape(len(kept), *self.grid.shape, -1)
+        best = np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
+        rows = {"scores": kept, "base": base, "predicted": best}
+        return rows if picked is None else rows | {"class": picked}
 
     def stored_scores(self, scores: np.ndarray) -> np.ndarray:
         """Return scores in the dtype that they are stored in.

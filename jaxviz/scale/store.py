@@ -13,6 +13,12 @@ when, where or in how many parts it was made: equal runs make equal files.
     row, col   (row,), (col,)             int32, where the patches start
     class      (class,) or (image, class) int32, which classes were kept, if not all
 
+and of an approximate run, what `Occlusion` tells of each image:
+
+    approximation (image, measured)       float64: bound, confidence, checked, checked error, field
+    exact      (image, row, col)          uint8, 1 where a score is not interpolated
+    interpolation_error (image,)          float32
+
 A store of judged maps holds, in place of scores, row, col and class,
 
     value      (image, method, metric)    float64, NaN where undefined
@@ -353,6 +359,7 @@ def _foreign(kvstore: ts.KvStore) -> str:
     """What is there besides the arrays of a store whose making was interrupted."""
     ours = {"scores", "base", "predicted", "status", "error", "row", "col", "name", "class"}
     ours |= {"value", "target", "values", "delta", "sampling"}
+    ours |= {"approximation", "exact", "interpolation_error"}
     keys = [key.decode(errors="replace") for key in kvstore.list().result()]
     return next((key for key in keys if key.split("/")[0] not in {*ours, "zarr.json.__lock"}), "")
 

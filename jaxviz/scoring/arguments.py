@@ -185,16 +185,18 @@ def checked_dtype(dtype: Any) -> Any:
     return kind
 
 
-def checked_refinement(refine: tuple[int, float]) -> tuple[int, float]:
-    """Return the factor and the share of `refine`, see `occlude`."""
-    both: Any = refine if isinstance(refine, tuple | list) and len(refine) == 2 else (None, None)
+def checked_refinement(
+    refine: tuple[int, float] | tuple[int, float, float],
+) -> tuple[int, float, float | None]:
+    """Return the factor, the share and the error, if any, of `refine`, see `occlude`."""
+    given: Any = refine if isinstance(refine, tuple | list) and len(refine) in (2, 3) else (0, 0)
     numbers = int | float | np.integer | np.floating
-    if any(isinstance(n, bool) or not isinstance(n, numbers) for n in both):
-        both = (0, 0)
-    factor, share = both
-    if factor < 2 or factor % 1 != 0 or not 0 <= share <= 1:
+    if any(isinstance(n, bool) or not isinstance(n, numbers) for n in given):
+        given = (0, 0)
+    factor, *shares = given
+    if factor < 2 or factor % 1 != 0 or not all(0 <= share <= 1 for share in shares):
         raise ValueError(
-            "`refine` must be (factor, share), a whole number from 2 and a share in [0, 1]:"
-            f" got {refine!r}."
+            "`refine` must be (factor, share) or (factor, share, error), a whole number from 2 and"
+            f" shares in [0, 1]: got {refine!r}."
         )
-    return int(factor), float(share)
+    return int(factor), float(shares[0]), float(shares[1]) if len(shares) > 1 else None

@@ -44,7 +44,7 @@ class Chunk(NamedTuple):
         values: (n, 1 + P, ..., K), filled block by block.
         label: whatever the caller knows it by.
         positions: (P, d); None: those of the task; or a function that gives them, called when all
-            chunks before are stored.
+            chunks before are stored; what it gives None for is left out.
         follows: whether it is of the image of the chunk before, which is neither prepared nor
             scored clean again: values are (1, P, ..., K).
         occluder: how its positions change its images, of the structure of the task's; None: that.
@@ -53,7 +53,7 @@ class Chunk(NamedTuple):
     images: np.ndarray
     values: np.ndarray
     label: Any = None
-    positions: np.ndarray | Callable[[], np.ndarray] | None = None
+    positions: np.ndarray | Callable[[], np.ndarray | None] | None = None
     follows: bool = False
     occluder: Any = None
 
@@ -131,7 +131,11 @@ class Blocks:
     def _launch(self) -> None:
         block, chunk = self.program.block, self.begun[self.chunk]
         if callable(chunk.positions):
-            chunk = self.begun[self.chunk] = chunk._replace(positions=chunk.positions())
+            wanted = chunk.positions()
+            if wanted is None:
+                del self.begun[self.chunk]
+                return
+            chunk = self.begun[self.chunk] = chunk._replace(positions=wanted)
         positions = self.task.positions if chunk.positions is None else chunk.positions
         occluder = self.task.occluder if chunk.occluder is None else chunk.occluder
         part = replace(self.task, images=chunk.images, positions=positions, occluder=occluder)
@@ -193,10 +197,10 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
     return _run(task, program, values, [Chunk(task.images, values)], progress)
 
 
-def execute_in_two(
+def execute_in_rounds(
     task: Task,
-    count: int,
-    then: Callable[[int, np.ndarray], np.ndarray],
+    counts: Sequence[int],
+    then: Callable[[int, int, np.ndarray], np.ndarray | None],
     *,
     batch_size: int | str = "auto",
     progress: Progress = False,
@@ -205,33 +209,44 @@ def execute_in_two(
 
     Args:
         task: what to score first.
-        count: how many others there are of each image.
-        then: the number of an image and its scores, (1 + P, ..., K) as in `Scores` -> positions
-            (count, d); asked once for each image.
+        counts: how many others there are of each image, round by round.
+        then: the number of an image, of the round, and what is known of the image's scores by
+            then, (1 + P + ..., ..., K) as in `Scores` -> positions (count, d); asked once for each
+            round of an image. None: no more rounds of this image.
         batch_size: see `execute`.
-        progress: see `execute`; of both together.
+        progress: see `execute`; of all rounds together.
 
     Returns:
-        The scores (N, 1 + P + count, ..., K); after Ctrl-C, those that were finished.
+        The scores (N, 1 + P + sum(counts), ..., K), NaN for rounds that were left out; after
+        Ctrl-C, those that were finished.
 
     Raises:
         ValueError, MemoryError: see `execute`.
     """
     task = task.replicated()
-    # One program for both: of a run of as many positions, and one image after the other.
-    rows = np.arange(len(task.positions) + count) % len(task.positions)
+    # One program for all: of a run of as many positions, and one image after the other.
+    rows = np.arange(len(task.positions) + sum(counts)) % len(task.positions)
     everything = replace(task, positions=task.positions[rows])
     program = choose(everything, batch_size)
     shape = (len(task.images), everything.rows, *program.scores.shape[2:])
     values = np.full(shape, np.nan, program.scores.dtype)
+    ends = task.rows + np.cumsum([0, *counts])
+    ended: set[int] = set()
+
+    def decide(n: int, number: int) -> np.ndarray | None:
+        wanted = None if n in ended else then(n, number, values[n, : ends[number]])
+        if wanted is None:
+            ended.add(n)
+        return wanted
 
     def chunks() -> Iterator[Chunk]:
         for n, image in enumerate(task.images):
-            first, others = np.split(values[n : n + 1], [task.rows], axis=1)
-            yield Chunk(image[None], first)
-            if count:
-                decide = partial(then, n, first[0])
-                yield Chunk(image[None], others, positions=decide, follows=True)
+            yield Chunk(image[None], values[n : n + 1, : task.rows])
+            for number, count in enumerate(counts):
+                if count:
+                    room = values[n : n + 1, ends[number] : ends[number + 1]]
+                    wanted = partial(decide, n, number)
+                    yield Chunk(image[None], room, positions=wanted, follows=True)
 
     return _run(task, program, values, chunks(), progress)
 
@@ -272,8 +287,17 @@ def _run(
     chunks: Iterable[Chunk],
     progress: Progress,
 ) -> Scores:
-    with track(progress, len(values) * (values.shape[1] - 1), "positions") as advance:
-        finished = _store_all(Blocks(task, program, chunks, halve), advance)
+    total = left = len(values) * (values.shape[1] - 1)
+    with track(progress, total, "positions") as advance:
+
+        def count(positions: int) -> None:
+            nonlocal left
+            left -= positions
+            advance(positions)
+
+        finished = _store_all(Blocks(task, program, chunks, halve), count)
+        if finished and left:  # what was left out
+            advance(left)
     return Scores(values, partial=not finished)
 
 

@@ -24,6 +24,7 @@ from jaxviz.datasets import load_digits
 from jaxviz.images.preprocessing import Preprocessing
 from jaxviz.keras import load_keras
 from jaxviz.maximization.maximize import maximize
+from jaxviz.scale.reader import open_store
 
 COMMANDS = ["demo", "inspect", "occlude", "attribute", "judge", "maximize", "activations"]
 
@@ -91,9 +92,31 @@ def test_a_tolerance_is_told(tmp_path, capsys, model):
     assert approximation.tolerance == 1 and approximation.field is not None
     status, printed, _ = run(f"{command} --method auto", capsys)
     assert status == 0 and ("exact: no narrower" in printed or "approximate: off" in printed)
-    stored = command.replace("--out", "--store")
-    status, _, told = run(stored, capsys)
-    assert status == 2 and "`--tolerance` is measured on the images at hand" in told
+    stored = command.replace("--out", "--store").replace(str(out), str(tmp_path / "out.zarr"))
+    assert run(f"{stored} --method incremental", capsys)[0] == 0
+    assert open_store(tmp_path / "out.zarr")[0].approximation == approximation
+
+
+@pytest.mark.parametrize("text", ["2", "1,0.5", "2,2", "2,0.5,-1", "2,0.1,0.1,0.1", "2.5,0.1"])
+def test_a_refinement_that_is_none_is_refused(capsys, text):
+    with pytest.raises(SystemExit, match="2"):
+        run(f"occlude bundled digits --patch 4 --refine {text}", capsys)
+    assert "--refine: must be FACTOR,SHARE or FACTOR,SHARE,ERROR" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_refinement_is_told(tmp_path, capsys, model):
+    out = tmp_path / "out"
+    command = (
+        f"occlude bundled digits --limit 1 --patch 4 --stride 2 --refine 2,0.2,0.5 --out {out}"
+    )
+    status, printed, _ = run(command, capsys)
+    occ = load_occlusion(out / "scores.npz")
+    assert status == 0 and f"coarse to fine: {occ.exact.mean():.0%} of the positions" in printed
+    assert f"off by {occ.interpolation_error.max():.2g} of the largest change" in printed
+    stored = command.replace("--out", "--store").replace(str(out), str(tmp_path / "out.zarr"))
+    assert run(stored, capsys)[0] == 0
+    np.testing.assert_array_equal(open_store(tmp_path / "out.zarr")[:1].exact, occ.exact)
 
 
 @pytest.mark.slow

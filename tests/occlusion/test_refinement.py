@@ -1,11 +1,15 @@
 """Coarse to fine: exact where it says so, linear in between, and exact altogether at share 1."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxviz.occlusion.kernel import occlusion_scores
+from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.refinement import Refinement, check_refinement, make_stages
+from jaxviz.occlusion.result import load_occlusion
 
 SHAPES = st.tuples(st.integers(1, 13), st.integers(1, 13))
 
@@ -85,7 +89,85 @@ def test_one_bad_window_spoils_its_neighbours_only(value):
     assert np.isfinite(scores).sum() == 35 and exact.sum() == 28
 
 
-@pytest.mark.parametrize("refine", [(1, 0.5), (2.5, 0.5), (4, 1.5), (4, -0.1)])
+@pytest.mark.parametrize(
+    "refine", [(1, 0.5), (2.5, 0.5), (4, 1.5), (4, -0.1), (4, 0.5, 1.5), (4,), (4, 0.5, 0.1, 0.1)]
+)
 def test_a_refinement_out_of_range_is_refused(refine):
     with pytest.raises(ValueError, match="`refine` must be"):
         check_refinement(refine)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_by_rank_the_same_positions_come_in_the_order_of_how_much_scores_vary(share):
+    truth = np.random.default_rng(0).random((11, 9, 2)) ** 4
+    stages = make_stages(truth.shape[:2], Refinement(3, share))
+    first = truth[*stages.coarse.T]
+    ranked, sorted_ = stages.finer(first, by_rank=True), stages.finer(first)
+    assert {*map(tuple, ranked)} == {*map(tuple, sorted_)}
+    few = make_stages(truth.shape[:2], Refinement(3, share / 2))
+    assert {*map(tuple, few.finer(first))} == {*map(tuple, ranked[: few.count])}
+
+
+def bumpy(images):
+    """Scores that vary much where the first image row is occluded, and hardly elsewhere."""
+    weights = np.linspace(0, 1e-3, images.shape[1] * images.shape[2]).reshape(images.shape[1:3])
+    weights[:3] += np.random.default_rng(0).random((3, images.shape[2]))
+    weights = jnp.asarray(weights, images.dtype)[None, :, :, None]
+    return jnp.stack([(images * weights).sum((1, 2, 3)), images.mean((1, 2, 3))], -1)
+
+
+IMAGES = np.random.default_rng(1).random((3, 24, 24, 1), np.float32)
+
+
+@pytest.mark.parametrize("error", [0.0, 0.02, 1.0])
+def test_rounds_end_once_interpolation_is_right(error):
+    everything = occlude(bumpy, IMAGES, patch=3, stride=1)
+    plain = occlude(bumpy, IMAGES, patch=3, stride=1, refine=(4, 0.6))
+    occ = occlude(bumpy, IMAGES, patch=3, stride=1, refine=(4, 0.6, error))
+    np.testing.assert_array_equal(occ.scores[occ.exact], everything.scores[occ.exact])
+    assert (plain.exact >= occ.exact).all()
+    counts = occ.exact.sum((1, 2))
+    if error == 0.0:
+        np.testing.assert_array_equal(occ.exact, plain.exact)
+    elif error == 1.0:  # after the first of four rounds
+        coarse = 49 + round(0.6 * plain.exact[0].size) / 4
+        np.testing.assert_allclose(counts, coarse, atol=1)
+    else:
+        assert (counts < plain.exact.sum((1, 2))).all() and (counts > 49).all()
+        assert (occ.interpolation_error <= error).all()
+        # What is told is about what the interpolated positions are off by.
+        change = np.abs(everything.scores - everything.base[:, None, None]).max((1, 2, 3))
+        wrong = np.abs(occ.scores - everything.scores).max((1, 2, 3)) / change
+        assert (wrong <= 2 * error).all()
+    one = occlude(bumpy, IMAGES[1], patch=3, stride=1, refine=(4, 0.6, error))
+    np.testing.assert_array_equal(one.exact, occ.exact[1])
+    np.testing.assert_allclose(one.interpolation_error, occ.interpolation_error[1], rtol=1e-3)
+
+
+def test_the_error_that_is_told_is_that_of_the_last_positions():
+    everything = occlude(bumpy, IMAGES[0], patch=3, stride=1)
+    occ = occlude(bumpy, IMAGES[0], patch=3, stride=1, refine=(4, 0.2))
+    coarse = occlude(bumpy, IMAGES[0], patch=3, stride=1, refine=(4, 0.0))
+    assert np.isnan(coarse.interpolation_error)
+    finer = occ.exact & ~coarse.exact
+    wrong = np.abs(everything.scores - coarse.scores)[finer].max()
+    change = np.abs(occ.scores - occ.base)[occ.exact].max()
+    np.testing.assert_allclose(occ.interpolation_error, wrong / change, rtol=1e-4)
+    assert f"off by {occ.interpolation_error:.2g}" in repr(occ)
+
+
+def test_a_scorer_that_changes_nothing_is_interpolated_without_error():
+    occ = occlude(lambda x: jnp.ones((len(x), 2)), IMAGES, patch=3, refine=(2, 0.5, 0.1))
+    np.testing.assert_array_equal(occ.interpolation_error, 0)
+
+
+def test_the_error_is_saved(tmp_path):
+    occ = occlude(bumpy, IMAGES, patch=3, refine=(2, 0.5, 0.01))
+    occ.save(tmp_path / "occ.npz")
+    again = load_occlusion(tmp_path / "occ.npz")
+    np.testing.assert_array_equal(again.interpolation_error, occ.interpolation_error)
+
+
+def test_the_kernel_cannot_end_early():
+    with pytest.raises(ValueError, match=r"`refine` must be \(factor, share\) here"):
+        occlusion_scores(bumpy, IMAGES[0], patch=3, refine=(2, 0.5, 0.1))

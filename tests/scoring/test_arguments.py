@@ -58,8 +58,9 @@ def test_a_dtype_is_a_floating_one():
 
 
 def test_a_refinement_is_a_factor_and_a_share():
-    assert checked_refinement((4, 0.25)) == (4, 0.25)
-    assert checked_refinement([np.int64(2), 1]) == (2, 1.0)  # pyright: ignore
+    assert checked_refinement((4, 0.25)) == (4, 0.25, None)
+    assert checked_refinement([np.int64(2), 1]) == (2, 1.0, None)  # pyright: ignore
+    assert checked_refinement((4, 0.25, 0.1)) == (4, 0.25, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -79,5 +80,5 @@ def test_a_refinement_is_a_factor_and_a_share():
     + [("4", "0.5"), None],
 )
 def test_other_refinements_are_refused(refine):
-    with pytest.raises(ValueError, match=r"`refine` must be \(factor, share\), .* got"):
+    with pytest.raises(ValueError, match=r"`refine` must be \(factor, share\) or .* got"):
         checked_refinement(refine)

@@ -97,39 +97,66 @@ def test_an_interruption_before_the_first_block_is_one(monkeypatch):
 
     task = a_task()
     monkeypatch.setattr(blocks, "choose", stop)
-    for run in (blocks.execute, lambda task: blocks.execute_in_two(task, 1, lambda n, v: None)):
+    for run in (blocks.execute, lambda task: blocks.execute_in_rounds(task, [1], lambda *_: None)):
         with pytest.raises(KeyboardInterrupt):
             run(task)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4, 100])
-@pytest.mark.parametrize("count", [0, 1, 5])
-def test_two_stages_give_the_scores_of_the_positions_that_were_decided_on(batch, count):
+@pytest.mark.parametrize("counts", [[0], [1], [5], [2, 0, 3], [1, 4]])
+def test_rounds_give_the_scores_of_the_positions_that_were_decided_on(batch, counts):
     from jaxviz.scoring import execute as blocks
 
     task, asked, told = a_task(), {}, []
     wanted = blocks.execute(task).values
+    ends = 4 + np.cumsum([0, *counts])
 
-    def then(n, values):
-        assert not np.isnan(values).any() and len(values) == 4
-        asked[n] = (np.arange(count) * (n + 1) + n) % len(task.positions)
-        return task.positions[asked[n]]
+    def then(n, number, values):
+        assert not np.isnan(values).any() and len(values) == ends[number]
+        some = (np.arange(counts[number]) * (n + 1) + n + number) % len(task.positions)
+        asked.setdefault(n, []).extend(some)
+        return task.positions[some]
 
-    found = blocks.execute_in_two(
+    found = blocks.execute_in_rounds(
         replace(task, positions=task.positions[:3]),
-        count,
+        counts,
         then,
         batch_size=batch,
         progress=lambda done, total: told.append((done, total)),
     )
-    assert not found.partial and found.values.shape == (len(wanted), 4 + count, *wanted.shape[2:])
+    assert not found.partial
+    assert found.values.shape == (len(wanted), ends[-1], *wanted.shape[2:])
     np.testing.assert_array_equal(found.values[:, :4], wanted[:, :4])
     for n, positions in asked.items():
-        np.testing.assert_array_equal(found.values[n, 4:], wanted[n, 1 + positions])
-    assert len(asked) == (len(wanted) if count else 0)
-    total = len(wanted) * (3 + count)
+        np.testing.assert_array_equal(found.values[n, 4:], wanted[n, 1 + np.array(positions)])
+    assert len(asked) == (len(wanted) if sum(counts) else 0)
+    total = len(wanted) * (3 + sum(counts))
     assert told[-1] == (total, total) and [done for done, _ in told] == sorted({d for d, _ in told})
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_an_image_has_no_more_rounds_once_one_is_left_out(batch):
+    from jaxviz.scoring import execute as blocks
+
+    task, asked, told = a_task(), [], []
+    wanted = blocks.execute(task).values
+
+    def then(n, number, values):
+        asked.append((n, number))
+        return task.positions[:2] if number < n else None
+
+    found = blocks.execute_in_rounds(
+        task, [2] * 3, then, batch_size=batch, progress=lambda *at: told.append(at)
+    )
+    rounds = [min(n, 3) for n in range(len(wanted))]
+    assert asked == [(n, k) for n, most in enumerate(rounds) for k in range(min(most + 1, 3))]
+    for n, most in enumerate(rounds):
+        again = np.tile(wanted[n, 1:3], (most, 1))
+        expected = np.concatenate([wanted[n], again])
+        np.testing.assert_array_equal(found.values[n, : len(expected)], expected)
+        assert np.isnan(found.values[n, len(expected) :]).all()
+    assert not found.partial and told[-1][0] == told[-1][1]
 
 
 SCRIPT = """
