@@ -18,7 +18,7 @@ from jaxviz.incremental.program import Known, Program
 from jaxviz.incremental.reach import Positions, Reach, Span, join_all, whole_axis
 from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
-from jaxviz.jaxpr.convolution.forms import Form, choose
+from jaxviz.jaxpr.convolution.forms import ERROR_OF_FOUR_ALONG_BOTH, Form, choose
 from jaxviz.jaxpr.walk import Equation, Operand
 
 Reaches = tuple[Reach | None, ...]
@@ -196,7 +196,10 @@ class Planner:
             return None
         dtypes = (self.program.aval(operand).dtype for operand in eqn.operands)
         pairs = zip(reads, dtypes, strict=True)
-        return choose(params, *(jax.ShapeDtypeStruct(read.shape, dtype) for read, dtype in pairs))
+        image, kernel = (jax.ShapeDtypeStruct(read.shape, dtype) for read, dtype in pairs)
+        # Windows that are cut short are approximate anyway, by far more than larger tiles deviate.
+        error = 0.0 if self.field is None else ERROR_OF_FOUR_ALONG_BOTH
+        return choose(params, image, kernel, error)
 
     def site(self, eqn: Equation) -> Site:
         """Collect what rules see of an equation; values only where there is a window to keep."""

@@ -135,3 +135,16 @@ def test_every_cell_more_is_a_wider_window_behind_a_pool(model, image):
         for field in range(12)
     ]
     assert windows == [3 + field for field in range(12)]
+
+
+def test_windows_that_are_cut_short_take_larger_tiles():
+    layers = [networks.conv(256, 256, rngs=nnx.Rngs(i)) for i in range(2)]
+    deep = networks.Chain(*layers, lambda x: x.sum((1, 2)))
+    image = jax.ShapeDtypeStruct((56, 56, 256), jnp.float32)
+
+    def tiles(field):
+        steps = make_plan(deep, image, (16, 16), field=field).body.steps
+        return {step.form.name for step in steps if step.form is not None}
+
+    assert tiles(None) == {"tiles of 2×2"}
+    assert tiles(4) == {"tiles of 4×4"}

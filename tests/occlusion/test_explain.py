@@ -8,7 +8,7 @@ from jax.tree_util import Partial
 from scorers import convolutional
 
 from jaxviz.incremental import describe
-from jaxviz.occlusion import occlude as occlusion
+from jaxviz.occlusion import score
 from jaxviz.occlusion.explain import explain
 from jaxviz.occlusion.occlude import occlude
 
@@ -44,9 +44,9 @@ def excited(images):
 )
 def test_the_plan_is_the_one_that_occlude_runs(options, monkeypatch):
     f, tasks = convolutional(), []
-    execute = occlusion.execute
+    execute = score.execute
     keep = lambda task, **rest: tasks.append(task) or execute(task, **rest)  # noqa: E731
-    monkeypatch.setattr(occlusion, "execute", keep)
+    monkeypatch.setattr(score, "execute", keep)
     occlude(f, np.zeros(IMAGE.shape, np.float32), **options, method="incremental")
     (evaluator,) = tasks[0].evaluators
     plan = explain(f, IMAGE, **options)

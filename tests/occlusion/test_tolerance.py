@@ -10,8 +10,7 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from jaxviz.incremental.approximate import FIELDS
-from jaxviz.occlusion import occlude as occlusion
-from jaxviz.occlusion import segments, tolerance
+from jaxviz.occlusion import score, segments, tolerance
 from jaxviz.occlusion.kernel import occlusion_scores
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Approximation, load_occlusion
@@ -126,7 +125,7 @@ def test_a_sample_that_misses_is_told_by_the_next_narrower(f, images, rough, mon
     monkeypatch.setattr(tolerance.Errors, "largest", missed)
     grid = make_grid(SHAPE[:2], patch=6, stride=4)
     tasks = []
-    monkeypatch.setattr(occlusion, "execute", lambda task, **o: tasks.append(task) or 1 / 0)
+    monkeypatch.setattr(score, "execute", lambda task, **o: tasks.append(task) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         occlude(f, images, **HIDE, method="incremental")
     errors = tolerance.Errors(tasks[0], Incremental.on_grid(grid), 0.5, "auto")
@@ -200,7 +199,7 @@ def test_with_refine_what_is_scored_is_approximate_and_the_rest_interpolated(f, 
     assert both.approximation == rough.approximation
     np.testing.assert_allclose(both.scores[both.exact], rough.scores[both.exact], atol=1e-5)
     assert 0.25 < both.exact.mean() < 0.5
-    assert f"{both.exact.mean():.0%} of the positions scored, error up to" in repr(both)
+    assert f"{both.exact.mean():.0%} of the positions scored, interpolation off by" in repr(both)
 
 
 @pytest.mark.slow
