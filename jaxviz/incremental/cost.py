@@ -41,6 +41,7 @@ FREE = {
     "squeeze",
     "stack",
     "transpose",
+    "unstack",
 }
 # Their jaxpr says what is done with one element, which counting elements covers.
 BY_ELEMENT = ("reduce", "scatter", "select_and_scatter", "sort", "custom_linear_solve")

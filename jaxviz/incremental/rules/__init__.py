@@ -23,6 +23,7 @@ from jaxviz.incremental.rules.shapes import (
     squeeze,
     stack,
     transpose,
+    unstack,
 )
 from jaxviz.incremental.rules.stencils import (
     adapt_convolution,
@@ -59,6 +60,7 @@ RULES: dict[str, Rule] = {
     "broadcast_in_dim": Rule(broadcast, adapt_shape("shape")),
     "concatenate": Rule(concatenate),
     "stack": Rule(stack),
+    "unstack": Rule(unstack),
     "dot_general": Rule(dot_general),
     "dynamic_slice": Rule(dynamic_slice, adapt_slice_sizes),
     "dynamic_update_slice": Rule(dynamic_update_slice),

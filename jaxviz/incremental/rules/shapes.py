@@ -75,6 +75,12 @@ def stack(site: Site) -> Access:
     return Access((axes,) * len(site.shapes))
 
 
+def unstack(site: Site) -> Access:
+    """Read element by element, without the axis along which the results lay."""
+    rank = len(site.shapes[0])
+    return Access((without(rank, {site.params["axis"] % rank}),))
+
+
 def reverse(site: Site) -> Access:
     """Read input dim - 1 - o for output o of the axes that are turned round.
 
