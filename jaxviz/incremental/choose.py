@@ -1,7 +1,8 @@
 """Choosing a plan: windows are given up where that is cheaper, scans written out where that pays.
 
 `make_plan` plans for a few shares of an array above which windows are given up, with short scans as
-they are and written out, and keeps the plan that the cost model finds fastest.
+they are and written out, with axes merged as they are and kept apart, and keeps the plan that the
+cost model finds fastest.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from jaxviz.incremental.planner import Planner, plan_by
 from jaxviz.incremental.program import Known, Program, trace_scorer
 from jaxviz.incremental.reach import FARTHEST, Positions
 from jaxviz.incremental.rules import RULES
+from jaxviz.incremental.unmerge import unmerged
 from jaxviz.incremental.unroll import unrolled
 from jaxviz.jaxpr._jax import platform_of, settings
 from jaxviz.jaxpr.cache import Cache
@@ -109,13 +111,19 @@ def _choose(program: Program, shape: tuple[int, ...], freedom: Freedom, platform
             plan_by(Planner(program, known, positions, share, freedom.field, platform))
             for share in shares
         ]
-        return min(bodies, key=lambda body: body.seconds)
+        return min(bodies, key=_seconds)
 
-    body, written_out = best(program), unrolled(program)
+    body, apart, written_out = best(program), unmerged(program), unrolled(program)
+    if apart is not None:
+        body = min(body, best(apart), key=_seconds)
     if written_out is not None:
         other = best(written_out)
         body = other if other.seconds < UNROLLED_PAYS * body.seconds else body
     return body
+
+
+def _seconds(body: Body) -> float:
+    return body.seconds
 
 
 def check_scorer(f: Any, image: Any) -> None:

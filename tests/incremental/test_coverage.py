@@ -140,7 +140,7 @@ def through(f):
 
 
 SPEED_UPS = {
-    "attention in windows": 3,
+    "attention in windows": 4,
     "nearest, twice": 4,
     "nearest, any ratio": 4,
     "reflected": 5,
