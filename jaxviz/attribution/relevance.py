@@ -25,7 +25,7 @@ ROUTES = set(
     """
     max min select_n reduce_max reduce_min reduce_window_max reduce_window_min cummax cummin reshape
     transpose squeeze expand_dims broadcast_in_dim concatenate pad slice dynamic_slice split rev
-    gather sort dynamic_update_slice
+    gather sort dynamic_update_slice stack unstack
     """.split()
 )
 BOUNDED = {"logistic", "clamp", "min", "rsqrt"}  # what makes a gate

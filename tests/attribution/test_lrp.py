@@ -336,10 +336,20 @@ def test_functions_of_one_number_pass_relevance_on(images):
         assert not values[..., 1].any()
 
 
-def test_what_moves_numbers_moves_relevance(images):
+def split_and_joined(x):
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a[:, ::-1], b, jnp.maximum(a, b)], -1)
+
+
+def unstacked_and_stacked(x):
+    a, b = jnp.moveaxis(x, -1, 0)
+    return jnp.stack([a[:, ::-1], b, jnp.maximum(a, b)], -1)
+
+
+@pytest.mark.parametrize("parts", [split_and_joined, unstacked_and_stacked])
+def test_what_moves_numbers_moves_relevance(images, parts):
     def f(x):
-        a, b = jnp.split(jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0))), 2, axis=-1)
-        both = jnp.concatenate([a[:, ::-1], b, jnp.maximum(a, b)], -1).transpose(0, 3, 1, 2)
+        both = parts(jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)))).transpose(0, 3, 1, 2)
         return jnp.where(both > 0, both, 0).reshape(len(x), -1).sum(-1, keepdims=True)
 
     values, delta, _ = explained(f, images)
