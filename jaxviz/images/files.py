@@ -112,7 +112,11 @@ def picture_entries(source: str | Path) -> list[Entry]:
     if path.is_dir():
         files = image_files(path)
         if not files:
-            raise ValueError(f"the folder {path} holds no image (looked for {_suffixes()}).")
+            deeper = image_files(path, subfolders=True)
+            hint = (
+                f"; there are {len(deeper)} in its subfolders: name one of these" if deeper else ""
+            )
+            raise ValueError(f"the folder {path} holds no image (looked for {_suffixes()}){hint}.")
         return [entry for file in files for entry in picture_entries(file)]
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path}.")

@@ -78,6 +78,8 @@ def bad_sources(folder):
     (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:60])
     (folder / "text.jpg").write_text("no image")
     (folder / "empty").mkdir()
+    (folder / "deeper" / "cats").mkdir(parents=True)
+    Image.new("L", (4, 4)).save(folder / "deeper" / "cats" / "a.png")
     Image.fromarray(np.zeros((4, 4), np.int32)).save(folder / "deep.tif")
     (folder / "bytes.jpg").touch()
     np.save(folder / "large.npy", np.full((4, 4), 3.0))
@@ -97,7 +99,8 @@ def bad_sources(folder):
         ("missing.png", "there is no file or folder .*missing.png"),
         ("cut.png", "cut.png cannot be read as an image"),
         ("text.jpg", "text.jpg is not an image"),
-        ("empty", "empty holds no image"),
+        ("empty", r"empty holds no image \(looked for .*\)\.$"),
+        ("deeper", "deeper holds no image .*; there are 1 in its subfolders: name one of these"),
         ("deep.tif", "deep.tif has pixels of mode I, .* save it with 8 or 16 bits"),
         ("bytes.jpg", "bytes.jpg is empty, 0 bytes long"),
         ("large.npy", r"must hold floats in \[0, 1\], or bytes: got values from 3 to 3"),
