@@ -38,7 +38,8 @@ from jaxviz.scale.sources import check_source, open_source  # noqa: E402
 NAME = "scale_cost_grows_linearly"
 PLOT = Path(__file__).parent.parent / "docs" / "cost_growth.png"
 BLOCKS, WIDTHS = ((16,), (32,)), (10,)
-BASE = {"side": 64, "patch": 8, "stride": 4, "images": 2, "devices": 1}
+BASE = {"side": 64, "patch": 8, "stride": 4, "images": 2, "devices": 1, "batch": 16}
+LARGE = 128  # a batch beside which launching a block hardly counts
 METHODS: tuple[Method, ...] = ("dense", "incremental")
 REPEATS, QUICK_REPEATS = 5, 2
 Point = dict[str, int]
@@ -60,6 +61,9 @@ def sweeps(quick: bool) -> dict[str, list[Point]]:
         "stride": [{**BASE, "stride": stride} for stride in (2, 3, 4, 6, 8)[some]],
         "images": [{**BASE, "images": n} for n in (1, 2, 4, 8, 16)[some]],
         "devices": [{**BASE, "images": 32, "devices": n} for n in counts],
+        f"devices, batches of {LARGE}": [
+            {**BASE, "images": 32, "devices": n, "batch": LARGE} for n in counts
+        ],
     }
 
 
@@ -79,19 +83,19 @@ def prepare(point: Point, method: Method) -> tuple[Callable[[], Any], int]:
     where = {"patch": point["patch"], "stride": point["stride"], "method": method, "mesh": mesh}
 
     def run() -> Any:
-        return occlude(f, images, fill=0.5, batch_size=16, **where)
+        return occlude(f, images, fill=0.5, batch_size=point["batch"], **where)
 
     run()
     patches = Patches(patch=point["patch"], stride=point["stride"], fill=0.5)
     source = check_source(open_source(images))
-    planned = make_run(f, source, patches, batch_size=16, method=method, mesh=mesh)
+    planned = make_run(f, source, patches, batch_size=point["batch"], method=method, mesh=mesh)
     evaluator = planned.settle(None).program.evaluator
     return run, planned.operations(evaluator) * point["images"]
 
 
 def measure(sweep: str, points: Sequence[Point], method: Method, repeats: int) -> Measured:
     """Return the fastest of several runs of every point, and its operations."""
-    if sweep == "devices":
+    if quantity(sweep) == "devices":
         told = [
             common.in_process(NAME, WORKER, method, str(repeats), json.dumps(point))
             for point in points
@@ -121,8 +125,11 @@ def draw(curves: Curves) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(sweep for sweep, _ in curves))
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 3).flat, names, strict=True):
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    places = figure.subplots(2, 4).flat
+    for unused in list(places)[len(names) :]:
+        unused.remove()
+    for axes, name in zip(figure.axes, names, strict=True):
         for method, marker in zip(METHODS, "os", strict=True):
             x, seconds, fitted = curves[name, method]
             axes.loglog(x, seconds, f"{marker}-", label=f"{method}: slope {fitted:.2f}")

@@ -67,7 +67,8 @@ def make_plan(
         dense_above: share of an array above which its window is given up, in [0, 1]; None: what
             the cost model finds fastest.
         field: approximate: how many cells of each layer beyond the patch its effect is followed,
-            along each axis, both sides together; None: all of them, exact.
+            along each axis, both sides together; convolutions may then take Winograd's larger tiles
+            on a CPU. None: all of them, exact.
 
     Returns:
         A `Plan`, for `base` and `update`.

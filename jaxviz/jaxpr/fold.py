@@ -87,7 +87,7 @@ def _carry_out(chain: Chain, known: Mapping[int, Any]) -> jax.Array:
     addend: Any = None
     for equation, operand in chain.links:
         value, name = value_of(operand, known), equation.primitive.name
-        value = jnp.reshape(value, (-1,) if jnp.size(value) > 1 else ())
+        value = jnp.reshape(value, () if jnp.size(value) == 1 else (-1,))
         if name in FACTORS:
             by = value if name == "mul" else 1 / value
             factor, addend = factor * by, None if addend is None else addend * by

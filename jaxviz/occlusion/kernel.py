@@ -54,7 +54,7 @@ def occlusion_scores(
             share of all where the scores vary most; interpolated between, as in `occlude`.
         field: approximate, with method "incremental": sites of each layer, beyond the patch, to
             which its effect is followed, such as what `occlude(..., tolerance=...)` found, in
-            `approximation.field`; None: all.
+            `approximation.field`; convolutions may then take larger tiles, too. None: all.
 
     Returns:
         (rows, cols, K), the raw scores of all classes.

@@ -83,9 +83,9 @@ def occlude(
         refine: an approximation: (factor, share) scores every factor-th row and column of
             positions, then the share of all positions around which these scores vary most, and
             interpolates the others between the coarse ones next to them; the result's `exact` tells
-            which are which, and its `interpolation_error` how far off that was at those scored
-            last. (factor, share, error) ends early, image by image: positions come in four rounds,
-            and no more once this is at most `error`, a share of the largest change of any score.
+            which are which, its `interpolation_error` how far off that was where it was checked.
+            (factor, share, error) ends early, image by image: positions come in four rounds, and no
+            more once this is at most `error`, a share of the largest change of any score.
         tolerance: an approximation, for method "incremental" and "auto": what a patch changes is
             followed only so far beyond the patch that no score is wrong by more than this share, in
             [0, 1], of the largest change that any patch makes to any score of the same image. This

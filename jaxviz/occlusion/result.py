@@ -88,10 +88,10 @@ class Occlusion:
         class_names: the names of the K classes, which `heatmap` takes as targets; None: they have
             none.
         interpolation_error: of a run with `refine`, float (N,), () for a single image: the largest
-            error of any score that interpolation would have made at the positions that were scored
-            last, where scores vary least of those that were scored, as a share of the largest
-            change of any score of the image; an estimate for the positions that are interpolated.
-            NaN where none was scored besides the coarse ones.
+            error of any score that interpolation would have made at a quarter of the positions that
+            were scored besides the coarse ones, those around which scores vary least, as a share of
+            the largest change of any score of the image; an estimate for the positions that are
+            interpolated. NaN where there are none, or after an interruption.
 
     Example:
         >>> import jaxviz as jv

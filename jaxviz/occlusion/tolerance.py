@@ -28,8 +28,9 @@ from jaxviz.occlusion.result import Approximation
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import PatchOccluder
 from jaxviz.scoring.choice import LEAST_SPEED_UP, choose_evaluators
+from jaxviz.scoring.compiled import halve
 from jaxviz.scoring.evaluators import Dense, Evaluator, Incremental
-from jaxviz.scoring.execute import execute
+from jaxviz.scoring.execute import OnError, execute
 from jaxviz.scoring.task import Task
 
 # With the clean image, three times and once as many rows as a CPU evaluates at once.
@@ -50,6 +51,7 @@ def approximate_evaluators(
     tolerance: float,
     batch_size: int | str,
     exact: tuple[Evaluator, ...] | None = None,
+    on_error: OnError = halve,
 ) -> tuple[tuple[Evaluator, ...], Approximation]:
     """Return the evaluator whose windows are the narrowest whose bound keeps a tolerance.
 
@@ -60,6 +62,7 @@ def approximate_evaluators(
         tolerance: largest error allowed, as a share, in [0, 1].
         batch_size: see `execute`.
         exact: the evaluators of where nothing is cut short; None: they are chosen.
+        on_error: see `execute`.
 
     Returns:
         The evaluators, exact ones where no narrower windows keep the tolerance; and what was
@@ -77,7 +80,7 @@ def approximate_evaluators(
     few = len(task.positions) <= SAMPLED  # which are scored exactly anyway
     if few or (method == "auto" and _gain(task, Dense(), narrowest_evaluator) < LEAST_SPEED_UP):
         return exact, Approximation.none(tolerance, 0)
-    errors = Errors(task, evaluator, tolerance, "auto" if measure else batch_size)
+    errors = Errors(task, evaluator, tolerance, "auto" if measure else batch_size, on_error)
     field = errors.narrowest_field()
     if field is None or not errors.gains(field):
         return exact, Approximation.none(tolerance, SAMPLED)
@@ -92,7 +95,7 @@ def check_windows(tolerance: float, method: str) -> None:
     if method == "dense":
         raise ValueError(
             "`tolerance` cuts windows short, which only patches have, and not with method"
-            ' "dense": use `occlude` with method "auto" or "incremental".'
+            ' "dense": use method "auto" or "incremental", and no segments.'
         )
     if not 0 <= tolerance <= 1:
         raise ValueError(
@@ -123,11 +126,16 @@ class Errors:
     """
 
     def __init__(
-        self, task: Task, evaluator: Incremental, tolerance: float, batch_size: int | str
+        self,
+        task: Task,
+        evaluator: Incremental,
+        tolerance: float,
+        batch_size: int | str,
+        on_error: OnError = halve,
     ) -> None:
         """Score the sample exactly."""
         self.task, self.evaluator = task, evaluator
-        self.tolerance, self.batch_size = tolerance, batch_size
+        self.tolerance, self.batch_size, self.on_error = tolerance, batch_size, on_error
         self.found: dict[int, Seen] = {}
         first = spread_at_random(len(task.positions))
         clean, scores = self._scores(first, evaluator)
@@ -184,7 +192,7 @@ class Errors:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The clean scores (N, K), and those at some positions, by number, (N, positions, K)."""
         some = replace(self.task, positions=self.task.positions[positions], evaluators=(evaluator,))
-        run = execute(some, batch_size=self.batch_size)
+        run = execute(some, batch_size=self.batch_size, on_error=self.on_error)
         if run.partial:
             raise KeyboardInterrupt
         values = run.values.reshape(*run.values.shape[:2], -1).astype(np.float64)

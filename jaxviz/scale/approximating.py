@@ -1,6 +1,8 @@
-"""A run over many images that is approximate: each chunk is what `occlude` makes of its images."""
+"""A run over many images that is approximate: each chunk is what `occlude` makes of its images.
 
-import json
+That is, with the method and the batch that the store records.
+"""
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,9 +13,10 @@ from jaxviz.occlusion.result import Approximation
 from jaxviz.occlusion.score import score_all, score_refined
 from jaxviz.occlusion.tolerance import approximate_evaluators
 from jaxviz.scale.identity import Identity
-from jaxviz.scale.pipeline import Chunk, Waits, next_chunk
+from jaxviz.scale.pipeline import Chunk, Waits, next_chunk, refuse
 from jaxviz.scale.run import Run, Settled
 from jaxviz.scale.store import ArraySpec
+from jaxviz.scoring.task import Task
 
 # What the store keeps of an image's `Approximation`, in this order.
 MEASURED = ("bound", "confidence", "checked", "checked_error", "field")
@@ -34,11 +37,19 @@ class ApproximateRun(Run):
     tolerance: float | None = None
     refinement: Refinement | None = None
 
+    def settle(self, recorded: Identity | None) -> Settled:
+        """Return the program that a store records, or that a new store shall.
+
+        With a tolerance "auto" is "incremental": there are windows to cut.
+        """
+        windows = self.tolerance is not None and self.method == "auto"
+        return Run.settle(replace(self, method="incremental") if windows else self, recorded)
+
     def identity(self, settled: Settled) -> Identity:
         """Return what makes it the same run again."""
-        refine = None if self.refinement is None else list(self.refinement)
-        asked = {"tolerance": self.tolerance, "refine": refine, "method": self.method}
-        return super().identity(settled) | {"approximation": json.loads(json.dumps(asked))}
+        refine = None if self.refinement is None else [x for x in self.refinement if x is not None]
+        asked = {"tolerance": self.tolerance, "refine": refine}
+        return super().identity(settled) | {"approximation": asked}
 
     def arrays(self, settled: Settled) -> tuple[dict[str, ArraySpec], dict[str, np.ndarray]]:
         """Return the arrays of a store, and the values of those that are known beforehand."""
@@ -57,22 +68,28 @@ class ApproximateRun(Run):
         self, settled: Settled, chunks: Iterator[Chunk], waits: Waits
     ) -> Iterator[tuple[Chunk, dict[str, np.ndarray]]]:
         """Score chunks of images, one after the other."""
+        task = self.task.replicated()
         while (chunk := next_chunk(chunks, waits)) is not None:
-            yield chunk, self._rows_of(settled, chunk)
+            yield chunk, self._rows_of(settled, replace(task, images=_without_bad(chunk)))
 
-    def _rows_of(self, settled: Settled, chunk: Chunk) -> dict[str, np.ndarray]:
-        task = replace(self.task, images=_without_bad(chunk))
-        evaluators, measured = (settled.program.evaluator,), None
+    def _rows_of(self, settled: Settled, task: Task) -> dict[str, np.ndarray]:
+        batch, evaluators, measured = settled.batch, (settled.program.evaluator,), None
         if self.tolerance is not None:
             evaluators, measured = approximate_evaluators(
-                self.method, self.grid, task, self.tolerance, settled.batch, exact=evaluators
+                settled.method,
+                self.grid,
+                task,
+                self.tolerance,
+                batch,
+                exact=evaluators,
+                on_error=refuse,
             )
         task = replace(task, evaluators=evaluators)
         if self.refinement is None:
             everywhere = np.ones(self.grid.shape, bool)
-            found = score_all(task, everywhere, settled.batch, False)
+            found = score_all(task, everywhere, batch, False, on_error=refuse)
         else:
-            found = score_refined(task, self.grid, self.refinement, settled.batch, False)
+            found = score_refined(task, self.grid, self.refinement, batch, False, on_error=refuse)
         if found.interrupted:
             raise KeyboardInterrupt
         scores = found.scores.reshape(len(found.base), self.grid.size, -1)
@@ -85,11 +102,10 @@ class ApproximateRun(Run):
 
 
 def _without_bad(chunk: Chunk) -> np.ndarray:
-    """Return its images, with a good one in place of each bad one, which then decides nothing."""
+    """Return its images, with a good one, if any, in place of each bad one, which then decides
+    nothing."""
     bad = np.array([bool(error) for error in chunk.errors])
-    images = chunk.images.copy()
-    images[bad] = images[np.argmin(bad)]
-    return images
+    return np.where(bad[:, None, None, None], chunk.images[np.argmin(bad)], chunk.images)
 
 
 def _as_row(measured: Approximation) -> list[float]:

@@ -89,7 +89,8 @@ def occlude_dataset(
             function (1, H, W, C) -> (1, H, W, C). The store records which, and keeps to it.
         refine: approximate, coarse to fine, see `jaxviz.occlude`; which scores are exact is kept.
         tolerance: approximate, see `jaxviz.occlude`. Windows are as wide as all images of a chunk
-            together need, measured on each of them, and what was measured is kept.
+            together need, measured on each of them, and what was measured is kept; method "auto" is
+            then "incremental".
         method: "dense", "incremental" or "auto": see `jaxviz.occlude`.
         batch_size: images that a device evaluates at once, "auto" or "fastest", which measures on
             the first image, see `jaxviz.occlude`. A store keeps the choice of its first run.
@@ -162,5 +163,6 @@ def occlude_dataset(
     )
     if tolerance is not None or refinement is not None:
         parts = {part.name: getattr(run, part.name) for part in fields(run)}
-        run = ApproximateRun(**parts, tolerance=tolerance, refinement=refinement)
+        share_of = None if tolerance is None else float(tolerance)
+        run = ApproximateRun(**parts, tolerance=share_of, refinement=refinement)
     return StoredOcclusion(fill_store(run, store, how), reading)

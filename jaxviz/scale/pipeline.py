@@ -114,7 +114,7 @@ def score(
             shape = (len(chunk.images), task.rows, program.scores.shape[-1])
             yield execute.Chunk(chunk.images, np.empty(shape, program.scores.dtype), chunk)
 
-    blocks = execute.Blocks(task, program, rooms(), _refuse)
+    blocks = execute.Blocks(task, program, rooms(), refuse)
     try:
         yield from _finished(blocks)
     except (Exception, KeyboardInterrupt):
@@ -128,8 +128,8 @@ def _finished(blocks: Iterable[execute.Stored]) -> Iterator[tuple[Chunk, np.ndar
             yield stored.chunk.label, stored.chunk.values
 
 
-def _refuse(task: Task, program: Compiled, error: Exception) -> Compiled:
-    # Smaller blocks would give other bits than the program that the store records.
+def refuse(task: Task, program: Compiled, error: Exception) -> Compiled:
+    """Raise where memory ran out: smaller blocks would give other bits than the store records."""
     if not tells_of_memory(error):
         raise error
     raise MemoryError(

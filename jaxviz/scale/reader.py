@@ -111,7 +111,8 @@ class StoredOcclusion(Stored):
             ("preprocessing", str(self.identity["source"]["units"])),
         ]
         asked = self.identity.get("approximation", {})
-        config += [(name, str(value)) for name, value in asked.items() if value is not None]
+        parts = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
+        config += [(name, str(value)) for name, value in parts.items() if value is not None]
         return Occlusion(
             scores,
             base,

@@ -9,6 +9,7 @@ bits.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ from jaxviz.scoring.compiled import Compiled, choose, halve
 from jaxviz.scoring.task import Task
 
 LAUNCHED_AT_ONCE = 2  # so that a device never waits for the host
+
+
+OnError = Callable[[Task, Compiled, Exception], Compiled]
 
 
 class Scores(NamedTuple):
@@ -84,7 +88,7 @@ class Blocks:
         task: Task,
         program: Compiled,
         chunks: Iterable[Chunk],
-        on_error: Callable[[Task, Compiled, Exception], Compiled],
+        on_error: OnError,
     ) -> None:
         """Score chunks.
 
@@ -174,7 +178,13 @@ class Blocks:
         self.states = None
 
 
-def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = False) -> Scores:
+def execute(
+    task: Task,
+    *,
+    batch_size: int | str = "auto",
+    progress: Progress = False,
+    on_error: OnError = halve,
+) -> Scores:
     """Score every position of every image.
 
     Args:
@@ -182,6 +192,7 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
         batch_size: occluded images that a device evaluates at once, "auto" or "fastest", see
             `choose`.
         progress: see `track`; in positions.
+        on_error: see `Blocks`.
 
     Returns:
         The scores; after Ctrl-C, those that were finished.
@@ -194,7 +205,7 @@ def execute(task: Task, *, batch_size: int | str = "auto", progress: Progress = 
     program = choose(task, batch_size)
     shape = (len(task.images), task.rows, *program.scores.shape[2:])
     values = np.full(shape, np.nan, program.scores.dtype)
-    return _run(task, program, values, [Chunk(task.images, values)], progress)
+    return _run(task, program, values, [Chunk(task.images, values)], progress, on_error)
 
 
 def execute_in_rounds(
@@ -204,6 +215,7 @@ def execute_in_rounds(
     *,
     batch_size: int | str = "auto",
     progress: Progress = False,
+    on_error: OnError = halve,
 ) -> Scores:
     """Score some positions of every image, and then others, which their scores decide.
 
@@ -215,6 +227,7 @@ def execute_in_rounds(
             round of an image. None: no more rounds of this image.
         batch_size: see `execute`.
         progress: see `execute`; of all rounds together.
+        on_error: see `Blocks`.
 
     Returns:
         The scores (N, 1 + P + sum(counts), ..., K), NaN for rounds that were left out; after
@@ -224,11 +237,12 @@ def execute_in_rounds(
         ValueError, MemoryError: see `execute`.
     """
     task = task.replicated()
-    # One program for all: of a run of as many positions, and one image after the other.
-    rows = np.arange(len(task.positions) + sum(counts)) % len(task.positions)
-    everything = replace(task, positions=task.positions[rows])
-    program = choose(everything, batch_size)
-    shape = (len(task.images), everything.rows, *program.scores.shape[2:])
+    # One program for all, and one image after the other: of a run of as many positions, or as the
+    # longest round has where there are several, so that blocks are not mostly empty.
+    total = len(task.positions) + sum(counts)
+    rows = np.arange(total if len(counts) < 2 else max(1, max(counts) - 1)) % len(task.positions)
+    program = choose(replace(task, positions=task.positions[rows]), batch_size)
+    shape = (len(task.images), 1 + total, *program.scores.shape[2:])
     values = np.full(shape, np.nan, program.scores.dtype)
     ends = task.rows + np.cumsum([0, *counts])
     ended: set[int] = set()
@@ -248,7 +262,7 @@ def execute_in_rounds(
                     wanted = partial(decide, n, number)
                     yield Chunk(image[None], room, positions=wanted, follows=True)
 
-    return _run(task, program, values, chunks(), progress)
+    return _run(task, program, values, chunks(), progress, on_error)
 
 
 def execute_each(
@@ -286,6 +300,7 @@ def _run(
     values: np.ndarray,
     chunks: Iterable[Chunk],
     progress: Progress,
+    on_error: OnError,
 ) -> Scores:
     total = left = len(values) * (values.shape[1] - 1)
     with track(progress, total, "positions") as advance:
@@ -295,9 +310,10 @@ def _run(
             left -= positions
             advance(positions)
 
-        finished = _store_all(Blocks(task, program, chunks, halve), count)
+        finished = _store_all(Blocks(task, program, chunks, on_error), count)
         if finished and left:  # what was left out
-            advance(left)
+            with suppress(KeyboardInterrupt):  # all is there
+                advance(left)
     return Scores(values, partial=not finished)
 
 

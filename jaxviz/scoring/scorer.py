@@ -127,6 +127,7 @@ class SplitScorer:
     by_value: bool = False
     _lifted: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
     _folded: dict[Hashable, Lifted] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[Hashable, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
     _once: list[tuple[Any, Any, Any]] = field(default_factory=list, init=False, repr=False)
 
     def at(self, shape: tuple[int, ...], dtype: Any) -> Lifted:
@@ -164,28 +165,47 @@ class SplitScorer:
     def _fold(self, lifted: Lifted) -> Lifted:
         make = functools.partial(_fold, lifted.call.flat)
         known = isinstance(lifted.content, str)
-        ready, flat = _parts.get(lifted.content, make) if known else make()
-        if ready is None:
+        parts = _parts.get(lifted.content, make) if known else make()
+        if parts.ready is None:
             return lifted
         own = len(lifted.call.flat.inputs) - 1
-        with jax.disable_jit(False):
-            made = ready(lifted.arrays[own:], lifted.arrays[:own])
-        if self.sharding is not None:
-            made = jax.device_put(made, self.sharding)
-        arrays = [*lifted.arrays[:own], *made, *lifted.arrays[own:]]
-        return Lifted(Equations(flat), arrays, ("folded", lifted.content))
+        captured = lifted.arrays[own:]
+        # Images of another shape, or another number of them, want the same kernels.
+        key = (parts.content, *map(id, captured))
+        if key not in self._made:
+            with jax.disable_jit(False):
+                made = parts.ready(captured, lifted.arrays[:own])
+            made = made if self.sharding is None else jax.device_put(made, self.sharding)
+            self._made[key] = (made, captured)  # which keeps what the key tells by its address
+        arrays = [*lifted.arrays[:own], *self._made[key][0], *captured]
+        return Lifted(Equations(parts.rest), arrays, ("folded", lifted.content))
 
 
-def _fold(flat: Flat) -> tuple[Any, Flat]:
-    """Return what makes kernels of a scorer's arrays, None if nothing, and the rest of it."""
+class _Parts(NamedTuple):
+    """What makes kernels of a scorer's arrays, None if nothing; its content; and the rest."""
+
+    ready: Any
+    content: Hashable
+    rest: Flat
+
+    @property
+    def bytes(self) -> int:
+        return BYTES_AN_EQUATION * len(self.rest.equations)
+
+
+def _fold(flat: Flat) -> _Parts:
     folded = fold(flat, flat.inputs[-1:])
     if folded is flat:
-        return None, flat
+        return _Parts(None, None, flat)
     first, second = split_flat(folded, len(flat.inputs) - 1, least=0)
-    return jax.jit(lambda captured, arrays: run(first, captured, arrays)), second
+    ready = jax.jit(lambda captured, arrays: run(first, captured, arrays))
+    try:
+        return _Parts(ready, content(first), second)
+    except UnknownContentError:
+        return _Parts(ready, object(), second)
 
 
-_parts = Cache[tuple[Any, Flat]](1 << 28, lambda parts: BYTES_AN_EQUATION * len(parts[1].equations))
+_parts = Cache[_Parts](1 << 28, lambda parts: parts.bytes)
 
 
 def _trace(call: Call, *shapes: Any) -> tuple[Flat, Hashable, list[Any]]:

@@ -74,7 +74,7 @@ class Task:
 
     def replicated(self) -> "Task":
         """Return the task with its arrays on all devices of the mesh."""
-        if self.mesh is None:
+        if self.mesh is None or self.scorer.sharding is not None:
             return self
         arrays, occluder = self.everywhere((self.scorer.arrays, self.occluder))
         everywhere = NamedSharding(self.mesh, PartitionSpec())

@@ -1,5 +1,7 @@
 """Coarse to fine: exact where it says so, linear in between, and exact altogether at share 1."""
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from jaxviz.occlusion.kernel import occlusion_scores
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.refinement import Refinement, check_refinement, make_stages
 from jaxviz.occlusion.result import load_occlusion
+from jaxviz.scoring.task import Task
 
 SHAPES = st.tuples(st.integers(1, 13), st.integers(1, 13))
 
@@ -144,16 +147,67 @@ def test_rounds_end_once_interpolation_is_right(error):
     np.testing.assert_allclose(one.interpolation_error, occ.interpolation_error[1], rtol=1e-3)
 
 
-def test_the_error_that_is_told_is_that_of_the_last_positions():
+def test_the_error_that_is_told_is_that_where_scores_vary_least():
     everything = occlude(bumpy, IMAGES[0], patch=3, stride=1)
     occ = occlude(bumpy, IMAGES[0], patch=3, stride=1, refine=(4, 0.2))
     coarse = occlude(bumpy, IMAGES[0], patch=3, stride=1, refine=(4, 0.0))
     assert np.isnan(coarse.interpolation_error)
-    finer = occ.exact & ~coarse.exact
-    wrong = np.abs(everything.scores - coarse.scores)[finer].max()
+    stages = make_stages(occ.grid.shape, Refinement(4, 0.2))
+    ranked = stages.finer(everything.scores[*stages.coarse.T], by_rank=True)
+    quarter = ranked[-(-len(ranked) // 4) * -1 :].T
+    wrong = np.abs(everything.scores - coarse.scores)[*quarter].max()
     change = np.abs(occ.scores - occ.base)[occ.exact].max()
     np.testing.assert_allclose(occ.interpolation_error, wrong / change, rtol=1e-4)
     assert f"off by {occ.interpolation_error:.2g}" in repr(occ)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_score_without_a_value_does_not_hinder_the_error(value):
+    def hole(images):
+        scores = bumpy(images)
+        there = images[:, 10, 10, 0] == 0
+        return jnp.where(there[:, None], jnp.asarray(value, scores.dtype), scores)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", "`f` gave NaN")
+        occ = occlude(hole, IMAGES[:1], patch=3, stride=1, refine=(4, 0.6, 1.0))
+    assert occ.interpolation_error <= 1 and occ.exact.mean() < 0.5
+
+
+@pytest.mark.parametrize("method", ["dense", "incremental"])
+def test_rounds_cost_no_more_than_the_positions_that_they_score(method, monkeypatch):
+    launched = []
+    of_positions = Task.positions_from
+
+    def counted(task, row, block):
+        launched.append(block.positions * block.images)
+        return of_positions(task, row, block)
+
+    monkeypatch.setattr(Task, "positions_from", counted)
+    occ = occlude(bumpy, IMAGES, patch=4, stride=2, refine=(3, 0.3, 0.0), method=method)
+    asked = occ.exact.sum() + len(IMAGES)
+    launched = sum(launched[1:])  # the first is the one that is compiled for
+    assert asked <= launched <= 1.5 * asked
+
+
+def test_an_interruption_at_the_end_loses_nothing():
+    def stop(done, total):
+        if done >= total:
+            raise KeyboardInterrupt
+
+    occ = occlude(bumpy, IMAGES, patch=3, stride=1, refine=(4, 0.6, 1.0), progress=stop)
+    assert not np.isnan(occ.scores).any() and not np.isnan(occ.interpolation_error).any()
+
+
+def test_images_that_were_finished_before_an_interruption_tell_their_error():
+    def stop(done, total):
+        if done > 0.5 * total:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted"):
+        occ = occlude(bumpy, IMAGES, patch=3, stride=1, refine=(4, 0.6), progress=stop)
+    assert np.isnan(occ.interpolation_error).tolist() == [False, True, True]
 
 
 def test_a_scorer_that_changes_nothing_is_interpolated_without_error():

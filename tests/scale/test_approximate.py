@@ -1,5 +1,6 @@
 """Approximate runs into a store: each chunk is what `occlude` makes of its images."""
 
+import shutil
 import threading
 
 import jax
@@ -13,6 +14,7 @@ from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Approximation
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.reader import open_store
+from jaxviz.scoring.execute import Blocks
 
 SHAPE, COUNT, CHUNK = (44, 40, 3), 5, 2
 HIDE = {"patch": 6, "stride": 4, "fill": 0.5}
@@ -71,7 +73,8 @@ def test_a_chunk_holds_what_occlude_makes_of_its_images(f, images, tmp_path, way
     single = stored[3]
     assert single.exact is None or single.exact.shape == single.grid.shape
     assert single.approximation == stored[2:4].approximation
-    assert dict(single.config)["method"] == "incremental"
+    told, wanted = dict(single.config), dict(occ.config)
+    assert all(told.get(name) == wanted.get(name) for name in ("tolerance", "refine"))
 
 
 @pytest.mark.slow
@@ -112,6 +115,28 @@ def test_a_bad_image_decides_nothing(f, images, tmp_path):
     np.testing.assert_array_equal(stored[:1].scores, alone.scores)
     assert stored[:2].approximation == alone.approximation == stored[0].approximation
     assert stored[1].approximation is None and np.isnan(stored[1].scores).all()
+
+
+@pytest.mark.slow
+def test_with_a_tolerance_windows_are_what_the_store_records(f, images, tmp_path):
+    stored = run(f, images[:2], tmp_path / "out.zarr", tolerance=np.float32(0.5), method="auto")
+    assert stored.identity["program"]["method"] == "incremental"
+    again = run(f, images[:2], tmp_path / "out.zarr", tolerance=np.float32(0.5), method="auto")
+    assert again[0].approximation.field is not None
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_is_told_as_smaller_blocks_would_give_other_bits(
+    f, images, tmp_path, monkeypatch
+):
+    def full(self):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: injected")
+
+    monkeypatch.setattr(Blocks, "_launch", full)
+    for way in WAYS[:2]:
+        with pytest.raises(MemoryError, match="`batch_size` must fit into memory"):
+            run(f, images[:2], tmp_path / "out.zarr", **way)
+        shutil.rmtree(tmp_path / "out.zarr")
 
 
 @pytest.mark.slow
