@@ -236,6 +236,9 @@ def _facts(stored: Stored) -> Iterator[tuple[str, str]]:
         yield "seed", str(run["seed"])
     yield "images are", run["source"]["units"]
     yield "program", ", ".join(f"{key} {value}" for key, value in run["program"].items())
+    asked = {k: v for k, v in run.get("approximation", {}).items() if v is not None}
+    if asked:
+        yield "approximate", ", ".join(f"{key} {value}" for key, value in asked.items())
     yield "versions", ", ".join(f"{key} {value}" for key, value in run["versions"].items())
 
 

@@ -32,6 +32,13 @@ class Maximized(NamedTuple):
     transparency: jax.Array
     stopped: str | None
 
+    def __repr__(self) -> str:
+        """Say how many images there are, and after how many steps."""
+        count, size = len(self.images), "×".join(map(str, self.images.shape[1:3]))
+        steps = max((len(values) for values in self.history.values()), default=0)
+        ended = "" if self.stopped is None else f", stopped: {self.stopped}"
+        return f"Maximized({count} image{'s' * (count != 1)} {size}, {steps} steps{ended})"
+
 
 class NotFiniteError(ArithmeticError):
     """Say that a term became NaN or infinite; `result`, a `Maximized`, holds the best before."""

@@ -117,6 +117,7 @@ def test_a_refinement_is_told(tmp_path, capsys, model):
     stored = command.replace("--out", "--store").replace(str(out), str(tmp_path / "out.zarr"))
     assert run(stored, capsys)[0] == 0
     np.testing.assert_array_equal(open_store(tmp_path / "out.zarr")[:1].exact, occ.exact)
+    assert "refine [2, 0.2, 0.5]" in run(f"status {tmp_path / 'out.zarr'}", capsys)[1]
 
 
 @pytest.mark.slow

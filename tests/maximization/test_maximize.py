@@ -22,6 +22,7 @@ from jaxviz.jaxpr.compiled import PROGRAMS
 from jaxviz.layers import tag
 from jaxviz.maximization import loop
 from jaxviz.maximization.maximize import NotFiniteError, maximize
+from jaxviz.maximization.result import Maximized
 
 KEY = jax.random.key(0)
 SHAPE = (12, 10, 3)
@@ -92,6 +93,14 @@ RISING = {
         ["conv", "pool", None],
     ),
 }
+
+
+def test_a_result_tells_in_a_line_what_it_is():
+    images = np.zeros((2, 4, 6, 1), np.float32)
+    found = Maximized(images, {"total": np.zeros((7, 2))}, images, {}, images[..., 0], None)
+    assert repr(found) == "Maximized(2 images 4×6, 7 steps)"
+    found = found._replace(images=images[:1], history={}, stopped="a callback ended it")
+    assert repr(found) == "Maximized(1 image 4×6, 0 steps, stopped: a callback ended it)"
 
 
 @pytest.mark.slow
