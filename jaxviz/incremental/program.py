@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxviz.jaxpr import _jax
 from jaxviz.jaxpr.split import split_arrays
-from jaxviz.jaxpr.walk import Constant, Equation, Flat, Operand, live, trace, value_of
+from jaxviz.jaxpr.walk import Constant, Equation, Flat, Operand, flatten, live, trace, value_of
 
 MOST_KNOWN = 1e6
 
@@ -116,6 +116,19 @@ def trace_scorer(f: Callable[..., Any], image: Any) -> Scored:
     shape = jax.ShapeDtypeStruct(image.shape, image.dtype)
     closed, flat, captured, tree = trace(run, arrays, shape, open_derivatives=True)
     return Scored(flat, captured, tree, Written(closed) if flat.own_derivative else None)
+
+
+def written_anew(program: Program, evaluate: Callable[..., list[Any]]) -> Program | None:
+    """Return a program of the same inputs as another way to evaluate it, (*arrays, image) ->
+    outputs, is traced; None if that brings arrays of its own."""
+    avals = map(program.aval, (*program.arrays, program.image))
+    closed = jax.make_jaxpr(evaluate)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
+    again, values = flatten(closed, open_derivatives=True)
+    if values:  # what is no literal would have to be another input
+        return None
+    equations, outputs = forwarded(again.equations, again.outputs)
+    equations = live(equations, outputs, acting=True)
+    return Program(equations, again.inputs[:-1], again.inputs[-1], outputs, again.avals)
 
 
 class Known:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxviz.incremental.program import Program, forwarded
+from jaxviz.incremental.program import Program, written_anew
 from jaxviz.incremental.rules import ELEMENTWISE, REDUCTIONS
 from jaxviz.incremental.rules.access import named_axes
 from jaxviz.jaxpr import _jax
-from jaxviz.jaxpr.walk import Equation, flatten, live, value_of
+from jaxviz.jaxpr.walk import Equation, value_of
 
 Sizes = tuple[int, ...]
 
@@ -77,14 +77,7 @@ def unmerged(program: Program) -> Program | None:
             known.update(zip(equation.results, outputs, strict=True))
         return [_whole(value_of(x, known)) for x in program.outputs]
 
-    avals = map(program.aval, (*program.arrays, program.image))
-    closed = jax.make_jaxpr(evaluate)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
-    again, values = flatten(closed, open_derivatives=True)
-    if values:  # what is no literal would have to be another input
-        return None
-    equations, outputs = forwarded(again.equations, again.outputs)
-    equations = live(equations, outputs, acting=True)
-    return Program(equations, again.inputs[:-1], again.inputs[-1], outputs, again.avals)
+    return written_anew(program, evaluate)
 
 
 def _merges(program: Program, equation: Equation) -> Sizes | None:

@@ -7,14 +7,13 @@ keep nothing. Written out, a pass is as any other equations; what that costs is 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxviz.incremental.program import Program, forwarded
+from jaxviz.incremental.program import Program, written_anew
 from jaxviz.jaxpr import _jax
 from jaxviz.jaxpr.loops import bodies
-from jaxviz.jaxpr.walk import Equation, Flat, acts, flatten, live, run
+from jaxviz.jaxpr.walk import Equation, Flat, acts, flatten, run
 
 MOST_EQUATIONS = 1000  # of all passes together: each of them has to be compiled
 
@@ -35,16 +34,8 @@ def unrolled(program: Program) -> Program | None:
 
     inputs = (*program.arrays, program.image)
     flat = Flat(program.equations, (), inputs, program.outputs, program.avals, False)
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in map(flat.aval, inputs)]
-    closed = jax.make_jaxpr(lambda *args: run(flat, (), args, {"scan": rule}, inside_loops=False))(
-        *shapes
-    )
-    again, values = flatten(closed, open_derivatives=True)
-    if values:  # what is no literal would have to be another input
-        return None
-    equations, outputs = forwarded(again.equations, again.outputs)
-    equations = live(equations, outputs, acting=True)
-    return Program(equations, again.inputs[:-1], again.inputs[-1], outputs, again.avals)
+    rules = {"scan": rule}
+    return written_anew(program, lambda *args: run(flat, (), args, rules, inside_loops=False))
 
 
 def _is_short(eqn: Equation) -> bool:

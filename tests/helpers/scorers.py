@@ -53,3 +53,21 @@ def depthwise_then_pool(images):
     x = jax.lax.conv_general_dilated(x, kernel, feature_group_count=8, **options)
     pool = (1, 3, 3, 1), (1, 2, 2, 1), "SAME"
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, *pool).sum((1, 2))
+
+
+def fading():
+    """Eight convolutions, so that the effect of a patch fades towards the rim of its window."""
+    rng = np.random.default_rng(1)
+    sizes = [(3, 3, 3, 6), *[(3, 3, 6, 6)] * 7]
+    kernels = [rng.normal(size=s).astype(np.float32) * np.sqrt(2 / np.prod(s[:3])) for s in sizes]
+    head = rng.normal(size=(6, 4)).astype(np.float32)
+
+    def run(kernels, head, images):
+        x = images
+        for kernel in kernels:
+            numbers = ("NHWC", "HWIO", "NHWC")
+            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+            x = jax.nn.relu(x)
+        return x.mean((1, 2)) @ head
+
+    return Partial(run, [jnp.asarray(k, jnp.float32) for k in kernels], jnp.asarray(head))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from jax.tree_util import Partial
+from scorers import fading
 
 from jaxviz.incremental.approximate import FIELDS
 from jaxviz.occlusion import score, segments, tolerance
@@ -39,21 +39,7 @@ SHAPE, HIDE = (44, 40, 3), dict(patch=6, stride=4, fill=0.5)
 
 @pytest.fixture(scope="module")
 def f():
-    """Eight convolutions, so that the effect of a patch fades towards the rim of its window."""
-    rng = np.random.default_rng(1)
-    sizes = [(3, 3, 3, 6), *[(3, 3, 6, 6)] * 7]
-    kernels = [rng.normal(size=s).astype(np.float32) * np.sqrt(2 / np.prod(s[:3])) for s in sizes]
-    head = rng.normal(size=(6, 4)).astype(np.float32)
-
-    def run(kernels, head, images):
-        x = images
-        for kernel in kernels:
-            numbers = ("NHWC", "HWIO", "NHWC")
-            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-            x = jax.nn.relu(x)
-        return x.mean((1, 2)) @ head
-
-    return Partial(run, [jnp.asarray(k, jnp.float32) for k in kernels], jnp.asarray(head))
+    return fading()
 
 
 @pytest.fixture(scope="module")

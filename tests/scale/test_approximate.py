@@ -4,11 +4,10 @@ import shutil
 import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 from scale_run import files
+from scorers import fading
 
 from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Approximation
@@ -29,20 +28,7 @@ WAYS = [
 
 @pytest.fixture(scope="module")
 def f():
-    """Eight convolutions, so that the effect of a patch fades towards the rim of its window."""
-    rng = np.random.default_rng(1)
-    sizes = [(3, 3, 3, 6), *[(3, 3, 6, 6)] * 7]
-    kernels = [rng.normal(size=s).astype(np.float32) * np.sqrt(2 / np.prod(s[:3])) for s in sizes]
-    head = rng.normal(size=(6, 4)).astype(np.float32)
-
-    def network(kernels, head, x):
-        for kernel in kernels:
-            numbers = ("NHWC", "HWIO", "NHWC")
-            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
-            x = jax.nn.relu(x)
-        return x.mean((1, 2)) @ head
-
-    return Partial(network, [jnp.asarray(k, jnp.float32) for k in kernels], jnp.asarray(head))
+    return fading()
 
 
 @pytest.fixture(scope="module")
