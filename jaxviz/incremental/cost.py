@@ -41,6 +41,7 @@ FREE = {
     "squeeze",
     "stack",
     "transpose",
+    "turn",
     "unstack",
 }
 # Their jaxpr says what is done with one element, which counting elements covers.

@@ -14,6 +14,7 @@ from jax import lax
 
 from jaxviz.incremental.plan import Body, Plan, Step
 from jaxviz.incremental.reach import FARTHEST
+from jaxviz.incremental.turn import padded_round
 from jaxviz.incremental.window import Cursor, Read, Saved, read
 from jaxviz.jaxpr import cpu
 from jaxviz.jaxpr.split import split_arrays
@@ -252,8 +253,13 @@ def _save(spec: Saved, known: dict[int, Any]) -> jax.Array:
     value = known[spec.source]
     for axis in spec.uniform:
         value = lax.slice_in_dim(value, 0, 1, axis=axis)
-    if not any(map(any, spec.padding)):
+    padding = list(spec.padding)
+    for axis, period in enumerate(spec.periods):
+        if period and any(padding[axis]):
+            value = padded_round(value, axis, *padding[axis], period)
+            padding[axis] = (0, 0)
+    if not any(map(any, padding)):
         return value
     fill = np.zeros((), value.dtype) if spec.fill is None else value_of(spec.fill, known)
     fill = jnp.asarray(fill, value.dtype)
-    return lax.pad(value, fill, [(low, high, 0) for low, high in spec.padding])
+    return lax.pad(value, fill, [(low, high, 0) for low, high in padding])

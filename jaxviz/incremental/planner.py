@@ -5,6 +5,7 @@ it; a rule turns the reaches of the operands into those of the result, and the w
 into regions of the operands.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from math import lcm, prod
 from typing import Any, NamedTuple
@@ -12,11 +13,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxviz.incremental import circle
 from jaxviz.incremental.cost import cost
 from jaxviz.incremental.plan import Body, Run, Step
 from jaxviz.incremental.program import Known, Program
-from jaxviz.incremental.reach import Positions, Reach, Span, join_all, whole_axis
-from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Resize, Site
+from jaxviz.incremental.reach import (
+    POINT,
+    Positions,
+    Reach,
+    Reads,
+    Span,
+    Stencil,
+    join_all,
+    whole_axis,
+)
+from jaxviz.incremental.rules import ELEMENTWISE, RULES, Access, Follow, Resize, Site
 from jaxviz.incremental.window import Ask, Read, Saved, Spans, Table, plan_read, read_whole
 from jaxviz.jaxpr.convolution.forms import ERROR_OF_FOUR_ALONG_BOTH, Form, choose
 from jaxviz.jaxpr.walk import Equation, Operand
@@ -86,7 +97,8 @@ class Planner:
         spans = []
         for axis, (reach, dim) in enumerate(zip(reaches, shape, strict=True)):
             span = reach.window(dim, align[axis] if align else 1) if reach is not None else None
-            spans.append(span if span is not None and span.size < dim else None)
+            whole = span is None or span.size >= (span.period or dim)
+            spans.append(None if whole else span)
         return tuple(spans)
 
     def read(self, operand: Operand, ask: Ask) -> Read:
@@ -168,9 +180,11 @@ class Planner:
             return None
         (operand,), (result,) = eqn.operands, eqn.results
         change, axes = self.changes_of(eqn)[0], eqn.params["axes"]
+        pairs = list(zip(change.windows, site.shapes[0], strict=True))
         if any(span is not None and a not in axes for a, span in enumerate(change.windows)):
             return None
-        pairs = zip(change.windows, site.shapes[0], strict=True)
+        if any(span is not None and span.period not in (0, dim) for span, dim in pairs):
+            return None  # an element may lie in the array twice
         if 2 * prod(span.size if span else dim for span, dim in pairs) > prod(site.shapes[0]):
             return None
         ask, whole = Ask(change.windows), Ask((None,) * len(change.windows))
@@ -233,7 +247,17 @@ class Planner:
             return None, dense, self.why_whole(eqn)
         if share > self.dense_above:
             return None, dense, f"window of {share:.0%}"
+        if not self.fits(eqn, site, access, spans):
+            return None, dense, "wraps round onto its own window"
         return access, dense._replace(windows=spans), ""
+
+    def fits(self, eqn: Equation, site: Site, access: Access, window: Spans) -> bool:
+        """Say whether the window of each operand can be pasted into what the result's reads."""
+        for operand, ask in zip(eqn.operands, _asks(site, access, window), strict=True):
+            change = self.changed.get(operand) if isinstance(operand, int) else None
+            if change is not None and not all(map(circle.once, change.windows, ask.spans)):
+                return False
+        return True
 
     def why_whole(self, eqn: Equation) -> str:
         """Say why no window is left: an operand has none, or the equation reads across it."""
@@ -249,9 +273,10 @@ class Planner:
         self, eqn: Equation, site: Site, access: Access, axis: int
     ) -> tuple[Reach | None, int]:
         """Join what every changed operand does to one axis of the result; and how it is aligned."""
-        count, found, whole, align = site.result[axis], [], [], 1
+        count, found, whole, align, periods = site.result[axis], [], [], 1, set()
         for operand, follows, shape in zip(eqn.operands, access.follows, site.shapes, strict=True):
             if not (isinstance(operand, int) and operand in self.changed):
+                periods |= self.periods(operand, follows, axis)
                 continue
             change = self.changed[operand]
             hits = [
@@ -263,7 +288,8 @@ class Planner:
             if reach is None or reads is None:
                 whole.append((change.seen, reads, dim))
                 continue
-            reach, align = reach.through(reads, count), lcm(align, reads.up)
+            reach, align = circle.through(reach, reads, dim, count), lcm(align, reads.up)
+            periods.add(reach.period or _length(reads, dim))
             # What only moves or repeats, such as a flattening, widens nothing, and its elements are
             # no cells of a layer.
             if self.field is not None and reads.several:
@@ -271,12 +297,22 @@ class Planner:
             found.append(reach.where(change.seen[reach.axis]))
         if not found:
             return None, align
+        if len(periods) > 1:  # not all of them go round, or not alike
+            found = [circle.on_line(reach, count) for reach in found]
         # An operand all of which may change does, for the starts for which it changes at all.
         image_axis = found[0].axis
         for seen, reads, dim in whole:
             reach = whole_axis(image_axis, seen[image_axis], dim)
             found.append(reach if reads is None else reach.through(reads, count))
         return join_all(found), align
+
+    def periods(self, operand: Operand, follows: Sequence[Follow | None], axis: int) -> set[int]:
+        """Return the period that an unchanged operand asks of an axis; 0: it goes round by none."""
+        return {
+            _length(follow.reads, dim)
+            for a, (follow, dim) in enumerate(zip(follows, self.shape(operand), strict=True))
+            if follow is not None and follow.axis == axis and a not in self.repeats(operand)
+        }
 
     def uniform_axes(self, eqn: Equation) -> frozenset[int]:
         """Return the axes along which an unchanged result repeats one slice: broadcast biases."""
@@ -294,6 +330,11 @@ class Planner:
         """Return the axes along which an operand is uniform, those of length 1 included."""
         known = self.uniform.get(operand, frozenset()) if isinstance(operand, int) else frozenset()
         return known | {a for a, dim in enumerate(self.shape(operand)) if dim == 1}
+
+
+def _length(reads: Reads, dim: int) -> int:
+    """Return the length of an axis that is read element by element, and 0 of another."""
+    return dim if isinstance(reads, Stencil) and reads == POINT else 0
 
 
 def _asks(site: Site, access: Access | None, window: Spans) -> list[Ask]:

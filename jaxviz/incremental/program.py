@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from jaxviz.incremental.turn import with_turns
 from jaxviz.jaxpr import _jax
 from jaxviz.jaxpr.split import split_arrays
 from jaxviz.jaxpr.walk import Constant, Equation, Flat, Operand, flatten, live, trace, value_of
@@ -80,8 +81,7 @@ class Scored(NamedTuple):
         """The program: inputs are the scorer's arrays, what it captured, and the image."""
         flat = self.flat
         arrays = (*flat.inputs[:-1], *flat.constants)
-        equations, outputs = forwarded(flat.equations, flat.outputs)
-        equations = live(equations, outputs, acting=True)
+        equations, outputs = _simplified(flat)
         return Program(equations, arrays, flat.inputs[-1], outputs, flat.avals)
 
 
@@ -102,6 +102,12 @@ def forwarded(
         else:
             kept.append(eqn._replace(operands=operands))
     return tuple(kept), tuple(same.get(output, output) for output in outputs)
+
+
+def _simplified(flat: Flat) -> tuple[tuple[Equation, ...], tuple[Operand, ...]]:
+    """Return the equations that are read, as the rules know them, and the outputs."""
+    equations, outputs = forwarded(flat.equations, flat.outputs)
+    return live(with_turns(equations, flat.avals), outputs, acting=True), outputs
 
 
 def trace_scorer(f: Callable[..., Any], image: Any) -> Scored:
@@ -126,8 +132,7 @@ def written_anew(program: Program, evaluate: Callable[..., list[Any]]) -> Progra
     again, values = flatten(closed, open_derivatives=True)
     if values:  # what is no literal would have to be another input
         return None
-    equations, outputs = forwarded(again.equations, again.outputs)
-    equations = live(equations, outputs, acting=True)
+    equations, outputs = _simplified(again)
     return Program(equations, again.inputs[:-1], again.inputs[-1], outputs, again.avals)
 
 

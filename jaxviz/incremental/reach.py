@@ -6,7 +6,8 @@ None says that all of them may. What an operation does to an axis is told from i
 reads inputs lo[o] ... hi[o], by a formula (`Stencil`) or as a list (`Table`). So o changes where
 lo[o] <= last[i] and hi[o] >= first[i], and a join of branches takes the smaller first and the
 larger last. A `Span` is the window that follows: its size is one static integer, its first index is
-known for every start. Integers and NumPy only.
+known for every start. Where a network wraps an axis round, indices count on beyond its ends, see
+`circle`. Integers and NumPy only.
 """
 
 from collections.abc import Sequence
@@ -79,7 +80,28 @@ class Table(NamedTuple):
         return cls(first[nearest], last[nearest])
 
 
-Reads = Stencil | Table
+class Turn(NamedTuple):
+    """Output o reads input o + shift, counted on round the axis, see `circle`."""
+
+    shift: int
+
+    @property
+    def up(self) -> int:
+        """Windows of the output may start anywhere."""
+        return 1
+
+    @property
+    def several(self) -> bool:
+        """Whether an output may read more than one input."""
+        return False
+
+    def reads(self, count: int) -> Ends:
+        """Return the inputs that `count` outputs read, counted on."""
+        first = np.arange(count) + self.shift
+        return first, first
+
+
+Reads = Stencil | Table | Turn
 POINT = Stencil()
 
 
@@ -112,12 +134,16 @@ class Field(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """Indices first[i] ... last[i] change for start i of an image axis; none if first > last."""
+    """Indices first[i] ... last[i] change for start i of an image axis; none if first > last.
+
+    With a `period`, an index stands for all that differ from it by multiples of the period.
+    """
 
     axis: int
     first: np.ndarray
     last: np.ndarray
     field: Field = Field()
+    period: int = 0
 
     @property
     def seen(self) -> np.ndarray:
@@ -154,20 +180,23 @@ class Reach(NamedTuple):
             return None
         wider = max(self, other, key=lambda reach: int((reach.last - reach.first).max()))
         first, last = np.minimum(self.first, other.first), np.maximum(self.last, other.last)
-        return Reach(self.axis, first, last, wider.field)
+        return Reach(self.axis, first, last, wider.field, max(self.period, other.period))
 
     def window(self, dim: int, align: int = 1) -> "Span":
         """Return the span, inside an axis of length `dim`, of all indices that change.
 
         The size is that of the largest interval over all starts; near a border the window is moved
-        inside. Where nothing changes, it lies where it does for the nearest start.
+        inside, but for an axis that is wrapped round. Where nothing changes, it lies where it does
+        for the nearest start.
         """
         if not self.seen.any():
-            return Span(self.axis, np.zeros_like(self.first), min(align, dim))
+            return Span(self.axis, np.zeros_like(self.first), min(align, dim), self.period)
         first = self.first // align * align
         last = (self.last // align + 1) * align - 1
         size = int((last - first).max(initial=0, where=self.seen)) + 1
         first = first[_nearest(self.seen)]
+        if self.period:
+            return Span(self.axis, first, size, self.period)
         return Span(self.axis, np.clip(first, 0, dim - size), size)
 
 
@@ -183,15 +212,20 @@ class Span(NamedTuple):
     axis: int
     first: np.ndarray
     size: int
+    period: int = 0
 
     def inputs(self, reads: Reads, dim: int, count: int) -> "Span":
         """Return the span of the `dim` inputs that these of `count` outputs read.
 
         It may leave the array; what lies wholly beyond it is taken next to it.
         """
+        if isinstance(reads, Turn):
+            return self._replace(first=self.first + reads.shift)
         if isinstance(reads, Stencil):
             first, size = self.first // reads.up, self.size // reads.up
             start, size = first * reads.stride - reads.low, (size - 1) * reads.stride + reads.extent
+            if self.period:
+                return Span(self.axis, start, size, self.period // reads.up * reads.stride)
             return Span(self.axis, np.clip(start, -size, dim), size)
         outputs = self.first[:, None] + np.arange(self.size)
         first, last = (ends[outputs] for ends in reads.reads(count))
@@ -250,6 +284,8 @@ class Positions(NamedTuple):
             return reach
         size = int((self.patch - 1) / abs(stride) + cells) + 1
         middle = (self.starts + (self.patch - 1) / 2 - (right - left) / 2) / stride
+        if reach.period:  # whose indices may have been shifted
+            middle = (reach.first + reach.last) / 2
         first = np.ceil(middle - size / 2)
         last = first + size - 1
         first, last = (np.clip(end, reach.first, reach.last).astype(int) for end in (first, last))

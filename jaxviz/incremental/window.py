@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxviz.incremental.reach import Span
+from jaxviz.incremental.turn import padded_round
 from jaxviz.jaxpr.walk import Constant, Operand
 
 Spans = tuple[Span | None, ...]
@@ -61,22 +62,39 @@ class Table:
 
 
 class Saved(NamedTuple):
-    """What `base` keeps for updates: an array, padded with `fill`, unit where it is uniform."""
+    """What `base` keeps for updates: an array, padded with `fill`, unit where it is uniform.
+
+    An axis with a period, 0 for none, is padded with what lies a period farther.
+    """
 
     source: int
     padding: tuple[tuple[int, int], ...]
     fill: Operand | None
     uniform: tuple[int, ...]
+    periods: tuple[int, ...]
 
 
 class Cut(NamedTuple):
-    """One axis of a read: cut `size` from `start`, paste at `paste`, keep `keep` from `trim`."""
+    """One axis of a read: cut `size` from `start`, paste at `paste`, keep `keep` from `trim`.
+
+    With `turn`, what was cut is one period, repeated, of which `keep` from `turn` are kept.
+    """
 
     start: Index
     size: int
     paste: Index
     trim: int
     keep: int
+    turn: Index | None = None
+
+
+class Wrap(NamedTuple):
+    """An axis that is held whole, to be padded with what lies a period farther."""
+
+    axis: int
+    low: int
+    high: int
+    period: int
 
 
 class Read(NamedTuple):
@@ -86,6 +104,7 @@ class Read(NamedTuple):
     slot: int | None
     windowed: bool
     cuts: tuple[Cut, ...]
+    wraps: tuple[Wrap, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -121,20 +140,22 @@ def plan_read(
     held: Spans = window if window is not None else (None,) * len(shape)
     triples = zip(shape, held, ask.spans, strict=True)
     axes = [_Axis.of(*triple, window is not None) for triple in triples]
+    wraps = tuple(Wrap(a, *axis.wrap, axis.period) for a, axis in enumerate(axes) if axis.wrap)
     # What lies wholly inside the window needs no base, so none is saved for it.
     if window is not None and all(axis.inside for axis in axes):
         cuts = tuple(axis.cut_window(table) for axis in axes)
-        return Read(operand, None, True, cuts)
+        return Read(operand, None, True, cuts, wraps)
     # Of an array that repeats one slice along an axis, save that slice, unless padding joins it.
-    whole = tuple(a for a in sorted(uniform) if axes[a].fits(shape[a]))
+    whole = tuple(a for a in sorted(uniform) if axes[a].period or axes[a].fits(shape[a]))
     padding = tuple((0, 0) if a in whole else axis.padding(shape[a]) for a, axis in enumerate(axes))
     fill = ask.fill if any(map(any, padding)) else None
-    slot = slots.setdefault(Saved(operand, padding, fill, whole), len(slots))
+    periods = tuple(axis.period for axis in axes)
+    slot = slots.setdefault(Saved(operand, padding, fill, whole, periods), len(slots))
     cuts = tuple(
         Cut(0, 1, 0, 0, axis.size) if a in whole else axis.cut(padding[a][0], table)
         for a, axis in enumerate(axes)
     )
-    return Read(operand, slot, window is not None, cuts)
+    return Read(operand, slot, window is not None, cuts, wraps)
 
 
 def read_whole(operand: Operand, shape: tuple[int, ...]) -> Read:
@@ -154,6 +175,10 @@ class _Axis(NamedTuple):
                   first - before
 
     and pasting never runs over its end, where `dynamic_update_slice` would move the window.
+
+    On an axis with a period, indices count on round it. Where the whole axis is wanted, `turned` is
+    its length: the region is one period, from where the window starts. Where the array is held
+    whole, `wrap` says how far it is padded for the region to lie in it.
     """
 
     axis: int
@@ -163,19 +188,33 @@ class _Axis(NamedTuple):
     length: int
     before: int
     behind: int
+    period: int = 0
+    turned: int = 0
+    wrap: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, dim: int, held: Span | None, ask: Span | None, changes: bool) -> "_Axis":
         """Measure how far the window ever sticks out of the region, on either side."""
         # A table is of one image axis; without spans nothing varies, and either table will do.
-        axis = next((span.axis for span in (ask, held) if span is not None), 0)
+        spans = [span for span in (ask, held) if span is not None]
+        axis = spans[0].axis if spans else 0
+        period = max((span.period for span in spans), default=0)
         first, size = (ask.first, ask.size) if ask is not None else (np.zeros(1, int), dim)
         start, length = (held.first, held.size) if held is not None else (np.zeros(1, int), dim)
-        before = behind = 0
+        before, behind, turned, wrap = 0, 0, 0, None
+        if period and held is not None and ask is not None:  # count both from the same turn
+            apart = first - start + (size - length) / 2
+            start = start + np.rint(apart / period).astype(int) * period
+        elif period and held is not None:
+            first, size, turned = start, period, dim
+        elif period and changes:
+            wrap = max(0, -int(first.min())), max(0, int(first.max()) + size - dim)
+            start, length = start - wrap[0], sum(wrap, dim)
         if changes:
             before = max(0, int((first - start).max()))
             behind = max(0, int((start + length - first - size).max()))
-        return cls(axis, first, size, start, length, before, behind)
+        places = (axis, first, size, start, length, before, behind)
+        return cls(*places, period, turned, wrap)
 
     @property
     def inside(self) -> bool:
@@ -203,6 +242,9 @@ class _Axis(NamedTuple):
         start = table.index(self.axis, first + low)
         paste = table.index(self.axis, self.held - first)
         size = self.before + self.size + self.behind
+        if self.turned:
+            turn = table.index(self.axis, np.broadcast_to(-first % self.period, self._shape))
+            return Cut(start, size, paste, 0, self.turned, turn)
         return Cut(start, size, paste, self.before, self.size)
 
     @property
@@ -232,6 +274,8 @@ def read(plan: Read, window: jax.Array | None, saved: Sequence[Any], cursor: Cur
     if isinstance(plan.operand, Constant):
         return plan.operand.value
     sizes = [cut.size for cut in plan.cuts]
+    for wrap in plan.wraps:
+        window = padded_round(jnp.asarray(window), *wrap)
     source = window if plan.slot is None else saved[plan.slot]
     starts = [cut.start for cut in plan.cuts]
     region = (
@@ -241,6 +285,12 @@ def read(plan: Read, window: jax.Array | None, saved: Sequence[Any], cursor: Cur
     )
     if plan.slot is not None and plan.windowed:
         region = paste_at(region, window, cursor.at([cut.paste for cut in plan.cuts]))
+    for axis, cut in enumerate(plan.cuts):
+        if cut.turn is not None:
+            (first,) = cursor.at([cut.turn])
+            turns = 1 + -(-cut.keep // cut.size)
+            periods = lax.concatenate([region] * turns, axis)
+            region = lax.dynamic_slice_in_dim(periods, first, cut.keep, axis)
     return _trim(region, plan.cuts)
 
 
@@ -282,8 +332,9 @@ def _trim(region: jax.Array, cuts: tuple[Cut, ...]) -> jax.Array:
     """Keep the asked part of the cut; stretch the axes along which the array is uniform."""
     # A cut is as long as what is kept or longer, but for the one slice of a uniform axis.
     if any(cut.size > cut.keep for cut in cuts):
-        first = [min(cut.trim, cut.size - 1) for cut in cuts]
-        last = [min(cut.trim + cut.keep, cut.size) for cut in cuts]
+        sizes = region.shape
+        first = [min(cut.trim, size - 1) for cut, size in zip(cuts, sizes, strict=True)]
+        last = [min(cut.trim + cut.keep, size) for cut, size in zip(cuts, sizes, strict=True)]
         region = lax.slice(region, first, last)
     shape = tuple(cut.keep for cut in cuts)
     if region.shape != shape:

@@ -165,7 +165,6 @@ def shuffle(x):
 
 
 WINDOWED = {
-    # A patch at one border changes the other: windows that start there are the whole axis.
     "wrapped round": lambda x: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap"),
     "elementwise chain": lambda x: jnp.tanh(jnp.exp(x) / (1 + jnp.square(x)) - jnp.abs(x) ** 0.5),
     "activations": lambda x: jax.nn.gelu(jax.nn.silu(jax.nn.relu6(x)) + jax.nn.softplus(x)),

@@ -4,7 +4,7 @@ An operation without a rule, or whose rule returns None, reads everything: it is
 stands, on whole arrays. `access` says how rules are written.
 """
 
-from jaxviz.incremental.rules.access import Access, Places, Resize, Rule, Site
+from jaxviz.incremental.rules.access import Access, Follow, Places, Resize, Rule, Site
 from jaxviz.incremental.rules.axes import ELEMENTWISE, REDUCTIONS, along, elementwise, reduce
 from jaxviz.incremental.rules.indexed import (
     adapt_slice_sizes,
@@ -23,6 +23,7 @@ from jaxviz.incremental.rules.shapes import (
     squeeze,
     stack,
     transpose,
+    turn,
     unstack,
 )
 from jaxviz.incremental.rules.stencils import (
@@ -39,7 +40,7 @@ from jaxviz.incremental.rules.stencils import (
 )
 from jaxviz.jaxpr.neutral import greatest, least, zero
 
-__all__ = ["ELEMENTWISE", "RULES", "Access", "Places", "Resize", "Rule", "Site"]
+__all__ = ["ELEMENTWISE", "RULES", "Access", "Follow", "Places", "Resize", "Rule", "Site"]
 
 SCATTERS = ("", "-add", "-mul", "-min", "-max", "_add", "_mul", "_min", "_max", "_sub")
 
@@ -59,6 +60,7 @@ RULES: dict[str, Rule] = {
     "expand_dims": Rule(broadcast, adapt_shape("shape")),
     "broadcast_in_dim": Rule(broadcast, adapt_shape("shape")),
     "concatenate": Rule(concatenate),
+    "turn": Rule(turn),
     "stack": Rule(stack),
     "unstack": Rule(unstack),
     "dot_general": Rule(dot_general),

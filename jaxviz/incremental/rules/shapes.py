@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxviz.incremental.reach import Stencil, Table
+from jaxviz.incremental.reach import POINT, Stencil, Table, Turn
 from jaxviz.incremental.rules.access import (
     Access,
     Follow,
@@ -18,6 +18,7 @@ from jaxviz.incremental.rules.access import (
     points,
     without,
 )
+from jaxviz.incremental.turn import turned
 
 
 def transpose(site: Site) -> Access:
@@ -92,6 +93,17 @@ def reverse(site: Site) -> Access:
         back = np.arange(dim)[::-1]
         follows.append(Follow(axis, Table(back, back)) if axis in turned else Follow(axis))
     return Access((tuple(follows),))
+
+
+def turn(site: Site) -> Access:
+    """Read an axis at a shift, counted on round it: a window is the region that it reads."""
+    axis, shift = site.params["axis"], site.params["shift"]
+    follows = (Follow(a, Turn(shift) if a == axis else POINT) for a in range(len(site.result)))
+
+    def run(resize: Resize, pieces: list, places: Places) -> list:
+        return pieces if axis in resize.sizes else [turned(*pieces, **site.params)]
+
+    return Access((tuple(follows),), run=run)
 
 
 def concatenate(site: Site) -> Access:
