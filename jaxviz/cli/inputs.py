@@ -21,7 +21,7 @@ from jaxviz.cli.output import stage
 from jaxviz.images.files import Pictures, read_pictures
 from jaxviz.images.preprocessing import Preprocessing, named_preprocessing, preprocessing_of
 from jaxviz.keras import KerasModel, load_keras, logits
-from jaxviz.models import efficientnet_lite0
+from jaxviz.models import efficientnet_lite0, mnist_cnn
 from jaxviz.occlusion import presets
 from jaxviz.perturbation import fills
 from jaxviz.scoring.scorer import image_shape_of
@@ -46,6 +46,8 @@ def load_model(name: str, weights: Path | None = None) -> Any:
     with stage(f"reading {name}"):
         if name == PHOTOGRAPHS and weights is None and not Path(name).exists():
             return efficientnet_lite0()
+        if model_path(name) == bundled_model() and weights is None:
+            return mnist_cnn()
         return load_keras(model_sources(name, weights))
 
 

@@ -88,10 +88,10 @@ class KerasModel(nnx.Module):
 
     @property
     def white(self) -> float | None:
-        """What white is to the model, 255 or 1, where its first layers rescale; else None."""
+        """What white is to the model, 255 or 1, where that is known or its first layers rescale."""
         from jaxviz.keras.white import white_of  # which knows layers, as this module does not
 
-        return white_of(self)
+        return white_of(self) if self._graph.white is None else self._graph.white
 
     @property
     def layers_in_order(self) -> list[Any]:

@@ -1,5 +1,6 @@
 """Networks with real weights: MNIST's, bundled (README.md is its card), and one for photographs."""
 
+from dataclasses import replace
 from importlib.resources import as_file, files
 
 from jaxviz.keras import KerasModel, load_keras
@@ -20,4 +21,5 @@ def mnist_cnn() -> KerasModel:
         (10,)
     """
     with as_file(files("jaxviz.models") / "mnist_cnn.keras") as path:
-        return load_keras(path)
+        model = load_keras(path)
+    return model.with_graph(replace(model._graph, white=1.0))

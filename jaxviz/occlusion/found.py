@@ -88,8 +88,12 @@ def described(
     result: Occlusion, f: Scorer, images: np.ndarray, class_names: Sequence[str] | None
 ) -> Occlusion:
     """Add the names of the classes, and what `notes` needs to know of the images."""
+    from jaxviz.images.preprocessing import preprocessing_of
+
     names = class_names_of(f, np.shape(result.base)[-1], class_names)
     about = [("images", f"{images.min():.3g} to {images.max():.3g}")]
-    white = getattr(f, "white", None)
-    about += [("white", f"{white:g}")] if isinstance(white, int | float) else []
+    known = preprocessing_of(f)
+    if known is not None:
+        ends = known(np.stack([np.zeros(images.shape[-3:]), np.ones(images.shape[-3:])]))
+        about += [("takes", f"{ends.min():.3g} to {ends.max():.3g}")]
     return replace(result, class_names=names, config=(*result.config, *about))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 FEW = 3  # images of which it means nothing that all get one class
+BEYOND = 0.5  # of the range of units that a model takes: what may be noise, or brighter than white
 SAME = 1e-7  # of the largest score: what rounding makes
 
 
@@ -14,8 +15,8 @@ def notes_on(scores: np.ndarray, base: np.ndarray, config: Mapping[str, str]) ->
     Args:
         scores: (N, *positions, K), NaN where nothing was computed.
         base: (N, K).
-        config: of the run; "images" is their range as "LOW to HIGH", "white" what white is to the
-            model.
+        config: of the run; "images" is their range as "LOW to HIGH", "takes" that of pictures in
+            the model's own units, if it says them.
 
     Returns:
         Sentences, none if nothing stands out.
@@ -30,13 +31,19 @@ def notes_on(scores: np.ndarray, base: np.ndarray, config: Mapping[str, str]) ->
 
 
 def _of_units(config: Mapping[str, str]) -> str | None:
-    low, _, high = config.get("images", "").partition(" to ")
-    white = float(config.get("white", 1))
-    if not high or white < 100 or float(low) < 0 or float(high) > 1.5:
+    """Of images in [0, 1] where bytes are taken, or far beyond what is taken."""
+    if "images" not in config or "takes" not in config:
+        return None
+    low, high, black, white = (
+        float(end) for name in ("images", "takes") for end in config[name].split(" to ")
+    )
+    faint = white >= 100 and low >= 0 and high <= 1.5
+    beyond = max(black - low, high - white) > BEYOND * (white - black)
+    if not faint and not beyond:
         return None
     return (
-        f"the images lie in {low}…{high}, but the model's first layer takes white as {white:g}:"
-        " give bytes, `jaxviz.images.preprocess(photo, model)` or --preprocess model."
+        f"the images lie in {low:g}…{high:g}, but the model takes pictures in {black:g}…{white:g}:"
+        " give `jaxviz.images.preprocess(photo, model)` or --preprocess model."
     )
 
 

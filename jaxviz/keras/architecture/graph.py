@@ -18,7 +18,7 @@ class Graph:
 
     `layers` holds (Keras name, attribute, class, compute dtype or None) for each layer. With
     `channels_last`, images and outputs with sites have their channels behind, whereas the layers
-    have them in front.
+    have them in front. `white` is what white is to the model, where its layers do not tell.
     """
 
     name: str
@@ -29,10 +29,17 @@ class Graph:
     outputs: Any
     output_shape: Any = None
     class_names: tuple[str, ...] | None = None
+    white: float | None = None
     channels_last: bool = False
 
     def _key(self) -> tuple:
-        shapes = (self.inputs, self.input_structure, self.output_shape, self.class_names)
+        shapes = (
+            self.inputs,
+            self.input_structure,
+            self.output_shape,
+            self.class_names,
+            self.white,
+        )
         return (self.name, self.layers, self.calls, self.outputs, *shapes, self.channels_last)
 
     @cached_property
