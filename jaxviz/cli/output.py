@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jaxviz._files import scratch
-from jaxviz.cli.streams import ReaderLeftError
+from jaxviz._files import file_name, move, scratch
+from jaxviz.cli.streams import ReaderLeftError, has_left
 from jaxviz.progress import Bar
 
 WAIT = 1.0  # seconds of silence before a stage is announced
@@ -26,8 +27,9 @@ WAIT = 1.0  # seconds of silence before a stage is announced
 def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder whose files are moved into `folder` at the end, or not at all.
 
-    Files of the same name in `folder` are replaced, others stay. If the block raises, nothing is
-    moved. The folder is tried before the block runs, so that long work is not done in vain.
+    Files of the same name in `folder` are replaced, others stay; what cannot be replaced, since it
+    is open, is left, and a warning tells what the new one is called. If the block raises, nothing
+    is moved. The folder is tried before the block runs, so that long work is not done in vain.
 
     Args:
         folder: where the files shall be; made if it does not exist.
@@ -62,10 +64,21 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
                 if (target / file.name).is_dir():
                     raise ValueError(f"{target / file.name} is a folder, not a file; move it away.")
             for file in sorted(part.iterdir()):
-                os.replace(file, target / file.name)
+                _deliver(file, target)
     except BaseException:
         _remove(made)
         raise
+
+
+def _deliver(file: Path, target: Path) -> None:
+    try:
+        move(file, target / file.name)
+    except PermissionError:
+        taken = {found.stem.lower() for found in target.iterdir()}
+        other = target / f"{file_name(file.stem, taken)}{file.suffix}"
+        os.replace(file, other)
+        message = f"{target / file.name} cannot be replaced, is it open? The new one is {other}."
+        warnings.warn(message, stacklevel=3)
 
 
 def _missing(folder: Path) -> list[Path]:
@@ -123,7 +136,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 def say(*what: Any) -> None:
     """Print to stdout; without a terminal, as wide as what is printed needs."""
     console = _Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    console.print(*what, soft_wrap=all(isinstance(part, str) for part in what), markup=False)
+    try:
+        console.print(*what, soft_wrap=all(isinstance(part, str) for part in what), markup=False)
+    except OSError as error:
+        if not has_left(error):
+            raise
+        raise ReaderLeftError from None
 
 
 class _Console(Console):

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxviz import plot
 from jaxviz._choices import OnError
+from jaxviz._files import file_name
 from jaxviz.cli.inputs import (
     check_class_names,
     class_name,
@@ -127,7 +128,7 @@ def export(args: argparse.Namespace) -> None:
         args.class_names = read_class_names(args.classes)
     photos = stored_pictures(stored, args.photos, wanted, "--photos") if args.photos else None
     with output_folder(folder) as out, stage(f"exporting {len(wanted)} images", "images") as told:
-        rows = []
+        rows, args.taken = [], {"index"}
         for place, image in enumerate(wanted.tolist()):
             photo = None if photos is None else photos[place][1]()
             for exported in _heatmaps(stored, image, args):
@@ -283,7 +284,7 @@ def _facts_of(
     """Say what a heatmap is; `of` holds its score or its method."""
     name, known = stored.names[image] if stored.names else "", values[np.isfinite(values)]
     words = [f"{image:06d}", *([Path(name).stem] if name else [])]
-    words += [of["map"].replace(", ", "-").replace("/", "-")] if "map" in of else []
+    words += [of["map"].replace(", ", "-")] if "map" in of else []
     return {
         "image": image,
         "name": name,
@@ -292,7 +293,7 @@ def _facts_of(
         "class name": class_name(target, args.class_names) if args.class_names else "",
         "least": float(known.min()) if known.size else None,
         "greatest": float(known.max()) if known.size else None,
-        "file": f"{'-'.join(words)}.{'png' if args.png else 'npz'}",
+        "file": f"{file_name('-'.join(words), args.taken)}.{'png' if args.png else 'npz'}",
     }
 
 

