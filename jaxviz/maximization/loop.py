@@ -8,7 +8,6 @@ compiles a step alike inside a loop, so another platform may differ by rounding.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -49,7 +48,10 @@ def run_batches(
         for members, kept in batches:
             groups, arrays = group(members)
             alike = (groups, *(leaf.shape for leaf in jax.tree.leaves(arrays)))
-            programs = known.setdefault(alike, Programs(problem._replace(groups=groups)))
+            fresh = Programs(
+                problem._replace(groups=groups), redirects=_may_be_dead(data, schedule)
+            )
+            programs = known.setdefault(alike, fresh)
             batch = data._replace(objectives=arrays)
             found = sum(len(result.images) for result in results)
             try:
@@ -65,6 +67,11 @@ def run_batches(
     result = joined([*results, *([not_begun(results[0], left)] if left else [])])
     _warn_of_weak(result.history["objective"], np.concatenate(slopes), np.repeat(likely, seeds))
     return result
+
+
+def _may_be_dead(data: Data, schedule: Schedule) -> bool:
+    """Say whether the steps start from black, where the paths of a network may all be cut."""
+    return bool(schedule.redirect_steps) and data.start.ndim == 0 and bool(data.start <= data.low)
 
 
 def _run(
@@ -108,20 +115,36 @@ def _run(
 
 
 class Programs:
-    """What a problem compiles to, each when it is first called."""
+    """What a problem compiles to, each when it is first called.
 
-    def __init__(self, problem: Problem):
-        self.problem = problem
+    The program that can redirect holds the network's derivative twice, and few runs need it: where
+    nothing speaks for a dead start, it is only compiled when an image turns out to be dead. Else it
+    takes all steps, so that there is no other one to compile.
+    """
+
+    def __init__(self, problem: Problem, *, redirects: bool = False):
+        self.problem, self.redirects = problem, redirects
         self._known: dict[Any, Callable[..., Any]] = {}
 
     def decode(self, data: Data, parameters: Any) -> jax.Array:
         """Return the images that parameters mean."""
         return self._get(decode, (), data, parameters)
 
-    def once(
-        self, data: Data, state: State, *, redirect: bool = False, watch: bool = False
+    def once(self, data: Data, state: State, *, wake: bool = False) -> tuple[State, Terms]:
+        """Take one step, in place; `wake` redirects it for images whose gradient is zero.
+
+        Such an image was dead in the step before, or turns out to be: then the step is held, and
+        taken again.
+        """
+        if not self.redirects and not (wake and np.asarray(state.blocked).any()):
+            state, terms = self._step(data, state, redirect=False, watch=wake)
+            if not (wake and np.asarray(state.blocked).any()):
+                return state, terms
+        return self._step(data, state, redirect=True, watch=wake)
+
+    def _step(
+        self, data: Data, state: State, *, redirect: bool, watch: bool
     ) -> tuple[State, Terms]:
-        """Take one step, in place."""
         return self._get(advance, (redirect,), data, state, np.bool_(watch))
 
     def many(self, steps: int, data: Data, state: State) -> tuple[State, Terms]:
@@ -154,24 +177,10 @@ def _advance(
         return state, [terms]
     found = []
     for _ in range(length):
-        take = partial(_wake, programs) if segment.redirects else programs.once
-        state, terms = take(data, state)
+        state, terms = programs.once(data, state, wake=segment.redirects)
         found.append(terms)
         report(1)
     return state, found
-
-
-def _wake(programs: Programs, data: Data, state: State) -> tuple[State, Terms]:
-    """Take a step, redirected for the images whose gradient is zero at every pixel.
-
-    The program that can redirect evaluates the network twice, and few runs need it: so it is only
-    taken where an image was dead in the step before, or turns out to be.
-    """
-    if not np.asarray(state.blocked).any():
-        state, terms = programs.once(data, state, watch=True)
-        if not np.asarray(state.blocked).any():
-            return state, terms
-    return programs.once(data, state, redirect=True)
 
 
 def _fetched(pending: Sequence[Terms], names: Sequence[str]) -> dict[str, np.ndarray]:

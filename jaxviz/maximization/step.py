@@ -82,9 +82,9 @@ def advance(
 ) -> tuple[State, Terms]:
     """Take one step; also return the terms of the total before it, each (M, S).
 
-    Where `redirect` says so, an image whose gradient is zero at every pixel (a dead start: every
-    path to it ends in a ReLU below 0) takes its gradient as if these ReLUs let it through. Where
-    `watch` says so, such an image holds all of them: the state is as it was, but for `blocked`.
+    Where `watch` says so, an image may be dead: its gradient is zero at every pixel, since every
+    path to it ends in a ReLU below 0. With `redirect`, it takes its gradient as if these ReLUs let
+    it through; without, it holds all images: the state is as it was, but for `blocked`.
     """
     images, to_parameters = jax.vjp(partial(decode, problem, data), state.parameters)
     seen = partial(objective_values, problem, data, state.step)
@@ -93,8 +93,12 @@ def advance(
     looked = jnp.abs(gradient).mean(-1)
     slope = looked.mean((2, 3))
     if redirect:
-        _, other = _value_and_gradient(partial(seen, backprop="redirected"), images)
-        gradient = jnp.where(blocked[..., None, None, None], other, gradient)
+
+        def redirected() -> jax.Array:
+            _, other = _value_and_gradient(partial(seen, backprop="redirected"), images)
+            return jnp.where(blocked[..., None, None, None], other, gradient)
+
+        gradient = jax.lax.cond(watch & blocked.any(), redirected, lambda: gradient)
     penalties, penalty_gradient = _penalties(problem, state.step, images)
     gradient = gradient - penalty_gradient
     if problem.grad_modifier is not None:
@@ -125,7 +129,7 @@ def advance(
         waiting=state.waiting,
     )
     moved, terms = _waited(data, state, moved, terms)
-    if watch is False:
+    if redirect or watch is False:
         return moved, terms
     held = watch & blocked.any()
     kept = jax.tree.map(partial(jnp.where, held), state, moved)
