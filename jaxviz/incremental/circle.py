@@ -9,10 +9,12 @@ multiples of n, of which the array holds at least one. For a padding by one, n =
     changed    * *               * *       first = 8, last = 11: the array's 7, 8 = 0, 9 and 1, 10
 
 So a roll or such a padding (`turn`) reads at a shift, `Turn`. Behind it the array stays a circle as
-long as every output reads its inputs inside the array, at a stride that
-divides the period. Everything else puts the changes back on the line, where those that lie at both
-ends are the whole axis.
+long as every output reads its inputs inside the array, at a stride that divides the period, and a
+period of outputs is left. Everything else puts the changes back on the line, where those that lie
+at both ends are the whole axis; a turn of that begins another circle, of the array's own length.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,12 +23,12 @@ from jaxviz.incremental.reach import Reach, Reads, Span, Stencil, Turn, whole_ax
 
 def through(reach: Reach, reads: Reads, dim: int, count: int) -> Reach:
     """Compose a reach with an operation on an axis of `dim`, of `count` outputs."""
-    field = reach.field.through(reads, count)
     if isinstance(reads, Turn):
-        if reach.period not in (0, dim):
-            reach = on_line(reach, dim)
-        ends = reach.first - reads.shift, reach.last - reads.shift
-        return Reach(reach.axis, *ends, field, dim).where(reach.seen)
+        reach = reach if reach.period in (0, dim) else on_line(reach, dim)
+        first = (reach.first - reads.shift) % dim  # so that shifts do not add up
+        last = first + reach.last - reach.first
+        field = reach.field.through(reads, count)
+        return Reach(reach.axis, first, last, field, dim).where(reach.seen)
     if not reach.period:
         return reach.through(reads, count)
     period = _period(reach, reads, dim, count)
@@ -36,7 +38,8 @@ def through(reach: Reach, reads: Reads, dim: int, count: int) -> Reach:
     low, up, stride = reads.low, reads.up, reads.stride
     first = -((reads.extent - 1 - low - reach.first) // stride) * up
     last = (reach.last + low) // stride * up + up - 1
-    return Reach(reach.axis, first, last, field, period).where(reach.seen & (first <= last))
+    field = reach.field.through(reads, count)
+    return Reach(reach.axis, first, last, field, period).where(reach.seen)
 
 
 def _period(reach: Reach, reads: Reads, dim: int, count: int) -> int:
@@ -48,32 +51,53 @@ def _period(reach: Reach, reads: Reads, dim: int, count: int) -> int:
     return period if first[0] >= 0 and last[-1] < dim and count >= period else 0
 
 
+def together(reaches: Sequence[Reach], periods: set[int], dim: int) -> list[Reach]:
+    """Return reaches on an axis of `dim` as they can be joined: on one turn of it, or on the line.
+
+    Args:
+        reaches: of the operands that change.
+        periods: that the operands have or ask for; 0 of those that go round by none.
+        dim: length of the axis.
+    """
+    if len(periods) > 1:
+        return [on_line(reach, dim) for reach in reaches]
+    first, *others = reaches
+    if not any(reach.period for reach in reaches) or any(x.axis != first.axis for x in others):
+        return list(reaches)
+    (period,) = periods
+    middle, alike = first.first + first.last, [first]
+    for other in others:
+        apart = np.where(first.seen & other.seen, middle - other.first - other.last, 0) / 2
+        shift = np.rint(apart / period).astype(int) * period
+        alike.append(other._replace(first=other.first + shift, last=other.last + shift))
+    return alike
+
+
 def on_line(reach: Reach, dim: int) -> Reach:
     """Return the interval of an array of `dim` that holds all that changes on a circle."""
     if not reach.period:
         return reach
-    line = whole_axis(reach.axis, np.zeros_like(reach.seen), dim)
-    turns = np.arange(-dim // reach.period - 1, dim // reach.period + 2)
-    away = np.where(reach.seen, reach.first // reach.period, 0)
-    for turn in turns:
-        shift = (turn - away) * reach.period
-        first, last = np.maximum(reach.first + shift, 0), np.minimum(reach.last + shift, dim - 1)
-        line = line.join(Reach(reach.axis, first, last).where(reach.seen & (first <= last)))
-        assert line is not None
-    return line._replace(field=reach.field)
+    first, last = whole_axis(reach.axis, np.zeros_like(reach.seen), dim)[1:3]
+    begin = np.where(reach.seen, reach.first % reach.period, 0)
+    size = np.where(reach.seen, reach.last - reach.first + 1, 0)
+    for at in range(-dim // reach.period - 1, dim // reach.period + 1):
+        low = np.maximum(begin + at * reach.period, 0)
+        high = np.minimum(begin + at * reach.period + size, dim) - 1
+        first = np.where(low <= high, np.minimum(first, low), first)
+        last = np.where(low <= high, np.maximum(last, high), last)
+    return Reach(reach.axis, first, last, reach.field)
 
 
-def once(held: Span | None, ask: Span | None) -> bool:
+def meets_once(held: Span | None, ask: Span | None) -> bool:
     """Say whether a window meets a region of the same array in one place, where it can be pasted.
 
-    What is read on the line may meet a window that goes round at both ends.
+    What is read on the line, or round another circle, may meet a window in several.
     """
     if held is None or ask is None or not (held.period or ask.period):
         return True
-    if not ask.period:
+    if not ask.period or held.period not in (0, ask.period):
         return False
-    apart = ask.first - held.first + (ask.size - held.size) / 2
-    first = held.first + np.rint(apart / ask.period).astype(int) * ask.period
+    first = held.nearest_turn(ask)
     low = np.minimum(first, ask.first)
     high = np.maximum(first + held.size, ask.first + ask.size)
     return bool((high - low <= ask.period).all())

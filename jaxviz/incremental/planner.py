@@ -239,6 +239,7 @@ class Planner:
             also = (reach.seen, np.True_)[:: 1 - 2 * reach.axis]
             seen = (seen[0] & also[0], seen[1] & also[1])
         spans = self.windows(reaches, site.result, [align for _, align in found])
+        spans = self.pasted_once(eqn, site, access, spans)
         # The share of the array that its window holds: Π size / dim over the windowed axes.
         pairs = zip(spans, site.result, strict=True)
         share = prod(span.size / dim for span, dim in pairs if span is not None)
@@ -247,17 +248,20 @@ class Planner:
             return None, dense, self.why_whole(eqn)
         if share > self.dense_above:
             return None, dense, f"window of {share:.0%}"
-        if not self.fits(eqn, site, access, spans):
-            return None, dense, "wraps round onto its own window"
         return access, dense._replace(windows=spans), ""
 
-    def fits(self, eqn: Equation, site: Site, access: Access, window: Spans) -> bool:
-        """Say whether the window of each operand can be pasted into what the result's reads."""
-        for operand, ask in zip(eqn.operands, _asks(site, access, window), strict=True):
+    def pasted_once(self, eqn: Equation, site: Site, access: Access, window: Spans) -> Spans:
+        """Give up the window on axes where what it reads meets an operand's window twice."""
+        gone = set()
+        asks = _asks(site, access, window)
+        for operand, follows, ask in zip(eqn.operands, access.follows, asks, strict=True):
             change = self.changed.get(operand) if isinstance(operand, int) else None
-            if change is not None and not all(map(circle.once, change.windows, ask.spans)):
-                return False
-        return True
+            if change is None:
+                continue
+            for follow, held, span in zip(follows, change.windows, ask.spans, strict=True):
+                if follow is not None and not circle.meets_once(held, span):
+                    gone.add(follow.axis)
+        return tuple(None if a in gone else span for a, span in enumerate(window))
 
     def why_whole(self, eqn: Equation) -> str:
         """Say why no window is left: an operand has none, or the equation reads across it."""
@@ -297,14 +301,13 @@ class Planner:
             found.append(reach.where(change.seen[reach.axis]))
         if not found:
             return None, align
-        if len(periods) > 1:  # not all of them go round, or not alike
-            found = [circle.on_line(reach, count) for reach in found]
         # An operand all of which may change does, for the starts for which it changes at all.
         image_axis = found[0].axis
         for seen, reads, dim in whole:
             reach = whole_axis(image_axis, seen[image_axis], dim)
-            found.append(reach if reads is None else reach.through(reads, count))
-        return join_all(found), align
+            through = reads is not None
+            found.append(circle.through(reach, reads, dim, count) if through else reach)
+        return join_all(circle.together(found, periods, count)), align
 
     def periods(self, operand: Operand, follows: Sequence[Follow | None], axis: int) -> set[int]:
         """Return the period that an unchanged operand asks of an axis; 0: it goes round by none."""

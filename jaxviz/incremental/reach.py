@@ -217,10 +217,10 @@ class Span(NamedTuple):
     def inputs(self, reads: Reads, dim: int, count: int) -> "Span":
         """Return the span of the `dim` inputs that these of `count` outputs read.
 
-        It may leave the array; what lies wholly beyond it is taken next to it.
+        It may leave the array; what lies wholly beyond it is taken next to it, or round it.
         """
         if isinstance(reads, Turn):
-            return self._replace(first=self.first + reads.shift)
+            return self._replace(first=(self.first + reads.shift) % dim)
         if isinstance(reads, Stencil):
             first, size = self.first // reads.up, self.size // reads.up
             start, size = first * reads.stride - reads.low, (size - 1) * reads.stride + reads.extent
@@ -232,6 +232,12 @@ class Span(NamedTuple):
         first, last = first.min(1), last.max(1)
         size = int((last - first).max()) + 1
         return Span(self.axis, np.clip(first, 0, dim - size), size)
+
+    def nearest_turn(self, other: "Span") -> np.ndarray:
+        """Return the first indices, on the turn of the circle where another span is nearest."""
+        period = self.period or other.period
+        apart = other.first - self.first + (other.size - self.size) / 2
+        return self.first + np.rint(apart / period).astype(int) * period
 
 
 class Positions(NamedTuple):
@@ -284,7 +290,7 @@ class Positions(NamedTuple):
             return reach
         size = int((self.patch - 1) / abs(stride) + cells) + 1
         middle = (self.starts + (self.patch - 1) / 2 - (right - left) / 2) / stride
-        if reach.period:  # whose indices may have been shifted
+        if reach.period:  # whose indices were shifted
             middle = (reach.first + reach.last) / 2
         first = np.ceil(middle - size / 2)
         last = first + size - 1

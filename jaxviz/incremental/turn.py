@@ -61,7 +61,7 @@ def _turn(equation: Equation, made: dict[int, Equation], avals: Sequence[Any]) -
         firsts, lengths = zip(*(piece[source] for piece in pieces), strict=True)
         shift, size, dim = firsts[0], sum(lengths), avals[source].shape[axis]
         before = np.cumsum((0, *lengths[:-1]))
-        follow = all((np.asarray(firsts) - shift - before) % dim == 0)
+        follow = dim > 0 and all((np.asarray(firsts) - shift - before) % dim == 0)
         if follow and size >= dim and (shift, size) != (0, dim):
             shift -= dim if 2 * shift > dim else 0  # the shorter way round
             params = {"axis": axis, "shift": shift, "size": size}

@@ -9,6 +9,7 @@ fills, so what an update does is exactly what the plan has checked for every pos
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -75,17 +76,16 @@ class Saved(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """One axis of a read: cut `size` from `start`, paste at `paste`, keep `keep` from `trim`.
+    """One axis of a read: cut `size` from `start`, paste at `pastes`, keep `keep` from `trim`.
 
-    With `turn`, what was cut is one period, repeated, of which `keep` from `turn` are kept.
+    There are several places to paste where a window goes round an axis that is read whole.
     """
 
     start: Index
     size: int
-    paste: Index
+    pastes: tuple[Index, ...]
     trim: int
     keep: int
-    turn: Index | None = None
 
 
 class Wrap(NamedTuple):
@@ -115,7 +115,13 @@ class Read(NamedTuple):
     def moved(self) -> int:
         """How many elements are cut from a saved array and pasted over."""
         moves = self.windowed or any(cut.start != 0 for cut in self.cuts)
-        return prod(cut.size for cut in self.cuts) if moves and self.slot is not None else 0
+        cut = prod(cut.size for cut in self.cuts) if moves and self.slot is not None else 0
+        return cut + self.padded
+
+    @property
+    def padded(self) -> int:
+        """How many elements an array that is held whole has, padded round."""
+        return prod(self.shape) if self.wraps else 0
 
 
 class Ask(NamedTuple):
@@ -149,10 +155,10 @@ def plan_read(
     whole = tuple(a for a in sorted(uniform) if axes[a].period or axes[a].fits(shape[a]))
     padding = tuple((0, 0) if a in whole else axis.padding(shape[a]) for a, axis in enumerate(axes))
     fill = ask.fill if any(map(any, padding)) else None
-    periods = tuple(axis.period for axis in axes)
+    periods = tuple(axis.period if any(pad) else 0 for axis, pad in zip(axes, padding, strict=True))
     slot = slots.setdefault(Saved(operand, padding, fill, whole, periods), len(slots))
     cuts = tuple(
-        Cut(0, 1, 0, 0, axis.size) if a in whole else axis.cut(padding[a][0], table)
+        Cut(0, 1, (0,), 0, axis.size) if a in whole else axis.cut(padding[a][0], table)
         for a, axis in enumerate(axes)
     )
     return Read(operand, slot, window is not None, cuts, wraps)
@@ -160,7 +166,7 @@ def plan_read(
 
 def read_whole(operand: Operand, shape: tuple[int, ...]) -> Read:
     """Plan to take an array of the scorer as it is: nothing of it need be saved."""
-    return Read(operand, None, False, tuple(Cut(0, dim, 0, 0, dim) for dim in shape))
+    return Read(operand, None, False, tuple(Cut(0, dim, (0,), 0, dim) for dim in shape))
 
 
 class _Axis(NamedTuple):
@@ -176,9 +182,9 @@ class _Axis(NamedTuple):
 
     and pasting never runs over its end, where `dynamic_update_slice` would move the window.
 
-    On an axis with a period, indices count on round it. Where the whole axis is wanted, `turned` is
-    its length: the region is one period, from where the window starts. Where the array is held
-    whole, `wrap` says how far it is padded for the region to lie in it.
+    On an axis with a period, indices count on round it. Where such an axis is wanted whole, the
+    window is pasted at each of its `turns`, of which those that lie beyond the axis are trimmed.
+    Where the array is held whole, `wrap` says how far it is padded for the region to lie in it.
     """
 
     axis: int
@@ -189,7 +195,7 @@ class _Axis(NamedTuple):
     before: int
     behind: int
     period: int = 0
-    turned: int = 0
+    turns: int = 0
     wrap: tuple[int, int] | None = None
 
     @classmethod
@@ -201,20 +207,20 @@ class _Axis(NamedTuple):
         period = max((span.period for span in spans), default=0)
         first, size = (ask.first, ask.size) if ask is not None else (np.zeros(1, int), dim)
         start, length = (held.first, held.size) if held is not None else (np.zeros(1, int), dim)
-        before, behind, turned, wrap = 0, 0, 0, None
-        if period and held is not None and ask is not None:  # count both from the same turn
-            apart = first - start + (size - length) / 2
-            start = start + np.rint(apart / period).astype(int) * period
+        before, behind, turns, wrap = 0, 0, 0, None
+        if period and held is not None and ask is not None:
+            start = held.nearest_turn(ask)
         elif period and held is not None:
-            first, size, turned = start, period, dim
+            start, turns = start % period, 1 + -(-dim // period)
+            before = behind = length
         elif period and changes:
             wrap = max(0, -int(first.min())), max(0, int(first.max()) + size - dim)
             start, length = start - wrap[0], sum(wrap, dim)
-        if changes:
+        if changes and not turns:
             before = max(0, int((first - start).max()))
             behind = max(0, int((start + length - first - size).max()))
         places = (axis, first, size, start, length, before, behind)
-        return cls(*places, period, turned, wrap)
+        return cls(*places, period, turns, wrap)
 
     @property
     def inside(self) -> bool:
@@ -234,18 +240,18 @@ class _Axis(NamedTuple):
 
     def cut_window(self, table: Table) -> Cut:
         start = table.index(self.axis, np.broadcast_to(self.first - self.held, self._shape))
-        return Cut(start, self.size, 0, 0, self.size)
+        return Cut(start, self.size, (0,), 0, self.size)
 
     def cut(self, low: int, table: Table) -> Cut:
         first = np.broadcast_to(self.first - self.before, self._shape)
         # Of the array as it is saved, whose index `low` is the array's index 0.
         start = table.index(self.axis, first + low)
-        paste = table.index(self.axis, self.held - first)
         size = self.before + self.size + self.behind
-        if self.turned:
-            turn = table.index(self.axis, np.broadcast_to(-first % self.period, self._shape))
-            return Cut(start, size, paste, 0, self.turned, turn)
-        return Cut(start, size, paste, self.before, self.size)
+        # From one turn before the axis; a turn that lies beyond is pasted next to it.
+        held = [self.held + turn * self.period for turn in range(-1, self.turns - 1)]
+        places = [p.clip(-self.length, self.size) for p in held] if self.turns else [self.held]
+        pastes = tuple(table.index(self.axis, place - first) for place in places)
+        return Cut(start, size, pastes, self.before, self.size)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -284,13 +290,8 @@ def read(plan: Read, window: jax.Array | None, saved: Sequence[Any], cursor: Cur
         else lax.dynamic_slice(source, cursor.at(starts), sizes)
     )
     if plan.slot is not None and plan.windowed:
-        region = paste_at(region, window, cursor.at([cut.paste for cut in plan.cuts]))
-    for axis, cut in enumerate(plan.cuts):
-        if cut.turn is not None:
-            (first,) = cursor.at([cut.turn])
-            turns = 1 + -(-cut.keep // cut.size)
-            periods = lax.concatenate([region] * turns, axis)
-            region = lax.dynamic_slice_in_dim(periods, first, cut.keep, axis)
+        for places in product(*(cut.pastes for cut in plan.cuts)):
+            region = paste_at(region, window, cursor.at(places))
     return _trim(region, plan.cuts)
 
 
@@ -332,9 +333,8 @@ def _trim(region: jax.Array, cuts: tuple[Cut, ...]) -> jax.Array:
     """Keep the asked part of the cut; stretch the axes along which the array is uniform."""
     # A cut is as long as what is kept or longer, but for the one slice of a uniform axis.
     if any(cut.size > cut.keep for cut in cuts):
-        sizes = region.shape
-        first = [min(cut.trim, size - 1) for cut, size in zip(cuts, sizes, strict=True)]
-        last = [min(cut.trim + cut.keep, size) for cut, size in zip(cuts, sizes, strict=True)]
+        first = [min(cut.trim, cut.size - 1) for cut in cuts]
+        last = [min(cut.trim + cut.keep, cut.size) for cut in cuts]
         region = lax.slice(region, first, last)
     shape = tuple(cut.keep for cut in cuts)
     if region.shape != shape:

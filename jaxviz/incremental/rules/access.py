@@ -1,8 +1,8 @@
 """What a rule says, and what it sees: the words in which all rules are written.
 
-A rule says, for every operand and each of its axes, which axis of the result follows it and
-what it reads (`Stencil` or `Table`); None marks an axis that any element of the result may read as
-a whole. All results of an operation have the same layout. The second entry of a rule adapts the
+A rule says, for every operand and each of its axes, which axis of the result follows it and what
+it reads (`Stencil`, `Table` or `Turn`); None marks an axis that any element of the result may read
+as a whole. All results of an operation have the same layout. The second entry of a rule adapts the
 parameters to a window. An operation that needs more than other parameters, such as where a window
 lies, carries itself out by `Access.run`.
 """

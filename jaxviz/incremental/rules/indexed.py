@@ -84,7 +84,8 @@ def gather(site: Site) -> Access:
         if found is not None and 0 <= found[1].min() and found[1].max() < site.shapes[0][axis]:
             batch = [a for a in range(len(site.result)) if a not in numbers.offset_dims]
             to, taken = batch[found[0]], found[1]
-            image[axis] = Follow(to, _taking(taken, site.shapes[0][axis]))
+            repeats = _repeats(site) and _taking(taken, site.shapes[0][axis])
+            image[axis] = Follow(to, repeats or Table(taken, taken))
             indices[found[0]] = Follow(to)
     return Access((tuple(image), tuple(indices)), run=_gather_at(site, image))
 
@@ -99,23 +100,27 @@ def _varies_along(values: np.ndarray) -> tuple[int, np.ndarray] | None:
     return None
 
 
-def _taking(taken: np.ndarray, dim: int) -> Stencil | Table:
-    """Return what indices read: a stencil where each of them is repeated equally often."""
+def _repeats(site: Site) -> bool:
+    """Say whether one list of indices is taken along one axis, which may be repeated instead."""
+    return len(site.params["dimension_numbers"].start_index_map) == 1 and len(site.shapes[1]) == 2
+
+
+def _taking(taken: np.ndarray, dim: int) -> Stencil | None:
+    """Return what indices read that repeat each input equally often; None: other indices."""
     up, rest = divmod(len(taken), dim)
-    if rest == 0 and up > 1 and (taken == np.arange(len(taken)) // up).all():
-        return Stencil(up=up)
-    return Table(taken, taken)
+    repeats = rest == 0 and up > 1 and (taken == np.arange(len(taken)) // up).all()
+    return Stencil(up=up) if repeats else None
 
 
 def _gather_at(site: Site, image_axes: list[Follow | None]) -> Run:
     numbers, p = site.params["dimension_numbers"], site.params
     options = {name: p[name] for name in OPTIONS}
-    (axis, *others), batch = numbers.start_index_map or (0,), site.shapes[1][:-1]
-    taken = image_axes[axis] if not others and len(batch) == 1 else None
+    taken = image_axes[numbers.start_index_map[0]] if _repeats(site) else None
 
     def run(resize: Resize, args: list[Any], places: Places) -> list[Any]:
         image, indices = args
         if taken is not None and taken.reads.up > 1:  # faster than XLA's gather
+            (axis,) = numbers.start_index_map
             repeated = jnp.repeat(image, taken.reads.up, axis)
             return [jnp.moveaxis(repeated, axis, taken.axis)]
         first = [places[1].get(axis, 0) for axis in numbers.start_index_map]

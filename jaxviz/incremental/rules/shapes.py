@@ -87,11 +87,11 @@ def reverse(site: Site) -> Access:
 
     A window of the result is the region that it reads, turned round.
     """
-    turned = site.params["dimensions"]
+    axes = site.params["dimensions"]
     follows = []
     for axis, dim in enumerate(site.result):
         back = np.arange(dim)[::-1]
-        follows.append(Follow(axis, Table(back, back)) if axis in turned else Follow(axis))
+        follows.append(Follow(axis, Table(back, back)) if axis in axes else Follow(axis))
     return Access((tuple(follows),))
 
 
