@@ -146,7 +146,7 @@ def plan_read(
     held: Spans = window if window is not None else (None,) * len(shape)
     triples = zip(shape, held, ask.spans, strict=True)
     axes = [_Axis.of(*triple, window is not None) for triple in triples]
-    wraps = tuple(Wrap(a, *axis.wrap, axis.period) for a, axis in enumerate(axes) if axis.wrap)
+    wraps = tuple(Wrap(a, *axis.wrap, axis.period) for a, axis in enumerate(axes) if any(axis.wrap))
     # What lies wholly inside the window needs no base, so none is saved for it.
     if window is not None and all(axis.inside for axis in axes):
         cuts = tuple(axis.cut_window(table) for axis in axes)
@@ -196,7 +196,7 @@ class _Axis(NamedTuple):
     behind: int
     period: int = 0
     turns: int = 0
-    wrap: tuple[int, int] | None = None
+    wrap: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, dim: int, held: Span | None, ask: Span | None, changes: bool) -> "_Axis":
@@ -207,7 +207,7 @@ class _Axis(NamedTuple):
         period = max((span.period for span in spans), default=0)
         first, size = (ask.first, ask.size) if ask is not None else (np.zeros(1, int), dim)
         start, length = (held.first, held.size) if held is not None else (np.zeros(1, int), dim)
-        before, behind, turns, wrap = 0, 0, 0, None
+        before, behind, turns, wrap = 0, 0, 0, (0, 0)
         if period and held is not None and ask is not None:
             start = held.nearest_turn(ask)
         elif period and held is not None:
