@@ -254,10 +254,10 @@ def test_converting_says_what_is_in_the_way(tmp_path, monkeypatch):
         convert_keras(model, tmp_path / "m.safetensors")
     assert not list(tmp_path.iterdir())
 
-    def refuse(**options):
+    def refuse(*args, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(
         ValueError, match="`out` must be a place that can be written: got .*, Permission denied"
     ):
