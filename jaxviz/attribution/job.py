@@ -33,6 +33,9 @@ PARTS: dict[str, Callable[..., Any]] = {
     "end": lambda kernel, *args: in_float32(kernel.of.end(*args)),
 }
 LAUNCHED_AT_ONCE = 2  # so that a device never waits for the host
+# Evaluations of an image from which on it pays to transform kernels by a program of its own, whose
+# compilation takes EfficientNet-Lite0 three seconds.
+OFTEN = 16
 
 
 @dataclass
@@ -162,12 +165,15 @@ class Job:
         taken = [self.add("begin", arguments)]
         carry = self.programs["begin"](*arguments)
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), carry)
-        self.chunks = in_chunks(kernel.of.items(one), max(1, most // size))
-        taken.append(self.add("step", (*arguments, carry, *self.chunk(0)), shared=2))
+        items = kernel.of.items(one)
+        self.chunks = in_chunks(items, max(1, most // size))
+        often = len(jax.tree.leaves(items)[0]) >= OFTEN
+        step = (*arguments, carry, *self.chunk(0))
+        taken.append(self.add("step", step, shared=2, often=often))
         taken.append(self.add("end", (*arguments, carry)))
         return max(taken)
 
-    def add(self, part: str, arguments: Any, shared: int = 0) -> int:
+    def add(self, part: str, arguments: Any, shared: int = 0, often: bool = False) -> int:
         """Compile a part of the kernel over a block; the last `shared` arguments are for all."""
         skeleton, call = self.skeleton, self.parts.call
 
@@ -183,9 +189,9 @@ class Job:
                 over = jax.shard_map(
                     over, mesh=self.mesh, in_specs=specs, out_specs=each, check_vma=False
                 )
-            return ahead(over, *arguments, often=part == "step")
+            return ahead(over, *arguments, often=often)
 
-        made = self.memo.program((part, skeleton, self.mesh), arguments, make, self.seen)
+        made = self.memo.program((part, skeleton, self.mesh, often), arguments, make, self.seen)
         self.programs[part] = made.arranged(arguments[0])
         return made.bytes
 

@@ -40,10 +40,12 @@ class Begun(NamedTuple):
     Attributes:
         explained: the model, the images that it gets, and where Grad-CAM says that it looks.
         imagined: an image of each predicted class.
+        followed: gradients on the way from grey.
     """
 
     explained: "Future[tuple[Any, np.ndarray, Attribution]]"
     imagined: "Future[np.ndarray]"
+    followed: "Future[Attribution]"
 
 
 def begin_photographs(pool: ThreadPoolExecutor, seed: int) -> Begun:
@@ -54,7 +56,13 @@ def begin_photographs(pool: ThreadPoolExecutor, seed: int) -> Begun:
         model, _, cam = explained.result()
         return _class_images(model, _predicted(cam), seed)
 
-    return Begun(explained, pool.submit(imagine))
+    def follow() -> Attribution:
+        model, images, cam = explained.result()
+        return attribution.integrated_gradients(
+            model, images, target=_predicted(cam), points=POINTS
+        )
+
+    return Begun(explained, pool.submit(imagine), pool.submit(follow))
 
 
 def _explain() -> tuple[Any, np.ndarray, Attribution]:
@@ -79,10 +87,10 @@ def draw_photographs(folder: Path, begun: Begun, seconds: dict[str, float]) -> d
         occ = occlude(
             Partial(_probabilities, model), images, **OCCLUSION, method="dense", progress=told
         )
-    with stage("following gradients from grey"):
-        path = attribution.integrated_gradients(model, images, target=predicted, points=POINTS)
     with stage(f"maximising {len(predicted)} classes"):
         class_images = begun.imagined.result()
+    with stage("following gradients from grey"):
+        path = begun.followed.result()
     columns = {
         "occlusion": occ.heatmap(reduce="bilinear"),
         "Grad-CAM": cam.heatmap(),
