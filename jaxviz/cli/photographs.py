@@ -23,7 +23,7 @@ from jaxviz.occlusion.occlude import Occlusion, occlude
 # How each is brought to 224×224: the cat fills its photograph from side to side.
 PHOTOGRAPHS: dict[str, Any] = {"cat": "stretch", "coffee": "crop", "flower": "crop"}
 # A patch of middle grey, which is 0 to the network; the first ones hang over the border by half.
-OCCLUSION: dict[str, Any] = {"patch": 56, "stride": 28, "margin": 28, "fill": 0.0}
+OCCLUSION: dict[str, Any] = {"patch": 56, "stride": 24, "margin": 28, "fill": 0.0}
 # Smaller and smoother than the defaults, for the time it takes.
 CLASS_IMAGE: dict[str, Any] = {
     "image_shape": (128, 128, 3),
