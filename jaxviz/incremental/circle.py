@@ -31,24 +31,23 @@ def through(reach: Reach, reads: Reads, dim: int, count: int) -> Reach:
         return Reach(reach.axis, first, last, field, dim).where(reach.seen)
     if not reach.period:
         return reach.through(reads, count)
-    period = _period(reach, reads, dim, count)
-    if not period or not isinstance(reads, Stencil):
+    if not isinstance(reads, Stencil) or not _stays(reach.period, reads, dim, count):
         return on_line(reach, dim).through(reads, count)
     # o // up * stride - low is at most `last`, and extent - 1 more at least `first`.
     low, up, stride = reads.low, reads.up, reads.stride
     first = -((reads.extent - 1 - low - reach.first) // stride) * up
     last = (reach.last + low) // stride * up + up - 1
-    field = reach.field.through(reads, count)
+    field, period = reach.field.through(reads, count), reach.period // stride * up
     return Reach(reach.axis, first, last, field, period).where(reach.seen)
 
 
-def _period(reach: Reach, reads: Reads, dim: int, count: int) -> int:
-    """Return the period behind an operation; 0 if the result is no circle."""
-    if not isinstance(reads, Stencil) or reach.period % reads.stride:
-        return 0
+def _stays(period: int, reads: Stencil, dim: int, count: int) -> bool:
+    """Say whether the result of an operation on a circle is one."""
     first, last = reads.reads(count)
-    period = reach.period // reads.stride * reads.up
-    return period if first[0] >= 0 and last[-1] < dim and count >= period else 0
+    inside = first[0] >= 0 and last[-1] < dim
+    return bool(
+        inside and period % reads.stride == 0 and count >= period // reads.stride * reads.up
+    )
 
 
 def together(reaches: Sequence[Reach], periods: set[int], dim: int) -> list[Reach]:

@@ -305,8 +305,9 @@ class Planner:
         image_axis = found[0].axis
         for seen, reads, dim in whole:
             reach = whole_axis(image_axis, seen[image_axis], dim)
-            through = reads is not None
-            found.append(circle.through(reach, reads, dim, count) if through else reach)
+            if reads is not None:
+                reach = circle.through(reach, reads, dim, count)
+            found.append(reach)
         return join_all(circle.together(found, periods, count)), align
 
     def periods(self, operand: Operand, follows: Sequence[Follow | None], axis: int) -> set[int]:

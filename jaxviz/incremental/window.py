@@ -113,15 +113,10 @@ class Read(NamedTuple):
 
     @property
     def moved(self) -> int:
-        """How many elements are cut from a saved array and pasted over."""
+        """How many elements are cut from a saved array and pasted over, or padded round."""
         moves = self.windowed or any(cut.start != 0 for cut in self.cuts)
         cut = prod(cut.size for cut in self.cuts) if moves and self.slot is not None else 0
-        return cut + self.padded
-
-    @property
-    def padded(self) -> int:
-        """How many elements an array that is held whole has, padded round."""
-        return prod(self.shape) if self.wraps else 0
+        return cut + (prod(self.shape) if self.wraps else 0)
 
 
 class Ask(NamedTuple):

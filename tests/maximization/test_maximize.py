@@ -425,6 +425,30 @@ def test_a_dead_start_is_woken_and_only_the_dead_one():
     np.testing.assert_allclose(result.images[1], alone.images[0], atol=1e-5)
 
 
+def test_from_black_one_program_takes_all_steps_and_as_two_would(monkeypatch):
+    options = OPTIONS | {"steps": 20, "value_range": (0.0, 4.0), "start": 0.0}
+    options |= {"optimizer": optax.adam(0.3), "redirect_steps": 12, "bounds": "project"}
+    made, compiled = [], loop.compiled
+
+    def f(images):
+        faint = tag("relu", jax.nn.relu(images - 0.5)).mean((1, 2))
+        return jnp.stack([faint[:, 0], images.mean((1, 2, 3))], -1)
+
+    monkeypatch.setattr(loop, "compiled", lambda *a, **k: made.append(k) or compiled(*a, **k))
+
+    def run():
+        made.clear()
+        result = maximize(f, [jo.unit(0), jo.unit(1)], **options)
+        return result, sum("donated" in options for options in made)
+
+    one, programs = run()
+    assert programs == 1 and one.history["objective"][-1, 0] > 0
+    monkeypatch.setattr(loop, "_may_be_dead", lambda data, schedule: False)
+    two, programs = run()
+    assert programs == 2
+    np.testing.assert_allclose(one.images, two.images, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_without_redirection_a_dead_start_stays_dead_and_says_so():
     options = OPTIONS | {"value_range": (0.0, 4.0), "start": 1.0}
