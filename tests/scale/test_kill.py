@@ -66,15 +66,16 @@ def test_interrupted_run_keeps_what_was_computed(tmp_path, whole):
 def test_runs_killed_at_random_moments_finish_to_the_same_bits(tmp_path, whole):
     store, log = tmp_path / "out.zarr", tmp_path / "log"
     moments = random.Random(0)
-    kills = 0
+    kills = runs = 0
     while kills < 12:
         run = start(store, workers=1, log=str(log))
+        runs += 1
         while run.poll() is None and not log.exists():
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.6))
         run.kill()
         kills += run.wait() == -signal.SIGKILL
-        log.rename(tmp_path / f"log{kills}")
+        log.rename(tmp_path / f"log{runs}")
         if run.returncode == 0:
             break
     occlude_dataset(scorer(), images(20), store, log=log, **SETTINGS)
