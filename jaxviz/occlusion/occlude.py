@@ -67,7 +67,8 @@ def occlude(
 
     Args:
         f: scorer, images (N, H, W, C) -> scores (N, K); a Flax, Keras or Equinox model or a
-            function. Its arrays are arguments of the compiled program, see `jaxviz.scorer.split`.
+            function. Its arrays are arguments of the compiled program, see
+            `jaxviz.scoring.scorer.split`.
         images: (N, H, W, C), or (H, W, C) for a single image, on the scorer's scale. A signal of
             length L is an image (1, L, C); volumes are not supported.
         patch: height and width of the patch in pixels; an int means a square.
@@ -92,9 +93,10 @@ def occlude(
             is estimated from 62 positions of each image that are scored exactly, 47 random ones and
             15 around the most influential of these: 2.5 times the largest error found, or 4 times
             where large errors are rare, so that it holds in at least 95 % of runs, and mostly
-            errors are less than half of it. One width of windows serves all images; where none
-            keeps the tolerance, all is exact. The result's `approximation` tells the estimate and
-            what it rests on. None: exact.
+            errors are less than half of it. One width of windows serves all images. All is exact
+            where none keeps the tolerance, where there are no more than 62 positions and, with
+            "auto", where a model says that the call ends before the search for a width pays. The
+            result's `approximation` tells the estimate and what it rests on. None: exact.
         method: "dense" runs the whole network at every position; "incremental" runs it once per
             image, and then again only on what each patch changes, with the same result up to the
             order of sums; "auto" takes what a model expects to be faster for this call, with

@@ -27,9 +27,9 @@ from jaxviz.incremental.approximate import FIELDS, narrowest
 from jaxviz.occlusion.result import Approximation
 from jaxviz.perturbation.grid import Grid
 from jaxviz.perturbation.occluders import PatchOccluder
-from jaxviz.scoring.choice import LEAST_SPEED_UP, choose_evaluators
+from jaxviz.scoring.choice import LEAST_SPEED_UP, choose_evaluators, seconds_of
 from jaxviz.scoring.compiled import halve
-from jaxviz.scoring.evaluators import Dense, Evaluator, Incremental
+from jaxviz.scoring.evaluators import Evaluator, Incremental
 from jaxviz.scoring.execute import OnError, execute
 from jaxviz.scoring.task import Task
 
@@ -40,7 +40,8 @@ MOST_INFLUENTIAL = 3  # positions around which others are looked for
 MARGIN, FADING = 2.5, 0.5
 RARE, MARGIN_OF_RARE = 0.02, 4.0  # a median error, as a share of the largest; and the margin then
 CONFIDENCE = 0.95  # that the bound holds, as the benchmark counted
-LEAST_GAIN = 1.1  # in operations; windows that save less are not worth an error
+TRIED = 4  # widths of windows that a search compiles, about
+LEAST_GAIN = 1.1  # in seconds, by the model; windows that save less are not worth an error
 LEAST_CHANGE = 1e-3  # of the largest clean score
 
 
@@ -78,7 +79,7 @@ def approximate_evaluators(
     evaluator = Incremental.on_grid(grid)
     narrowest_evaluator = replace(evaluator, field=0)
     few = len(task.positions) <= SAMPLED  # which are scored exactly anyway
-    if few or (method == "auto" and _gain(task, Dense(), narrowest_evaluator) < LEAST_SPEED_UP):
+    if few or (method == "auto" and not _worth_a_search(task, exact[0], narrowest_evaluator)):
         return exact, Approximation.none(tolerance, 0)
     errors = Errors(task, evaluator, tolerance, "auto" if measure else batch_size, on_error)
     field = errors.narrowest_field()
@@ -103,11 +104,29 @@ def check_windows(tolerance: float, method: str) -> None:
         )
 
 
-def _gain(task: Task, slow: Dense | Incremental, fast: Incremental) -> float:
-    """How many times fewer operations a position takes."""
-    found = task.costs(fast)
-    before = task.costs(slow).window if isinstance(slow, Incremental) else found.dense
-    return before / max(1, found.window)
+def _worth_a_search(task: Task, exact: Evaluator, narrowest: Incremental) -> bool:
+    """Say whether the narrowest windows would save what looking for the right ones takes.
+
+    By the model, compiling counted, so that equal calls choose alike.
+    """
+    platform = task.device.platform
+    narrow = seconds_of(task.costs(narrowest), platform)
+    if isinstance(exact, Incremental):
+        before = seconds_of(task.costs(exact), platform).window
+    else:
+        before = narrow.dense
+    if before < LEAST_SPEED_UP * narrow.window:
+        return False
+    images, positions = len(task.images), len(task.positions)
+    saved = images * (positions * (before - narrow.window) - SAMPLED * before)
+    return saved > TRIED * (narrow.program + images * (narrow.dense + SAMPLED * narrow.window))
+
+
+def _gain(task: Task, slow: Incremental, fast: Incremental) -> float:
+    """How many times less a position takes, by the model."""
+    platform = task.device.platform
+    before, after = (seconds_of(task.costs(each), platform).window for each in (slow, fast))
+    return before / after if after else 1.0
 
 
 class Seen(NamedTuple):

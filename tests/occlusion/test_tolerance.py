@@ -1,6 +1,7 @@
 """Windows cut short: the bound keeps the tolerance, rests on what was measured, and is told."""
 
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from jaxviz.occlusion.tolerance import (
     spread_at_random,
 )
 from jaxviz.perturbation.grid import make_grid
-from jaxviz.scoring.evaluators import Incremental
+from jaxviz.scoring.evaluators import Costs, Incremental
 
 SHAPE, HIDE = (44, 40, 3), dict(patch=6, stride=4, fill=0.5)
 
@@ -200,10 +201,39 @@ def test_auto_runs_exact_what_no_windows_can_speed_up():
 
 
 @pytest.mark.slow
-def test_auto_runs_on_windows(f, images, rough):
+def test_auto_runs_on_windows_where_a_search_pays(f, images, rough, monkeypatch):
+    monkeypatch.setattr(tolerance, "_worth_a_search", lambda *_: True)
     ours = occlude(f, images, **HIDE, tolerance=0.5)
     np.testing.assert_array_equal(ours.scores, rough.scores)
     assert ours.approximation == rough.approximation
+
+
+def test_auto_is_exact_where_a_search_costs_more_than_narrow_windows_save(f, images):
+    ours = occlude(f, images[:1], **HIDE, tolerance=0.5)
+    np.testing.assert_array_equal(ours.scores, occlude(f, images[:1], **HIDE).scores)
+    assert ours.approximation == Approximation.none(0.5, 0)
+
+
+class Costed(NamedTuple):
+    """A task of some positions and images, whose windows take a thousandth of a pass or a tenth."""
+
+    positions: range
+    images: range
+    device: jax.Device = jax.devices()[0]
+
+    def costs(self, evaluator):
+        return Costs(0, 0, 0.1, 0.01 if evaluator.field is None else 1e-4, 100, 100)
+
+
+@pytest.mark.parametrize(
+    "positions, images, worth",
+    [(200, 1, False), (2000, 1, True), (200, 20, True), (60, 1000, False)],
+)
+def test_a_search_is_worth_its_programs_and_samples(positions, images, worth):
+    task: Any = Costed(range(positions), range(images))
+    exact = Incremental((4, 4), (1, 1), (0, 0))
+    narrowest = replace(exact, field=0)
+    assert tolerance._worth_a_search(task, exact, narrowest) == worth
 
 
 @pytest.mark.slow
@@ -260,7 +290,7 @@ def test_ctrl_c_while_checking_is_ctrl_c(f, images, monkeypatch):
     stopped = lambda *args, **kw: execute(*args, **kw)._replace(partial=True)  # noqa: E731
     monkeypatch.setattr(tolerance, "execute", stopped)
     with pytest.raises(KeyboardInterrupt):
-        occlude(f, images, **HIDE, tolerance=0.2)
+        occlude(f, images, **HIDE, method="incremental", tolerance=0.2)
 
 
 @pytest.mark.parametrize(
