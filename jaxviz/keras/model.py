@@ -277,7 +277,7 @@ class KerasModel(nnx.Module):
             return None, found
         if last:
             values = {k: behind(v) if orders[k] else v for k, v in values.items()}
-        return _gather(self._graph.outputs, values), found
+        return _by_name(self._graph.outputs, values), found
 
     def _call(
         self,
@@ -315,10 +315,22 @@ def _as_attribute(layer: Any) -> Any:
     return nnx.data(layer) if has_arrays else layer
 
 
+def _by_name(outputs: Any, values: Mapping) -> Any:
+    """Return the outputs in their structure; (key, output) pairs as a dictionary."""
+    if isinstance(outputs, Ref):
+        return _gather(outputs, values)
+    if outputs and all(isinstance(part, tuple) and isinstance(part[0], str) for part in outputs):
+        if not any(isinstance(part, Ref) for part in outputs):
+            return {key: _by_name(part, values) for key, part in outputs}
+    return tuple(_by_name(part, values) for part in outputs)
+
+
 def _gather(structure: Any, values: Mapping, dtype: str | None = None) -> Any:
     """Return a nested structure with its Refs replaced by arrays, cast to the layer's dtype."""
     if isinstance(structure, Ref):
         value = values[structure.layer, structure.node]
+        if isinstance(value, dict):  # Keras numbers them in the order of their sorted keys
+            value = [value[key] for key in sorted(value)]
         if isinstance(value, tuple | list):
             value = value[structure.tensor]
         return value if dtype is None else cast(value, jnp.dtype(dtype))

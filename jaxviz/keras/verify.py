@@ -70,7 +70,8 @@ def verify_keras(
         reference: layer name to (N, *shape), the model's output (N, *output_shape), or a Keras
             model; None to have Keras load the same file, which must be installed then, and whose
             loader trusts files more than ours.
-        tolerance: largest difference allowed, relative to a layer's largest reference value.
+        tolerance: largest difference allowed, relative to a layer's largest finite reference value;
+            NaN agrees with NaN alone, and infinity with itself.
         custom_layers: as for `load_keras`.
 
     Returns:
@@ -164,6 +165,10 @@ def _compare(name: str, ours: Any, theirs: Any) -> Comparison:
             raise ValueError(
                 f'`reference` must have shape {mine.shape} for "{name}": got {other.shape}.'
             )
-        difference = max(difference, np.abs(mine - other).max(initial=0.0))
-        size = max(size, np.abs(other).max(initial=0.0))
+        same = (mine == other) | (np.isnan(mine) & np.isnan(other))
+        with np.errstate(invalid="ignore"):
+            apart = np.where(same, 0.0, np.abs(mine - other))
+        apart[np.isnan(apart)] = np.inf
+        difference = max(difference, apart.max(initial=0.0))
+        size = max(size, np.abs(other).max(initial=0.0, where=np.isfinite(other)))
     return Comparison(name, difference, difference / max(size, 1e-30))

@@ -231,6 +231,24 @@ def test_verification_names_the_first_layer_that_differs(theirs, ours, images, c
     assert 'The first layer that differs is "norm"' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "mine, reference, same",
+    [
+        (np.nan, np.nan, True),
+        (np.inf, np.inf, True),
+        (np.nan, 1, False),
+        (1, np.nan, False),
+        (np.inf, 1, False),
+        (1, np.inf, False),
+    ],
+)
+def test_verification_takes_nan_and_infinity_for_themselves_alone(mine, reference, same):
+    relu = {"class_name": "ReLU", "config": {"name": "r", "batch_shape": [None, 2]}}
+    relu = {"class_name": "Sequential", "config": [relu]}
+    images, wanted = (np.array([[x, 2.0]], np.float32) for x in (mine, reference))
+    assert verify_keras(relu, images, reference={"r": wanted}).same == same
+
+
 @pytest.mark.slow
 def test_verification_takes_stored_outputs(data_folder):
     name = MNIST.removeprefix("keras/").replace("/", "__") + ".npz"

@@ -36,7 +36,7 @@ class Graph:
         shapes = (
             self.inputs,
             self.input_structure,
-            self.output_shape,
+            str(self.output_shape),  # which may be a dictionary
             self.class_names,
             self.white,
         )

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import h5py
 import jax
@@ -130,6 +131,65 @@ def test_logits_look_through_nested_models_and_reshapes(rng):
     scores = logits(ours)(x)
     np.testing.assert_allclose(jax.nn.softmax(scores, axis=1), ours(x), atol=1e-6)
     assert np.abs(scores.sum(axis=1) - 1).max() > 0.01
+
+
+def gated(act: Any) -> "keras.Model":
+    """An activation, or a Dense of one, that gates the features, and ends the model."""
+    x = keras.Input((4,))
+    gate = act(layers.Dense(4)(x))
+    return keras.Model(x, act(layers.Multiply()([gate, layers.Dense(4)(x)])))
+
+
+def read_again() -> "keras.Model":
+    """Probabilities, reshaped, that come out and are read by another head, too."""
+    x = keras.Input((4,))
+    y = layers.Reshape((3, 1))(layers.Dense(3, activation="softmax")(x))
+    return keras.Model(x, {"y": y, "z": layers.Dense(2)(layers.Flatten()(y))})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+def test_logits_leave_a_gate_of_the_same_layer(rng, kind):
+    ours = from_keras(built(lambda: gated(layers.Activation(kind, name="act"))))
+    x = rng.normal(size=(2, 4)).astype(np.float32)
+    scores = logits(ours)(x)
+    squash = jax.nn.sigmoid if kind == "sigmoid" else jax.nn.softmax
+    np.testing.assert_allclose(squash(scores), ours(x), atol=1e-6)
+    assert np.abs(scores - ours(x)).max() > 0.01
+    assert logits(ours).layer_names == [*ours.layer_names, "act (logits)"]
+    assert logits(logits(ours)).layer_names == logits(ours).layer_names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_outputs_by_name_are_a_dictionary_also_of_a_nested_model(tmp_path, rng, suffix):
+    def outer():
+        x, inner = keras.Input((4,)), read_again()
+        named = inner(x)
+        return keras.Model(x, layers.Concatenate()([named["z"], layers.Flatten()(named["y"])]))
+
+    x = rng.normal(size=(2, 4)).astype(np.float32)
+    for build, shape in (read_again, {"y": (3, 1), "z": (2,)}), (outer, (5,)):
+        theirs = built(build)
+        built(lambda: theirs.save(tmp_path / f"model{suffix}"))  # noqa: B023, called at once
+        ours = load_keras(tmp_path / f"model{suffix}")
+        assert ours.output_shape == shape and inspect_keras(tmp_path / f"model{suffix}").loadable
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+            jax.jit(lambda model, x: model(x))(ours, x),
+            keras_output(theirs, x),
+        )
+
+
+@pytest.mark.slow
+def test_logits_leave_what_another_head_reads(rng):
+    ours = from_keras(built(read_again))
+    x = rng.normal(size=(2, 4)).astype(np.float32)
+    scores, wanted = logits(ours)(x), ours(x)
+    np.testing.assert_allclose(jax.nn.softmax(scores["y"], axis=1), wanted["y"], atol=1e-6)
+    np.testing.assert_array_equal(scores["z"], wanted["z"])
+    assert np.abs(scores["y"] - wanted["y"]).max() > 0.01
+    jax.jit(lambda model, x: model(x))(logits(ours), x)  # it is a module as any
 
 
 def operations() -> "keras.Model":
