@@ -101,7 +101,8 @@ class Blocks:
         self.task, self.program, self.on_error = task, program, on_error
         self.chunks = iter(chunks)
         self.begun: deque[Chunk] = deque()  # and not complete
-        self.launched: deque[tuple[int, int, jax.Array]] = deque()  # the first is of `begun[0]`
+        # Ctrl-C may come between any two lines: each knows its chunk, and `rest` stores it again.
+        self.launched: deque[tuple[Chunk, int, int, jax.Array]] = deque()
         self.chunk = self.image = self.row = 0  # where the next block begins; `begun[self.chunk]`
         self.states: Any = None  # of the images from `self.image` on
 
@@ -150,7 +151,7 @@ class Blocks:
         if self.states is None:
             self.states = self.program.prepare(*arguments, part.images_from(self.image, block))
         scores = self.program.evaluate(*arguments, self.states, *part.positions_from(row, block))
-        self.launched.append((self.image, row, scores))
+        self.launched.append((chunk, self.image, row, scores))
         self.row = row + scores.shape[1]
         if self.row >= part.rows:
             self.image, self.row = self.image + scores.shape[0], 0
@@ -158,22 +159,22 @@ class Blocks:
             self.chunk, self.image = self.chunk + 1, 0
 
     def _store(self) -> Stored:
-        chunk, (image, row, scores) = self.begun[0], self.launched[0]
+        chunk, image, row, scores = self.launched[0]
         first = row - chunk.follows
         room = chunk.values[image : image + scores.shape[0], first : first + scores.shape[1]]
         room[:] = np.asarray(scores)[: room.shape[0], : room.shape[1]]
-        self.launched.popleft()
         images, rows = chunk.values.shape[:2]
         complete = image + scores.shape[0] >= images and first + scores.shape[1] >= rows
-        if complete:
+        if complete and self.begun and self.begun[0] is chunk:
             self.begun.popleft()
             self.chunk -= 1
+        self.launched.popleft()
         return Stored(chunk, room.shape[0] * (room.shape[1] - (row == 0)), complete)
 
     def _go_back(self) -> None:
         """Begin again with the first block that has not come back."""
         if self.launched:
-            self.chunk, (self.image, self.row, _) = 0, self.launched[0]
+            self.chunk, (_, self.image, self.row, _) = 0, self.launched[0]
         self.launched.clear()
         self.states = None
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 
 import jax
@@ -251,3 +252,42 @@ def test_what_was_launched_before_an_error_of_the_images_is_stored(two_chunks):
         list(blocks)
     assert [block.complete for block in blocks.rest()][-1]
     assert np.isfinite(chunks[0].values).all()
+
+
+class Interrupted(deque):
+    """Blocks under way, of which Ctrl-C comes as one is taken off: before it, or after."""
+
+    def __init__(self, at, after):
+        super().__init__()
+        self.at, self.after, self.calls = at, after, 0
+
+    def popleft(self):
+        self.calls += 1
+        if self.calls == self.at:
+            if self.after:
+                super().popleft()
+            raise KeyboardInterrupt
+        return super().popleft()
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("which", ["launched", "begun"])
+@pytest.mark.parametrize("at", range(1, 7))
+def test_ctrl_c_between_two_lines_mixes_no_chunks(everything, two_chunks, which, at, after):
+    task, program, chunks = two_chunks
+    blocks = Blocks(task, program, iter(chunks), halve)
+    setattr(blocks, which, Interrupted(at, after))
+    stored = []
+    try:
+        stored += blocks
+    except KeyboardInterrupt:
+        stored += blocks.rest()
+    complete = [block.chunk.label for block in stored if block.complete]
+    assert complete == sorted(set(complete))
+    for chunk in chunks:
+        images = slice(2 * chunk.label, 2 * chunk.label + 2)
+        wanted = everything.scores[images].reshape(2, 12, 3)
+        wanted = np.concatenate([everything.base[images, None], wanted], 1)
+        done = ~np.isnan(chunk.values)
+        assert done.all() or chunk.label not in complete
+        np.testing.assert_array_equal(chunk.values[done], wanted[done])
