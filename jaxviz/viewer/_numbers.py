@@ -4,6 +4,7 @@ The page shows probabilities, drops and log-odds of some classes at every positi
 log-probabilities over all classes first, and then all but the kept classes are dropped.
 """
 
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,14 @@ class Scored(NamedTuple):
         base: (k,) log-probabilities (or scores) of the clean image.
         positions: (P, k) of the covered images; NaN where nothing was computed.
         winners: (P,) the class predicted at each position, -1 where nothing was computed.
+        answer: the class predicted of the clean image, -1 where it has none.
     """
 
     kept: np.ndarray
     base: np.ndarray
     positions: np.ndarray
     winners: np.ndarray
+    answer: int
 
 
 def kind_of(base: np.ndarray) -> str:
@@ -78,6 +81,8 @@ def score_image(
     named: list[int],
     count: int,
     classes: np.ndarray | None = None,
+    *,
+    single: bool,
 ) -> Scored:
     """Return what the page is given of one image.
 
@@ -88,18 +93,24 @@ def score_image(
         named: classes to keep in any case.
         count: how many classes to keep.
         classes: which classes the K scores are of; None: all of the network's, in order.
+        single: whether the network has a single score: class 1 where it exceeds 0.5, else class 0.
     """
     clean, covered = log_probabilities(base, kind), log_probabilities(positions, kind)
+    answer, *winners = _predicted(np.concatenate([base[None], positions]), classes, single)
     if classes is not None:
-        winners = np.where(np.isnan(positions).any(-1), -1, classes[np.argmax(positions, -1)])
-        return Scored(classes, clean, covered, winners)
+        return Scored(classes, clean, covered, np.array(winners, int), answer)
     kept = keep_classes(clean, covered, named, count)
-    done = ~np.isnan(positions).any(-1)
-    if len(base) == 1:
-        winners = positions[:, 0] > (0.5 if kind == "probabilities" else 0)
+    return Scored(kept, clean[kept], covered[:, kept], np.array(winners, int), answer)
+
+
+def _predicted(scores: np.ndarray, classes: np.ndarray | None, single: bool) -> list[int]:
+    """Return the class of each row of scores, -1 where one is NaN."""
+    if single:
+        found = (scores[:, 0] > 0.5).astype(int)
     else:
-        winners = np.argmax(positions, -1)
-    return Scored(kept, clean[kept], covered[:, kept], np.where(done, winners, -1))
+        found = np.argmax(scores, -1)
+        found = found if classes is None else classes[found]
+    return np.where(np.isnan(scores).any(-1), -1, found).tolist()
 
 
 def surprise(scored: Scored, kind: str, maps: list[np.ndarray]) -> dict[str, float]:
@@ -113,30 +124,34 @@ def surprise(scored: Scored, kind: str, maps: list[np.ndarray]) -> dict[str, flo
     Returns:
         drop: by how much covering a position lowers the clean class at most; changes: the share of
         positions that give another class; disagreement: 1 - the mean Pearson correlation of the
-        maps, 0 for fewer than two.
+        maps, 0 for fewer than two. What is not finite is left out.
     """
     done = scored.winners >= 0
-    best = int(np.argmax(scored.base))
+    best = int(np.argmax(np.where(np.isnan(scored.base), -np.inf, scored.base)))
     clean, covered = scored.base[best], scored.positions[done, best]
     if kind != "scores":
         clean, covered = np.exp(clean), np.exp(covered)
-    drops = clean - covered
-    single = len(scored.base) == 1
-    answer = int(clean > (0.5 if kind == "probabilities" else 0)) if single else scored.kept[best]
+    with np.errstate(invalid="ignore"):
+        drops = clean - covered
+    drops = drops[np.isfinite(drops)]
+    changes = scored.winners[done] != scored.answer
     return {
         "drop": float(drops.max()) if drops.size else 0.0,
-        "changes": float(np.mean(scored.winners[done] != answer)) if done.any() else 0.0,
-        "disagreement": _disagreement(maps),
+        "changes": float(changes.mean()) if changes.size and scored.answer >= 0 else 0.0,
+        "disagreement": _disagreement([np.ravel(m) for m in maps]),
     }
 
 
 def _disagreement(maps: list[np.ndarray]) -> float:
-    flat = [np.nan_to_num(m).ravel() - np.nanmean(m) for m in maps if not np.isnan(m).all()]
-    norms = [float(np.linalg.norm(m)) for m in flat]
-    pairs = [
-        float(a @ b) / (na * nb) if na and nb else 0.0
-        for i, (a, na) in enumerate(zip(flat, norms, strict=True))
-        for b, nb in zip(flat[i + 1 :], norms[i + 1 :], strict=True)
-        if a.shape == b.shape
-    ]
+    pairs = [_alike(a, b) for a, b in combinations(maps, 2) if a.shape == b.shape]
     return 1 - float(np.mean(pairs)) if pairs else 0.0
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the correlation of two maps where both are known; 0 where one of them is flat."""
+    known = np.isfinite(a) & np.isfinite(b)
+    if not known.any():
+        return 0.0
+    a, b = (m[known] - m[known].mean() for m in (a, b))
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / size if size else 0.0

@@ -199,7 +199,7 @@ def _add_positions(
     for i, record in enumerate(data["images"]):
         flat = scores[i].reshape(-1, base.shape[-1])
         own = None if kept is None else kept[i]
-        scored = score_image(base[i], flat, kind, classes, keep, own)
+        scored = score_image(base[i], flat, kind, classes, keep, own, single=count == 1)
         same_size = [m[i] for m in layers.values() if m[i].shape == drops[i].shape]
         record |= {
             "kept": scored.kept.tolist(),

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -11,7 +12,13 @@ from PIL import Image
 
 import jaxviz as jv
 from jaxviz.viewer._encode import encode_map, encode_picture
-from jaxviz.viewer._numbers import keep_classes, kind_of, log_probabilities, surprise
+from jaxviz.viewer._numbers import (
+    keep_classes,
+    kind_of,
+    log_probabilities,
+    score_image,
+    surprise,
+)
 
 IMAGES = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
 
@@ -156,8 +163,6 @@ def test_surprise_is_the_largest_drop_the_share_of_changes_and_the_disagreement(
 
 
 def test_an_unfinished_run_has_no_winner_where_nothing_was_computed(occ):
-    from dataclasses import replace
-
     scores = occ.scores.copy()
     scores[0, 0] = np.nan
     data = data_of(jv.viewer.report(replace(occ, scores=scores), IMAGES))
@@ -172,6 +177,37 @@ def test_one_score_that_is_no_probability_is_shown_as_it_is():
     assert data["kind"] == "scores"
     assert decoded(data["images"][0]["scores"], "<f4").shape == (4,)
     assert surprise.__doc__
+
+
+def test_one_class_of_many_that_a_store_keeps_is_no_network_of_one_score():
+    kept, base = np.array([7]), np.array([0.9])
+    positions = np.array([[0.2], [0.8], [np.nan]])
+    scored = score_image(base, positions, "probabilities", [], 5, kept, single=False)
+    assert scored.answer == 7 and scored.winners.tolist() == [7, 7, -1]
+    assert surprise(scored, "probabilities", [])["changes"] == 0
+    one = score_image(base, positions, "probabilities", [], 5, np.array([0]), single=True)
+    assert one.answer == 1 and one.winners.tolist() == [0, 1, -1]
+    assert surprise(one, "probabilities", [])["changes"] == 0.5
+
+
+def test_maps_disagree_where_both_are_known():
+    scored = score_image(np.zeros(2), np.zeros((1, 2)), "logits", [], 5, single=False)
+    a, b = np.array([[np.nan, 4, 5, 6]]), np.array([[9.0, 4, 5, 6]])
+    assert surprise(scored, "logits", [a, b])["disagreement"] == pytest.approx(0)
+    assert surprise(scored, "logits", [a, -b])["disagreement"] == pytest.approx(2)
+    for nothing in (np.full((1, 4), np.nan), np.array([[np.inf, np.nan, 1, 1]])):
+        assert surprise(scored, "logits", [nothing, b])["disagreement"] == 1
+
+
+@pytest.mark.parametrize("clean", [[np.nan, 0.0], [np.nan, np.nan], [np.inf, 0.0]])
+def test_a_page_of_scores_that_are_not_finite_is_written(occ, clean):
+    base = occ.base[:, :2].copy()
+    base[0] = clean
+    torn = replace(occ, base=base, scores=occ.scores[..., :2])
+    with np.errstate(invalid="ignore"):
+        record = data_of(jv.viewer.report(torn, IMAGES))["images"][0]
+    assert record["surprise"]["changes"] == (0 if np.isnan(clean).any() else pytest.approx(0.5, 1))
+    assert record["surprise"]["drop"] >= 0
 
 
 HOSTILE = '</script><img src=x onerror="document.title=1">&amp;{{data}}'
