@@ -70,7 +70,7 @@ class ApproximateRun(Run):
         """Score chunks of images, one after the other."""
         task = self.task.replicated()
         while (chunk := next_chunk(chunks, waits)) is not None:
-            yield chunk, self._rows_of(settled, replace(task, images=_without_bad(chunk)))
+            yield chunk, self._rows_of(settled, replace(task, images=chunk.images))
 
     def _rows_of(self, settled: Settled, task: Task) -> dict[str, np.ndarray]:
         batch, evaluators, measured = settled.batch, (settled.program.evaluator,), None
@@ -99,13 +99,6 @@ class ApproximateRun(Run):
         if found.exact is not None and found.errors is not None:
             rows |= {"exact": found.exact, "interpolation_error": found.errors}
         return rows
-
-
-def _without_bad(chunk: Chunk) -> np.ndarray:
-    """Return its images, with a good one, if any, in place of each bad one, which then decides
-    nothing."""
-    bad = np.array([bool(error) for error in chunk.errors])
-    return np.where(bad[:, None, None, None], chunk.images[np.argmin(bad)], chunk.images)
 
 
 def _as_row(measured: Approximation) -> list[float]:

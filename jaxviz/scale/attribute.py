@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from jaxviz import attribution
 from jaxviz._choices import MapMethod, OnError, Stored
+from jaxviz._choices import Preprocess as PreprocessName
 from jaxviz.layers import as_scorer
 from jaxviz.progress import Progress
 from jaxviz.scale.arguments import check_mesh
@@ -30,7 +31,7 @@ def attribute_dataset(
     methods: Sequence[str] | Mapping[str, Method] = ("grad_cam", "integrated_gradients"),
     target: Any = None,
     image_shape: tuple[int, int, int] | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: PreprocessName | Preprocess | None = None,
     batch_size: int | Literal["auto"] = "auto",
     chunk: int | Literal["auto"] = "auto",
     memory: int | str | None = None,

@@ -63,28 +63,41 @@ def _words(value: Any, name: str, above: tuple[int, ...]) -> str:
         kind = "" if type(value) in (list, tuple) else type(value).__name__
         return f"{kind}({', '.join(map(words, value))})"
     if inspect.ismethod(value):
-        return f"{words(value.__self__)}.{value.__name__}"
+        code = "" if _is_ours(value.__func__) else f" {_function(value.__func__, words)}"
+        return f"{words(value.__self__)}.{value.__name__}{code}"
     if isinstance(value, type) or callable(value) and hasattr(value, "__qualname__"):
         return _function(value, words)
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         text = ", ".join(f"{key}={words(part)}" for key, part in fields.items())
-        return f"{_told(value)}#{_digest(text)}"
+        return f"{_told(value)}#{_digest(text + _call_of(value, words))}"
     return _tree(value, name, words)
 
 
 def _function(function: Any, words: Any) -> str:
     """A function's name; with its code, defaults and closure where the package's version is not
     enough to know it."""
-    function = inspect.unwrap(function)
+    function = inspect.unwrap(function, stop=lambda f: hasattr(f, "__code__"))
     called = f"{function.__module__}.{function.__qualname__}"
     code = getattr(function, "__code__", None)
-    if code is None or called.startswith("jaxviz.") and "<" not in called:
+    if code is None or _is_ours(function) and "<" not in called:
         return called
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     parts = [_code(code), words(function.__defaults__), words(function.__kwdefaults__)]
     # Without its module, which is another one where a script is imported.
     return f"{function.__qualname__}#{_digest(' '.join([*parts, *map(words, cells)]))}"
+
+
+def _is_ours(function: Any) -> bool:
+    """Whether its code is of this package; a wrapper of one of ours only has its name."""
+    return str(getattr(function, "__globals__", {}).get("__name__")).startswith("jaxviz.")
+
+
+def _call_of(value: Any, words: Any) -> str:
+    """What an object does when it is called, where that is not of this package."""
+    kinds = type(value).__mro__  # `getattr` would find what makes objects of the class
+    call = next((vars(kind)["__call__"] for kind in kinds if "__call__" in vars(kind)), None)
+    return "" if call is None or _is_ours(call) else f" {_function(call, words)}"
 
 
 def _code(code: CodeType) -> str:
@@ -106,7 +119,7 @@ def _tree(value: Any, name: str, words: Any) -> str:
             " options are numbers, texts and arrays."
         )
     text = f"{re.sub(' at 0x[0-9a-f]+', '', str(structure))} {' '.join(map(words, leaves))}"
-    return f"{type(value).__name__}#{_digest(text)}"
+    return f"{type(value).__name__}#{_digest(text + _call_of(value, words))}"
 
 
 def _told(value: Any) -> str:

@@ -31,6 +31,7 @@ from jaxviz.scale.sources import Images
 from jaxviz.scale.store import BAD, ArraySpec, Store, connect, create, find
 
 Rows = dict[str, np.ndarray]
+FATE = ("status", "error")  # arrays that tell how an image fared
 
 
 class Work(Protocol):
@@ -139,7 +140,7 @@ def _open(work: Work, kvstore: ts.KvStore, how: How) -> tuple[Store, Any, list[i
         # Shares that know nothing of each other divide all chunks, whichever are finished; and what
         # another may be writing is left alone.
         mine = chunks if together else chunks[index::count]
-        repaired = _repaired(store, work.images, mine)
+        repaired = _repaired(store, work.images, mine, how.workers)
         for chunk in repaired:
             store.reset(chunk)
         return sorted({*store.unfinished(), *repaired}.intersection(mine))
@@ -174,12 +175,16 @@ def _find_or_create(work: Work, kvstore: ts.KvStore, resume: bool) -> tuple[Stor
     return store, settled
 
 
-def _repaired(store: Store, images: Images, chunks: range) -> list[int]:
+def _repaired(store: Store, images: Images, chunks: range, workers: int) -> list[int]:
     """Those of some chunks with images that were bad and can be read now."""
     bad = np.flatnonzero(store.status() == BAD)
     bad = bad[np.isin(bad // store.chunk, chunks)]
-    with ThreadPoolExecutor() as pool:
-        good = [not isinstance(image, str) for image in pool.map(images.read, bad.tolist())]
+
+    def is_good(image: int) -> bool:  # so that no image is held
+        return not isinstance(images.read(image), str)
+
+    with ThreadPoolExecutor(workers) as pool:
+        good = list(pool.map(is_good, bad.tolist()))
     return sorted({int(i) // store.chunk for i in bad[np.array(good, bool)]})
 
 
@@ -203,18 +208,37 @@ def _compute(work: Work, store: Store, settled: Any, mine: Sequence[int], how: H
         reporting(how.progress, how.log, start, steps, work.unit) as tell,
         WriteBehind(store.write, waits) as write,
     ):
-        ahead = read_ahead(wanted, work.images.read, work.template, workers=how.workers)
-        chunks = _watched(ahead, work.images, store, how.on_error)
-        for chunk, rows in work.compute(settled, chunks, waits):
+
+        def keep(chunk: Chunk, rows: Rows) -> None:
+            nonlocal done, errors
             write(chunk.number, rows, chunk.errors)
             done, errors = done + len(chunk.errors), errors + sum(map(bool, chunk.errors))
             seconds = perf_counter() - began
             tell(Report(done, total, done * work.each, errors, seconds, replace(waits)))
+
+        def worth_it(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+            for chunk in chunks:
+                if all(chunk.errors):  # nothing is computed
+                    keep(chunk, _no_rows(work, settled, len(chunk.errors)))
+                else:
+                    yield chunk
+
+        ahead = read_ahead(wanted, work.images.read, work.template, workers=how.workers)
+        chunks = worth_it(_watched(ahead, work.images, store, how.on_error))
+        for chunk, rows in work.compute(settled, chunks, waits):
+            keep(chunk, rows)
     if errors:
         warn(
             f"{errors} of {total} images are bad: the `errors` of the store tell which, and why.",
             stacklevel=4,
         )
+
+
+def _no_rows(work: Work, settled: Any, count: int) -> Rows:
+    """What is written of images that are all bad, and then counts as empty."""
+    specs, known = work.arrays(settled)
+    computed = {name: spec for name, spec in specs.items() if name not in {*known, *FATE}}
+    return {name: np.zeros((count, *spec.shape[1:])) for name, spec in computed.items()}
 
 
 def _watched(

@@ -172,12 +172,13 @@ class Judging:
         metrics = {name: bound(metric, options) for name, metric in self.metrics.items()}
         makers = {name: bound(m, options) if callable(m) else m for name, m in self.maps.items()}
         while (chunk := next_chunk(chunks, waits)) is not None:
-            first = chunk.number * settled.chunk
-            rows = np.arange(first, first + len(chunk.images))
+            rows = chunk.number * settled.chunk + chunk.good
             base = self._scores(chunk.images, settled.batch)
             best = np.argmax(np.nan_to_num(base, nan=-np.inf), -1)
             target = best if self.target is None else self._targets()[rows]
-            maps = {name: self._made(made, chunk, rows, target) for name, made in makers.items()}
+            maps = {
+                name: self._made(made, chunk.images, rows, target) for name, made in makers.items()
+            }
             maps |= self._floors(chunk.images, rows)
             values = _judged(self.f, chunk.images, maps, metrics, target, self.seed)
             yield chunk, {"value": values, "target": target, "base": base, "predicted": best}
@@ -195,19 +196,16 @@ class Judging:
             found.append(np.asarray(scores, np.float32)[: len(images) - start])
         return np.concatenate(found)
 
-    def _made(self, maps: Any, chunk: Chunk, rows: np.ndarray, target: np.ndarray) -> Any:
+    def _made(self, maps: Any, images: np.ndarray, rows: np.ndarray, target: np.ndarray) -> Any:
         """The maps of a chunk: read, or made."""
         if isinstance(maps, StoredOcclusion):
             made = _heatmaps(maps, rows, target)
         elif callable(maps):
-            made = maps(self.f, chunk.images, target=target)
+            made = maps(self.f, images, target=target)
         else:
             made = np.asarray(maps[rows])
         if getattr(made, "partial", False):
             raise KeyboardInterrupt
-        if isinstance(made, np.ndarray):  # of a bad image nothing counts, nor stops the run
-            bad = np.array([bool(error) for error in chunk.errors])
-            made = np.where(bad[:, None, None], 0, made) if bad.any() else made
         return made
 
     def _floors(self, images: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:

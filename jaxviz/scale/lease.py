@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import tensorstore as ts
 
-from jaxviz.scale.store import connect, plain_errors
+from jaxviz.scale.store import open_place, plain_errors
 
 RENEWED, STALE = 30.0, 180.0  # seconds between renewals; until nobody respects it
 LOOKED = 0.2  # seconds between two looks whether it is free
@@ -59,7 +59,7 @@ class Leases:
         return {suffix: lease["holder"] for suffix, lease in leases.items() if not _old(lease)}
 
     def _place(self, path: str) -> ts.KvStore:
-        return connect({**self.kvstore.spec().to_json(), "path": path})
+        return open_place({**self.kvstore.spec().to_json(), "path": path})
 
     def _taken(self, place: ts.KvStore) -> list[bytes]:
         """Write the lease; return its generation, nothing if another holds it."""

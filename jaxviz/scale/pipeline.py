@@ -26,13 +26,19 @@ class Chunk(NamedTuple):
 
     Attributes:
         number: of the chunk.
-        images: (n, H, W, C); a bad image is all zeros.
+        images: (n, H, W, C); a good one stands in for each bad one, which so decides nothing.
         errors: for each image, why it is bad; "" for a good one.
     """
 
     number: int
     images: np.ndarray
     errors: list[str]
+
+    @property
+    def good(self) -> np.ndarray:
+        """The place of each image in the chunk, of the first good one for a bad one."""
+        bad = np.array([bool(error) for error in self.errors])
+        return np.where(bad, np.argmin(bad), np.arange(len(bad)))
 
 
 @dataclass
@@ -88,7 +94,8 @@ def _gather(number: int, futures: list[Future], template: np.ndarray) -> Chunk:
             errors[i] = found
         else:
             images[i] = found
-    return Chunk(number, images, errors)
+    chunk = Chunk(number, images, errors)
+    return chunk._replace(images=images[chunk.good]) if any(errors) else chunk
 
 
 def score(

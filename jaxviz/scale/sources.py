@@ -22,6 +22,7 @@ from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
 from jaxviz.images.preprocessing import Preprocessing, as_pictures, named_preprocessing
 from jaxviz.jaxpr.layout import turned, with_channels_last
+from jaxviz.scale.store import as_bytes
 from jaxviz.scoring.arguments import checked_images
 from jaxviz.scoring.scorer import image_shape_of
 
@@ -174,7 +175,7 @@ class Images:
             "images": len(self),
             "shape": self.template.shape,
             "units": self.source.units,
-            "names": hashlib.sha256("\n".join(names).encode()).hexdigest() if names else None,
+            "names": hashlib.sha256(as_bytes("\n".join(names))).hexdigest() if names else None,
             "samples": {
                 str(i): hashlib.sha256(f"{image.dtype}".encode() + image.tobytes()).hexdigest()
                 for i, image in self.samples.items()

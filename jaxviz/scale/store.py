@@ -162,19 +162,25 @@ def connect(store: str | Path | dict[str, Any]) -> ts.KvStore:
     Raises:
         ValueError: there is no such kind of place.
     """
-    if isinstance(store, dict):
-        spec: Any = store
+    if isinstance(store, dict):  # a path is what keys begin with: that of a folder ends so
+        path = str(store.get("path", "")).rstrip("/")
+        spec: Any = {**store, "path": f"{path}/"} if path else store
     elif re.match(r"\w[\w+.-]+://", str(store)):  # one letter would be a disk
         spec = str(store).rstrip("/") + "/"
     else:
         spec = {"driver": "file", "path": f"{Path(store).absolute().as_posix()}/"}
     try:
-        return ts.KvStore.open(spec, context=_context()).result()
+        return open_place(spec)
     except ValueError as error:
         raise ValueError(
             f"`store` must be a folder or a URL that tensorstore knows: got {store}"
             f" ({_first_words(error)})."
         ) from error
+
+
+def open_place(spec: Any) -> ts.KvStore:
+    """Return the key-value store of a tensorstore spec, as it stands."""
+    return ts.KvStore.open(spec, context=_context()).result()
 
 
 def find(kvstore: ts.KvStore) -> Store | None:
@@ -302,9 +308,14 @@ def image_specs(count: int, classes: int, chunk: int, name_bytes: int = 0) -> di
     return specs
 
 
+def as_bytes(text: str) -> bytes:
+    """Return UTF-8; what a file's name holds that is no text, as backslashes and numbers."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def name_array(names: Sequence[str]) -> np.ndarray:
     """Return names as bytes, uint8 (N, longest)."""
-    return _bytes(names, max(len(name.encode()) for name in names))
+    return _bytes(names, max(len(as_bytes(name)) for name in names))
 
 
 @contextmanager
@@ -366,7 +377,7 @@ def _foreign(kvstore: ts.KvStore) -> str:
 
 
 def _bytes(texts: Sequence[str], width: int) -> np.ndarray:
-    rows = [text.encode()[:width].ljust(width, b"\0") for text in texts]
+    rows = [as_bytes(text)[:width].ljust(width, b"\0") for text in texts]
     return np.frombuffer(b"".join(rows), np.uint8).reshape(len(texts), width)
 
 

@@ -1,14 +1,18 @@
 """Many images into a store: the scores of `occlude`, bit for bit; what differs is refused."""
 
 import json
+import os
+import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 from jax.tree_util import Partial
+from PIL import Image
 from scale_run import SHAPE, images, scorer
 
 from jaxviz.images.preprocessing import NAMED
@@ -445,3 +449,33 @@ def test_a_store_knows_the_names_of_classes(store, tmp_path):
     assert best[0].class_names == tuple(names[c] for c in best.classes[0])
     with pytest.raises(ValueError, match=f"`class_names` must name {count} classes: got 1"):
         run(tmp_path / "wrong.zarr", class_names=["one"])
+
+
+def test_a_place_spelt_out_is_that_of_the_path(tmp_path):
+    """A path of a key-value store is what its keys begin with, so a folder's ends with a slash."""
+    for path in ("a.zarr", "b.zarr/"):
+        spec = {"driver": "file", "path": f"{tmp_path.as_posix()}/{path}"}
+        stored = occlude_dataset(scorer(), images(3), spec, patch=4, progress=False)
+        assert stored.done.all() and stored.url.endswith(f"{path.rstrip('/')}/")
+        again = open_store(tmp_path / path)
+        np.testing.assert_array_equal(again[:].scores, stored[:].scores)
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_name_that_is_no_text_stops_nothing(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in (b"caf\xe9.png", b"torn\xe9.png"):
+        path = os.fsdecode(os.path.join(os.fsencode(folder), name))
+        if name.startswith(b"caf"):
+            Image.fromarray(np.zeros((12, 10, 3), np.uint8)).save(path)
+        else:
+            Path(path).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="1 of 2 images are bad"):
+        stored = occlude_dataset(
+            lambda x: x.mean((1, 2)), folder, tmp_path / "out.zarr", patch=4, progress=False,
+            image_shape=(12, 10, 3),
+        )  # fmt: skip
+    assert stored.names is not None and stored.names[0] == "caf\\udce9.png"
+    assert stored.done.all() and len(stored.errors) == 1

@@ -1,9 +1,12 @@
 """Maps of many images judged into a store: the table of `compare`; what differs is refused."""
 
+import functools
 import signal
+from dataclasses import dataclass
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scale_run import SHAPE, events, files, images, judge, pixels, scorer, start, wait_for
@@ -215,6 +218,29 @@ def test_bad_images_are_skipped_or_stop_the_run(tmp_path):
         judge(scorer(), x, tmp_path / "out.zarr", **settings)
 
 
+def standardised(f, images, *, target):
+    return (images / images.std((1, 2, 3), keepdims=True)).sum(-1)  # NaN where all are equal
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_what_a_function_makes_of_a_bad_image_does_not_matter(tmp_path, array):
+    x, torn = images(6), list(images(6))
+    torn[1] = torn[4] = torn[5] = np.full(SHAPE, np.nan, np.float32)
+
+    def maps(f, images, *, target):
+        return array(standardised(f, images, target=target))
+
+    settings = {"maps": {"a": maps}, "metrics": ["sparseness"], "chunk": 2}
+    whole = judge(scorer(), x, tmp_path / "whole.zarr", **settings)
+    with pytest.warns(UserWarning, match="3 of 6 images are bad"):
+        found = judge(scorer(), torn, tmp_path / "out.zarr", on_error="skip", **settings)
+    assert [e.image for e in found.errors] == [1, 4, 5]  # the last chunk holds nothing else
+    assert found.target.tolist() == [
+        t if i not in (1, 4, 5) else -1 for i, t in enumerate(whole.target)
+    ]
+    np.testing.assert_array_equal(found.table().values, whole.table().values[..., [0, 2, 3]])
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -267,3 +293,39 @@ def test_functions_are_known_by_code_closure_and_options():
         return calls_itself(n - 1) if n else 0
 
     assert "calls_itself#" in text(calls_itself)
+
+
+def doubled(by):
+    @functools.wraps(jv.attribution.saliency)
+    def mine(f, images, *, target):
+        return jv.attribution.saliency(f, by * images, target=target)
+
+    return mine
+
+
+def maker(changed):
+    """Two versions of a class."""
+
+    @dataclass(frozen=True)
+    class Maker:
+        scale: float = 1.0
+
+        def __call__(self, f, images, *, target):
+            return images[..., 0] * self.scale + changed
+
+        def maps(self, f, images, *, target):
+            return images[..., 0] - (2 if changed else 1)
+
+    return Maker()
+
+
+def test_code_behind_a_borrowed_name_an_object_and_a_method_counts():
+    def text(value):
+        return described(value, "maps")
+
+    saliency = text(jv.attribution.saliency)
+    assert text(doubled(2)) == text(doubled(2)) != text(doubled(3))
+    assert saliency == "jaxviz.attribution.gradients.saliency" not in text(doubled(2))
+    assert text(maker(0)) == text(maker(0)) != text(maker(1))
+    assert text(maker(0).maps) == text(maker(0).maps) != text(maker(1).maps)
+    assert text(jax.jit(doubled(2))) == text(doubled(2))
