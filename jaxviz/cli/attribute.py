@@ -16,6 +16,7 @@ from jaxviz.attribution.result import Attribution
 from jaxviz.cli.inputs import (
     before_softmax,
     check_class_names,
+    class_count,
     class_name,
     load_model,
     preprocessing,
@@ -62,7 +63,7 @@ def attribute(args: argparse.Namespace) -> int:
     scorer = before_softmax(model) if args.logits else model
     pictures, images = read_images(args, model, args.images, args.limit)
     names = read_class_names(args.classes) or model.class_names
-    check_class_names(args.classes, names, model.output_shape[0])
+    check_class_names(args.classes, names, class_count(model.output_shape))
     targets = {word: target_of(word, pictures, names) for word in split_targets(args.target, names)}
     for target in targets.values():
         check_target(target, model.output_shape)
@@ -82,6 +83,10 @@ def attribute(args: argparse.Namespace) -> int:
                 name = file_name(label.replace(", ", "-").replace(" ", "-"), taken)
                 found.save(folder / f"{name}.npz")
                 results[label] = found
+                if found.partial:
+                    break
+            if found.partial:  # Ctrl-C ends the command, not a method alone
+                break
         write_arrays(folder / "maps.npz", {**maps, "names": pictures.names})
         base = np.asarray(next(iter(results.values())).base)
         titles = [class_name(c, names) for c in predicted_classes(base[:DRAWN])]
@@ -151,6 +156,7 @@ def _print(results: Mapping[str, Result], maps: Mapping[str, np.ndarray], count:
         delta = getattr(result, "delta", None)
         gap = "" if delta is None else f"{np.abs(delta).max():.2g}"
         layer = dict(result.config).get("layer", "")
-        rows.append([label, layer, float(known.min()), float(known.max()), gap])
+        ends = (float(known.min()), float(known.max())) if known.size else ("none", "none")
+        rows.append([label, layer, *ends, gap])
     columns = ["method", "layer", "least", "greatest", "largest gap of the sum"]
     table(f"Attribution of {count} images", columns, rows)

@@ -5,11 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxviz.cli.attribute import check_methods, method_of
-from jaxviz.cli.inputs import check_class_names, input_shape, load_model, read_class_names
+from jaxviz.cli.inputs import (
+    before_softmax,
+    check_class_names,
+    class_count,
+    input_shape,
+    load_model,
+    read_class_names,
+)
 from jaxviz.cli.occlude import check_target, split_targets
 from jaxviz.cli.output import say
 from jaxviz.cli.stores import on_error_of, source_of, tell
-from jaxviz.keras import logits
 from jaxviz.scale.attribute import attribute_dataset
 from jaxviz.scoring.targets import by_name
 
@@ -20,13 +26,13 @@ def attribute_store(args: argparse.Namespace) -> int:
     model = load_model(args.model, args.weights)
     shape = input_shape(model, args.size)
     names = read_class_names(args.classes) or model.class_names
-    check_class_names(args.classes, names, model.output_shape[0])
+    check_class_names(args.classes, names, class_count(model.output_shape))
     targets = [_target(word, names) for word in split_targets(args.target, names)]
     for target in targets:
         check_target(target, model.output_shape)
     try:
         stored = attribute_dataset(
-            logits(model) if args.logits else model,
+            before_softmax(model) if args.logits else model,
             source_of(args, model, shape),
             args.store,
             methods={name: method_of(name, args.layer) for name in args.method},

@@ -149,7 +149,10 @@ def _judge(add: Add) -> None:
     example = "jaxviz judge judged.zarr bundled digits --limit 16 --method saliency,grad_cam"
     parser = _command(add, "judge", text, example)
     parser.add_argument("store", metavar="STORE", help=options.STORE)
-    text = "a Keras file, or bundled, see `jaxviz occlude --help`; none: only print the table"
+    text = (
+        "a Keras file, bundled or efficientnet_lite0, see `jaxviz occlude --help`; none: only print"
+    )
+    text += " the table"
     parser.add_argument("model", metavar="MODEL", nargs="?", help=text)
     options.add_weights(parser)
     options.add_images(parser, nargs="*")
@@ -263,8 +266,10 @@ def _export(add: Add) -> None:
     text = "its number or name; default: each image's predicted class"
     parser.add_argument("--target", metavar="CLASS", help=text)
     options.add_classes(parser)
-    parser.add_argument("--score", choices=get_args(Score), default="drop")
-    parser.add_argument("--reduce", choices=get_args(Reduce), default="mean")
+    text = "what of the scores; default: drop, or what the run's --preset says"
+    parser.add_argument("--score", choices=get_args(Score), help=text)
+    text = "how positions become pixels; default: mean, or what the run's --preset says"
+    parser.add_argument("--reduce", choices=get_args(Reduce), help=text)
 
 
 def _bench(add: Add) -> None:

@@ -56,6 +56,18 @@ def before_softmax(model: Any) -> Any:
     return logits(model) if isinstance(model, KerasModel) else model
 
 
+def class_count(output_shape: Any) -> Any:
+    """Return how many classes a model's outputs are scores of; None if that is open.
+
+    Raises:
+        ValueError: they are no scores of classes, such as a map or several outputs.
+    """
+    one = isinstance(output_shape, tuple) and len(output_shape) == 1
+    if not one or isinstance(output_shape[0], tuple):
+        raise ValueError(f"the model must give scores (K,) per image: it gives {output_shape}.")
+    return output_shape[0]
+
+
 def model_sources(name: str, weights: Path | None) -> Any:
     """Return what `load_keras` is given: a file, or an architecture and its weights."""
     return model_path(name) if weights is None else (model_path(name), weights)
@@ -66,7 +78,7 @@ def read_class_names(file: Path | None) -> list[str] | None:
     if file is None:
         return None
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # as Notepad may write it
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(

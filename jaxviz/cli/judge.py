@@ -13,10 +13,15 @@ import numpy as np
 from jaxviz import attribution
 from jaxviz._choices import JudgedBy, MapMethod
 from jaxviz._files import whole
-from jaxviz.cli.inputs import input_shape, load_model, read_class_names
+from jaxviz.cli.inputs import (
+    before_softmax,
+    class_count,
+    input_shape,
+    load_model,
+    read_class_names,
+)
 from jaxviz.cli.output import say, table
 from jaxviz.cli.stores import on_error_of, source_of, tell_bad
-from jaxviz.keras import logits
 from jaxviz.metrics.comparison import Comparison
 from jaxviz.metrics.judge import NAMED
 from jaxviz.occlusion.occlude import occlude
@@ -54,12 +59,13 @@ def _judge(args: argparse.Namespace) -> StoredComparison:
     model = load_model(args.model, args.weights)
     shape = input_shape(model, args.size)
     names = read_class_names(args.classes) or model.class_names
+    class_count(model.output_shape)
     target: Any = None
     if args.target != "predicted":
         number = args.target.lstrip("-").isdigit()
         target = int(args.target) if number else by_name(args.target, names)
     return judge_dataset(
-        logits(model) if args.logits else model,
+        before_softmax(model) if args.logits else model,
         source_of(args, model, shape),
         args.store,
         maps=_maps(args),

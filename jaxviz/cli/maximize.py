@@ -80,7 +80,13 @@ def _range(
 def _width(model: Any, layer: str | None, shape: tuple[int, int, int]) -> int:
     spec = jax.ShapeDtypeStruct((1, *shape), np.float32)
     if layer is None:
-        return jax.eval_shape(model, spec).shape[-1]
+        output = jax.eval_shape(model, spec)
+        if not hasattr(output, "shape"):
+            raise ValueError(
+                f"the model must give one array of scores: it gives a {type(output).__name__};"
+                " name a layer by --layer."
+            )
+        return output.shape[-1]
     return layer_outputs(model, np.zeros((1, *shape), np.float32), layer)[layer].shape[-1]
 
 

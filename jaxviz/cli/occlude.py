@@ -13,6 +13,7 @@ import numpy as np
 from jaxviz import plot
 from jaxviz.cli.inputs import (
     check_class_names,
+    class_count,
     class_name,
     load_model,
     make_preset,
@@ -78,7 +79,7 @@ def occlude(args: argparse.Namespace) -> int:
     for one in targets:
         check_target(one, model.output_shape)
     target = targets[0]
-    check_class_names(args.classes, names, model.output_shape[0])
+    check_class_names(args.classes, names, class_count(model.output_shape))
     preset = make_preset(args, images.shape[1:3])
     with output_folder(args.out) as folder:
         with stage(f"occluding {len(images)} images", "positions") as told:
@@ -209,9 +210,7 @@ def split_targets(text: str, names: Sequence[str] | None) -> list[str]:
 
 def check_target(target: Any, output_shape: Any) -> None:
     """Refuse a class that the model lacks before anything is computed."""
-    if not isinstance(output_shape, tuple) or len(output_shape) != 1:
-        raise ValueError(f"the model must give scores (K,) per image: it gives {output_shape}.")
-    (classes,) = output_shape
+    classes = class_count(output_shape)
     if target is None or not isinstance(classes, int):
         return
     if classes == 1 and np.any(np.asarray(target) != 0):

@@ -16,6 +16,7 @@ from jaxviz._choices import OnError
 from jaxviz._files import file_name
 from jaxviz.cli.inputs import (
     check_class_names,
+    class_count,
     class_name,
     input_shape,
     load_model,
@@ -29,6 +30,7 @@ from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
 from jaxviz.cli.streams import write
 from jaxviz.cli.view import stored_pictures
 from jaxviz.images.files import Entry, fit_picture, picture_entries
+from jaxviz.occlusion.reading import Reading
 from jaxviz.scale.attributed import StoredAttribution, open_attribution
 from jaxviz.scale.dataset import occlude_dataset
 from jaxviz.scale.judged import StoredComparison, open_comparison
@@ -40,7 +42,7 @@ from jaxviz.scoring.targets import by_name
 
 Stored = StoredOcclusion | StoredComparison | StoredAttribution
 # Options of `export` for stores of scores alone, and what they are when they are not given.
-OF_SCORES = {"target": None, "score": "drop", "reduce": "mean"}
+OF_SCORES = dict.fromkeys(("target", "score", "reduce"))
 SHOWN = 20  # bad images in a table
 
 
@@ -50,7 +52,7 @@ def occlude_store(args: argparse.Namespace) -> int:
     model = load_model(args.model, args.weights)
     shape = input_shape(model, args.size)
     names = read_class_names(args.classes)
-    check_class_names(args.classes, names, model.output_shape[0])
+    check_class_names(args.classes, names, class_count(model.output_shape))
     try:
         stored = occlude_dataset(
             model,
@@ -261,10 +263,11 @@ def _heatmaps(stored: Any, image: int, args: argparse.Namespace) -> Iterator[_Ex
         kept = stored.classes
         own = kept[image] if kept is not None and kept.ndim == 2 else kept
         values = stored[image].heatmap(_kept_index(own, image, target), args.score, args.reduce)
-        facts = _facts_of(stored, image, args, target, {"score": args.score}, values)
-        signed = True if args.score.endswith("drop") else None
+        score = args.score or (stored.reading or Reading()).score
+        facts = _facts_of(stored, image, args, target, {"score": score}, values)
+        signed = True if score.endswith("drop") else None
         clean = float(stored.base[image, target])
-        yield _Exported(values, facts, clean, SCORE_NAMES[args.score], signed)
+        yield _Exported(values, facts, clean, SCORE_NAMES[score], signed)
         return
     for method, result in stored[image].items():
         target = int(np.asarray(result.target))

@@ -594,6 +594,10 @@ def test_the_network_for_photographs_is_named(colours, tmp_path, photo, capsys):
     assert run(command, capsys)[0] == 0
     with np.load(tmp_path / "a" / "saliency.npz") as arrays:
         np.testing.assert_allclose(np.abs(arrays["values"]).sum(), 1, rtol=1e-6)
+    given = f"{photo} --method saliency --logits"
+    assert run(f"attribute efficientnet_lite0 {given} --store {tmp_path}/m.zarr", capsys)[0] == 0
+    command = f"judge {tmp_path}/j.zarr efficientnet_lite0 {given} --metric sparseness"
+    assert run(command, capsys)[0] == 0
 
 
 @pytest.mark.slow

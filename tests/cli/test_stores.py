@@ -180,6 +180,18 @@ def test_export_writes_arrays(store, tmp_path):
 
 
 @pytest.mark.slow
+def test_export_reads_a_store_as_its_preset_says_unless_told_otherwise(tmp_path):
+    occlude("digits", "--store", tmp_path / "out.zarr", "--limit", 1, "--preset", "seed:7")
+    occ = open_store(tmp_path / "out.zarr")[0]
+    for words, how in ([], {}), (["--score", "drop"], {"score": "drop"}):
+        commands.export(parse("export", tmp_path / "out.zarr", "--npz", tmp_path / "maps", *words))
+        (file,) = (tmp_path / "maps").glob("*.npz")
+        with np.load(file) as arrays:
+            np.testing.assert_array_equal(arrays["heatmap"], occ.heatmap(**how))
+            assert json.loads(str(arrays["facts"]))["score"] == how.get("score", "raw")
+
+
+@pytest.mark.slow
 def test_export_finds_kept_classes(tmp_path):
     words = ["--patch", 14, "--limit", 2, "--keep", "5,3"]
     occlude("digits", "--store", tmp_path / "out.zarr", *words)
