@@ -13,7 +13,7 @@ from jaxviz.attribution.reading import MapReading
 __all__ = ["captum", "pytorch_grad_cam", "tf_keras_vis", "torch_cam", "xplique"]
 
 Method = Literal[
-    "grad_cam", "grad_cam_pp", "xgrad_cam", "layer_cam", "hires_cam", "elementwise_cam", "eigen_cam"
+    "grad_cam", "grad_cam_pp", "xgrad_cam", "layer_cam", "hires_cam", "elementwise_cam"
 ]
 Arguments = dict[str, Any]
 
@@ -38,7 +38,7 @@ def pytorch_grad_cam(method: Method = "grad_cam") -> Arguments:
         Keyword arguments of that method.
 
     Raises:
-        ValueError: the library has no such method.
+        ValueError: there is no preset for that method.
 
     Example:
         >>> pytorch_grad_cam("grad_cam_pp")["epsilon"]
@@ -70,7 +70,7 @@ def torch_cam(method: Method = "grad_cam") -> Arguments:
         Keyword arguments of that method.
 
     Raises:
-        ValueError: the library has no such method.
+        ValueError: there is no preset for that method.
 
     Example:
         >>> torch_cam()["reading"].upsample is None
@@ -102,7 +102,7 @@ def tf_keras_vis(method: Method = "grad_cam") -> Arguments:
         Keyword arguments of that method.
 
     Raises:
-        ValueError: the library has no such method.
+        ValueError: there is no preset for that method.
 
     Example:
         >>> tf_keras_vis()["reading"].upsample
@@ -146,7 +146,7 @@ def xplique(method: Method = "grad_cam") -> Arguments:
         Keyword arguments of that method.
 
     Raises:
-        ValueError: the library has no such method.
+        ValueError: there is no preset for that method.
 
     Example:
         >>> xplique()["reading"].upsample

@@ -193,8 +193,12 @@ def _dependence(z: np.ndarray, v: np.ndarray, whole: np.ndarray) -> tuple[np.nda
 def _of_scores(centred: Any, scores: Any) -> Any:
     xp, count = namespace(scores), len(scores)
     apart = xp.abs(scores[:, None] - scores[None])
-    width = xp.median(apart[np.triu_indices(count, 1)])
-    still = width <= 1e-6 * xp.abs(scores).max()
+    pairs, least = apart[np.triu_indices(count, 1)], 1e-6 * xp.abs(scores).max()
+    still = pairs.max() <= least
+    # More than half of the scores may be equal, as behind a maximum: then of those that differ.
+    differing = xp.where(pairs > least, pairs, xp.where(xp.any(pairs > least), xp.nan, 1))
+    middle = xp.median(pairs)
+    width = xp.where(middle > least, middle, xp.nanmedian(differing))
     near = xp.exp(-((apart / xp.where(still, 1, width)) ** 2) / 2)
     found = 2 * (centred * product(near, centred)).sum(0) / (count - 1) ** 2
     return xp.where(still, 0, found)

@@ -183,6 +183,7 @@ def _check_range(images: np.ndarray, path: Path) -> np.ndarray:
 
 def fit_picture(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Return a picture in [0, 1] of a model's shape, from whole numbers or floats."""
+    check_channels(shape)
     white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
     picture = image.astype(np.float32) / np.float32(white)
     picture = picture[..., None] if picture.ndim == 2 else picture

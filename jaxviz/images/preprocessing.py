@@ -232,7 +232,7 @@ def _check_values(array: np.ndarray, name: str) -> None:
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(
             f"`{name}` must hold bytes, or floats in [0, 1]: got {array.dtype} from"
-            f" {array.min():g} to {array.max():g}."
+            f" {float(array.min()):g} to {float(array.max()):g}."
         )
 
 

@@ -84,4 +84,4 @@ def _lines(found: Scaled) -> list[tuple[str, str]]:
 
 
 def _signed(found: Scaled) -> bool:
-    return found.scale.norm.vmin == -(found.scale.norm.vmax or 0.0)
+    return found.scale.signed

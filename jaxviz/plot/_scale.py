@@ -25,6 +25,7 @@ class Scale(NamedTuple):
     extend: str
     label: str
     note: str
+    signed: bool
 
 
 class Scaled(NamedTuple):
@@ -115,7 +116,8 @@ def common_scale(
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}
     colours = _colour_map(cmap, signed).with_extremes(bad=MISSING)
     note = "grey: no value" if known.size < values.size else ""
-    return Scale(Normalize(low, high), colours, extend.get((below, above), "both"), label, note)
+    ends = extend.get((below, above), "both")
+    return Scale(Normalize(low, high), colours, ends, label, note, signed)
 
 
 def _colour_map(cmap: str | Colormap | None, signed: bool) -> Colormap:
@@ -189,9 +191,8 @@ def colour_bar(
 
 def strength(maps: np.ndarray, scale: Scale) -> np.ndarray:
     """Return how far values are from zero (signed) or from the lower limit, in 0…1; NaN is 0."""
-    signed = scale.norm.vmin == -(scale.norm.vmax or 0.0)
     position = np.asarray(scale.norm(np.nan_to_num(maps)))
-    share = np.clip(np.abs(2 * position - 1) if signed else position, 0, 1)
+    share = np.clip(np.abs(2 * position - 1) if scale.signed else position, 0, 1)
     return np.where(np.isnan(maps), 0.0, share)
 
 

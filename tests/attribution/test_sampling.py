@@ -263,6 +263,21 @@ def test_hsic_is_its_trace(images):
             np.testing.assert_allclose(some, expected, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_hsic_of_scores_that_mostly_tie_is_not_zero(traced):
+    def both(images):  # 1 where two of four cells are kept, else 0: most pairs of scores are equal
+        return (images[:, :1, :1] * images[:, -1:, -1:]).reshape(len(images), 1)
+
+    def explained(image):
+        return att.hsic(both, image, target=0, cells=2, samples=200).values[..., 0]
+
+    image = jnp.ones((4, 4, 1))
+    found = np.asarray(jax.jit(explained)(image) if traced else explained(image))
+    assert min(found[0, 0], found[3, 3]) > 5 * max(found[0, 3], found[3, 0], 1e-6)
+    flat = att.hsic(lambda x: x[:, 0, 0] * 0 + 1, image, target=0, cells=2, samples=9)
+    np.testing.assert_array_equal(flat.values, 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_all_classes_are_those_explained_one_by_one(images, name):
