@@ -42,7 +42,7 @@ from jaxviz.scoring.targets import by_name
 
 Stored = StoredOcclusion | StoredComparison | StoredAttribution
 # Options of `export` for stores of scores alone, and what they are when they are not given.
-OF_SCORES = dict.fromkeys(("target", "score", "reduce"))
+OF_SCORES: dict[str, Any] = dict.fromkeys(("target", "score", "reduce"))
 SHOWN = 20  # bad images in a table
 
 
