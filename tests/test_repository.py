@@ -14,14 +14,25 @@ from jaxviz._version import __version__
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _files(*suffixes: str) -> list[Path]:
+def _listed() -> list[str]:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
-    files = [ROOT / line for line in listed.stdout.splitlines()]
+    return listed.stdout.splitlines()
+
+
+def _files(*suffixes: str) -> list[Path]:
+    files = [ROOT / line for line in _listed()]
     return [file for file in files if file.suffix in suffixes and file.exists()]
+
+
+def test_nothing_lies_about():
+    folders = {line.partition("/")[0] for line in _listed() if "/" in line}
+    known = {"jaxviz", "tests", "benchmarks", "notebooks", "docs", "examples", ".ci", ".github"}
+    assert folders == known
+    assert not [line for line in _listed() if "zarr.json" in line or line.endswith(".npz")]
 
 
 def test_notebooks_carry_no_outputs():
