@@ -124,8 +124,9 @@ def export(args: argparse.Namespace) -> None:
         raise ValueError(f"`export` needs finished images: {stored.url} has none of them.")
     if args.photos and not args.png:
         raise ValueError("`--photos` is drawn in pictures: give --png FOLDER.")
+    args.names = stored.names  # of all images, read once
     if isinstance(stored, StoredOcclusion):
-        args.class_names = _names_and_target(stored, args)
+        args.class_names, args.kept = _names_and_target(stored, args), stored.classes
     else:
         args.class_names = read_class_names(args.classes)
     photos = stored_pictures(stored, args.photos, wanted, "--photos") if args.photos else None
@@ -260,24 +261,23 @@ def _heatmaps(stored: Any, image: int, args: argparse.Namespace) -> Iterator[_Ex
     """Yield what a store has of one image: a heatmap of scores, or every map of its methods."""
     if isinstance(stored, StoredOcclusion):
         target = stored.predicted_class(image) if args.target is None else args.target
-        kept = stored.classes
+        kept = args.kept
         own = kept[image] if kept is not None and kept.ndim == 2 else kept
-        values = stored[image].heatmap(_kept_index(own, image, target), args.score, args.reduce)
+        at, occ = _kept_index(own, image, target), stored[image]
+        values = occ.heatmap(at, args.score, args.reduce)
         score = args.score or (stored.reading or Reading()).score
-        facts = _facts_of(stored, image, args, target, {"score": score}, values)
+        facts = _facts_of(image, args, target, {"score": score}, values)
         signed = True if score.endswith("drop") else None
-        clean = float(stored.base[image, target])
-        yield _Exported(values, facts, clean, SCORE_NAMES[score], signed)
+        yield _Exported(values, facts, float(occ.base[at]), SCORE_NAMES[score], signed)
         return
     for method, result in stored[image].items():
         target = int(np.asarray(result.target))
         values = result.heatmap()
-        facts = _facts_of(stored, image, args, target, {"map": method}, values)
+        facts = _facts_of(image, args, target, {"map": method}, values)
         yield _Exported(values, facts, float(np.asarray(result.base)[target]), method, True)
 
 
 def _facts_of(
-    stored: Any,
     image: int,
     args: argparse.Namespace,
     target: int,
@@ -285,7 +285,7 @@ def _facts_of(
     values: np.ndarray,
 ) -> dict[str, Any]:
     """Say what a heatmap is; `of` holds its score or its method."""
-    name, known = stored.names[image] if stored.names else "", values[np.isfinite(values)]
+    name, known = args.names[image] if args.names else "", values[np.isfinite(values)]
     words = [f"{image:06d}", *([Path(name).stem] if name else [])]
     words += [of["map"].replace(", ", "-")] if "map" in of else []
     return {
