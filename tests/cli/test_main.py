@@ -548,7 +548,9 @@ def test_preprocessing_is_named_or_spelt_out(tmp_path, capsys):
     assert "input raw: x · 255" in capsys.readouterr().out
     assert main([*line.split(), "raw", "--scale", "2"]) == 2
     assert "give one or the other" in capsys.readouterr().err
-    assert main([*line.split(), "model"]) == 2
+    assert main([*line.split(), "model"]) == 0
+    (tmp_path / "other.keras").write_bytes(bundled_model().read_bytes())
+    assert main([*line.replace("bundled", f"{tmp_path}/other.keras").split(), "model"]) == 2
     assert "needs a model that says what it takes" in capsys.readouterr().err
 
 
