@@ -46,7 +46,7 @@ def taken_round(x: jax.Array, axis: int, indices: np.ndarray) -> jax.Array:
 
 def with_turns(equations: Sequence[Equation], avals: Sequence[Any]) -> tuple[Equation, ...]:
     """Write what joins slices of one array, going round an axis of it, as `turn`."""
-    made = {equation.results[0]: equation for equation in equations}
+    made = {result: equation for equation in equations for result in equation.results}
     return tuple(_turn(equation, made, avals) or equation for equation in equations)
 
 

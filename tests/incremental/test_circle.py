@@ -448,3 +448,13 @@ def test_padding_round_repeats_the_period(period, low, high, more):
     assert len(padded) == len(x) + low + high
     assert (padded[low : low + len(x)] == x).all()
     assert all((b - a) % period == 1 % period for a, b in pairwise(padded))
+
+
+def test_equations_without_a_result_are_no_slices():
+    def f(x):
+        jax.debug.print("{}", x.sum())
+        return jnp.roll(x, 1, 1).max((1, 2))
+
+    with pytest.warns(UserWarning, match="prints or calls back"):
+        y, update = jv.incremental(f, jnp.zeros((6, 6, 1)), 2)
+    assert y.tolist() == [0] and update(jnp.ones((2, 2, 1)), jnp.array([1, 5])).tolist() == [1]
