@@ -150,9 +150,9 @@ def _judge(add: Add) -> None:
     parser = _command(add, "judge", text, example)
     parser.add_argument("store", metavar="STORE", help=options.STORE)
     text = (
-        "a Keras file, bundled or efficientnet_lite0, see `jaxviz occlude --help`; none: only print"
+        "a Keras file, bundled or efficientnet_lite0, see `jaxviz occlude --help`; none: only"
+        " print the table"
     )
-    text += " the table"
     parser.add_argument("model", metavar="MODEL", nargs="?", help=text)
     options.add_weights(parser)
     options.add_images(parser, nargs="*")

@@ -143,15 +143,17 @@ def surprise(scored: Scored, kind: str, maps: list[np.ndarray]) -> dict[str, flo
 
 
 def _disagreement(maps: list[np.ndarray]) -> float:
-    pairs = [_alike(a, b) for a, b in combinations(maps, 2) if a.shape == b.shape]
-    return 1 - float(np.mean(pairs)) if pairs else 0.0
+    alike = [_alike(a, b) for a, b in combinations(maps, 2) if a.shape == b.shape]
+    known = [value for value in alike if value is not None]
+    return 1 - float(np.mean(known)) if known else 0.0
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the correlation of two maps where both are known; 0 where one of them is flat."""
+def _alike(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return the correlation of two maps where both are known, 0 where one is flat there; None:
+    nowhere."""
     known = np.isfinite(a) & np.isfinite(b)
     if not known.any():
-        return 0.0
+        return None
     a, b = (m[known] - m[known].mean() for m in (a, b))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size else 0.0

@@ -616,3 +616,9 @@ def test_a_file_may_have_the_name_of_the_network_for_photographs(colours, tmp_pa
     monkeypatch.chdir(tmp_path)
     Path("efficientnet_lite0").write_bytes(bundled_model().read_bytes())
     assert inputs.load_model("efficientnet_lite0").output_shape == (10,)
+
+
+def test_names_of_classes_may_begin_with_a_byte_order_mark(tmp_path):
+    for text in ("tench\nshark", '["tench", "shark"]'):
+        (tmp_path / "names.txt").write_text(text, encoding="utf-8-sig")  # as Notepad may write it
+        assert read_class_names(tmp_path / "names.txt") == ["tench", "shark"]

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from jaxviz.images import Preprocessing, read_pictures
+from jaxviz.images.files import fit_picture
 
 
 @pytest.fixture
@@ -143,3 +144,9 @@ def test_a_folder_leaves_out_what_cannot_be_read_and_counts_it(tmp_path):
 def test_a_model_without_image_channels_is_refused():
     with pytest.raises(ValueError, match="the model must take 1 or 3 channels"):
         read_pictures([], (4, 4, 2))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_picture_is_not_shown_to_a_model_of_other_channels(channels):
+    with pytest.raises(ValueError, match="the model must take 1 or 3 channels"):
+        fit_picture(np.zeros((4, 4, 3), np.uint8), (4, 4, channels))

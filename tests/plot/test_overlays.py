@@ -8,6 +8,7 @@ from jaxviz import plot
 from jaxviz.plot._channels import channels_note, in_colour
 from jaxviz.plot._glow import dimmed
 from jaxviz.plot._inputs import fitted
+from jaxviz.plot._scale import common_scale, strength
 
 
 def panels(figure):
@@ -160,3 +161,11 @@ def test_main_colours_follow_the_main_directions(rng):
     order = np.argsort(strength.ravel())
     assert (np.diff(drawn[..., 0].ravel()[order]) >= -1e-9).all()
     np.testing.assert_allclose(in_colour(np.full((1, 2, 2, 5), 0.3)), 0.5)
+
+
+def test_a_scale_is_signed_where_that_is_said():
+    maps = np.array([[[-1.0, 0.0, 1.0]]])
+    plain = common_scale(maps, False, None, (-1, 1), "")
+    assert strength(maps, plain)[0, 0].tolist() == [0, 0.5, 1]
+    signed = common_scale(maps, None, None, (-1, 1), "")
+    assert strength(maps, signed)[0, 0].tolist() == [1, 0, 1]

@@ -195,8 +195,8 @@ def test_maps_disagree_where_both_are_known():
     a, b = np.array([[np.nan, 4, 5, 6]]), np.array([[9.0, 4, 5, 6]])
     assert surprise(scored, "logits", [a, b])["disagreement"] == pytest.approx(0)
     assert surprise(scored, "logits", [a, -b])["disagreement"] == pytest.approx(2)
-    for nothing in (np.full((1, 4), np.nan), np.array([[np.inf, np.nan, 1, 1]])):
-        assert surprise(scored, "logits", [nothing, b])["disagreement"] == 1
+    for values, disagreement in ([np.nan] * 4, 0), ([np.inf, np.nan, 1, 1], 1):
+        assert surprise(scored, "logits", [np.array([values]), b])["disagreement"] == disagreement
 
 
 @pytest.mark.parametrize("clean", [[np.nan, 0.0], [np.nan, np.nan], [np.inf, 0.0]])
