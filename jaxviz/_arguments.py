@@ -1,8 +1,22 @@
 """Checks of arguments that every package shares."""
 
+from typing import Any
+
 import numpy as np
 
 Pair = tuple[int, int]
+
+
+def whole_number(value: Any, name: str, *, least: int = 1, choices: str = "") -> int:
+    """Return a whole number of at least `least` as an int; `choices` tells what else may be.
+
+    Raises:
+        ValueError: it is another number, a bool, or no number; `name` is for the message.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        otherwise = choices and f"{choices} or "
+        raise ValueError(f"`{name}` must be {otherwise}a whole number from {least}: got {value!r}.")
+    return int(value)
 
 
 def pair(value: int | Pair, name: str, *, least: int) -> Pair:

@@ -72,6 +72,14 @@ def test_what_is_no_progress_is_refused(name):
         TAKING[name](progress="yes", **options)
 
 
+@pytest.mark.parametrize("value", [0, -3, True, 1.5, np.float32(2), "some"])
+@pytest.mark.parametrize("name", taking("batch_size"))
+def test_what_is_no_whole_number_is_refused(name, value):
+    options = {"key": jax.random.key(0)} if name == "maximize" else {}
+    with pytest.raises(ValueError, match="`batch_size` must be .*a whole number from 1: got"):
+        TAKING[name](batch_size=value, **options)
+
+
 def test_many_take_them():
     assert len(taking("key")) >= 15 and len(taking("progress")) >= 12
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz._choices import Upsample
 from jaxviz.attribution.cam_kernel import by_channel, enlarged, reading_of, rectified, wide
 from jaxviz.attribution.cut import Cut, cut
@@ -72,8 +73,8 @@ def score_cam(
 
     Source: H. Wang et al., "Score-CAM", CVPR Workshops 2020, arXiv:1910.01279.
     """
-    if channels is not None and (not isinstance(channels, int | np.integer) or channels < 1):
-        raise ValueError(f"`channels` must be a whole number from 1, or None: got {channels!r}.")
+    if channels is not None:
+        channels = whole_number(channels, "channels", choices="None")
     kernel = _ScoreCam(layer, channels)
     return attribute(
         "Score-CAM",

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz._choices import Distance
 from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import Sampling, check_count, feature_labels, make_sampling
+from jaxviz.attribution.sampled import Sampling, feature_labels, make_sampling
 from jaxviz.attribution.sampled_kernel import Masked, Shares, Traced
 from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
@@ -86,7 +87,7 @@ def kernel_shap(
     Source: S. Lundberg and S.-I. Lee, A Unified Approach to Interpreting Model Predictions, 2017,
     arXiv:1705.07874; I. Covert and S.-I. Lee, Improving KernelSHAP, 2021, arXiv:2012.01536.
     """
-    check_count("samples", samples)
+    samples = whole_number(samples, "samples")
     run = Run(batch_size, memory, mesh, progress, dtype)
 
     def draw(count: int) -> np.ndarray:
@@ -188,7 +189,7 @@ def lime(
 
     Source: M. Ribeiro, S. Singh, C. Guestrin, "Why Should I Trust You?", 2016, arXiv:1602.04938.
     """
-    check_count("samples", samples)
+    samples = whole_number(samples, "samples")
     if distance not in get_args(Distance):
         raise ValueError(f'`distance` must be "cosine" or "l2": got {distance!r}.')
     if width is not None and not width > 0:
@@ -281,7 +282,7 @@ def shapley_sampling(
     Source: E. Štrumbelj and I. Kononenko, An Efficient Explanation of Individual Classifications
     using Game Theory, 2010, JMLR 11.
     """
-    check_count("samples", samples)
+    samples = whole_number(samples, "samples")
     run = Run(batch_size, memory, mesh, progress, dtype)
     ranks: list[np.ndarray] = []
 

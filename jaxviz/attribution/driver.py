@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz.attribution.goal import Goal, make_goal, named, score
 from jaxviz.attribution.job import Job
 from jaxviz.attribution.kernel import Found, Kernel, Seen, Steps, in_float32
@@ -23,7 +24,6 @@ from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import (
-    check_batch_size,
     check_progress,
     check_rank,
     checked_dtype,
@@ -92,7 +92,7 @@ def attribute(
         return _traced(method, kernel, scorer, images, target, reading)
     check_progress(run.progress)
     if run.batch_size != "auto":
-        check_batch_size(run.batch_size, '"auto"')
+        whole_number(run.batch_size, "batch_size", choices='"auto"')
     batch, single = checked_images(images, scorer)
     dtype = None if run.dtype is None else checked_dtype(run.dtype)
     parts, batch = cast(split(scorer), batch, dtype)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz._choices import PathRule
 from jaxviz.attribution.baseline import BaselineLike, backgrounds, describe, make_baselines
 from jaxviz.attribution.driver import Run, attribute
@@ -92,8 +93,7 @@ def quadrature(points: int, rule: PathRule) -> tuple[np.ndarray, np.ndarray]:
         ValueError: fewer than one point, or two of the trapezoid; or another rule.
     """
     least = 2 if rule == "trapezoid" else 1
-    if not isinstance(points, int | np.integer) or points < least:
-        raise ValueError(f"`points` must be a whole number from {least}: got {points!r}.")
+    points = whole_number(points, "points", least=least)
     if rule == "gauss_legendre":
         at, weights = np.polynomial.legendre.leggauss(points)
         return (at + 1) / 2, weights / 2

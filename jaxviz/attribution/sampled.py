@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxviz._arguments import whole_number
 from jaxviz.attribution.baseline import BaselineLike, make_baselines
 from jaxviz.attribution.driver import Run, make_result
 from jaxviz.attribution.goal import ALL, named
@@ -25,7 +26,7 @@ from jaxviz.perturbation.masks import MaskMaker, MaskOccluder
 from jaxviz.perturbation.segments import Segments, make_segments
 from jaxviz.perturbation.traced import is_traced
 from jaxviz.progress import Advance, track
-from jaxviz.scoring.arguments import check_batch_size, check_progress, checked_images
+from jaxviz.scoring.arguments import check_progress, checked_images
 from jaxviz.scoring.execute import execute
 from jaxviz.scoring.targets import resolve, select
 from jaxviz.scoring.task import Task, make_task
@@ -194,7 +195,7 @@ def make_sampling(
     """
     check_progress(run.progress)
     if run.batch_size != "auto":
-        check_batch_size(run.batch_size, '"auto"')
+        whole_number(run.batch_size, "batch_size", choices='"auto"')
     scorer = as_scorer(f)
     traced = is_traced(*jax.tree.leaves((scorer, images, target, key)))
     batch, single = as_batch(images) if traced else checked_images(images, scorer)
@@ -247,7 +248,7 @@ def feature_labels(segments: Segments | np.ndarray | int, shape: tuple[int, int]
         ValueError: the segments have another size than the images, or overlap.
     """
     if isinstance(segments, int | np.integer):
-        check_count("segments", segments)
+        whole_number(segments, "segments")
         return grid_labels(shape, int(segments))
     made = segments if isinstance(segments, Segments) else make_segments(np.asarray(segments))
     if made.image_shape != shape:
@@ -256,9 +257,3 @@ def feature_labels(segments: Segments | np.ndarray | int, shape: tuple[int, int]
         raise ValueError("`segments` must not overlap: a label belongs to several groups.")
     feature = np.where(made.table.any(0), made.table.argmax(0), -1)
     return feature[made.indices].astype(np.int32)
-
-
-def check_count(name: str, number: Any, least: int = 1) -> None:
-    """Raise ValueError unless it is a whole number from `least`."""
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < least:
-        raise ValueError(f"`{name}` must be a whole number from {least}: got {number!r}.")

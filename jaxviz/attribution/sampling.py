@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import Sampling, check_count, make_sampling
+from jaxviz.attribution.sampled import Sampling, make_sampling
 from jaxviz.attribution.sampled_kernel import Masked, Shares, Traced
 from jaxviz.jaxpr.compiled import compiled
 from jaxviz.jaxpr.keys import checked_key
@@ -81,8 +82,8 @@ def rise(
 
     Source: V. Petsiuk, A. Das, K. Saenko, RISE, BMVC 2018, arXiv:1806.07421.
     """
-    check_count("samples", samples, 2)
-    check_count("cells", cells)
+    samples = whole_number(samples, "samples", least=2)
+    cells = whole_number(cells, "cells")
     if not 0 < keep < 1:
         raise ValueError(f"`keep` must lie between 0 and 1: got {keep!r}.")
     if accuracy is not None and not accuracy > 0:

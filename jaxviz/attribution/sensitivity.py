@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz.attribution.baseline import BaselineLike
 from jaxviz.attribution.coalitions import coalition_result
 from jaxviz.attribution.driver import Run
 from jaxviz.attribution.result import Attribution
-from jaxviz.attribution.sampled import check_count, grid_labels, make_sampling
+from jaxviz.attribution.sampled import grid_labels, make_sampling
 from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.perturbation.masks import Coalitions, Designs
@@ -71,8 +72,8 @@ def sobol(
     Source: T. Fel et al., Look at the Variance!, 2021, arXiv:2111.04138; M. Jansen, Analysis of
     variance designs for model output, 1999, doi:10.1016/S0010-4655(98)00154-4.
     """
-    check_count("cells", cells)
-    check_count("samples", samples, 2)
+    cells = whole_number(cells, "cells")
+    samples = whole_number(samples, "samples", least=2)
     labels = np.zeros((0, 0), np.int32)
 
     def masks(shape: tuple[int, int]) -> tuple[Designs, np.ndarray]:
@@ -165,8 +166,8 @@ def hsic(
 
     Source: P. Novello, T. Fel, D. Vigouroux, Making Sense of Dependence, 2022, arXiv:2206.06219.
     """
-    check_count("cells", cells)
-    check_count("samples", samples, 2)
+    cells = whole_number(cells, "cells")
+    samples = whole_number(samples, "samples", least=2)
     labels = np.zeros((0, 0), np.int32)
 
     def masks(shape: tuple[int, int]) -> tuple[Coalitions, np.ndarray]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz._choices import Noise, Smoothed
 from jaxviz.attribution.driver import Run, attribute
 from jaxviz.attribution.goal import Goal, quick_score
@@ -78,8 +79,7 @@ def smooth(
     Explanation Methods, 2018, arXiv:1810.03307 (VarGrad); S. Hooker et al., A Benchmark for
     Interpretability Methods, 2018, arXiv:1806.10758 (SquareGrad).
     """
-    if not isinstance(samples, int | np.integer) or samples < 1:
-        raise ValueError(f"`samples` must be a whole number from 1: got {samples!r}.")
+    samples = whole_number(samples, "samples")
     if not callable(method):
         raise TypeError(
             f"`method` must be a function, such as `jaxviz.attribution.saliency`: got {method!r}."

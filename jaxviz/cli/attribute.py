@@ -1,16 +1,13 @@
 """`jaxviz attribute`: several methods' maps of the same images, side by side."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from inspect import signature
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from jaxviz import attribution, plot
-from jaxviz._choices import MapMethod
+from jaxviz import plot
 from jaxviz._files import file_name
 from jaxviz.attribution.result import Attribution
 from jaxviz.cli.inputs import (
@@ -24,6 +21,7 @@ from jaxviz.cli.inputs import (
     read_images,
     refuse,
 )
+from jaxviz.cli.methods import Result, check_methods, method_of
 from jaxviz.cli.occlude import (
     DRAWN,
     check_target,
@@ -33,11 +31,9 @@ from jaxviz.cli.occlude import (
     target_of,
 )
 from jaxviz.cli.output import output_folder, say, stage, table, write_arrays
-from jaxviz.occlusion.occlude import occlude
 from jaxviz.occlusion.result import Occlusion
 from jaxviz.plot._scale import check_robust
 
-Result = Attribution | Occlusion
 # Options of one of the two uses alone, and what they are when they are not given.
 OF_PICTURES: dict[str, Any] = {"out": Path("jaxviz-attribute"), "robust": None}
 OF_STORES: dict[str, Any] = {
@@ -53,7 +49,7 @@ def attribute(args: argparse.Namespace) -> int:
     """Write attribution.png, maps.npz and each method's result; 130 if one was interrupted."""
     if args.store:
         refuse(args, OF_PICTURES, "draws nothing with --store: leave it out, see `jaxviz export`")
-        from jaxviz.cli.attribute_store import attribute_store  # which needs the functions below
+        from jaxviz.cli.attribute_store import attribute_store  # which few runs need
 
         return attribute_store(args)
     refuse(args, OF_STORES, "is for runs into a store: give --store too")
@@ -103,50 +99,11 @@ def attribute(args: argparse.Namespace) -> int:
     return 130 if any(result.partial for result in results.values()) else 0
 
 
-def check_methods(methods: Sequence[str], layer: str | None) -> None:
-    """Refuse a method that there is not, and a layer that none of them takes."""
-    known = get_args(MapMethod)
-    for method in methods:
-        if method not in known:
-            raise ValueError(f"`--method` must hold some of {', '.join(known)}: got {method!r}.")
-    if layer is not None and not any(_takes_layer(method) for method in methods):
-        raise ValueError("`--layer` is for class activation maps: give such a --method, or none.")
-
-
-def _takes_layer(method: str) -> bool:
-    return method != "occlusion" and "layer" in signature(getattr(attribution, method)).parameters
-
-
 def _explain(
     method: str, scorer: Any, images: np.ndarray, target: Any, args: argparse.Namespace, told: Any
 ) -> Result:
     options: dict[str, Any] = {"batch_size": args.batch_size or "auto", "progress": told}
     return method_of(method, args.layer)(scorer, images, target=target, **options)
-
-
-def method_of(name: str, layer: str | None) -> Callable[..., Result]:
-    """Return the method of a name, of a layer if it takes one."""
-    if name == "occlusion":
-        return occlusion
-    method = getattr(attribution, name)
-    if layer is None or not _takes_layer(name):
-        return method
-    return partial(method, layer=int(layer) if layer.lstrip("-").isdigit() else layer)
-
-
-def occlusion(
-    f: Any,
-    images: np.ndarray,
-    *,
-    target: Any = None,
-    batch_size: Any = "auto",
-    progress: Any = False,
-) -> Occlusion:
-    """Cover the images by a patch of a quarter of their smaller side."""
-    patch = max(1, round(min(images.shape[1:3]) / 4))
-    return occlude(
-        f, images, patch=patch, stride=max(1, patch // 4), batch_size=batch_size, progress=progress
-    )
 
 
 def _print(results: Mapping[str, Result], maps: Mapping[str, np.ndarray], count: int) -> None:

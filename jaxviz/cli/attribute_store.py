@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from jaxviz.cli.attribute import check_methods, method_of
 from jaxviz.cli.inputs import (
     before_softmax,
     check_class_names,
@@ -13,6 +12,7 @@ from jaxviz.cli.inputs import (
     load_model,
     read_class_names,
 )
+from jaxviz.cli.methods import check_methods, method_of
 from jaxviz.cli.occlude import check_target, split_targets
 from jaxviz.cli.output import say
 from jaxviz.cli.stores import on_error_of, source_of, tell

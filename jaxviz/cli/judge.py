@@ -10,8 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from jaxviz import attribution
-from jaxviz._choices import JudgedBy, MapMethod
+from jaxviz._choices import JudgedBy
 from jaxviz._files import whole
 from jaxviz.cli.inputs import (
     before_softmax,
@@ -20,12 +19,11 @@ from jaxviz.cli.inputs import (
     load_model,
     read_class_names,
 )
+from jaxviz.cli.methods import check_methods, method_of
 from jaxviz.cli.output import say, table
 from jaxviz.cli.stores import on_error_of, source_of, tell_bad
 from jaxviz.metrics.comparison import Comparison
 from jaxviz.metrics.judge import NAMED
-from jaxviz.occlusion.occlude import occlude
-from jaxviz.occlusion.result import Occlusion
 from jaxviz.perturbation import fills
 from jaxviz.scale.judge import judge_dataset
 from jaxviz.scale.judged import StoredComparison, open_comparison
@@ -82,33 +80,16 @@ def _judge(args: argparse.Namespace) -> StoredComparison:
     )
 
 
-def occlusion(f: Any, images: np.ndarray, *, target: Any, batch_size: int) -> Occlusion:
-    """Cover the images by a patch of a quarter of their smaller side, as `jaxviz attribute`."""
-    patch = max(1, round(min(images.shape[1:3]) / 4))
-    return occlude(f, images, patch=patch, stride=max(1, patch // 4), batch_size=batch_size)
-
-
 def _maps(args: argparse.Namespace) -> dict[str, Any]:
     """The methods of --method, and the files of --maps."""
     methods = args.method
     if methods is None:
         methods = () if args.maps else DEFAULT
-    found = {name: _method(name, args.layer) for name in methods}
+    check_methods(methods, args.layer)
+    found: dict[str, Any] = {name: method_of(name, args.layer) for name in methods}
     for name, file in args.maps:
         found[name] = _read_maps(name, file)
     return found
-
-
-def _method(name: str, layer: str | None) -> Callable[..., Any]:
-    known = get_args(MapMethod)
-    if name not in known:
-        raise ValueError(f"`--method` must hold some of {', '.join(known)}: got {name!r}.")
-    if name == "occlusion":
-        return occlusion
-    method = getattr(attribution, name)
-    if layer is None or "layer" not in signature(method).parameters:
-        return method
-    return partial(method, layer=int(layer) if layer.lstrip("-").isdigit() else layer)
 
 
 def _read_maps(name: str, file: str) -> Any:

@@ -1,20 +1,23 @@
 """Images from files, in the shape and the units that a model takes.
 
 A picture is float32 (height, width, channel) in [0, 1], 0 black and 1 white. Files are read with
-Pillow, see `jaxviz.images.decode`. Arrays (.npy, .npz) are pictures when they are bytes (0…255) or
-floats in [0, 1]. Every picture is stretched to the model's height and width (bilinear,
-anti-aliased), and turned grey (ITU-R 601) or repeated to the model's channels. What makes the
-model's units of it is in `jaxviz.images.preprocessing`.
+Pillow, see `jaxviz.images.decode`. Arrays (.npy, .npz) are pictures when they are whole numbers of
+one byte or two, 0 black and the largest white, or floats in [0, 1]. Every picture is stretched to
+the model's height and width (bilinear, anti-aliased), and turned grey (ITU-R 601) or repeated to
+the model's channels. What makes the model's units of it is in `jaxviz.images.preprocessing`.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxviz.images.arrays import SUFFIXES as ARRAYS
+from jaxviz.images.arrays import check_values, open_arrays
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.resize import resize
 
@@ -40,8 +43,8 @@ def read_pictures(
 
     Args:
         sources: image files, folders of such, .npy or .npz files, or the word "digits" for the
-            UCI digits that scikit-learn ships (`load_digits("test")`). An .npz holds one array,
-            or `images` or `x_test` and perhaps `labels` or `y_test`.
+            UCI digits that scikit-learn ships (`load_digits("test")`). Which arrays of a file are
+            meant, `jaxviz.images.arrays` tells.
         shape: (height, width, channel) of the model's input; channel 1 or 3.
         limit: the most images to read; None reads all.
 
@@ -109,7 +112,7 @@ def picture_entries(source: str | Path) -> list[Entry]:
         from jaxviz.datasets import load_digits
 
         images, labels = load_digits("test")
-        return _array_entries(images, labels, DIGITS)
+        return _array_entries(images, labels, Path(DIGITS))
     if path.is_dir():
         files = image_files(path)
         if not files:
@@ -125,60 +128,31 @@ def picture_entries(source: str | Path) -> list[Entry]:
             return [entry for file in matches for entry in picture_entries(file)]
     if not path.is_file():
         raise ValueError(f"there is no file or folder {path}.")
-    if path.suffix.lower() in (".npy", ".npz"):
-        return _array_entries(*_read_arrays(path), path.name)
+    if path.suffix.lower() in ARRAYS:
+        return _array_entries(*_read_arrays(path), path)
     return [(path.name, None, lambda: read_image(path))]
 
 
-def _array_entries(images: np.ndarray, labels: np.ndarray | None, name: str) -> list[Entry]:
+def _array_entries(images: np.ndarray, labels: np.ndarray | None, path: Path) -> list[Entry]:
     return [
-        (f"{name}[{i}]", None if labels is None else int(labels[i]), lambda i=i: images[i])
-        for i in range(len(images))
+        (f"{path.name}[{i}]", label, partial(_picture, images, i, path))
+        for i, label in enumerate([None] * len(images) if labels is None else labels.tolist())
     ]
 
 
+def _picture(images: np.ndarray, index: int, path: Path) -> np.ndarray:
+    picture = np.asarray(images[index])
+    check_values(picture, f"{path}[{index}]")
+    return picture
+
+
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        with open(path, "rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except Exception as error:  # NumPy raises half a dozen types on damaged files
-        raise ValueError(f"{path} cannot be read as a NumPy file: {error}.") from error
-    images = _pick(arrays, ("images", "x_test", "x"))
-    labels = _pick(arrays, ("labels", "y_test", "y"))
-    if images is None and len(arrays) == 1:
-        images = next(iter(arrays.values()))
-    if images is None:
-        raise ValueError(f"{path} must hold `images` or `x_test`: got {', '.join(sorted(arrays))}.")
-    if images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in (1, 3)):
-        images = images[None]
+    images, labels = open_arrays(path)
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
         raise ValueError(
             f"{path} must hold images (N, height, width) with 1 or 3 channels: got {images.shape}."
         )
-    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
-        raise ValueError(
-            f"{path} must hold one whole number per image as labels: got {labels.dtype} "
-            f"{labels.shape} for {len(images)} images."
-        )
-    return _check_range(images, path), labels
-
-
-def _pick(arrays: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray | None:
-    return next((arrays[name] for name in names if name in arrays), None)
-
-
-def _check_range(images: np.ndarray, path: Path) -> np.ndarray:
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind != "f" or not images.size:
-        raise ValueError(f"{path} must hold bytes or floats: got {images.dtype} {images.shape}.")
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(
-            f"{path} must hold floats in [0, 1], or bytes: got values from {low:g} to {high:g}."
-        )
-    return images
+    return images, labels
 
 
 def fit_picture(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

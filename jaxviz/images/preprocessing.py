@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from jaxviz._choices import Fit, Preprocess
+from jaxviz.images.arrays import check_values
 from jaxviz.images.decode import read_image
 from jaxviz.images.files import fit_picture
 
@@ -211,7 +212,7 @@ def as_pictures(array: np.ndarray, name: str) -> np.ndarray:
         >>> as_pictures(np.array([0, 51], np.uint8), "images").tolist()
         [0.0, 0.20000000298023224]
     """
-    _check_values(array, name)
+    check_values(array, f"`{name}`")
     white = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
     return array.astype(np.float32) / np.float32(white)
 
@@ -223,17 +224,7 @@ def _check_picture(array: np.ndarray, name: str) -> None:
             f"`{name}` must be (H, W), or (H, W, C) or (N, H, W, C) with 1 or 3 channels:"
             f" got {array.shape}."
         )
-    _check_values(array, name)
-
-
-def _check_values(array: np.ndarray, name: str) -> None:
-    if array.dtype in (np.uint8, np.uint16):
-        return
-    if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(
-            f"`{name}` must hold bytes, or floats in [0, 1]: got {array.dtype} from"
-            f" {float(array.min()):g} to {float(array.max()):g}."
-        )
+    check_values(array, f"`{name}`")
 
 
 def _cropped(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from scipy import ndimage
 
+from jaxviz._arguments import whole_number
 from jaxviz.jaxpr.keys import checked_key
 from jaxviz.jaxpr.layout import with_channels_last
 from jaxviz.keras import KerasModel
@@ -86,8 +87,7 @@ def visualize_activation(
         >>> kv.visualize_activation(f, None, 0, image_shape=(4, 4, 3), max_iter=2).dtype
         dtype('uint8')
     """
-    if max_iter < 1:
-        raise ValueError(f"`max_iter` must be at least 1: got {max_iter}.")
+    max_iter = whole_number(max_iter, "max_iter")
     low, high = input_range
     if not low < high:
         raise ValueError(f"`input_range` must be (lowest, highest): got {input_range}.")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxviz._arguments import whole_number
 from jaxviz.jaxpr.layout import turned
 from jaxviz.jaxpr.relu import check_backprop
 from jaxviz.jaxpr.squashed import squashed
@@ -27,6 +28,8 @@ def checked_objectives(objective: Any) -> list[Objective]:
     """Return a list of the objectives, given one or a sequence."""
     single = isinstance(objective, Objective) or not isinstance(objective, Iterable)
     objectives: list[Any] = [objective] if single else list(cast(Iterable, objective))
+    if not objectives:
+        raise ValueError("`objective` must be one at least: got none.")
     for one in objectives:
         if not isinstance(one, Objective):
             raise TypeError(
@@ -129,8 +132,8 @@ def check_options(
     counts = {**counts, "steps": schedule.steps, "views": problem.views}
     counts |= {"snapshot_every": schedule.snapshot_every, "patience": schedule.patience}
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ValueError(f"`{name}` must be at least 1: got {count}.")
+        if count is not None:
+            whole_number(count, name)
     if problem.bounds not in BOUNDS:
         known = ", ".join(("auto", *BOUNDS))
         raise ValueError(f"`bounds` must be one of {known}: got {problem.bounds!r}.")

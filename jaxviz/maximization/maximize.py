@@ -181,7 +181,7 @@ def maximize(
         dtype=jnp.dtype(dtype),
     )
     schedule = Schedule(steps, loop, redirect_steps, snapshot_every, patience, callback)
-    counts = {"objective": len(objectives), "seeds": seeds, "batch_size": batch_size}
+    counts = {"seeds": seeds, "batch_size": batch_size}
     check_options(problem, schedule, counts, first)
     check_start_inside(first, value_range, problem.bounds)
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.arange(seeds))

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxviz._arguments import whole_number
+
 Shape = tuple[int, int, int]
 
 
@@ -121,8 +123,7 @@ def pyramid(*, levels: int = 4, sd: float = 0.01) -> Parametrization:
         >>> [p.shape for p in jv.parametrize.pyramid(levels=2).init(jax.random.key(0), (5, 4, 3))]
         [(5, 4, 3), (3, 2, 3)]
     """
-    if levels < 1:
-        raise ValueError(f"`levels` must be at least 1: got {levels}.")
+    levels = whole_number(levels, "levels")
 
     def size(level: int, shape: Shape) -> Shape:
         return -(-shape[0] // 2**level), -(-shape[1] // 2**level), shape[2]

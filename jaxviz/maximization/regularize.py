@@ -12,6 +12,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 
+from jaxviz._arguments import whole_number
 from jaxviz.perturbation import filters
 
 WeightSchedule = Callable[[jax.Array], jax.Array]
@@ -174,8 +175,7 @@ def blur_steps(*, every: int = 4, sigma: float = 0.5) -> Tidy:
         Yosinski et al., "Understanding Neural Networks Through Deep Visualization", 2015,
         arXiv:1506.06579.
     """
-    if every < 1:
-        raise ValueError(f"`every` must be at least 1 step: got {every}.")
+    every = whole_number(every, "every")
     if not sigma > 0:
         raise ValueError(f"`sigma` must be above 0 pixels: got {sigma}.")
     return Tidy(_blur(float(sigma)), every)

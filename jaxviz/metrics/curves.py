@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz._choices import Order
 from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
@@ -296,10 +297,7 @@ class Ranked:
     """Images and the order of their parts, checked."""
 
     def __init__(self, f, images, maps, target, steps, fill, by, key):
-        whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
-        if not whole or steps < 1:
-            raise ValueError(f"`steps` must be a whole number from 1: got {steps!r}.")
-        self.f, self.target, self.steps = f, target, int(steps)
+        self.f, self.target, self.steps = f, target, whole_number(steps, "steps")
         self.given = _prepared(f, images, maps, target, by, key)
         self.fill = checked_fill(fill, self.given.pixels, complement=False, stacklevel=4)
         what = "pixel" if by is None else "segment" if np.ndim(by) > 1 else f"cells of {by}"

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz._arguments import Pair, pair
+from jaxviz._arguments import Pair, pair, whole_number
 from jaxviz.jaxpr.keys import generator
 from jaxviz.layers import ScorerLike
 from jaxviz.metrics.maps import Maps, as_given, maps_of
@@ -87,7 +87,7 @@ def mu_fidelity(
         )
     if not 0 < share < 1:
         raise ValueError(f"`share` must lie between 0 and 1: got {share}.")
-    check_samples(samples)
+    samples = whole_number(samples, "samples", least=2)
     labels = cells(evenly(pixels.shape[1], rows), evenly(pixels.shape[2], cols))
     removed = generator(key).random((samples, rows * cols)) < share
     run = Run(batch_size, memory, mesh, progress)
@@ -151,7 +151,7 @@ def sensitivity_n(
     if len(np.shape(by)) == 3:  # pyright: ignore
         raise ValueError("`by` must be labels (H, W) for all images: got labels of each image.")
     labels = parts_of(by, (1, *pixels.shape[1:3]))[0]
-    check_samples(samples)
+    samples = whole_number(samples, "samples", least=2)
     wide = np.asarray(shares, np.float64)
     if wide.ndim != 1 or not wide.size or not (wide.min() > 0 and wide.max() < 1):
         raise ValueError(f"`shares` must be numbers between 0 and 1: got {shares}.")
@@ -168,12 +168,6 @@ def sensitivity_n(
     shape = (len(pixels), len(sizes), samples)
     given = sums(array, labels) @ removed.T
     return as_given(pearson(given.reshape(shape), drops.reshape(shape)), single)
-
-
-def check_samples(samples: int) -> None:
-    """Raise ValueError unless it is a whole number from 2."""
-    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 2:
-        raise ValueError(f"`samples` must be a whole number from 2: got {samples!r}.")
 
 
 def _drops(f, pixels, labels, removed, fill, target, run: Run) -> np.ndarray:

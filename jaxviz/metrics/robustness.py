@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz.jaxpr.keys import checked_key, generator
 from jaxviz.layers import ScorerLike
-from jaxviz.metrics.fidelity import check_samples
 from jaxviz.metrics.maps import Maps, as_given, read_maps, read_values
 from jaxviz.metrics.run import Run, numbers, target_scores
 from jaxviz.perturbation.shifts import ShiftOccluder
@@ -72,7 +72,7 @@ def infidelity(
     """
     pixels, single = checked_images(images, f)
     given = read_values(values, pixels, target=target)
-    check_samples(samples)
+    samples = whole_number(samples, "samples", least=2)
     _check_above_0(noise, "noise")
     occluder = ShiftOccluder(checked_key(key), jnp.asarray(noise, pixels.dtype))
     at = numbers(samples)
@@ -134,7 +134,7 @@ def max_sensitivity(
     arXiv:1901.09392.
     """
     pixels, single = checked_images(images)
-    check_samples(samples)
+    samples = whole_number(samples, "samples", least=2)
     _check_above_0(radius, "radius")
     draw = generator(key)
     clean = made(attribute(pixels), pixels)

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz.layers import ScorerLike, as_scorer
 from jaxviz.perturbation.filters import wide
 from jaxviz.progress import Progress
-from jaxviz.scoring.arguments import check_batch_size, check_progress
+from jaxviz.scoring.arguments import check_progress
 from jaxviz.scoring.execute import execute
 from jaxviz.scoring.targets import Picked, Target, select
 from jaxviz.scoring.task import make_task
@@ -78,7 +79,7 @@ def target_scores(
     """
     check_progress(run.progress)
     if run.batch_size != "auto":
-        check_batch_size(run.batch_size, '"auto"')
+        whole_number(run.batch_size, "batch_size", choices='"auto"')
     task = make_task(as_scorer(f), images, occluder, positions, mesh=run.mesh, memory=run.memory)
     if beside is not None:
         dtype = wide(images.dtype)

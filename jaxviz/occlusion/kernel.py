@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxviz._arguments import Pair
+from jaxviz._arguments import Pair, whole_number
 from jaxviz._choices import Border, Method
 from jaxviz.jaxpr.hoist import hoist
 from jaxviz.jaxpr.layout import with_channels_last
@@ -16,7 +16,7 @@ from jaxviz.perturbation.fill import FillLike, check_fill
 from jaxviz.perturbation.fills import make_fill
 from jaxviz.perturbation.grid import make_grid
 from jaxviz.perturbation.occluders import PatchOccluder
-from jaxviz.scoring.arguments import as_pixels, check_batch_size, check_rank
+from jaxviz.scoring.arguments import as_pixels, check_rank
 from jaxviz.scoring.evaluators import Evaluator, Incremental, make_evaluator
 from jaxviz.scoring.scorer import Scorer, split
 
@@ -80,7 +80,7 @@ def occlusion_scores(
     filled = make_fill(fill)
     check_fill(filled, image[None])
     if batch_size is not None:
-        check_batch_size(batch_size, "None")
+        whole_number(batch_size, "batch_size", choices="None")
     evaluator = make_evaluator("dense" if method == "auto" else method, grid)
     if field is not None:
         evaluator = _narrowed(evaluator, field)
@@ -128,6 +128,4 @@ def _narrowed(evaluator: Evaluator, field: int) -> Evaluator:
     """Return it with windows that follow a patch for so many sites."""
     if not isinstance(evaluator, Incremental):
         raise ValueError('`field` cuts windows short, which only method "incremental" has.')
-    if isinstance(field, bool) or not isinstance(field, int | np.integer) or field < 0:
-        raise ValueError(f"`field` must be a whole number from 0, or None: got {field!r}.")
-    return replace(evaluator, field=int(field))
+    return replace(evaluator, field=whole_number(field, "field", least=0, choices="None"))

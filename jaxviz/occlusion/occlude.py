@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz._arguments import Pair
+from jaxviz._arguments import Pair, whole_number
 from jaxviz._choices import Border, Method
 from jaxviz.occlusion.found import described, make_result
 from jaxviz.occlusion.reading import Reading, checked_reading
@@ -28,7 +28,6 @@ from jaxviz.perturbation.grid import Region
 from jaxviz.perturbation.patches import Patches
 from jaxviz.progress import Progress
 from jaxviz.scoring.arguments import (
-    check_batch_size,
     check_progress,
     check_tolerance,
     checked_images,
@@ -139,7 +138,7 @@ def occlude(
     check_progress(progress)
     check_tolerance(tolerance)
     if batch_size not in ("auto", "fastest"):
-        check_batch_size(batch_size, '"auto", "fastest"')
+        whole_number(batch_size, "batch_size", choices='"auto", "fastest"')
     patches = Patches(patch, stride, margin, border, fill, channels, complement, region)
     reading = checked_reading(reading)
     batch, single = checked_images(images, f)

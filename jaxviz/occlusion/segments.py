@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz._choices import Method
 from jaxviz.occlusion.found import Found, described, make_result
 from jaxviz.occlusion.reading import Reading, checked_reading
@@ -21,7 +22,7 @@ from jaxviz.perturbation.occluders import LabelOccluder, checked_channels
 from jaxviz.perturbation.segmentations import Segmentations, as_segments
 from jaxviz.perturbation.segments import Segments
 from jaxviz.progress import Progress, track
-from jaxviz.scoring.arguments import check_batch_size, check_progress, checked_images
+from jaxviz.scoring.arguments import check_progress, checked_images
 from jaxviz.scoring.choice import seconds_of
 from jaxviz.scoring.evaluators import Dense, Incremental, check_method
 from jaxviz.scoring.execute import execute_each
@@ -93,7 +94,7 @@ def occlude_segments(
     check_progress(progress)
     check_method(method)
     if batch_size != "auto":
-        check_batch_size(batch_size, '"auto"')
+        whole_number(batch_size, "batch_size", choices='"auto"')
     batch, single = checked_images(images, f)
     segments = as_segments(labels, groups)
     _check_sizes(segments, batch)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from jaxviz._arguments import whole_number
 from jaxviz.jaxpr.keys import checked_key
 from jaxviz.perturbation.fill import Fill
 from jaxviz.perturbation.filters import wide
@@ -51,10 +52,9 @@ def neighbours(*, noise: float = 0.01, iterations: int = 40, key: jax.Array | No
     """
     if not noise >= 0:
         raise ValueError(f"`noise` must be at least 0: got {noise}.")
-    if not iterations >= 1 or iterations != int(iterations):
-        raise ValueError(f"`iterations` must be a whole number from 1: got {iterations}.")
+    iterations = whole_number(iterations, "iterations")
     key = checked_key(key)
-    blend = Partial(_Neighbours(int(iterations)), key, jnp.asarray(noise, float))
+    blend = Partial(_Neighbours(iterations), key, jnp.asarray(noise, float))
     return Fill(None, None, blend, "neighbours")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from jaxviz._arguments import whole_number
 from jaxviz.plot._inputs import as_images
 from jaxviz.plot._layers import APART, BAR, NUMBERS, ROOM, layer_block, picture_block, rows_of
 from jaxviz.plot._page import BOLD, MARGIN, Page, wrap, write_heading
@@ -44,10 +45,7 @@ def activations(
         >>> import numpy as np, jaxviz.plot
         >>> figure = jaxviz.plot.activations({"conv": np.zeros((1, 6, 6, 8)), "preds": np.ones(10)})
     """
-    if min(max_maps, columns) < 1:
-        raise ValueError(
-            f"`max_maps` and `columns` must be at least 1: got {max_maps} and {columns}."
-        )
+    max_maps, columns = whole_number(max_maps, "max_maps"), whole_number(columns, "columns")
     layers = maps if isinstance(maps, Mapping) else {"": maps}
     if not layers:
         raise ValueError("`maps` must hold at least one layer: got an empty mapping.")

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
+from jaxviz._arguments import whole_number
+
 INK, FAINT, WRONG, MISSING = "#222222", "#8a8a8a", "#c0262d", "#bdbdbd"
 MARGIN, GAP, LINE = 0.16, 0.09, 0.17  # inches
 TEXT, BOLD = 9.0, 1.17  # points; how much wider bold text runs
@@ -114,8 +116,8 @@ def compose(
 ) -> Figure:
     """Lay out bands × images: below one another, or beside one another for a single image."""
     count = shape[0]
-    if columns is not None and (not isinstance(columns, int | np.integer) or columns < 1):
-        raise ValueError(f"`columns` must be a whole number from 1: got {columns!r}.")
+    if columns is not None:
+        columns = whole_number(columns, "columns", choices="None")
     tall, wide = panel_size(shape)
     if count == 1 and len(bands) > 1:
         return _compose_row(bands, tall, wide, lines[0], title)

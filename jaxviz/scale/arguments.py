@@ -3,9 +3,9 @@
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz.scoring.arguments import checked_mesh
 
 
@@ -33,11 +33,4 @@ def check_workers(workers: Any) -> int | None:
     Raises:
         ValueError: it is no whole number from 1.
     """
-    if workers is None or _is_count(workers):
-        return workers
-    raise ValueError(f"`workers` must be a whole number from 1: got {workers!r}.")
-
-
-def _is_count(value: Any) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return whole and int(value) >= 1
+    return None if workers is None else whole_number(workers, "workers", choices="None")

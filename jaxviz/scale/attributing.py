@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxviz._arguments import whole_number
 from jaxviz.attribution.goal import named
 from jaxviz.attribution.reading import MapReading
 from jaxviz.attribution.result import Attribution
@@ -117,15 +118,12 @@ class Attributing:
         batch, chunk = self.batch_size, self.chunk
         if batch == "auto":
             batch = known.get("batch", self._batch())
+        batch = whole_number(batch, "batch_size", choices='"auto"')
         if chunk == "auto":
             few = ceil(len(self.images) / LEAST_CHUNKS)
-            chunk = known.get("chunk", min(batch, few) if isinstance(batch, int) else few)
-        for name, value in (("batch_size", batch), ("chunk", chunk)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f'`{name}` must be "auto" or a whole number from 1: got {value!r}.'
-                )
-        return Settled(int(batch), int(chunk), recorded.get("results") if recorded else None)
+            chunk = known.get("chunk", min(batch, few))
+        chunk = whole_number(chunk, "chunk", choices='"auto"')
+        return Settled(batch, chunk, recorded.get("results") if recorded else None)
 
     def _batch(self) -> int:
         if platform_of(self.parts.arrays) != "cpu":

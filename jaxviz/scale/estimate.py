@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxviz._arguments import Pair
+from jaxviz._arguments import Pair, whole_number
 from jaxviz._choices import Border, Method, Stored
 from jaxviz.perturbation.fills import FillLike
 from jaxviz.perturbation.patches import Patches
@@ -133,8 +133,7 @@ def estimate(
         >>> expected.positions, expected.seconds > 0
         (400, True)
     """
-    if n_images < 1:
-        raise ValueError(f"`n_images` must be at least 1: got {n_images}.")
+    n_images = whole_number(n_images, "n_images")
     image_shape = checked_image_shape(f, image_shape)
     image = np.random.default_rng(0).random(image_shape, np.float32)
     images = check_source(open_source(np.broadcast_to(image, (n_images, *image_shape))), f)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxviz._arguments import whole_number
 from jaxviz.jaxpr._jax import platform_of
 from jaxviz.jaxpr.compiled import compiled
 from jaxviz.metrics.judge import better_of, compare, floors
@@ -111,12 +112,8 @@ class Judging:
             few = ceil(len(self.images) / LEAST_CHUNKS)
             most = min(CHUNK_IMAGES, few, CHUNK_BYTES // self.template.nbytes)
             chunk = known.get("chunk", max(1, most))
-        for name, value in (("batch_size", batch), ("chunk", chunk)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f'`{name}` must be "auto" or a whole number from 1: got {value!r}.'
-                )
-        return Settled(int(batch), int(chunk))
+        batch = whole_number(batch, "batch_size", choices='"auto"')
+        return Settled(batch, whole_number(chunk, "chunk", choices='"auto"'))
 
     @cached_property
     def _known(self) -> dict[str, Any]:

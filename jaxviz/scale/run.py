@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxviz._arguments import whole_number
 from jaxviz._choices import Method, Stored
 from jaxviz.occlusion.reading import Reading, checked_reading
 from jaxviz.perturbation.fills import Fill
@@ -136,10 +137,8 @@ class Run:
         measure = batch == "fastest"
         evaluators = choose_evaluators(method, self.grid, whole, platform, measure=measure)
         whole = replace(whole, evaluators=evaluators)
-        if batch not in ("auto", "fastest") and (not isinstance(batch, int) or batch < 1):
-            raise ValueError(
-                f'`batch_size` must be "auto", "fastest" or a whole number from 1: got {batch!r}.'
-            )
+        if batch not in ("auto", "fastest"):
+            batch = whole_number(batch, "batch_size", choices='"auto", "fastest"')
         if isinstance(batch, str):  # by the number that the store will tell, whatever was asked
             found = choose(whole, batch)
             whole, batch = replace(whole, evaluators=(found.evaluator,)), prod(found.block)
@@ -149,9 +148,10 @@ class Run:
                 f"`f` must give scores (N, K): got {('N', *program.scores.shape[2:])}."
             )
         self.kept.check(program.scores.shape[-1])
-        if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
-            raise ValueError(f'`chunk` must be "auto" or a whole number from 1: got {chunk!r}.')
-        size = self._chunk_size(program) if chunk == "auto" else chunk
+        if chunk == "auto":
+            size = self._chunk_size(program)
+        else:
+            size = whole_number(chunk, "chunk", choices='"auto"')
         return Settled(program, prod(program.block), size)
 
     @cached_property

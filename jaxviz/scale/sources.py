@@ -5,11 +5,7 @@ images asked for is ever in memory. Images are asked for from several threads at
 """
 
 import hashlib
-import shutil
-import tempfile
-import weakref
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +14,8 @@ import jax
 import numpy as np
 
 from jaxviz._choices import Preprocess as PreprocessName
+from jaxviz.images.arrays import SUFFIXES as ARRAYS
+from jaxviz.images.arrays import as_batch, open_arrays
 from jaxviz.images.decode import SUFFIXES, image_files, read_image
 from jaxviz.images.files import check_channels, fit_picture
 from jaxviz.images.preprocessing import Preprocessing, as_pictures, named_preprocessing
@@ -27,7 +25,6 @@ from jaxviz.scoring.arguments import checked_images
 from jaxviz.scoring.scorer import image_shape_of
 
 Preprocess = Preprocessing | Callable[[np.ndarray], np.ndarray]
-KEYS = ("images", "x_test", "x", "x_train")
 SAMPLES = 4  # images by which a source is known again
 
 
@@ -74,12 +71,12 @@ def open_source(
     """Open a source of images.
 
     Args:
-        source: an array (N, H, W, C), also memory-mapped; an .npy or .npz file of one (`images`,
-            `x_test`, `x`, `x_train`, or the only array that it holds); a folder, with its
-            subfolders, whose image files are taken in the order of their names; anything with a
-            length and elements, such as a list or a grain data source, whose elements are images,
-            tuples that begin with one, or dictionaries with the key "image"; or a `Source`, which
-            is returned.
+        source: an array (N, H, W, C), (N, H, W) of grey images, or a single image, see
+            `jaxviz.images.arrays.as_batch`; an .npy or .npz file of one, which is mapped; a folder,
+            with its subfolders, whose image files are taken in the order of their names; anything
+            with a length and elements, such as a list or a grain data source, whose elements are
+            images, tuples that begin with one, or dictionaries with the key "image"; or a `Source`,
+            which is returned.
         image_shape: (height, width, channel) that image files are read in: values in [0, 1],
             stretched (bilinear, anti-aliased), made grey or repeated to the channels. Files need
             it.
@@ -110,6 +107,7 @@ def open_source(
         return _folder(Path(source), image_shape, preprocess)
     elements: Any = _array_of(Path(source)) if isinstance(source, str | Path) else source
     if isinstance(elements, np.ndarray | jax.Array):
+        elements = as_batch(elements)
         elements = elements[..., None] if elements.ndim == 3 else elements
         if elements.ndim != 4:
             raise ValueError(f"`source` must hold images (N, H, W, C): got shape {elements.shape}.")
@@ -301,54 +299,13 @@ def _folder(
 
 def _array_of(path: Path) -> np.ndarray:
     """Map the images of an .npy or .npz file into memory."""
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r")
-        if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                return _map(archive, _member(archive.namelist(), path))
-    except FileNotFoundError:
-        raise ValueError(f"`source` must exist: there is no file or folder {path}.") from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"`source` must be a NumPy file: {path} cannot be read ({error})."
-        ) from error
     if not path.exists():
         raise ValueError(f"`source` must exist: there is no file or folder {path}.")
-    raise ValueError(f"`source` must be a folder of images, an .npy or an .npz file: got {path}.")
-
-
-def _member(names: Sequence[str], path: Path) -> str:
-    arrays = [name.removesuffix(".npy") for name in names]
-    picked = next((key for key in KEYS if key in arrays), arrays[0] if len(arrays) == 1 else None)
-    if picked is None:
+    if path.suffix.lower() not in ARRAYS:
         raise ValueError(
-            f"`source` must hold an array called {', '.join(KEYS)}, or only one:"
-            f" {path} holds {', '.join(arrays) or 'none'}."
+            f"`source` must be a folder of images, an .npy or an .npz file: got {path}."
         )
-    return f"{picked}.npy"
-
-
-def _map(archive: zipfile.ZipFile, member: str) -> np.ndarray:
-    # A compressed array cannot be read from the middle: it is unpacked to a file that goes away
-    # with the array, so that memory stays bounded.
-    handle, name = tempfile.mkstemp(suffix=".npy")
-    unpacked = Path(name)
     try:
-        with open(handle, "wb") as whole, archive.open(member) as packed:
-            shutil.copyfileobj(packed, whole, 1 << 20)
-        mapped = np.load(unpacked, mmap_mode="r")
-    except BaseException:
-        unpacked.unlink()
-        raise
-    if not _removed(unpacked):  # Windows keeps what is mapped: then when that ends
-        weakref.finalize(mapped._mmap, _removed, unpacked)
-    return mapped
-
-
-def _removed(file: Path) -> bool:
-    try:
-        file.unlink()
-    except OSError:
-        return False
-    return True
+        return open_arrays(path)[0]
+    except ValueError as error:
+        raise ValueError(f"`source` must be a file of images: {error}") from error

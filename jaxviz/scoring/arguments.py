@@ -21,14 +21,6 @@ UNITS = ("", "K", "M", "G", "T")  # powers of 1000, or of 1024 with an i
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B\s*")
 
 
-def check_batch_size(batch_size: int, default: str) -> None:
-    """Raise ValueError unless it is a whole number from 1; `default` is what else is allowed."""
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be {default} or a whole number from 1: got {batch_size!r}."
-        )
-
-
 def as_pixels(images: Any, name: str) -> Any:
     """Return an array of real numbers, traced or not, or the shape of one, as it is; of a list one.
 

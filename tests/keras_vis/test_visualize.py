@@ -444,7 +444,7 @@ def test_unknown_and_empty_requests_are_refused(weights, seed):
         "`filter_indices` must hold a filter, or be None for all": lambda: kv.visualize_activation(
             f, None, [], seed_input=seed
         ),
-        "`max_iter` must be at least 1": lambda: kv.visualize_activation(
+        "`max_iter` must be a whole number from 1": lambda: kv.visualize_activation(
             f, None, 0, seed_input=seed, max_iter=0
         ),
         "`input_range` must be": lambda: kv.visualize_activation(

@@ -154,7 +154,7 @@ def test_equal_options_give_one_object():
 
 @pytest.mark.slow
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="`levels` must be at least 1: got 0"):
+    with pytest.raises(ValueError, match="`levels` must be a whole number from 1: got 0"):
         jp.pyramid(levels=0)
     with pytest.raises(ValueError, match="needs images of 1 or 3 channels: got 2"):
         jp.decorrelated(jp.pixels()).decode(jnp.ones((4, 4, 2)), (4, 4, 2))

@@ -127,7 +127,7 @@ def test_equal_penalties_are_one_program():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "`every` must be at least 1 step: got 0"),
+        ({"every": 0}, "`every` must be a whole number from 1: got 0"),
         ({"sigma": 0.0}, "`sigma` must be above 0 pixels: got 0.0"),
     ],
 )

@@ -132,7 +132,7 @@ def test_bad_options_are_refused(options, error, match):
         (dict(image=IMAGE, patch=2, field=2), '`field` .* only method "incremental" has'),
         (
             dict(image=IMAGE, patch=2, method="incremental", field=-1),
-            "`field` must be a whole number from 0, or None: got -1",
+            "`field` must be None or a whole number from 0: got -1",
         ),
     ],
 )

@@ -312,7 +312,7 @@ def test_store_that_is_none_is_refused(store, tmp_path):
         ({"dtype": "float33"}, "`dtype` must be a floating dtype.*: got 'float33'"),
         ({"dtype": "int8"}, "`dtype` must be a floating dtype: got int8"),
         ({"dtype": []}, r"`dtype` must be a floating dtype.*: got \[\]"),
-        ({"workers": 0}, "`workers` must be a whole number from 1: got 0"),
+        ({"workers": 0}, "`workers` must be None or a whole number from 1: got 0"),
         ({"chunk": 0}, "`chunk` must be"),
         ({"log": "no/such/folder/log"}, "`log` must name a file in a folder that exists: got no/s"),
         ({"log": "."}, "`log` must name a file in a folder that exists: got ."),

@@ -81,5 +81,5 @@ def test_fastest_may_be_asked_for():
 
 @pytest.mark.slow
 def test_wrong_count_is_refused():
-    with pytest.raises(ValueError, match="`n_images` must be at least 1"):
+    with pytest.raises(ValueError, match="`n_images` must be a whole number from 1"):
         estimate(scorer(), SHAPE, 0, patch=4)

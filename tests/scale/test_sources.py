@@ -68,6 +68,32 @@ def test_nothing_is_left_of_an_array_that_was_unpacked(images, tmp_path, monkeyp
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 3), (8, 6, 1), (5, 8, 6), (5, 8, 6, 3)])
+@pytest.mark.parametrize("key", ["", "images", "x_train", "only"])
+def test_a_file_holds_the_same_images_for_all_who_open_it(tmp_path, rng, shape, key):
+    """For `occlude_dataset` and its kin, and for the command line."""
+    array = rng.integers(0, 2**16, shape, dtype=np.uint16)
+    file = tmp_path / ("x.npz" if key else "x.npy")
+    if key:
+        np.savez(file, **{key: array})
+    else:
+        np.save(file, array)
+    opened = open_source(file, preprocess=Preprocessing())
+    read = read_pictures([file], (8, 6, opened[0].shape[-1]))
+    assert len(opened) == len(read.values) == len(open_source(array)) == (5 if shape[0] == 5 else 1)
+    for ours, theirs in zip(opened, read.values, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    np.testing.assert_allclose(opened[0].max(), array.max() / 65535, atol=0.05)
+
+
+@pytest.mark.parametrize("size", [0, 20, 130, 200])
+def test_a_torn_file_is_told(tmp_path, size):
+    np.save(tmp_path / "whole.npy", np.zeros((3, 4, 4)))
+    (tmp_path / "x.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:size])
+    with pytest.raises(ValueError, match="`source` must be a file .*x.npy cannot be read as a Num"):
+        open_source(tmp_path / "x.npy")
+
+
 def test_grey_images_get_a_channel_axis(rng):
     assert open_source(rng.random((4, 8, 6)))[0].shape == (8, 6, 1)
     assert open_source([rng.random((8, 6))])[0].shape == (8, 6, 1)
@@ -142,7 +168,7 @@ def test_first_readable_image_is_found_behind_bad_ones(images):
     ("source", "error", "message"),
     [
         (np.zeros((0, 4, 4, 1)), ValueError, "at least one image: it is empty"),
-        (np.zeros((4, 4)), ValueError, r"images \(N, H, W, C\): got shape \(4, 4\)"),
+        (np.zeros(4), ValueError, r"images \(N, H, W, C\): got shape \(4,\)"),
         (iter([]), TypeError, "have a length and elements: got a list_iterator"),
         ("missing.npz", ValueError, "there is no file or folder missing.npz"),
         ("missing", ValueError, "there is no file or folder missing"),
@@ -162,7 +188,7 @@ def test_wrong_files_are_refused(tmp_path):
         open_source(tmp_path / "x.txt")
     with pytest.raises(ValueError, match="x.npz cannot be read"):
         open_source(tmp_path / "x.npz")
-    with pytest.raises(ValueError, match="y.npz holds a, b"):
+    with pytest.raises(ValueError, match="y.npz must hold .*: got a, b"):
         open_source(tmp_path / "y.npz")
     with pytest.raises(ValueError, match="`image_shape` must be given for a folder"):
         open_source(tmp_path)
