@@ -101,7 +101,7 @@ def occlude(
             order of sums; "auto" takes what a model expects to be faster for this call, with
             compiling counted.
         batch_size: images that a device evaluates at once; "auto": 256 on an accelerator; on a CPU
-            64 windows, 16 or 48 whole images (JAX before or from 0.12), and of images from 128×128
+            128 windows or 64 whole images (64 or 16 before JAX 0.12), and of images from 128×128
             on 8 windows or 2 to 4 whole images; fewer if memory is low.
             "fastest" measures instead: both methods if `method` is "auto", and on a CPU other sizes
             too; that pays for long runs, and equal runs may then differ by rounding.

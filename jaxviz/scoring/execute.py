@@ -105,6 +105,7 @@ class Blocks:
         self.launched: deque[tuple[Chunk, int, int, jax.Array]] = deque()
         self.chunk = self.image = self.row = 0  # where the next block begins; `begun[self.chunk]`
         self.states: Any = None  # of the images from `self.image` on
+        self.part: tuple[Chunk, Task, Any] | None = None  # a chunk as a task, and its arguments
 
     def __iter__(self) -> Iterator[Stored]:
         """Yield each block once it is stored."""
@@ -141,10 +142,7 @@ class Blocks:
                 del self.begun[self.chunk]
                 return
             chunk = self.begun[self.chunk] = chunk._replace(positions=wanted)
-        positions = self.task.positions if chunk.positions is None else chunk.positions
-        occluder = self.task.occluder if chunk.occluder is None else chunk.occluder
-        part = replace(self.task, images=chunk.images, positions=positions, occluder=occluder)
-        arguments = self.program.arguments(part)
+        part, arguments = self._part(chunk)
         if self.row == 0 and not chunk.follows:
             self.states = None  # before the next are made, so that only one image's are held
         row = max(self.row, int(chunk.follows))
@@ -157,6 +155,15 @@ class Blocks:
             self.image, self.row = self.image + scores.shape[0], 0
         if self.image >= len(part.images):
             self.chunk, self.image = self.chunk + 1, 0
+
+    def _part(self, chunk: Chunk) -> tuple[Task, Any]:
+        """Return a chunk as a task, and the arguments of all its blocks."""
+        if self.part is None or self.part[0] is not chunk:
+            positions = self.task.positions if chunk.positions is None else chunk.positions
+            occluder = self.task.occluder if chunk.occluder is None else chunk.occluder
+            part = replace(self.task, images=chunk.images, positions=positions, occluder=occluder)
+            self.part = chunk, part, self.program.arguments(part)
+        return self.part[1:]
 
     def _store(self) -> Stored:
         chunk, image, row, scores = self.launched[0]
@@ -176,7 +183,7 @@ class Blocks:
         if self.launched:
             self.chunk, (_, self.image, self.row, _) = 0, self.launched[0]
         self.launched.clear()
-        self.states = None
+        self.states = self.part = None
 
 
 def execute(

@@ -130,6 +130,14 @@ class SplitScorer:
     _made: dict[Hashable, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
     _once: list[tuple[Any, Any, Any]] = field(default_factory=list, init=False, repr=False)
 
+    @functools.cached_property
+    def device(self) -> jax.Device:
+        """The device that holds the arrays, the first of several; the default if none was told."""
+        placed = [a for a in self.arrays if isinstance(a, jax.Array) and a.committed]
+        # Where an array goes that nobody placed: `jax.default_device` decides.
+        somewhere = placed[0] if placed else jax.device_put(np.float32(0))
+        return min(somewhere.devices(), key=lambda device: device.id)
+
     def at(self, shape: tuple[int, ...], dtype: Any) -> Lifted:
         """Return the scorer at a shape (N, H, W, C) of images, traced once for this object."""
         key = (shape, str(dtype), settings())
@@ -160,7 +168,7 @@ class SplitScorer:
         flat, known, captured = _traced.get(key, traced) if self.by_value else traced()
         if self.sharding is not None:
             captured = jax.device_put(captured, self.sharding)
-        return Lifted(Equations(flat), [*self.arrays, *map(jnp.asarray, captured)], known)
+        return Lifted(Equations(flat), [*self.arrays, *map(_on_device, captured)], known)
 
     def _fold(self, lifted: Lifted) -> Lifted:
         make = functools.partial(_fold, lifted.call.flat)
@@ -252,9 +260,14 @@ def split(f: Scorer) -> SplitScorer:
         raise TypeError(f"`f` must be callable, images -> scores: got a {type(f).__name__}.")
     tree = _as_pytree(f)
     arrays, skeleton = split_arrays(tree)
-    arrays = [jnp.asarray(array) for array in arrays]
+    arrays = list(map(_on_device, arrays))
     by_value = vars(type(tree)).get("compares_by_value", False)  # what derives from it may not
     return SplitScorer(arrays, Call(skeleton), _describe(f), by_value=by_value)
+
+
+def _on_device(array: Any) -> jax.Array:
+    # What is one already need not be asked for: that takes a tenth of a millisecond.
+    return array if isinstance(array, jax.Array) else jnp.asarray(array)
 
 
 def image_shape_of(f: Any) -> Any:

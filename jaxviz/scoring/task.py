@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -87,16 +87,11 @@ class Task:
             return arrays
         return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec()))
 
-    @cached_property
+    @property
     def device(self) -> jax.Device:
         """One of the devices that run it: the mesh's, the one that holds the scorer's arrays, or
         the default."""
-        if self.mesh is not None:
-            return self.mesh.devices.flat[0]
-        placed = [a for a in self.scorer.arrays if isinstance(a, jax.Array) and a.committed]
-        # Where an array goes that nobody placed: `jax.default_device` decides.
-        somewhere = placed[0] if placed else jax.device_put(np.float32(0))
-        return min(somewhere.devices(), key=lambda device: device.id)
+        return self.scorer.device if self.mesh is None else self.mesh.devices.flat[0]
 
     @property
     def key(self) -> Hashable:
