@@ -66,11 +66,16 @@ def once(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, value
 
 
-def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Time several calls in turn, so that a busy machine is busy for all of them alike."""
+def interleave(
+    runs: Mapping[str, Callable[[], Any]], repeats: int, *, warm: bool = False
+) -> dict[str, Timing]:
+    """Time several calls in turn, so that a busy machine is busy for all of them alike; `warm`:
+    each once more before it is timed, for calls of milliseconds, which the one before disturbs."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
+            if warm:
+                run()
             seconds[name].append(once(run)[0])
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
