@@ -1,6 +1,7 @@
 """`jaxviz attribute`: maps equal to the library's, side by side, for names and several targets."""
 
 import csv
+import json
 import re
 import shlex
 from typing import get_args
@@ -151,3 +152,62 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(attribute_store, "attribute_dataset", stop)
     status, printed, _ = run(f"attribute bundled digits --store {tmp_path}/out.zarr", capsys)
     assert status == 130 and "the same command goes on" in printed
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command_and_keeps_what_was_finished(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def interrupted(name, layer):
+        def method(f, images, *, target, batch_size, progress):
+            def stop(done, total):
+                if done:
+                    raise KeyboardInterrupt
+
+            asked.append(name)
+            return attribution.saliency(f, images, target=target, batch_size=1, progress=stop)
+
+        return method
+
+    monkeypatch.setattr("jaxviz.cli.attribute.method_of", interrupted)
+    command = "attribute bundled digits --limit 2 --method saliency,grad_cam --target 1,2 --out"
+    status, printed, _ = run(f"{command} {tmp_path}", capsys)
+    assert status == 130 and asked == ["saliency"] and "1 results" in printed
+    with np.load(tmp_path / "maps.npz") as maps:
+        (label,) = set(maps.files) - {"names"}
+        assert [np.isfinite(image).all() for image in maps[label]] == [True, False]
+
+
+NODE = {"inbound_nodes": [[["x", 0, 0, {}]]]}
+TWO_OUTPUTS = {
+    "class_name": "Functional",
+    "config": {
+        "name": "two",
+        "layers": [
+            {
+                "class_name": "InputLayer",
+                "name": "x",
+                "config": {"name": "x", "batch_input_shape": [None, 8, 8, 1]},
+                "inbound_nodes": [],
+            },
+            {"class_name": "GlobalAveragePooling2D", "name": "mean", "config": {"name": "mean"}}
+            | NODE,
+            {"class_name": "GlobalMaxPooling2D", "name": "most", "config": {"name": "most"}} | NODE,
+        ],
+        "input_layers": [["x", 0, 0]],
+        "output_layers": [["mean", 0, 0], ["most", 0, 0]],
+    },
+}
+
+
+@pytest.mark.parametrize("command", ["attribute", "occlude", "judge", "maximize"])
+def test_a_model_of_several_outputs_is_refused_in_a_sentence(tmp_path, capsys, command):
+    (tmp_path / "two.json").write_text(json.dumps(TWO_OUTPUTS))
+    np.save(tmp_path / "x.npy", np.zeros((8, 8)))
+    words = [f"{tmp_path}/two.json", f"{tmp_path}/x.npy"]
+    if command == "judge":
+        words.insert(0, f"{tmp_path}/out.zarr")
+    if command == "maximize":
+        words.pop()
+    status, _, told = run(" ".join([command, *words]), capsys)
+    assert status == 2 and re.search("the model must give (scores|one array of scores)", told)
