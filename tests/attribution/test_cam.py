@@ -345,7 +345,7 @@ def test_presets_are_what_the_libraries_do(image, layer):
         (att.grad_cam, {"reading": "min_max"}, TypeError, "`reading` must be a MapReading"),
         (att.grad_cam_pp, {"alpha": "one"}, ValueError, "`alpha` must be one of"),
         (att.guided_grad_cam, {"upsample": None}, ValueError, "`upsample` must enlarge"),
-        (att.score_cam, {"channels": 0}, ValueError, "`channels` must be a whole number"),
+        (att.score_cam, {"channels": 0}, ValueError, "`channels` must be None or a whole number"),
         (att.score_cam, {"layer": "hidden"}, ValueError, "`layer` must have positions"),
     ],
 )  # fmt: skip

@@ -253,6 +253,8 @@ def test_without_a_budget_it_is_a_share_of_what_is_free(monkeypatch):
     f = convolutional(size=(8, 8), classes=5)
     free = programs.choose(task_of(f))
     monkeypatch.setattr(programs, "memory_budget", lambda device: free.bytes // 2)
+    assert programs.choose(task_of(f)) is free  # so little is always there
+    monkeypatch.setattr(programs, "ALWAYS_FREE", 0)
     assert programs.choose(task_of(f)).bytes <= free.bytes // 2
     monkeypatch.setattr(programs, "memory_budget", lambda device: 0)
     assert prod(programs.choose(task_of(f)).block) == 1  # it is a wish, not a limit
