@@ -254,12 +254,12 @@ def _save(spec: Saved, known: dict[int, Any]) -> jax.Array:
     for axis in spec.uniform:
         value = lax.slice_in_dim(value, 0, 1, axis=axis)
     padding = list(spec.padding)
+    fill = np.zeros((), value.dtype) if spec.fill is None else value_of(spec.fill, known)
+    fill = jnp.asarray(fill, value.dtype)
     for axis, period in enumerate(spec.periods):
         if period and any(padding[axis]):
-            value = padded_round(value, axis, *padding[axis], period)
+            value = padded_round(value, axis, *padding[axis], period, fill)
             padding[axis] = (0, 0)
     if not any(map(any, padding)):
         return value
-    fill = np.zeros((), value.dtype) if spec.fill is None else value_of(spec.fill, known)
-    fill = jnp.asarray(fill, value.dtype)
     return lax.pad(value, fill, [(low, high, 0) for low, high in padding])

@@ -24,6 +24,7 @@ from jaxviz.incremental.reach import (
     Reads,
     Span,
     Stencil,
+    Turn,
     join_all,
     whole_axis,
 )
@@ -97,7 +98,7 @@ class Planner:
         spans = []
         for axis, (reach, dim) in enumerate(zip(reaches, shape, strict=True)):
             span = reach.window(dim, align[axis] if align else 1) if reach is not None else None
-            whole = span is None or span.size >= (span.period or dim)
+            whole = span is None or span.size >= min(dim, span.period or dim)
             spans.append(None if whole else span)
         return tuple(spans)
 
@@ -180,14 +181,15 @@ class Planner:
             return None
         (operand,), (result,) = eqn.operands, eqn.results
         change, axes = self.changes_of(eqn)[0], eqn.params["axes"]
-        pairs = list(zip(change.windows, site.shapes[0], strict=True))
-        if any(span is not None and a not in axes for a, span in enumerate(change.windows)):
+        spans = tuple(map(_each_once, change.windows, change.reaches, site.shapes[0]))
+        pairs = list(zip(spans, site.shapes[0], strict=True))
+        if any(span is not None and a not in axes for a, span in enumerate(spans)):
             return None
-        if any(span is not None and span.period not in (0, dim) for span, dim in pairs):
-            return None  # an element may lie in the array twice
+        if not all(map(circle.meets_once, change.windows, spans, site.shapes[0])):
+            return None
         if 2 * prod(span.size if span else dim for span, dim in pairs) > prod(site.shapes[0]):
             return None
-        ask, whole = Ask(change.windows), Ask((None,) * len(change.windows))
+        ask, whole = Ask(spans), Ask((None,) * len(spans))
         now = self.read(operand, ask)
         tables = (self.table, self.slots)
         before = plan_read(operand, site.shapes[0], None, ask, *tables)
@@ -258,8 +260,9 @@ class Planner:
             change = self.changed.get(operand) if isinstance(operand, int) else None
             if change is None:
                 continue
-            for follow, held, span in zip(follows, change.windows, ask.spans, strict=True):
-                if follow is not None and not circle.meets_once(held, span):
+            axes = zip(follows, change.windows, ask.spans, self.shape(operand), strict=True)
+            for follow, held, span, dim in axes:
+                if follow is not None and not circle.meets_once(held, span, dim):
                     gone.add(follow.axis)
         return tuple(None if a in gone else span for a, span in enumerate(window))
 
@@ -277,7 +280,8 @@ class Planner:
         self, eqn: Equation, site: Site, access: Access, axis: int
     ) -> tuple[Reach | None, int]:
         """Join what every changed operand does to one axis of the result; and how it is aligned."""
-        count, found, whole, align, periods = site.result[axis], [], [], 1, set()
+        count, found, whole, align = site.result[axis], [], [], 1
+        periods, alike = set(), True
         for operand, follows, shape in zip(eqn.operands, access.follows, site.shapes, strict=True):
             if not (isinstance(operand, int) and operand in self.changed):
                 periods |= self.periods(operand, follows, axis)
@@ -292,8 +296,10 @@ class Planner:
             if reach is None or reads is None:
                 whole.append((change.seen, reads, dim))
                 continue
-            reach, align = circle.through(reach, reads, dim, count), lcm(align, reads.up)
+            gaps = access.run is None
+            reach, align = circle.through(reach, reads, dim, count, gaps), lcm(align, reads.up)
             periods.add(reach.period or _length(reads, dim))
+            alike = alike and _length(reads, dim) > 0
             # What only moves or repeats, such as a flattening, widens nothing, and its elements are
             # no cells of a layer.
             if self.field is not None and reads.several:
@@ -308,7 +314,7 @@ class Planner:
             if reads is not None:
                 reach = circle.through(reach, reads, dim, count)
             found.append(reach)
-        return join_all(circle.together(found, periods, count)), align
+        return join_all(circle.together(found, periods, count, alike)), align
 
     def periods(self, operand: Operand, follows: Sequence[Follow | None], axis: int) -> set[int]:
         """Return the period that an unchanged operand asks of an axis; 0: it goes round by none."""
@@ -336,6 +342,13 @@ class Planner:
         return known | {a for a, dim in enumerate(self.shape(operand)) if dim == 1}
 
 
+def _each_once(span: Span | None, reach: Reach | None, dim: int) -> Span | None:
+    """Return a window in which no element of an axis lies twice, and none that it does not hold."""
+    if span is None or reach is None or span.period in (0, dim):
+        return span
+    return circle.anew(reach, dim, dim).window(dim)
+
+
 def _length(reads: Reads, dim: int) -> int:
     """Return the length of an axis that is read element by element, and 0 of another."""
     return dim if isinstance(reads, Stencil) and reads == POINT else 0
@@ -355,8 +368,18 @@ def _asks(site: Site, access: Access | None, window: Spans) -> list[Ask]:
                 continue
             count = site.result[follow.axis]
             spans.append(span.inputs(follow.reads, dim, count))
-        asks.append(Ask(tuple(spans), access.fill))
+        lengths = tuple(site.result[follow.axis] if follow is not None else 0 for follow in follows)
+        beyond = map(_reads_beyond, spans, follows, shape, lengths)
+        asks.append(Ask(tuple(spans), access.fill, tuple(beyond)))
     return asks
+
+
+def _reads_beyond(span: Span | None, follow: Follow | None, dim: int, count: int) -> bool:
+    """Say whether an operation reads beyond the ends of a circle of `dim`."""
+    if span is None or not span.period or follow is None or isinstance(follow.reads, Turn):
+        return False
+    first, last = follow.reads.reads(count)
+    return bool(first[0] < 0 or last[-1] >= dim)
 
 
 def plan_by(planner: Planner) -> Body:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
@@ -30,9 +31,14 @@ def turned(x: jax.Array, *, axis: int, shift: int, size: int) -> jax.Array:
     return taken_round(x, axis, (np.arange(size) + shift) % x.shape[axis])
 
 
-def padded_round(x: jax.Array, axis: int, low: int, high: int, period: int) -> jax.Array:
-    """Pad an axis by `low` and `high` with what lies a period farther."""
-    index = np.arange(-low, x.shape[axis] + high)
+def padded_round(
+    x: jax.Array, axis: int, low: int, high: int, period: int, fill: Any = 0
+) -> jax.Array:
+    """Pad an axis by `low` and `high` with what lies a period farther; by `fill` where none is."""
+    index, gap = np.arange(-low, x.shape[axis] + high), max(0, period - x.shape[axis])
+    if gap:
+        padding = [(0, gap if a == axis else 0, 0) for a in range(x.ndim)]
+        x = lax.pad(x, jnp.asarray(fill, x.dtype), padding)
     outside = (index < 0) | (index >= x.shape[axis])
     return taken_round(x, axis, np.where(outside, index % period, index))
 

@@ -7,7 +7,7 @@ has no window. Every index that varies with the position is looked up in one tab
 fills, so what an update does is exactly what the plan has checked for every position.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 from math import prod
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxviz.incremental import circle
 from jaxviz.incremental.reach import Span
 from jaxviz.incremental.turn import padded_round
 from jaxviz.jaxpr.walk import Constant, Operand
@@ -97,6 +98,21 @@ class Wrap(NamedTuple):
     period: int
 
 
+class Seam(NamedTuple):
+    """Where a region goes over the end of an axis of `dim` on a circle, from index `first` on.
+
+    From its `period` on, indices differ by `apart` from those of the circle that was read, see
+    `circle.around`. In the gap between `dim` and the period lies `fill`, None: anything.
+    """
+
+    axis: int
+    first: Index
+    dim: int
+    period: int
+    apart: int
+    fill: "Read | None"
+
+
 class Read(NamedTuple):
     """How an operand's region is obtained from its window, from a saved array, or from both."""
 
@@ -105,25 +121,31 @@ class Read(NamedTuple):
     windowed: bool
     cuts: tuple[Cut, ...]
     wraps: tuple[Wrap, ...] = ()
+    seams: tuple[Seam, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the region."""
-        return tuple(cut.keep for cut in self.cuts)
+        longer = {seam.axis: abs(seam.apart) for seam in self.seams}
+        return tuple(cut.keep - longer.get(axis, 0) for axis, cut in enumerate(self.cuts))
 
     @property
     def moved(self) -> int:
         """How many elements are cut from a saved array and pasted over, or padded round."""
         moves = self.windowed or any(cut.start != 0 for cut in self.cuts)
         cut = prod(cut.size for cut in self.cuts) if moves and self.slot is not None else 0
-        return cut + (prod(self.shape) if self.wraps else 0)
+        return cut + prod(self.shape) * (bool(self.wraps) + len(self.seams))
 
 
 class Ask(NamedTuple):
-    """A region wanted of an array: its spans, None for a whole axis, and what lies beyond."""
+    """A region wanted of an array: its spans, None for a whole axis, and what lies beyond.
+
+    `beyond` says of each axis whether that is read; without it, of none.
+    """
 
     spans: Spans
     fill: Operand | None = None
+    beyond: tuple[bool, ...] = ()
 
 
 def plan_read(
@@ -139,15 +161,23 @@ def plan_read(
     if isinstance(operand, Constant):
         return read_whole(operand, ())
     held: Spans = window if window is not None else (None,) * len(shape)
+    seams: tuple[Seam, ...] = ()
+    if window is not None:
+        seams = tuple(_seams(shape, held, ask, table, slots))
+        ask = ask._replace(spans=tuple(map(_on_its_circle, held, ask.spans)))
     triples = zip(shape, held, ask.spans, strict=True)
     axes = [_Axis.of(*triple, window is not None) for triple in triples]
     wraps = tuple(Wrap(a, *axis.wrap, axis.period) for a, axis in enumerate(axes) if any(axis.wrap))
     # What lies wholly inside the window needs no base, so none is saved for it.
     if window is not None and all(axis.inside for axis in axes):
         cuts = tuple(axis.cut_window(table) for axis in axes)
-        return Read(operand, None, True, cuts, wraps)
+        return Read(operand, None, True, cuts, wraps, seams)
     # Of an array that repeats one slice along an axis, save that slice, unless padding joins it.
-    whole = tuple(a for a in sorted(uniform) if axes[a].period or axes[a].fits(shape[a]))
+    whole = tuple(
+        a
+        for a in sorted(uniform)
+        if axes[a].fits(shape[a]) or (axes[a].period and not any(ask.beyond[a : a + 1]))
+    )
     padding = tuple((0, 0) if a in whole else axis.padding(shape[a]) for a, axis in enumerate(axes))
     fill = ask.fill if any(map(any, padding)) else None
     periods = tuple(axis.period if any(pad) else 0 for axis, pad in zip(axes, padding, strict=True))
@@ -156,7 +186,27 @@ def plan_read(
         Cut(0, 1, (0,), 0, axis.size) if a in whole else axis.cut(padding[a][0], table)
         for a, axis in enumerate(axes)
     )
-    return Read(operand, slot, window is not None, cuts, wraps)
+    return Read(operand, slot, window is not None, cuts, wraps, seams)
+
+
+def _on_its_circle(held: Span | None, span: Span | None) -> Span | None:
+    return span if span is None else circle.around(held, span)
+
+
+def _seams(
+    shape: tuple[int, ...], held: Spans, ask: Ask, table: Table, slots: dict[Saved, int]
+) -> Iterator[Seam]:
+    """Plan what is left to do where a region goes over the end of an axis."""
+    for axis, (dim, own, span) in enumerate(zip(shape, held, ask.spans, strict=True)):
+        if span is None or not span.period or (own is not None and not own.period):
+            continue
+        apart = span.period - own.period if own is not None else 0
+        # What is saved of the clean image has its border; what is computed in a gap is nothing.
+        filled = span.period > dim and ask.fill is not None and ask.beyond[axis]
+        if apart or filled:
+            fill = plan_read(ask.fill, (), None, Ask(()), table, slots) if filled else None
+            first = table.index(span.axis, span.first % span.period)
+            yield Seam(axis, first, dim, span.period, apart, fill)
 
 
 def read_whole(operand: Operand, shape: tuple[int, ...]) -> Read:
@@ -287,7 +337,26 @@ def read(plan: Read, window: jax.Array | None, saved: Sequence[Any], cursor: Cur
     if plan.slot is not None and plan.windowed:
         for places in product(*(cut.pastes for cut in plan.cuts)):
             region = paste_at(region, window, cursor.at(places))
-    return _trim(region, plan.cuts)
+    region = _trim(region, plan.cuts)
+    for seam in plan.seams:
+        fill = None if seam.fill is None else read(seam.fill, None, saved, cursor)
+        region = _over_the_end(region, seam, cursor.at([seam.first])[0], fill)
+    return region
+
+
+def _over_the_end(region: jax.Array, seam: Seam, first: Any, fill: Any) -> jax.Array:
+    """Return a region on the circle that was asked for, of one read on its window's own."""
+    axis, apart = seam.axis, seam.apart
+    size = region.shape[axis] - abs(apart)
+    at = max(0, apart)
+    before = lax.slice_in_dim(region, at, at + size, axis=axis)
+    index = first + lax.broadcasted_iota(np.int32, before.shape, axis)
+    if apart:
+        behind = lax.slice_in_dim(region, at - apart, at - apart + size, axis=axis)
+        before = lax.select(index < seam.period, before, behind)
+    if fill is None:
+        return before
+    return jnp.where(index % seam.period < seam.dim, before, jnp.asarray(fill, before.dtype))
 
 
 @jax.custom_jvp

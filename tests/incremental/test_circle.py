@@ -37,6 +37,22 @@ def pooled(x):
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 3, 1), (1, 2, 3, 1), "VALID")
 
 
+def peaks(x):
+    """The largest of three by three in steps, over the rim too."""
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
+    )
+
+
+def padded_by(x, value):
+    return lax.pad(x, value, [(0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)])
+
+
+def pads(x):
+    """Zeros round it, twice as many as are read."""
+    return convolve(padded_by(x, jnp.float32(0)), padding="SAME")[:, 1:-1, 1:-1]
+
+
 def rolled(f, rows=2, columns=-4):
     """An operation on a rolled map, which is rolled back."""
     return lambda x: jnp.roll(f(jnp.roll(x, (rows, columns), (1, 2))), (-rows, -columns), (1, 2))
@@ -92,41 +108,54 @@ KEPT = {
     "of equal periods": lambda x: jnp.roll(x, 1, 1)[:, ::2] + jnp.roll(x[:, :8], 1, 1),
     "with zeros beside": lambda x: jnp.roll(x, 1, 1) + jnp.pad(x, ROUND)[:, 2:, 2:],
     "times a map": lambda x: jnp.roll(x, 1, 1) * jnp.arange(16.0)[None, :, None, None],
+    # On a larger circle, with a gap.
+    "zeros before it": lambda x: convolve(jnp.roll(x, 1, 1), padding=((2, 0), (1, 1))),
+    "zeros behind it": lambda x: convolve(jnp.roll(x, 1, 1), padding=((0, 2), (1, 1))),
+    "zeros round both": lambda x: convolve(convolve(wrapped(x), padding="SAME"), padding="SAME"),
+    "ones round it": lambda x: convolve(jnp.pad(jnp.roll(x, 3, 2), ROUND, constant_values=1.0)),
+    "a computed number round it": lambda x: convolve(
+        padded_by(jnp.roll(x, 3, 2), jnp.arange(3.0).sum())
+    ),
+    "pooled over the rim": lambda x: convolve(peaks(convolve(wrapped(x))), padding="SAME"),
+    "residual": lambda x: x * 2 + convolve(convolve(wrapped(x)), padding="SAME"),
+    "of two gaps": lambda x: convolve(jnp.roll(x, 1, 1), padding="SAME") + pads(jnp.roll(x, 2, 1)),
+    "wrapped after zeros": lambda x: convolve(wrapped(convolve(wrapped(x), padding="SAME"))),
+    "enlarged with zeros": lambda x: lax.conv_transpose(
+        jnp.roll(x, 1, 1), KERNEL, (2, 1), "SAME", dimension_numbers=NUMBERS
+    ),
+    "turned along one axis": lambda x: jnp.roll(convolve(wrapped(x), padding="SAME"), 1, 1),
+    "padded, then rolled": lambda x: jnp.roll(wrapped(x), 1, 1),
+    "padded twice": lambda x: convolve(wrapped(wrapped(x, 3, 3))),
+    "in steps": lambda x: lax.conv_general_dilated(
+        jnp.pad(x, ((0, 0), (0, 0), (2, 1), (0, 0)), mode="wrap"),
+        KERNEL[:1],
+        (2, 1),
+        ((0, 0), (1, 1)),
+        dimension_numbers=NUMBERS,
+    ),
+    "part": lambda x: jnp.roll(x, 3, 1)[:, 2:-1],
+    "a map on the padding": lambda x: wrapped(x) * jnp.arange(18.0)[None, :, None, None],
+    "a stride that does not divide": lambda x: convolve(wrapped(x, 0, 2), (3, 4)),
 }
 SUMMED = {
     "mean": lambda x: convolve(wrapped(x)).mean((1, 2)),
     "sum of what lies there twice": lambda x: wrapped(x, 2, 2).sum((1, 2)),
+    "mean of a part": lambda x: convolve(jnp.roll(x, 1, 1), padding="SAME")[:, 1:-2].sum((1, 2)),
+    "sum of steps": lambda x: peaks(jnp.roll(x, 3, 1)).sum((1, 2)),
     "rows": lambda x: jnp.roll(x, 3, 1).sum(1),
     "largest": lambda x: jnp.roll(x, 3, 1).max((1, 2)),
     "sorted": lambda x: jnp.sort(jnp.roll(x, 3, 1), 1),
 }
 # Each leaves the circle along one axis, which is read whole.
 OFF_THE_CIRCLE = {
-    "zeros before it": (1, lambda x: convolve(jnp.roll(x, 1, 1), padding=((2, 0), (1, 1)))),
-    "zeros behind it": (1, lambda x: convolve(jnp.roll(x, 1, 1), padding=((0, 2), (1, 1)))),
-    "padded, then rolled": (1, lambda x: jnp.roll(wrapped(x), 1, 1)),
-    "padded twice": (1, lambda x: convolve(wrapped(wrapped(x, 3, 3)))),
     "beside itself, rolled": (1, lambda x: jnp.roll(jnp.concatenate([x, x], 1), 1, 1)),
     "indices that repeat": (
         1,
         lambda x: jnp.roll(x, 1, 1)[:, (jnp.arange(32) // 2)[:, None], jnp.arange(30)[None, :]],
     ),
     "indices of two axes": (1, lambda x: jnp.roll(x, 1, 1)[:, (jnp.arange(32) // 2)[:, None]]),
-    "in steps": (
-        2,
-        lambda x: lax.conv_general_dilated(
-            jnp.pad(x, ((0, 0), (0, 0), (2, 1), (0, 0)), mode="wrap"),
-            KERNEL[:1],
-            (2, 1),
-            ((0, 0), (1, 1)),
-            dimension_numbers=NUMBERS,
-        ),
-    ),
-    "part": (1, lambda x: jnp.roll(x, 3, 1)[:, 2:-1]),
     "reversed": (2, lambda x: jnp.roll(x, 3, 2)[:, :, ::-1]),
     "known indices": (2, lambda x: jnp.roll(x, 3, 2)[:, :, jnp.asarray([1, 29, 0, 7])]),
-    "a map on the padding": (1, lambda x: wrapped(x) * jnp.arange(18.0)[None, :, None, None]),
-    "a stride that does not divide": (1, lambda x: convolve(wrapped(x, 0, 2), (3, 4))),
     "two periods": (1, lambda x: jnp.pad(x[:, :8], EIGHT, mode="wrap") + jnp.roll(x, 1, 1)),
     "rows and columns": (
         1,
@@ -143,6 +172,10 @@ QUICK = (
     "mean",
     "largest",
     "padded, then rolled",
+    "pooled over the rim",
+    "residual",
+    "ones round it",
+    "sum of steps",
     "part",
 )
 
@@ -169,7 +202,15 @@ OPERATIONS = {
     "cut": lambda x, n, axis: lax.slice_in_dim(x, n % 3, None, 1 + n % 2, axis),
     "zeros": lambda x, n, axis: jnp.pad(x, around(axis, n % 2, n % 3)),
     "mean": lambda x, n, axis: x - x.sum(axis, keepdims=True),
+    "same": lambda x, n, axis: convolve(x, (1, 1 + n % 2), "SAME"),
+    "peaks": lambda x, n, axis: peaks(x),
+    "residual": lambda x, n, axis: x + convolve(convolve(x, padding="SAME"), padding="SAME"),
+    "map": lambda x, n, axis: x * tilted(x.shape[axis], axis),
 }
+
+
+def tilted(dim, axis):
+    return jnp.expand_dims(jnp.arange(float(dim)) % 3, (0, 3, 3 - axis))
 
 
 def around(axis, low, high):
@@ -241,8 +282,9 @@ def test_an_axis_that_would_read_its_window_twice_is_whole(rng):
         assert rolled_columns.window[2] == 3 and dense_names(plan) == []
 
 
-def test_gradients_go_through_the_windows(rng):
-    f = KEPT["shifted windows"]
+@pytest.mark.parametrize("name", ["shifted windows", "pooled over the rim"])
+def test_gradients_go_through_the_windows(rng, name):
+    f = KEPT[name]
     image, patch = integers(rng, (16, 30, 3)), integers(rng, (3, 4, 3))
     plan = make_plan(f, image, (3, 4), dense_above=1.0)
 
@@ -322,6 +364,7 @@ LAYERS = st.lists(
         st.tuples(st.just("turn"), st.integers(-9, 9), st.integers(0, 6)),
         st.tuples(st.just("stencil"), st.integers(1, 4), st.integers(1, 3)),
         st.tuples(st.just("padded"), st.integers(1, 4), st.integers(0, 2)),
+        st.tuples(st.just("strides"), st.integers(1, 4), st.integers(2, 3)),
         st.tuples(st.just("enlarge"), st.integers(1, 2), st.integers(2, 3)),
         st.tuples(st.just("cut"), st.integers(0, 3), st.integers(0, 3)),
         st.tuples(st.just("reverse"), st.none(), st.none()),
@@ -337,6 +380,8 @@ def operation(kind, how, more, dim):
         return Stencil(how, more), (dim - how) // more + 1
     if kind == "padded":
         return Stencil(how, 1, more), dim + 2 * more - how + 1
+    if kind == "strides":
+        return Stencil(how, more, how // 2), (dim - 1) // more + 1
     if kind == "enlarge":
         return Stencil(how, 1, 0, more), (dim - how + 1) * more
     if kind == "cut":
@@ -364,7 +409,6 @@ def test_reach_holds_every_changed_output_for_every_start(dim, layers, grid):
             set().union(*(pixels[i] for i in line if 0 <= i < length), set()) for line in lines
         ]
         reach = circle.through(reach, reads, length, count)
-    assert not reach.period or len(pixels) >= reach.period
     line = circle.on_line(reach, len(pixels))
     for i, start in enumerate(positions.starts):
         outputs = {o for o, seen in enumerate(pixels) if seen & set(range(start, start + patch))}
@@ -375,7 +419,7 @@ def test_reach_holds_every_changed_output_for_every_start(dim, layers, grid):
         assert outputs <= set(range(line.first[i], line.last[i] + 1))
         if outputs and all(kind == "turn" and not more for kind, _, more in layers):
             assert outputs == held
-    if reach.period:  # the array is a circle of what it depends on
+    if reach.period:  # the array is a circle of what it depends on, or is shorter
         for o, later in enumerate(pixels[reach.period :]):
             assert pixels[o] == later
 
@@ -387,7 +431,7 @@ def test_shifts_do_not_add_up():
     assert all(max(ends) < 16 for saved in plan.body.saved for ends in saved.padding)
     reach = Positions.on_grid(16, 2, 1, 0).reach(0)
     a, b = (circle.through(reach, Turn(shift), 16, 16) for shift in (15, -1))
-    first, second = circle.together([a, b], {16}, 16)
+    first, second = circle.together([a, b], {16}, 16, True)
     joined = first.join(second)
     assert joined is not None and joined.window(16).size == 2
 
@@ -417,7 +461,7 @@ def test_a_roll_of_what_wraps_stays_as_small():
     turned = circle.through(reach, Turn(5), 12, 12)
     assert turned.window(12).size == 3 and turned.period == 12
     wider = circle.through(turned, Stencil(3, 1), 12, 10)
-    assert wider.period == 0 and wider.window(10).size == 10  # no circle of 10
+    assert wider.period == 12 and wider.window(10).size == 5  # no circle of 10
     again = circle.through(circle.through(reach, Turn(-1), 12, 14), Stencil(3, 1), 14, 12)
     assert again.period == 12 and again.window(12).size == 5
 
@@ -430,14 +474,17 @@ def test_a_roll_of_what_wraps_stays_as_small():
         (Span(0, np.array([0]), 6), Span(0, np.array([3]), 8, 12), True),
         (Span(0, np.array([0]), 6), Span(0, np.array([3]), 10, 12), False),
         (Span(0, np.array([3]), 4, 12), Span(0, np.array([2]), 6), False),
-        (Span(0, np.array([3]), 2, 10), Span(0, np.array([2]), 4, 12), False),
+        (Span(0, np.array([3]), 2, 12), Span(0, np.array([2]), 4, 10), False),
+        (Span(0, np.array([3]), 2, 10), Span(0, np.array([2]), 4, 12), True),
+        (Span(0, np.array([9]), 2, 10), Span(0, np.array([10]), 6, 12), True),
+        (Span(0, np.array([9]), 4, 10), Span(0, np.array([2]), 8, 12), False),
         (Span(0, np.array([10]), 4, 12), None, True),
         (None, Span(0, np.array([10]), 4, 12), True),
         (Span(0, np.array([10]), 4), Span(0, np.array([-2]), 4), True),
     ],
 )
 def test_a_window_meets_a_region_once(held, ask, fits):
-    assert circle.meets_once(held, ask) is fits
+    assert circle.meets_once(held, ask, 12) is fits
 
 
 @settings(max_examples=20)
