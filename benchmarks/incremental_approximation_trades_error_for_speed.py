@@ -38,9 +38,9 @@ CASES = {
         *((0.1, (factor, 0.25)) for factor in (3, 4)),
     ),
     "VGG-16": (
-        *((tolerance, None) for tolerance in (0.1, 0.15, 0.2)),
+        *((tolerance, None) for tolerance in (0.1, 0.25, 0.4)),
         (None, (2, 0.1)),
-        (0.15, (2, 0.25)),
+        (0.25, (2, 0.25)),
     ),
 }
 DENSE_BATCHES = (4, 8, 16)
