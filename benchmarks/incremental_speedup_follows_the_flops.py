@@ -336,7 +336,7 @@ def main() -> None:
         NAME,
         "Updates are as much faster than dense evaluation as they save operations, or more.",
         f"{len(table)} networks, at least {least:.2f} of the FLOP ratio; "
-        f"scores within {equal:.0e} of the score scale",
+        f"scores within {equal:.1e} of the score scale",
         table,
         notes=NOTES,
         packages=("flax",),

@@ -251,7 +251,7 @@ def main() -> None:
     common.finish(
         NAME,
         "Each metric gives the number of the libraries that compute the same.",
-        f"{len(equal)} cases agree, to {max(equal):.1g} at worst;"
+        f"{len(equal)} cases agree, to {max(equal):.1e} at worst;"
         f" {len(rows) - len(equal)} show what a library computes otherwise",
         rows,
         notes=[

@@ -121,7 +121,8 @@ def _attribute(add: Add) -> None:
     options.add_images(parser)
     how = parser.add_argument_group("the maps")
     default = ("grad_cam", "integrated_gradients", "occlusion")
-    text = f"some of {', '.join(get_args(MapMethod))}; default: {','.join(default)}"
+    text = f"some of {', '.join(get_args(MapMethod))}; default: {','.join(default)}; each with its"
+    text += " defaults in Python, occlusion with a patch of a quarter of the image"
     how.add_argument("--method", type=values.words, default=default, metavar="A,B,…", help=text)
     text = "of class activation maps: its name; default: the last one with positions"
     how.add_argument("--layer", metavar="NAME", help=text)
@@ -129,7 +130,7 @@ def _attribute(add: Add) -> None:
     how.add_argument("--target", default="predicted", metavar="A,B,…", help=text)
     text = "explain the scores before the last softmax or sigmoid, and not the probabilities"
     how.add_argument("--logits", action="store_true", help=text)
-    text = "colours end at this percentile, above 50, and not at the extremes"
+    text = "colours end at this percentile, above 50; default: at the extremes"
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     text = "default: what fits"
     how.add_argument("--batch-size", type=values.positive, metavar="N", help=text)
@@ -141,7 +142,8 @@ def _attribute(add: Add) -> None:
     )
     many.add_argument("--store", metavar="STORE", help=options.STORE)
     options.add_parts(many)
-    many.add_argument("--stored", choices=get_args(Stored), default="float32")
+    text = "what numbers the store holds; default: float32"
+    many.add_argument("--stored", choices=get_args(Stored), default="float32", help=text)
 
 
 def _judge(add: Add) -> None:
@@ -223,7 +225,7 @@ def _activations(add: Add) -> None:
     options.add_preprocessing(parser)
     text = "default: all with maps"
     parser.add_argument("--layers", type=values.words, metavar="A,B,…", help=text)
-    text = "default: 64"
+    text = "filters drawn of each layer; default: 64"
     parser.add_argument("--max-maps", type=values.positive, default=64, metavar="N", help=text)
 
 
@@ -252,7 +254,7 @@ def _view(add: Add) -> None:
 
 def _export(add: Add) -> None:
     text = "draw the heatmaps of a store, or write them as arrays"
-    example = "jaxviz export out.zarr --png heatmaps/ --photos photos/"
+    example = "jaxviz export out.zarr --png heatmaps/ --photos digits"
     parser = _command(add, "export", text, example, module="stores")
     parser.add_argument("store", metavar="STORE", help=options.STORE)
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="one picture per image")
@@ -260,9 +262,10 @@ def _export(add: Add) -> None:
     text = f"draw the photograph beside: the images that the store was made of: {options.IMAGES}"
     parser.add_argument("--photos", nargs="+", metavar="IMAGES", help=text)
     text = "only images A to B − 1"
+    parser.add_argument("--span", type=values.span, metavar="A:B", help=text)
     parser.add_argument(
-        "--span", "--images", dest="span", type=values.span, metavar="A:B", help=text
-    )
+        "--images", dest="span", type=values.span, help=argparse.SUPPRESS
+    )  # as it was
     text = "its number or name; default: each image's predicted class"
     parser.add_argument("--target", metavar="CLASS", help=text)
     options.add_classes(parser)
@@ -282,7 +285,8 @@ def _bench(add: Add) -> None:
     text = f"{', '.join(get_args(OwnMethod))}, and, of the libraries that are installed, "
     text += f"{', '.join(get_args(Peer))}; default: all"
     parser.add_argument("--methods", type=values.words, metavar="A,B,…", help=text)
-    parser.add_argument("--dtype", choices=get_args(BenchDtype), default="float32")
+    text = "of the networks; default: float32"
+    parser.add_argument("--dtype", choices=get_args(BenchDtype), default="float32", help=text)
     text = "write the table as JSON, each row as soon as it is measured"
     parser.add_argument("--json", type=Path, metavar="FILE", help=text)
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="… as Markdown")

@@ -42,7 +42,7 @@ def add_classes(parser: ArgumentParser) -> None:
 
 def add_size(parser: ArgumentParser) -> None:
     """Add the size of the images, where the model leaves it open."""
-    text = "if the model takes any size"
+    text = "pixels that pictures are resized to, if the model takes any size"
     parser.add_argument("--size", type=values.sizes, metavar="H[,W]", help=text)
 
 
@@ -57,7 +57,7 @@ def add_preprocessing(parser: ArgumentParser) -> None:
     text = "the formula by name: raw, bytes; tf, from −1 to 1; torch, less ImageNet's mean colour,"
     text += " divided by the deviation; caffe, BGR bytes less the mean; unit, x; or the model's own"
     group.add_argument("--preprocess", choices=get_args(Preprocess), help=text)
-    text = "if the model takes any size"
+    text = "pixels that pictures are resized to, if the model takes any size"
     group.add_argument("--size", type=values.sizes, metavar="H[,W]", help=text)
     text = "what white is to the model: 1 (default), 255"
     group.add_argument("--scale", type=float, default=1.0, metavar="S", help=text)
@@ -99,8 +99,8 @@ def add_patches(parser: ArgumentParser) -> None:
         "--preset",
         metavar="NAME:SIZE",
         help="another library's convention, in place of --patch, --stride, --margin and --border:"
-        " seed:4, captum:15,8, xplique:3,3, pair:15, tf_explain:7, monai:16; it also sets --fill,"
-        " --score and --reduce, unless they are given",
+        " captum:15,8, xplique:3,3, pair:15, tf_explain:7, monai:16, or seed:4, the loop of the"
+        " keras-vis tutorial; it also sets --fill, --score and --reduce, unless they are given",
     )
 
 
@@ -120,12 +120,12 @@ def add_maps(parser: ArgumentParser) -> None:
     text = "a pixel's value: the mean (default) or sum of the patches that cover it, that of its"
     text += " own cell, or the map of positions resized"
     how.add_argument("--reduce", choices=get_args(Reduce), help=text)
-    text = "colours end at this percentile, above 50, and not at the extremes"
+    text = "colours end at this percentile, above 50; default: at the extremes"
     how.add_argument("--robust", type=float, metavar="PERCENT", help=text)
     how.add_argument("--outline", action="store_true", help="the image's contour over the maps")
     text = "also write occlusion.html, in which every position can be pointed at"
     how.add_argument("--html", action="store_true", help=text)
-    text = "classes in the summary"
+    text = "classes in the summary; default: 3"
     how.add_argument("--top", type=values.positive, default=3, metavar="K", help=text)
 
 
@@ -137,7 +137,7 @@ def add_run(parser: ArgumentParser) -> None:
     run.add_argument("--method", choices=get_args(Method), default="auto", help=text)
     text = "images evaluated at once, or fastest: measure sizes and methods; default: what fits"
     run.add_argument("--batch-size", type=values.batch, metavar="N", help=text)
-    text = "approximate, faster: largest error, as a share of the largest change of a score;"
+    text = "approximate, often faster: largest error, as a share of the largest change of a score;"
     text += " default: exact"
     run.add_argument("--tolerance", type=float, metavar="SHARE", help=text)
     text = (
@@ -153,7 +153,7 @@ def add_parts(group: _ArgumentGroup) -> None:
     group.add_argument("--share", type=values.share, metavar="I/N", help=text)
     text = "what a bad image does; default: skip in folders, raise where images are named"
     group.add_argument("--on-error", choices=get_args(OnError), help=text)
-    text = "images written, and perhaps lost, at a time"
+    text = "images written, and perhaps lost, at a time; default: what suits the images"
     group.add_argument("--chunk", type=values.positive, metavar="N", help=text)
     text = "append one line of JSON per chunk to FILE"
     group.add_argument("--log", type=Path, metavar="FILE", help=text)
@@ -174,6 +174,7 @@ def add_store(parser: ArgumentParser) -> None:
     text = "… or that you start yourself: where process 0 is, how many there are, which this is"
     group.add_argument("--coordinator", metavar="HOST:PORT,N,I", help=text)
     add_parts(group)
-    group.add_argument("--stored", choices=get_args(Stored), default="float32")
+    text = "what numbers the store holds; default: float32"
+    group.add_argument("--stored", choices=get_args(Stored), default="float32", help=text)
     text = "classes, or each image's best K; default: all"
     group.add_argument("--keep", metavar="I,J,… | topK", help=text)

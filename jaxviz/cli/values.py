@@ -55,7 +55,11 @@ def fill(text: str) -> float | tuple[float, ...] | str:
         return text
     if text in ("mean", "patch_mean"):
         return text
-    values = numbers(text)
+    try:
+        values = numbers(text)
+    except ArgumentTypeError:
+        wanted = "a number, one per channel, mean, patch_mean or blur:SIGMA, such as blur:10"
+        raise ArgumentTypeError(f"must be {wanted}: got {text!r}.") from None
     return values[0] if len(values) == 1 else values
 
 

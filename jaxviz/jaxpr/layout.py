@@ -99,6 +99,11 @@ def check_channels_last(f: Any, shape: tuple[int, ...], name: str = "images") ->
         turned = f"{name}.transpose{back}"
         if name == "image_shape":
             turned = str(tuple(shape[i] for i in back))
+        if known is not None and _is_of(tuple(shape[i] for i in back), known):
+            raise ValueError(
+                f"`{name}` must be (..., height, width, channel), as `f` takes them: got shape"
+                f" {shape}, which looks like channels first; give {turned}."
+            )
         raise ValueError(
             f"`{name}` must be (..., height, width, channel): got shape {shape}, which looks like"
             f" channels first; give {turned}, and jaxviz.channels_last(f), which is"

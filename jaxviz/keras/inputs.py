@@ -77,6 +77,8 @@ def _check_shape(shape: Shape, x: jax.Array) -> None:
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
     row = {1: "(batch, 1, length, 1)", 2: "(batch, 1, length, channel)"}.get(len(shape))
     cure = f"images of one row are {row}" if row else "a single image needs a leading axis of 1"
+    if shape[-1] == 1 and x.shape[-2:] == tuple(shape[:-1]):
+        cure = "an axis of channels is missing: `images[..., None]`"
     raise ValueError(f"`images` must have shape (batch, {wanted}): got {x.shape}; {cure}.")
 
 

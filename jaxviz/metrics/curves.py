@@ -243,8 +243,8 @@ def srg(
 ) -> SymmetricGain:
     """Symmetric relevance gain: the area with the least important first minus the most first.
 
-    A map without information has 0 on average whatever the fill does to the network, which is why
-    this orders methods alike with different fills where `deletion` alone does not.
+    A map without information has 0 on average whatever the fill does to the network, as that
+    moves both curves alike; how methods are ordered still depends on the fill.
 
     Args:
         f: scorer, see `deletion`.

@@ -59,7 +59,8 @@ def compare(
         f: scorer, see `jaxviz.occlude`.
         images: (N, H, W, C), or (H, W, C) for a single image.
         maps: {name: maps (N, H, W) or a result}; `floors` makes two that nothing should fall below.
-        metrics: names of functions of this module, or functions, such as
+        metrics: names of functions of this module, but for `max_sensitivity`, `randomization` and
+            `random_logit`, which run a method anew; or functions, such as
             `functools.partial(jaxviz.metrics.srg, fill=0.0)`; or {name: either}. What a function
             returns is an area or gain (N,), or (N, …), of which the mean counts.
         target: whose maps and scores they are; a result that holds several is asked for it.

@@ -325,6 +325,7 @@ def wrong_commands(folder: Path) -> dict[str, str]:
     np.savez(folder / "y.npz", images=np.zeros((1, 28, 28)), labels=np.array([11]))
     return {
         "inspect no.keras": "no.keras",
+        "inspect efficientnet_lite0": "must be a Keras file, or bundled: efficientnet_lite0 is",
         f"inspect {folder}/text.h5": "text.h5.* is not a Keras file",
         f"occlude {folder}/cut.keras {x}": "truncated or damaged",
         "occlude bundled no.png": "there is no file or folder no.png",
@@ -404,7 +405,10 @@ def test_what_goes_wrong_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatc
         ("occlude m x --store s --share 3", "must be I/N, 0 ≤ I < N: got '3'"),
         ("occlude m x --store s --chunk 0", "must be a whole number from 1: got '0'"),
         ("export s --images first", "must be A:B or A, whole numbers: got 'first'"),
-        ("occlude m x --fill grey", "must be a number, or A,B,…: got 'grey'"),
+        (
+            "occlude m x --fill grey",
+            "one per channel, mean, patch_mean or blur:SIGMA, such as blur:10: got 'grey'",
+        ),
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, command, match):

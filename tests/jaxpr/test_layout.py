@@ -83,3 +83,14 @@ def test_a_scorer_that_states_its_shape_is_taken_at_its_word():
         check_channels_last(f, (5, 1, 16, 16))
     f.input_shape = (1, 16, 16)
     check_channels_last(f, (5, 1, 16, 16))
+
+
+def test_a_model_that_tells_its_channels_last_is_not_to_be_turned():
+    with pytest.raises(ValueError, match=r"as `f` takes them: .* give images.transpose") as told:
+        jv.occlude(jv.models.mnist_cnn(), np.zeros((1, 28, 28), np.float32), patch=4)
+    assert "channels_last" not in str(told.value)
+
+
+def test_a_batch_without_channels_is_told_how_to_get_them():
+    with pytest.raises(ValueError, match=r"channels is missing: `images\[\.\.\., None\]`"):
+        jv.occlude(jv.models.mnist_cnn(), np.zeros((8, 28, 28), np.float32), patch=4)
