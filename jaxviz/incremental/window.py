@@ -202,9 +202,10 @@ def _seams(
             continue
         apart = span.period - own.period if own is not None else 0
         # What is saved of the clean image has its border; what is computed in a gap is nothing.
-        filled = span.period > dim and ask.fill is not None and ask.beyond[axis]
-        if apart or filled:
-            fill = plan_read(ask.fill, (), None, Ask(()), table, slots) if filled else None
+        border = ask.fill if span.period > dim and ask.beyond[axis] else None
+        if apart or border is not None:
+            known = (table, slots)
+            fill = None if border is None else plan_read(border, (), None, Ask(()), *known)
             first = table.index(span.axis, span.first % span.period)
             yield Seam(axis, first, dim, span.period, apart, fill)
 
