@@ -283,7 +283,7 @@ def _bench(add: Add) -> None:
     text = f"some of {', '.join(get_args(BenchModel))}; default: all"
     parser.add_argument("--models", type=values.words, metavar="A,B,…", help=text)
     text = f"{', '.join(get_args(OwnMethod))}, and, of the libraries that are installed, "
-    text += f"{', '.join(get_args(Peer))}; default: all"
+    text += f"{', '.join(get_args(Peer))} (that of the keras-vis tutorial); default: all"
     parser.add_argument("--methods", type=values.words, metavar="A,B,…", help=text)
     text = "of the networks; default: float32"
     parser.add_argument("--dtype", choices=get_args(BenchDtype), default="float32", help=text)
