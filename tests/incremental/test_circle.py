@@ -206,6 +206,12 @@ OPERATIONS = {
     "peaks": lambda x, n, axis: peaks(x),
     "residual": lambda x, n, axis: x + convolve(convolve(x, padding="SAME"), padding="SAME"),
     "map": lambda x, n, axis: x * tilted(x.shape[axis], axis),
+    "select": lambda x, n, axis: jnp.where(x > jnp.roll(x, n, axis), x, -x),
+    "taken": lambda x, n, axis: jnp.take(x, jnp.arange(n, n + 9), axis, mode="wrap"),
+    "joined": lambda x, n, axis: jnp.concatenate([lax.slice_in_dim(x, 0, 3, axis=axis), x], axis),
+    "largest": lambda x, n, axis: x - x.max(axis, keepdims=True),
+    "transposed": lambda x, n, axis: x.transpose(0, 2, 1, 3),
+    "looped": lambda x, n, axis: lax.fori_loop(0, 2, lambda _, y: convolve(y, padding="SAME"), x),
 }
 
 
