@@ -258,7 +258,8 @@ def _save(spec: Saved, known: dict[int, Any]) -> jax.Array:
     fill = jnp.asarray(fill, value.dtype)
     for axis, period in enumerate(spec.periods):
         if period and any(padding[axis]):
-            value = padded_round(value, axis, *padding[axis], period, fill)
+            gap = None if spec.fill is None else fill
+            value = padded_round(value, axis, *padding[axis], period, gap)
             padding[axis] = (0, 0)
     if not any(map(any, padding)):
         return value

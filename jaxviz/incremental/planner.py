@@ -295,6 +295,8 @@ class Planner:
             reach, reads, dim = next((hit for hit in hits if hit[0] is not None), hits[0])
             if reach is None or reads is None:
                 whole.append((change.seen, reads, dim))
+                if reads is not None:  # it goes round no circle, also where no start is seen
+                    periods.add(_length(reads, dim))
                 continue
             gaps = access.run is None
             reach, align = circle.through(reach, reads, dim, count, gaps), lcm(align, reads.up)
@@ -378,6 +380,9 @@ def _reads_beyond(span: Span | None, follow: Follow | None, dim: int, count: int
     """Say whether an operation reads beyond the ends of a circle of `dim`."""
     if span is None or not span.period or follow is None or isinstance(follow.reads, Turn):
         return False
+    # What several inputs make must not meet a gap: fast convolutions add up whole tiles of them.
+    if follow.reads.several and span.period > dim:
+        return True
     first, last = follow.reads.reads(count)
     return bool(first[0] < 0 or last[-1] >= dim)
 

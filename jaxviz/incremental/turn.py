@@ -32,13 +32,20 @@ def turned(x: jax.Array, *, axis: int, shift: int, size: int) -> jax.Array:
 
 
 def padded_round(
-    x: jax.Array, axis: int, low: int, high: int, period: int, fill: Any = 0
+    x: jax.Array, axis: int, low: int, high: int, period: int, fill: Any = None
 ) -> jax.Array:
-    """Pad an axis by `low` and `high` with what lies a period farther; by `fill` where none is."""
+    """Pad an axis by `low` and `high` with what lies a period farther.
+
+    Where none is, with `fill`; None: anything, such as the last element, so that arithmetic with
+    it is as tame as with the array, and derivatives stay finite.
+    """
     index, gap = np.arange(-low, x.shape[axis] + high), max(0, period - x.shape[axis])
     if gap:
-        padding = [(0, gap if a == axis else 0, 0) for a in range(x.ndim)]
-        x = lax.pad(x, jnp.asarray(fill, x.dtype), padding)
+        padding = [(0, gap if a == axis else 0) for a in range(x.ndim)]
+        if fill is None:
+            x = jnp.pad(x, padding, mode="edge")
+        else:
+            x = lax.pad(x, jnp.asarray(fill, x.dtype), [(*ends, 0) for ends in padding])
     outside = (index < 0) | (index >= x.shape[axis])
     return taken_round(x, axis, np.where(outside, index % period, index))
 
